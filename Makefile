@@ -1,0 +1,36 @@
+# Two commands: `make serve` and `make test`. Each installs what it needs, once.
+VENV ?= .venv
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+HOST ?= 127.0.0.1
+PORT ?= 5000
+BIN := $(VENV)/bin
+
+.PHONY: serve test format
+export HOST PORT
+
+# Where VGG16's weights cannot be had, a small model stands in and says so. Not in production.
+serve: export PREDICTOR_FALLBACK_MODEL ?= efficientnet_lite0
+serve: $(VENV)/requirements.stamp
+	exec $(BIN)/gunicorn wsgi:app
+
+test: $(VENV)/requirements-dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest $(PYTEST)
+
+format: $(VENV)/requirements-dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/requirements-dev.stamp: requirements.txt
+
+$(VENV)/%.stamp: %.txt $(CONSTRAINTS) | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r $< -c $(CONSTRAINTS)
+	touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)

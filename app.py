@@ -1,0 +1,102 @@
+"""The app: where the settings, the classifier and the web meet.
+
+``python app.py`` and ``flask --app app run`` are for development; ``wsgi.py`` is for production.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from concurrent.futures import Future
+
+import click
+from flask import Flask
+from flask.helpers import get_debug_flag
+from werkzeug.serving import is_running_from_reloader
+
+from predictor import web
+from predictor.classifier import Classifier, Engine
+from predictor.errors import SettingsError, StartError
+from predictor.settings import Settings
+
+# Where the 528 MB of VGG16 cannot be had, a small model stands in and says so; a production
+# start never changes the model by itself.
+DEVELOPMENT = {"PREDICTOR_FALLBACK_MODEL": "efficientnet_lite0"}
+CANNOT_SERVE = 4  # gunicorn's "app failed to load": it stops instead of trying for ever
+
+
+def create_app(settings: Settings | None = None, classifier: Classifier | None = None) -> Flask:
+    """Build the application.
+
+    Args:
+        settings: development's when not given.
+        classifier: to do without a real model; it loads at once under ``flask run``, and
+            otherwise when it is started or first asked.
+    """
+    settings = settings or Settings.from_env(DEVELOPMENT | os.environ)
+    classifier = classifier or Classifier(settings)
+    app = Flask(__name__)
+    web.register(app, classifier)
+    if _answers_under_flask_run():
+        classifier.start()
+    return app
+
+
+def _answers_under_flask_run() -> bool:
+    """Whether this is `flask run`, and not the second process that only watches files for it."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.info_name != "run":
+        return False
+    reload = context.params.get("reload")
+    watched = get_debug_flag() if reload is None else reload
+    return is_running_from_reloader() or not watched
+
+
+def announce(classifier: Classifier, url: str) -> None:
+    """Say on the console what is served once it is; if it cannot be, say why and stop."""
+
+    def report(loading: Future[Engine]) -> None:
+        error = loading.exception()
+        if error is None:
+            print(describe(loading.result(), url), file=sys.stderr, flush=True)
+            return
+        reason = str(error) if isinstance(error, StartError) else f"{type(error).__name__}: {error}"
+        print(f"\nThe model cannot be served. {reason}\n", file=sys.stderr, flush=True)
+        os._exit(CANNOT_SERVE)  # from the loader's thread, where sys.exit ends only the thread
+
+    classifier.loading.add_done_callback(report)
+
+
+def describe(engine: Engine, url: str) -> str:
+    """What is served, for the console."""
+    info = engine.info
+    notice = f"\n  NOTE       {info.notice}\n" if info.notice else ""
+    return f"""
+Ready at {url}
+{notice}
+  model      {info.name}, {info.parameters:,} parameters, {info.classes} classes
+  weights    {info.weights}
+  device     {info.device}, {info.precision}, {info.threads} threads
+  try        curl -F file=@photo.jpg {url}/predict
+"""
+
+
+def main() -> None:
+    """Serve for development, with werkzeug's own server."""
+    parser = argparse.ArgumentParser(description="Serve the app for development.")
+    parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"))
+    parser.add_argument("--port", default=os.environ.get("PORT", "5000"), type=int)
+    options = parser.parse_args()
+    try:
+        app = create_app()
+    except SettingsError as error:
+        sys.exit(str(error))
+    classifier = app.extensions["classifier"]
+    announce(classifier, f"http://{options.host}:{options.port}")
+    classifier.start()
+    app.run(options.host, options.port, threaded=True)
+
+
+if __name__ == "__main__":
+    main()

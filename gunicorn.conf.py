@@ -1,0 +1,93 @@
+"""gunicorn: a process owns a model, threads own requests.
+
+The master reads this file and forks; it never imports torch, because neither CUDA nor
+OpenMP's threads survive a fork.
+"""
+
+import errno
+import glob
+import math
+import os
+import socket
+import sys
+
+from predictor.cpus import available_cpus
+from predictor.errors import SettingsError
+from predictor.settings import Settings
+
+
+def visible_gpus() -> int:
+    """Count GPUs without CUDA, which must not be initialised before the fork."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([gpu for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")])
+    return len(glob.glob("/dev/nvidia[0-9]*"))
+
+
+try:
+    settings = Settings.from_env()
+except SettingsError as error:
+    sys.exit(f"The server cannot start. {error}")
+
+gpus = visible_gpus() if settings.device in ("auto", "cuda") else 0
+host, port = os.environ.get("HOST", "127.0.0.1"), os.environ.get("PORT", "5000")
+
+bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+wsgi_app = "wsgi:app"
+worker_class = "gthread"  # a request waits for the model in a thread; it does not compute
+workers = int(os.environ.get("WEB_CONCURRENCY") or gpus or 1)  # a batch fills in one process only
+threads = settings.max_in_flight + 8  # the 8 answer probes, the page and refusals when all is full
+timeout = 60  # for the worker's heartbeat, which goes on while a request is in work
+graceful_timeout = math.ceil(settings.request_timeout_s) + 5  # whoever was admitted is answered
+keepalive = 30  # an idle connection costs no thread, a new one costs a round trip
+preload_app = False  # see above
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk can block the heartbeat
+control_socket_disable = True  # signals do; and a read-only file system has no place for it
+
+
+def on_starting(server):
+    """Refuse, in a sentence, what would fail later and less clearly."""
+    if server.cfg.preload_app:
+        sys.exit("Leave out --preload: CUDA and OpenMP do not survive the fork that follows it.")
+    if os.environ.keys() & {"GUNICORN_FD", "LISTEN_FDS"}:
+        return  # the listening socket is handed over by a predecessor or by systemd
+    for address in server.cfg.address:
+        if isinstance(address, tuple) and is_taken(address):
+            sys.exit(f"Port {address[1]} on {address[0]} is taken. Choose another: PORT=5001.")
+
+
+def is_taken(address: tuple[str, int]) -> bool:
+    """Whether somebody listens there, asked as gunicorn will ask."""
+    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+        return False
+
+
+def pre_fork(server, worker):
+    """Give the worker the lowest place that no living worker has, also when it replaces one."""
+    taken = {other.place for other in server.WORKERS.values()}
+    worker.place = min(set(range(len(taken) + 1)) - taken)
+
+
+def post_fork(server, worker):
+    """Tell the worker its share of the machine: a GPU, or some of the processors."""
+    # This file has made the master import our code; the worker's own import makes HUP a reload.
+    for name in [name for name in sys.modules if name.split(".")[0] == "predictor"]:
+        del sys.modules[name]
+    if gpus:
+        os.environ["PREDICTOR_DEVICE"] = f"cuda:{worker.place % gpus}"
+    share = max(1, available_cpus() // server.num_workers)
+    os.environ.setdefault("PREDICTOR_TORCH_THREADS", str(share))
+
+
+def post_worker_init(worker):
+    """Load while listening; a model that cannot be loaded stops the server, not just the worker."""
+    from app import announce
+
+    classifier = worker.wsgi.extensions["classifier"]
+    announce(classifier, str(worker.sockets[0]))
+    classifier.start()

@@ -1,0 +1,231 @@
+"""Bytes → predictions: the steps in order, on the threads they belong to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.batching import Batcher
+from predictor.cpus import available_cpus
+from predictor.decoding import decode
+from predictor.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    InferenceFailed,
+    NotReady,
+    Overloaded,
+    PredictorError,
+    RequestError,
+    StartError,
+    TooLarge,
+)
+from predictor.labels import Label, load_labels
+from predictor.preprocessing import Preprocessing
+from predictor.ranking import Prediction, rank
+from predictor.settings import Settings
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a server should listen before that
+    from predictor.model import ModelInfo
+
+log = logging.getLogger(__name__)
+
+Pixels = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
+
+class Scorer(Protocol):
+    """What the classifier needs of a model; :class:`predictor.model.Model` is one."""
+
+    preprocessing: Preprocessing
+
+    def use_this_thread(self) -> None:
+        """Prepare the calling thread to score."""
+
+    def logits(self, images: Sequence[Pixels]) -> Logits:
+        """Score N images: ``(N, classes)`` float32 logits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A loaded model with what belongs to it."""
+
+    model: Scorer
+    info: ModelInfo
+    labels: tuple[Label, ...]
+
+
+def load_engine(settings: Settings) -> Engine:
+    """Load labels and model; this imports torch.
+
+    Raises:
+        StartError: the model cannot be served as the settings ask.
+    """
+    from predictor.model import load_model
+
+    labels = load_labels(settings.labels)
+    model, info = load_model(settings, len(labels))
+    return Engine(model, info, labels)
+
+
+class Classifier:
+    """Classifies encoded images; any thread may call it.
+
+    It loads in the background: ``loading`` is done when the model has answered once, and
+    holds the error when it cannot be had.
+    """
+
+    def __init__(
+        self, settings: Settings, load: Callable[[Settings], Engine] = load_engine
+    ) -> None:
+        """Prepare to load; nothing happens before :meth:`start`."""
+        self.settings = settings
+        self.loading: Future[Engine] = Future()
+        self._load = load
+        self._batcher: Batcher[Pixels, Logits] | None = None
+        self._start_once = threading.Lock()
+        self._places = threading.BoundedSemaphore(settings.max_in_flight)
+        # Decoding competes with the model for the processors, and a decoded photo is large.
+        self._decoders = threading.BoundedSemaphore(available_cpus())
+
+    def start(self) -> None:
+        """Begin to load in the background; again, it does nothing."""
+        if self._start_once.acquire(blocking=False):
+            threading.Thread(target=self._load_in_background, name="loader", daemon=True).start()
+
+    def close(self) -> None:
+        """End the inference thread."""
+        if self._batcher is not None:
+            self._batcher.close()
+
+    def engine(self) -> Engine:
+        """The loaded model.
+
+        Raises:
+            NotReady: it is being loaded, or could not be.
+        """
+        self.start()
+        if not self.loading.done():
+            raise NotReady("The model is being loaded; try again in a few seconds.")
+        if (error := self.loading.exception()) is not None:
+            raise NotReady("The model could not be loaded; the server's log says why.") from error
+        return self.loading.result()
+
+    def ailment(self) -> str | None:
+        """Why this process should be replaced, or None while it is well."""
+        if self.loading.done() and self.loading.exception() is not None:
+            return "The model could not be loaded."
+        if self._batcher is None:
+            return None
+        if not self._batcher.alive:
+            return "The inference thread has ended."
+        if self._batcher.busy_s > self.settings.hang_timeout_s:
+            return f"A batch has been running for {self._batcher.busy_s:.0f} s."
+        return None
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Take a place for one request, before any of its work is done.
+
+        Raises:
+            NotReady: there is no model yet.
+            Overloaded: all places are taken.
+        """
+        self.engine()
+        if not self._places.acquire(blocking=False):
+            raise Overloaded(f"{self.settings.max_in_flight} requests are in work; try again.")
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def classify(
+        self, images: Sequence[bytes], top_k: int = 1
+    ) -> list[list[Prediction] | RequestError]:
+        """Classify encoded images, best class first; an image that cannot be read has its error.
+
+        Args:
+            images: whole files, as :func:`predictor.decoding.decode` reads them.
+            top_k: how many classes to name, 1 to all.
+
+        Raises:
+            RequestError: ``top_k`` is out of range, or there are too many images.
+            ServiceError: the model is not there, has no room, took too long or failed.
+        """
+        engine = self.engine()
+        deadline = monotonic() + self.settings.request_timeout_s
+        if not 1 <= top_k <= len(engine.labels):
+            raise BadRequest(f"top_k is {top_k}; it can be 1 to {len(engine.labels)}.")
+        if len(images) > self.settings.max_queue:
+            raise TooLarge(f"{len(images)} images; at most {self.settings.max_queue} a request.")
+        prepared = [self._prepare(data, engine, deadline) for data in images]
+        rows = iter(self._score([p for p in prepared if not isinstance(p, RequestError)], deadline))
+        return [
+            p if isinstance(p, RequestError) else rank(next(rows), engine.labels, top_k)
+            for p in prepared
+        ]
+
+    def _prepare(self, data: bytes, engine: Engine, deadline: float) -> Pixels | RequestError:
+        if not self._decoders.acquire(timeout=max(0.0, deadline - monotonic())):
+            raise DeadlineExceeded("There was no time to read the image; the server is busy.")
+        try:
+            return engine.model.preprocessing(decode(data, self.settings.max_pixels))
+        except RequestError as error:
+            return error
+        finally:
+            self._decoders.release()
+
+    def _score(self, images: Sequence[Pixels], deadline: float) -> list[Logits]:
+        """One ``(classes,)`` row of logits an image."""
+        assert self._batcher is not None
+        futures = self._batcher.submit(images)
+        try:
+            return [f.result(timeout=max(0.0, deadline - monotonic())) for f in futures]
+        except PredictorError:
+            raise
+        except FutureTimeout:
+            raise DeadlineExceeded(
+                f"No answer within {self.settings.request_timeout_s:g} s; the server is busy."
+            ) from None
+        except Exception as error:
+            log.exception("The model failed")
+            raise InferenceFailed("The model failed on this image.") from error
+        finally:
+            for future in futures:  # whoever leaves early takes the rest out of the queue
+                future.cancel()
+
+    def _load_in_background(self) -> None:
+        try:
+            engine = self._load(self.settings)
+            self._batcher = Batcher(
+                engine.model.logits,
+                max_batch_size=self.settings.max_batch_size,
+                max_queue=self.settings.max_queue,
+                max_delay_s=self.settings.max_batch_delay_ms / 1000,
+                initializer=engine.model.use_this_thread,
+            )
+            self._warm_up(engine)
+        except BaseException as error:
+            if not isinstance(error, StartError):
+                log.exception("The model could not be loaded")
+            self.loading.set_exception(error)
+        else:
+            self.loading.set_result(engine)
+
+    def _warm_up(self, engine: Engine) -> None:
+        """Run one image and a full batch, so that no caller pays for first-time costs."""
+        assert self._batcher is not None
+        crop = engine.model.preprocessing.crop
+        blank = np.zeros((crop, crop, 3), np.uint8)
+        for size in sorted({1, min(self.settings.max_batch_size, self.settings.max_queue)}):
+            for future in self._batcher.submit([blank] * size):
+                future.result()

@@ -1,0 +1,131 @@
+"""Everything that can go wrong, as one tree.
+
+::
+
+    PredictorError
+    ├── StartError                  the server cannot start; the sentence says why
+    │   ├── SettingsError
+    │   ├── LabelsError
+    │   ├── ModelError
+    │   └── WeightsError
+    │       └── WeightsUnavailable  neither on this machine nor to be had
+    ├── RequestError                what the caller can mend
+    │   ├── BadRequest        400
+    │   ├── TooLarge          413
+    │   ├── UnsupportedImage  415
+    │   └── DamagedImage      422
+    └── ServiceError                what the caller can only wait for
+        ├── InferenceFailed   500
+        ├── NotReady          503
+        ├── Overloaded        503
+        └── DeadlineExceeded  504
+
+A message is a sentence for the person who has to act on it. ``status`` is what
+HTTP answers; ``code`` names the kind of error to a program.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import ClassVar
+
+
+class PredictorError(Exception):
+    """Anything this package raises on purpose."""
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    code: ClassVar[str] = "internal-error"
+
+
+class StartError(PredictorError):
+    """The model cannot be served as it was asked for."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "not-started"
+
+
+class SettingsError(StartError):
+    """A setting has a value that means nothing, or a name that nobody reads."""
+
+
+class LabelsError(StartError):
+    """The labels cannot be read."""
+
+
+class ModelError(StartError):
+    """No model has this name, or this machine cannot run it as asked."""
+
+
+class WeightsError(StartError):
+    """The weights cannot be read, or belong to another network."""
+
+
+class WeightsUnavailable(WeightsError):
+    """The weights are not on this machine and cannot be downloaded."""
+
+
+class RequestError(PredictorError):
+    """The request asks for something that cannot be answered; the caller can mend it."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "bad-request"
+
+
+class BadRequest(RequestError):
+    """There is no image in the request, or a parameter makes no sense."""
+
+
+class TooLarge(RequestError):
+    """The image has more pixels, or the request more images, than are accepted."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "too-large"
+
+
+class UnsupportedImage(RequestError):
+    """The bytes are not an image in a format that is read here."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    code = "unsupported-image"
+
+
+class DamagedImage(RequestError):
+    """The bytes begin like an image and cannot be decoded."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "damaged-image"
+
+
+class ServiceError(PredictorError):
+    """The request is fine and the service cannot answer it now."""
+
+    retry_after_s: ClassVar[int | None] = None
+
+
+class InferenceFailed(ServiceError):
+    """The model raised, or answered something that is not a number."""
+
+    code = "inference-failed"
+
+
+class NotReady(ServiceError):
+    """The model is still being loaded, or could not be."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "not-ready"
+    retry_after_s = 2
+
+
+class Overloaded(ServiceError):
+    """As many requests are being served, or images waiting, as are allowed."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "overloaded"
+    retry_after_s = 1
+
+
+class DeadlineExceeded(ServiceError):
+    """The answer was not there in time."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    code = "deadline-exceeded"

@@ -1,0 +1,188 @@
+"""A network on its device: uint8 images in, float32 logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from predictor import weights
+from predictor.cpus import available_cpus
+from predictor.errors import ModelError, WeightsUnavailable
+from predictor.preprocessing import Preprocessing
+from predictor.settings import Settings
+from predictor.zoo import ModelSpec, build_empty, build_random, find_model
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is served, for people and programs that ask."""
+
+    name: str
+    weights: str  # a path, or ``random``
+    device: str
+    precision: str
+    threads: int  # of one forward pass on the CPU
+    parameters: int
+    classes: int
+    stands_in_for: str | None = None  # the model that was asked for and could not be had
+
+    @property
+    def notice(self) -> str | None:
+        """What nobody who reads an answer may overlook."""
+        if self.stands_in_for is not None:
+            return (
+                f"{self.name} stands in for {self.stands_in_for}, whose weights are not on this"
+                " machine and could not be downloaded."
+            )
+        if self.weights == RANDOM:
+            return "The weights are random: every answer is meaningless."
+        return None
+
+    def public(self) -> dict[str, Any]:
+        """The same for strangers: a file's name without its folder."""
+        return asdict(self) | {"weights": Path(self.weights).name}
+
+
+class Model:
+    """An eval-mode network, ready to score batches.
+
+    Only the thread that called :meth:`use_this_thread` should score: torch keeps a pool of
+    workers for each thread that computes, and the number of threads is the caller's own.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        threads: int,
+    ) -> None:
+        """Move the network to the device, in the precision given, channels last."""
+        self.preprocessing = preprocessing
+        self._network = network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device, self._dtype, self._threads = device, dtype, threads
+        # ToTensor and Normalize in one: (x / 255 - mean) / std, on pixels from 0 to 255.
+        self._mean = torch.tensor(preprocessing.mean, device=device) * 255
+        self._std = torch.tensor(preprocessing.std, device=device) * 255
+
+    def use_this_thread(self) -> None:
+        """Prepare the calling thread to score: the number of CPU threads holds for it alone."""
+        torch.set_num_threads(self._threads)
+
+    @torch.inference_mode()
+    def logits(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Score a batch.
+
+        Args:
+            images: N arrays ``(crop, crop, 3)`` uint8, as the preprocessing makes them.
+
+        Returns:
+            ``(N, classes)`` float32 logits, in class-index order.
+        """
+        pixels = torch.from_numpy(np.stack(images)).to(self._device, non_blocking=True)
+        batch = (pixels.float() - self._mean) / self._std  # (N, H, W, 3)
+        batch = batch.to(self._dtype).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last as it lies
+        logits: NDArray[np.float32] = self._network(batch).float().cpu().numpy()
+        return logits
+
+
+def load_model(settings: Settings, classes: int) -> tuple[Model, ModelInfo]:
+    """Build the model the settings ask for, or its stand-in where there is one.
+
+    Raises:
+        StartError: it cannot be served; the sentence says what to do.
+    """
+    try:
+        return _load(find_model(settings.model), settings.weights, settings, classes)
+    except WeightsUnavailable:
+        if settings.fallback_model == "none":
+            raise
+        stand_in = find_model(settings.fallback_model)
+        return _load(stand_in, "auto", settings, classes, stands_in_for=settings.model)
+
+
+def _load(
+    spec: ModelSpec, source: str, settings: Settings, classes: int, stands_in_for: str | None = None
+) -> tuple[Model, ModelInfo]:
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.precision, device, spec)
+    threads = settings.torch_threads or available_cpus()
+    torch.set_num_threads(threads)  # for the conversions below, on the loading thread
+    if source == RANDOM:
+        network, origin = build_random(spec, classes), RANDOM
+    else:
+        path = weights.locate(spec, source)
+        network, origin = build_empty(spec, classes), str(path)
+        state = {spec.rename(name): tensor for name, tensor in weights.read(path).items()}
+        weights.fill(network, state, origin, spec.name)
+    info = ModelInfo(
+        name=spec.name,
+        weights=origin,
+        device=describe_device(device),
+        precision=str(dtype).removeprefix("torch."),
+        threads=threads,
+        parameters=sum(p.numel() for p in network.parameters()),
+        classes=classes,
+        stands_in_for=stands_in_for,
+    )
+    model = Model(network, spec.preprocessing, device=device, dtype=dtype, threads=threads)
+    return model, info
+
+
+def choose_device(name: str) -> torch.device:
+    """The device by name; ``auto`` is CUDA where there is a GPU that torch can use.
+
+    Raises:
+        ModelError: torch does not know the name, or there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"PREDICTOR_DEVICE={name!r} cannot be used here: {reason}") from error
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """The device with its name, where it has one: ``cuda:0 (NVIDIA H200)``."""
+    if device.type != "cuda":
+        return str(device)
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+def choose_dtype(precision: str, device: torch.device, spec: ModelSpec) -> torch.dtype:
+    """The precision of the arithmetic: as asked, or bfloat16 where that is known to be right."""
+    if precision != "auto":
+        dtype = getattr(torch, precision)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    return torch.bfloat16 if spec.bfloat16 and _computes_in_bfloat16(device) else torch.float32
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 itself; emulated, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
+
+
+def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())

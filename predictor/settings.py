@@ -1,0 +1,116 @@
+"""What an operator may choose: one table, read from the environment once, at start."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from predictor.errors import SettingsError
+
+PREFIX = "PREDICTOR_"
+
+
+def setting(
+    default: Any, help: str, *, minimum: float | None = None, choices: tuple[str, ...] = ()
+) -> Any:
+    """Declare one row of the table; ``None`` as a default is written ``auto``."""
+    metadata = {"help": help, "minimum": minimum, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The table. A unit stands in the name; a field's type is its default's."""
+
+    model: str = setting(
+        "vgg16", "Any torchvision classification model by name, or `efficientnet_lite0`."
+    )
+    weights: str = setting(
+        "auto",
+        "Path of a state_dict (`.pth`, `.pt`, `.safetensors`); `auto`: the published weights,"
+        " from torch's cache or downloaded; `random`: no training at all, for benchmarks.",
+    )
+    fallback_model: str = setting(
+        "none",
+        "Model that stands in when the published weights cannot be had; `make serve` and"
+        " `python app.py` set `efficientnet_lite0`.",
+    )
+    labels: str = setting(
+        "imagenet",
+        'Path of the class names: `.json` like `{"0": ["n01440764", "tench"], …}` or a list,'
+        " or `.txt` with a name a line; `imagenet`: the 1000 classes shipped here.",
+    )
+    device: str = setting("auto", "`cpu`, `cuda`, `cuda:1`, …; `auto`: CUDA where there is a GPU.")
+    precision: str = setting(
+        "auto",
+        "Precision of the network's arithmetic; `auto`: bfloat16 where the hardware computes in it"
+        " and the model is known to answer as in float32.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    max_batch_size: int = setting(8, "Most images in one forward pass.", minimum=1)
+    max_batch_delay_ms: float = setting(
+        0.0, "Longest wait for a batch to fill, from its oldest image's arrival.", minimum=0
+    )
+    max_queue: int = setting(
+        64, "Most images that wait for the model, and most in one request.", minimum=1
+    )
+    max_in_flight: int = setting(
+        64, "Most requests in work at once; further ones are refused with 503.", minimum=1
+    )
+    request_timeout_s: float = setting(
+        30.0, "Seconds after which a request is answered 504.", minimum=0.001
+    )
+    hang_timeout_s: float = setting(
+        120.0, "Seconds one batch may take before `/healthz` turns bad.", minimum=0.001
+    )
+    max_upload_bytes: int = setting(
+        20 * 1024 * 1024, "Most bytes in a request's body; 413 above.", minimum=1
+    )
+    max_pixels: int = setting(
+        50_000_000, "Most pixels in an image, by its header; 413 above.", minimum=1
+    )
+    torch_threads: int | None = setting(
+        None, "CPU threads of one forward pass; `auto`: as many as we may use.", minimum=1
+    )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the table from ``PREDICTOR_…`` variables; an empty one counts as not set.
+
+        Raises:
+            SettingsError: for a value that does not fit, quoted, and for a name that is
+                not in the table: a typo must not be silent.
+        """
+        environ = os.environ if environ is None else environ
+        table = {PREFIX + row.name.upper(): row for row in fields(cls)}
+        given = {name: value.strip() for name, value in environ.items() if name.startswith(PREFIX)}
+        for name in sorted(given.keys() - table.keys()):
+            raise SettingsError(f"There is no setting {name}.{_suggestion(name, table)}")
+        values = {name: _parse(name, text, table[name]) for name, text in given.items() if text}
+        return cls(**{table[name].name: value for name, value in values.items()})
+
+
+def _suggestion(name: str, table: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, table, n=1)
+    return f" Did you mean {close[0]}?" if close else f" There are: {', '.join(table)}."
+
+
+def _parse(name: str, text: str, row: Field[Any]) -> Any:
+    default: Any = row.default
+    if default is None and text == "auto":
+        return None
+    kind = int if default is None else type(default)
+    choices, minimum = row.metadata["choices"], row.metadata["minimum"]
+    try:
+        value = kind(text)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise SettingsError(f"{name}={text!r} is not {wanted}.") from None
+    if choices and value not in choices:
+        raise SettingsError(f"{name}={text!r} is none of {', '.join(choices)}.")
+    if minimum is not None and not minimum <= float(value) < float("inf"):
+        raise SettingsError(f"{name}={text!r} is less than {minimum} or not finite.")
+    return value

@@ -1,0 +1,27 @@
+"""Probes: is the process worth keeping, and can it answer now? Neither waits for the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint
+
+from predictor.errors import InferenceFailed
+from predictor.web.extension import current_classifier
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> dict[str, str]:
+    """Alive, also while loading; 500 once the inference thread has died or hangs."""
+    if (ailment := current_classifier().ailment()) is not None:
+        raise InferenceFailed(ailment)
+    return {"status": "alive"}
+
+
+@blueprint.get("/readyz")
+def readyz() -> dict[str, Any]:
+    """Ready, and which model answers; 503 until it is loaded and warm."""
+    healthz()
+    return {"status": "ready", "model": current_classifier().engine().info.public()}

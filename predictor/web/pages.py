@@ -1,0 +1,66 @@
+"""The page: choose, drop or paste a photo; without JavaScript, a form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Blueprint, Response, make_response, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from predictor.errors import PredictorError
+from predictor.ranking import Prediction
+from predictor.web.extension import current_classifier
+from predictor.web.predict import classify
+from predictor.web.problems import describe
+from predictor.web.uploads import read_upload
+
+blueprint = Blueprint("pages", __name__)
+
+TOP_K = 5
+# The page needs nothing from anywhere else, and shows the photo from the browser's own memory.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'"
+)
+
+
+@blueprint.get("/")
+def show() -> Response:
+    """The page, empty."""
+    return _page()
+
+
+@blueprint.post("/")
+def answer() -> Response:
+    """The page with the answer to the form's photo, or with the reason why there is none."""
+    classifier = current_classifier()
+    try:
+        with classifier.admit():
+            top_k = min(TOP_K, len(classifier.engine().labels))
+            outcome = classify(classifier, read_upload(request), top_k)[0]
+        if isinstance(outcome, PredictorError):
+            raise outcome
+    except (PredictorError, HTTPException) as error:
+        return _page(problem=describe(error))
+    return _page(predictions=outcome)
+
+
+def _page(
+    predictions: Sequence[Prediction] = (), problem: Mapping[str, Any] | None = None
+) -> Response:
+    classifier = current_classifier()
+    classifier.start()
+    ready = classifier.loading.done() and classifier.ailment() is None
+    page = render_template(
+        "index.html",
+        model=classifier.engine().info if ready else None,
+        loading=not classifier.loading.done(),
+        max_upload_bytes=classifier.settings.max_upload_bytes,
+        top_k=TOP_K,
+        predictions=predictions,
+        problem=problem,
+    )
+    response = make_response(page, problem["status"] if problem else 200)
+    response.headers["Content-Security-Policy"] = POLICY
+    return response

@@ -1,0 +1,57 @@
+"""``POST /predict``: the JSON endpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, request
+
+from predictor.classifier import Classifier
+from predictor.errors import BadRequest, RequestError
+from predictor.ranking import Prediction, as_answer
+from predictor.web.extension import current_classifier
+from predictor.web.problems import describe
+from predictor.web.uploads import Upload, read_upload
+
+blueprint = Blueprint("predict", __name__)
+
+
+@blueprint.route("/predict", methods=["POST", "PUT"], strict_slashes=False)
+def predict() -> dict[str, Any]:
+    """Classify the photo sent, or several: each has its own answer or its own error."""
+    classifier = current_classifier()
+    with classifier.admit():
+        top_k = _top_k()
+        upload = read_upload(request)
+        outcomes = classify(classifier, upload, top_k or 1)
+    if upload.several:
+        return {"results": [_result(outcome, top_k) for outcome in outcomes]}
+    if isinstance(outcomes[0], RequestError):
+        raise outcomes[0]
+    return as_answer(outcomes[0], detailed=top_k is not None)
+
+
+def classify(
+    classifier: Classifier, upload: Upload, top_k: int
+) -> list[list[Prediction] | RequestError]:
+    """Classify what could be unpacked of the upload; the errors keep their places."""
+    readable = [image for image in upload.images if isinstance(image, bytes)]
+    outcomes = iter(classifier.classify(readable, top_k))
+    return [i if isinstance(i, RequestError) else next(outcomes) for i in upload.images]
+
+
+def _top_k() -> int | None:
+    """The parameter, where it is given; whether there are as many classes is said later."""
+    text = request.args.get("top_k")
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise BadRequest(f"top_k is {text!r}; a whole number is wanted.") from None
+
+
+def _result(outcome: list[Prediction] | RequestError, top_k: int | None) -> dict[str, Any]:
+    if isinstance(outcome, RequestError):
+        return {"error": describe(outcome)}
+    return as_answer(outcome, detailed=top_k is not None)

@@ -1,0 +1,74 @@
+"""The one place where an error becomes a response: RFC 9457 problem details."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flask import Flask, Response, current_app, make_response, request
+from werkzeug.exceptions import HTTPException
+
+from predictor.errors import PredictorError, ServiceError
+
+log = logging.getLogger(__name__)
+
+# What werkzeug's own refusals mean here, and what to do about them.
+ADVICE = {
+    404: "Nothing is served at {path}. Photos go to POST /predict; the page is at /.",
+    405: "{method} is not answered at {path}; {allowed} is.",
+    413: "The request is larger than {limit:,} bytes. Send a smaller photo, or fewer at once.",
+    500: "Something failed on our side. It has been logged; it is not your photo's fault.",
+}
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """An error as problem details: ``title``, ``status``, ``code``, and a ``detail`` to act on."""
+    if isinstance(error, PredictorError):
+        return _problem(error.status.value, error.status.phrase, error.code, str(error))
+    if not isinstance(error, HTTPException) or error.code is None:
+        return _problem(500, "Internal Server Error", "internal-error", ADVICE[500])
+    detail = ADVICE.get(error.code, error.description or error.name).format(
+        path=request.path,
+        method=request.method,
+        allowed=" or ".join(
+            sorted({*(getattr(error, "valid_methods", None) or ())} - {"OPTIONS", "HEAD"})
+        ),
+        limit=current_app.config["MAX_CONTENT_LENGTH"],
+    )
+    return _problem(error.code, error.name, error.name.lower().replace(" ", "-"), detail)
+
+
+def _problem(status: int, title: str, code: str, detail: str) -> dict[str, Any]:
+    return {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+
+
+def answer(error: Exception) -> Response:
+    """An error as a response, with the headers that belong to it (Allow, Retry-After)."""
+    problem = describe(error)
+    response = make_response(problem, problem["status"])
+    response.mimetype = "application/problem+json"
+    if isinstance(error, HTTPException):
+        kept = (h for h in error.get_headers() if h[0] not in ("Content-Type", "Content-Length"))
+        response.headers.extend(kept)
+    if isinstance(error, ServiceError) and error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+def answer_unexpected(error: Exception) -> Response:
+    """A 500 that is a defect of ours: the log has the cause, the caller has not."""
+    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    return answer(error)
+
+
+def register(app: Flask) -> None:
+    """Answer every error of the app here, the router's 404 and 405 too."""
+    app.register_error_handler(PredictorError, answer)
+    app.register_error_handler(HTTPException, answer)
+    app.register_error_handler(Exception, answer_unexpected)

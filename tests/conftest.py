@@ -1,0 +1,93 @@
+"""What many tests need: a toy model and an app around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from numpy.typing import NDArray
+from pictures import COLOURS
+from PIL import Image
+
+from app import create_app
+from predictor.classifier import Classifier, Engine
+from predictor.labels import Label
+from predictor.preprocessing import Preprocessing
+from predictor.settings import Settings
+
+
+class ToyModel:
+    """Tells red, green and blue apart by the mean of each channel: checkable by eye."""
+
+    preprocessing = Preprocessing(
+        resize=9, crop=8, interpolation=Image.Resampling.BILINEAR, mean=(0, 0, 0), std=(1, 1, 1)
+    )
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def use_this_thread(self) -> None: ...
+
+    def logits(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        self.batches.append(len(images))
+        return np.stack(images).mean((1, 2)).astype(np.float32) / 25
+
+
+class ToyInfo:
+    name, weights, notice, classes = "toy", "toy.pth", None, 3
+
+    def public(self) -> dict[str, Any]:
+        return {"name": "toy"}
+
+
+LABELS = tuple(Label(f"n{i:08}", f"{name}_thing") for i, name in enumerate(COLOURS))
+
+
+def toy_engine(model: ToyModel | None = None) -> Engine:
+    return Engine(model or ToyModel(), ToyInfo(), LABELS)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def make_classifier() -> Iterator[Callable[..., Classifier]]:
+    """Build started classifiers around a toy model; settings are keyword arguments."""
+    made: list[Classifier] = []
+
+    def make(model: ToyModel | None = None, **settings: Any) -> Classifier:
+        classifier = Classifier(Settings(**settings), load=lambda _: toy_engine(model))
+        made.append(classifier)
+        classifier.start()
+        classifier.loading.result(timeout=10)
+        return classifier
+
+    yield make
+    for classifier in made:
+        classifier.close()
+
+
+@pytest.fixture
+def classifier(make_classifier: Callable[..., Classifier]) -> Classifier:
+    return make_classifier()
+
+
+@pytest.fixture
+def app(classifier: Classifier) -> Flask:
+    return create_app(classifier.settings, classifier)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the developer's own shell reaches a test."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("PREDICTOR_"):
+            monkeypatch.delenv(name)

@@ -1,0 +1,181 @@
+import threading
+from concurrent.futures import CancelledError
+
+import pytest
+
+from predictor.batching import Batcher
+from predictor.errors import InferenceFailed, Overloaded
+
+
+class Gate:
+    """Doubles numbers, batch by batch, when let; remembers what it was given."""
+
+    def __init__(self):
+        self.batches = []
+        self.entered = threading.Semaphore(0)
+        self.let = threading.Semaphore(0)
+
+    def __call__(self, items):
+        self.batches.append(list(items))
+        self.entered.release()
+        assert self.let.acquire(timeout=10)
+        if "bad" in items:
+            raise RuntimeError("a bad item")
+        return [item * 2 for item in items]
+
+
+@pytest.fixture
+def gate():
+    return Gate()
+
+
+@pytest.fixture
+def make_batcher(gate):
+    made = []
+
+    def make(**options):
+        made.append(Batcher(gate, **{"max_batch_size": 4, "max_queue": 8} | options))
+        return made[-1]
+
+    yield make
+    gate.let.release(1000)
+    for batcher in made:
+        batcher.close()
+
+
+def results(futures):
+    return [future.result(timeout=10) for future in futures]
+
+
+def test_an_item_alone_runs_at_once(gate, make_batcher):
+    gate.let.release()
+    assert results(make_batcher().submit([1])) == [2]
+
+
+def test_items_that_wait_together_run_together_up_to_the_maximum(gate, make_batcher):
+    batcher = make_batcher()
+    first = batcher.submit([0])
+    gate.entered.acquire(timeout=10)
+    waiting = [future for i in range(1, 7) for future in batcher.submit([i])]
+    gate.let.release(10)
+    assert results(first + waiting) == [0, 2, 4, 6, 8, 10, 12]
+    assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+def test_without_a_delay_nobody_waits_for_company(gate, make_batcher):
+    gate.let.release(2)
+    batcher = make_batcher()
+    assert results(batcher.submit([1])) + results(batcher.submit([2])) == [2, 4]
+    assert gate.batches == [[1], [2]]
+
+
+def test_with_a_delay_a_batch_fills(gate, make_batcher):
+    gate.let.release(2)
+    batcher = make_batcher(max_delay_s=10)
+    futures = [future for i in range(4) for future in batcher.submit([i])]
+    assert results(futures) == [0, 2, 4, 6]
+    assert gate.batches == [[0, 1, 2, 3]]
+
+
+def test_a_delay_ends_though_the_batch_is_not_full(gate, make_batcher):
+    gate.let.release()
+    assert results(make_batcher(max_delay_s=0.01).submit([1, 2])) == [2, 4]
+
+
+def test_a_full_queue_refuses_at_once_and_takes_all_of_a_request_or_none(gate, make_batcher):
+    batcher = make_batcher(max_queue=3)
+    first = batcher.submit([0])
+    gate.entered.acquire(timeout=10)
+    waiting = batcher.submit([1, 2])
+    with pytest.raises(Overloaded):
+        batcher.submit([3, 4])
+    waiting += batcher.submit([5])
+    gate.let.release(10)
+    assert results(first + waiting) == [0, 2, 4, 10]
+
+
+def test_who_gave_up_is_skipped_and_leaves_the_place_to_others(gate, make_batcher):
+    batcher = make_batcher(max_queue=2)
+    batcher.submit([0])
+    gate.entered.acquire(timeout=10)
+    gone, stays = batcher.submit([1, 2])
+    assert gone.cancel()
+    (new,) = batcher.submit([3])
+    gate.let.release(10)
+    assert results([stays, new]) == [4, 6]
+    assert gate.batches == [[0], [2, 3]]
+
+
+def test_a_failing_item_fails_alone(gate, make_batcher):
+    batcher = make_batcher()
+    batcher.submit([0])
+    gate.entered.acquire(timeout=10)
+    one, bad, two, three = batcher.submit(["a", "bad", "b", "c"])
+    gate.let.release(20)
+    assert results([one, two, three]) == ["aa", "bb", "cc"]
+    with pytest.raises(RuntimeError, match="a bad item"):
+        bad.result(timeout=10)
+
+
+def test_a_model_that_loses_results_is_an_error_and_not_a_mix_up():
+    batcher = Batcher(lambda items: items[:-1], max_batch_size=2, max_queue=2)
+    with pytest.raises(ValueError, match="1 items gave 0 results"):
+        results(batcher.submit([1]))
+    batcher.close()
+
+
+def test_the_thread_is_prepared_once_and_computes_everything():
+    threads = []
+    batcher = Batcher(
+        lambda items: [threading.get_ident()] * len(items),
+        max_batch_size=1,
+        max_queue=4,
+        initializer=lambda: threads.append(threading.get_ident()),
+    )
+    assert set(results(batcher.submit([1, 2, 3]))) == {threads[0]}
+    assert len(threads) == 1
+    batcher.close()
+
+
+def test_busy_time_is_that_of_the_call_in_work(gate, make_batcher):
+    batcher = make_batcher()
+    assert batcher.busy_s == 0
+    (future,) = batcher.submit([1])
+    gate.entered.acquire(timeout=10)
+    assert batcher.busy_s > 0
+    gate.let.release()
+    future.result(timeout=10)
+    assert batcher.alive
+
+
+def test_when_the_thread_dies_nobody_waits_for_ever(monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    dies = threading.Event()
+
+    def infer(items):
+        dies.wait(10)
+        raise SystemExit  # no Exception: nothing in the thread catches it
+
+    batcher = Batcher(infer, max_batch_size=1, max_queue=4)
+    _, waiting = batcher.submit([1, 2])
+    dies.set()
+    with pytest.raises(InferenceFailed):
+        waiting.result(timeout=10)
+    with pytest.raises(InferenceFailed):
+        batcher.submit([3])
+    batcher.close()
+    assert not batcher.alive
+
+
+def test_closing_fails_what_waits_and_finishes_what_runs(gate, make_batcher):
+    batcher = make_batcher(max_batch_size=1)
+    running, waiting = batcher.submit([1, 2])
+    gate.entered.acquire(timeout=10)
+    gate.let.release()
+    closer = threading.Thread(target=batcher.close)
+    closer.start()
+    assert running.result(timeout=10) == 2
+    gate.let.release()
+    with pytest.raises((InferenceFailed, CancelledError)):
+        assert waiting.result(timeout=10) != 4
+    closer.join(10)

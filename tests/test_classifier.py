@@ -1,0 +1,166 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import ToyModel, toy_engine
+from pictures import picture
+
+from predictor.classifier import Classifier
+from predictor.errors import (
+    BadRequest,
+    DamagedImage,
+    DeadlineExceeded,
+    InferenceFailed,
+    NotReady,
+    Overloaded,
+    TooLarge,
+    UnsupportedImage,
+    WeightsError,
+)
+from predictor.settings import Settings
+
+
+class StuckModel(ToyModel):
+    """Answers only when let, after its warm-up."""
+
+    def __init__(self):
+        super().__init__()
+        self.let = threading.Event()
+
+    def logits(self, images):
+        if any(image.any() for image in images):  # the warm-up's are black
+            assert self.let.wait(10)
+        return super().logits(images)
+
+
+def names(outcome):
+    return [prediction.class_name for prediction in outcome]
+
+
+def test_a_picture_has_the_class_of_its_colour(classifier):
+    (green,) = classifier.classify([picture("green")])
+    assert names(green) == ["green_thing"]
+
+
+def test_top_k_are_named_best_first_and_sum_to_one(classifier):
+    (outcome,) = classifier.classify([picture("blue")], top_k=3)
+    assert names(outcome) == ["blue_thing", "red_thing", "green_thing"]
+    assert sum(p.probability for p in outcome) == pytest.approx(1)
+
+
+def test_several_keep_their_order_and_a_bad_one_has_its_own_error(classifier):
+    red, bad, empty, blue = classifier.classify([picture("red"), b"text", b"", picture("blue")])
+    assert names(red) + names(blue) == ["red_thing", "blue_thing"]
+    assert isinstance(bad, UnsupportedImage)
+    assert isinstance(empty, BadRequest)
+
+
+def test_a_damaged_neighbour_does_no_harm_under_concurrency(classifier):
+    images = [picture("red"), picture("green")[:60], picture("blue")] * 20
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(lambda image: classifier.classify([image])[0], images))
+    assert [names(o)[0] for o in outcomes[0::3]] == ["red_thing"] * 20
+    assert all(isinstance(o, DamagedImage) for o in outcomes[1::3])
+    assert [names(o)[0] for o in outcomes[2::3]] == ["blue_thing"] * 20
+
+
+@pytest.mark.parametrize("top_k", [-1, 0, 4])
+def test_top_k_out_of_range_is_the_callers_error(classifier, top_k):
+    with pytest.raises(BadRequest, match="1 to 3"):
+        classifier.classify([picture()], top_k)
+
+
+def test_more_images_than_may_wait_are_refused_at_once(make_classifier):
+    with pytest.raises(TooLarge):
+        make_classifier(max_queue=2).classify([picture()] * 3)
+
+
+def test_before_the_model_is_there_callers_are_told_to_wait():
+    let = threading.Event()
+    classifier = Classifier(Settings(), load=lambda _: let.wait(10) and toy_engine())
+    with pytest.raises(NotReady, match="being loaded"):
+        classifier.classify([picture()])
+    assert classifier.ailment() is None  # loading is no ailment
+    let.set()
+    assert classifier.loading.result(timeout=10)
+    assert classifier.classify([picture()])
+    classifier.close()
+
+
+def test_it_is_loaded_once_however_often_it_is_started():
+    loads = []
+    classifier = Classifier(Settings(), load=lambda _: loads.append(1) or toy_engine())
+    for _ in range(3):
+        classifier.start()
+    classifier.loading.result(timeout=10)
+    assert loads == [1]
+    classifier.close()
+
+
+def test_a_model_that_cannot_be_loaded_is_an_ailment():
+    def load(_settings):
+        raise WeightsError("No such weights.")
+
+    classifier = Classifier(Settings(), load)
+    classifier.start()
+    with pytest.raises(WeightsError):
+        classifier.loading.result(timeout=10)
+    with pytest.raises(NotReady):
+        classifier.engine()
+    assert classifier.ailment()
+
+
+def test_the_model_is_warm_before_it_is_ready(make_classifier):
+    model = ToyModel()
+    make_classifier(model, max_batch_size=4)
+    assert sorted(set(model.batches))[0] == 1
+    assert sum(model.batches) == 5
+
+
+def test_a_late_answer_is_a_deadline_and_not_an_answer(make_classifier):
+    model = StuckModel()
+    classifier = make_classifier(model, request_timeout_s=0.05)
+    with pytest.raises(DeadlineExceeded):
+        classifier.classify([picture()])
+    model.let.set()
+
+
+def test_a_batch_that_hangs_is_an_ailment(make_classifier):
+    model = StuckModel()
+    classifier = make_classifier(model, request_timeout_s=0.05, hang_timeout_s=0.01)
+    with pytest.raises(DeadlineExceeded):
+        classifier.classify([picture()])
+    assert "running for" in classifier.ailment()
+    model.let.set()
+
+
+def test_a_model_that_raises_is_a_failure_of_ours_and_lives_on(make_classifier):
+    class Moody(ToyModel):
+        def logits(self, images):
+            if any(image[..., 2].any() for image in images):
+                raise RuntimeError("I do not like blue")
+            return super().logits(images)
+
+    classifier = make_classifier(Moody())
+    with pytest.raises(InferenceFailed, match="failed on this image"):
+        classifier.classify([picture("blue")])
+    assert names(classifier.classify([picture("red")])[0]) == ["red_thing"]
+    assert classifier.ailment() is None
+
+
+def test_a_model_that_answers_nan_is_a_failure_of_ours(make_classifier):
+    class Lost(ToyModel):
+        def logits(self, images):
+            return super().logits(images) * np.float32(np.nan)
+
+    with pytest.raises(InferenceFailed, match="not a number"):
+        make_classifier(Lost()).classify([picture()])
+
+
+def test_places_are_limited_and_given_back(make_classifier):
+    classifier = make_classifier(max_in_flight=1)
+    with classifier.admit(), pytest.raises(Overloaded), classifier.admit():
+        pass
+    with classifier.admit():
+        pass
