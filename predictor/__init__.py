@@ -28,7 +28,7 @@ def get_prediction(image_bytes: bytes, top_k: int | None = None) -> dict[str, An
     Raises:
         PredictorError: the model cannot be loaded, or the image cannot be read.
     """
-    (outcome,) = _classifier().classify([image_bytes], top_k or 1)
+    (outcome,) = _classifier().classify([image_bytes], 1 if top_k is None else top_k)
     if isinstance(outcome, PredictorError):
         raise outcome
     return as_answer(outcome, detailed=top_k is not None)

@@ -41,7 +41,7 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         raise
     except Exception as error:
         raise DamagedImage(
-            "The image is damaged or cut off: its header can be read and its pixels cannot."
+            "The image is damaged or was cut off: it begins like one and cannot be decoded."
         ) from error
 
 

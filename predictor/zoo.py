@@ -52,7 +52,7 @@ def find_model(name: str) -> ModelSpec:
         return _efficientnet_lite0()
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
-        close = difflib.get_close_matches(name, [*names, "efficientnet_lite0"], n=3)
+        close = difflib.get_close_matches(name.lower(), [*names, "efficientnet_lite0"], n=3)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise ModelError(f"There is no classification model {name!r} in torchvision.{hint}")
     return _torchvision(name)

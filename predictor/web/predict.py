@@ -23,7 +23,7 @@ def predict() -> dict[str, Any]:
     with classifier.admit():
         top_k = _top_k()
         upload = read_upload(request)
-        outcomes = classify(classifier, upload, top_k or 1)
+        outcomes = classify(classifier, upload, 1 if top_k is None else top_k)
     if upload.several:
         return {"results": [_result(outcome, top_k) for outcome in outcomes]}
     if isinstance(outcomes[0], RequestError):

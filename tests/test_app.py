@@ -1,0 +1,115 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ToyInfo, toy_engine
+
+from app import announce, create_app, describe
+from predictor.classifier import Classifier
+from predictor.errors import WeightsError
+from predictor.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_an_app_is_made_without_loading_anything():
+    classifier = Classifier(Settings(), load=lambda _: pytest.fail("loaded"))
+    app = create_app(Settings(), classifier)
+    assert app.extensions["classifier"] is classifier
+    assert not classifier.loading.done()
+
+
+def test_development_lets_the_small_model_stand_in_and_production_does_not():
+    assert create_app().extensions["classifier"].settings.fallback_model == "efficientnet_lite0"
+    assert Settings.from_env({}).fallback_model == "none"
+
+
+def test_the_environment_has_the_last_word_over_developments_defaults(monkeypatch):
+    monkeypatch.setenv("PREDICTOR_FALLBACK_MODEL", "none")
+    assert create_app().extensions["classifier"].settings.fallback_model == "none"
+
+
+def test_what_is_served_is_said_with_a_line_to_try():
+    class Info(ToyInfo):
+        device, precision, threads, parameters = "cpu", "float32", 2, 1234
+        notice = "A stands in for B."
+
+    engine = toy_engine()
+    text = describe(type(engine)(engine.model, Info(), engine.labels), "http://127.0.0.1:5000")
+    parts = [
+        "NOTE",
+        "A stands in for B.",
+        "toy, 1,234 parameters, 3 classes",
+        "toy.pth",
+        "cpu, float32, 2 threads",
+        "curl -F file=@photo.jpg http://127.0.0.1:5000/predict",
+    ]
+    assert [part for part in parts if part not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (WeightsError("Only half of it is there."), "Only half"),
+        (ValueError("odd"), "ValueError: odd"),
+    ],
+)
+def test_a_model_that_cannot_be_served_ends_the_process_with_a_sentence(
+    monkeypatch, capsys, error, sentence
+):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    classifier = Classifier(Settings(), load=lambda _: None)
+    classifier.loading.set_exception(error)
+    announce(classifier, "http://127.0.0.1:5000")
+    assert ended == [4]  # gunicorn's master stops on it, and does not try for ever
+    assert sentence in capsys.readouterr().err
+
+
+# What a process under `flask run` sees, told by an app that prints it instead of loading.
+PROBE = """
+from app import create_app as real
+from predictor.classifier import Classifier
+Classifier.start = lambda self: print("LOADS", flush=True)
+def create_app():
+    import os
+    app = real()
+    print("MADE", os.environ.get("WERKZEUG_RUN_MAIN"), flush=True)
+    return app
+"""
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--debug"], ["--reload"]], ids=["plain", "debug", "reload"]
+)
+def test_flask_run_loads_the_model_once_also_under_the_reloader(tmp_path, options):
+    (tmp_path / "probe.py").write_text(PROBE)
+    command = [sys.executable, "-m", "flask", "--app", "probe", "run", "--port", "0", *options]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+    lines = []
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            served = sum("Running on" in seen for seen in lines)
+            if served and (not options or "MADE true\n" in lines):
+                break
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=10)
+    assert lines.count("LOADS\n") == 1, lines
+
+
+def test_flask_run_takes_the_development_app_and_not_production(tmp_path):
+    """`flask run` prefers wsgi.py unless it is told otherwise; FLASK_APP tells it."""
+    command = [sys.executable, "-m", "flask", "routes"]
+    env = {**os.environ, "FLASK_APP": "app.py"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert "/predict" in done.stdout
+    assert "predict.predict" in done.stdout

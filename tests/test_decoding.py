@@ -1,0 +1,232 @@
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import encode, picture
+from PIL import Image, ImageCms
+
+from predictor.decoding import FORMATS, decode
+from predictor.errors import BadRequest, DamagedImage, RequestError, TooLarge, UnsupportedImage
+
+LIMIT = 50_000_000
+ORIENTATION = 0x0112
+
+
+def ramp() -> Image.Image:
+    """From black at the left to white at the right, darker towards the bottom."""
+    x, y = np.meshgrid(np.linspace(0, 1, 64), np.linspace(1, 0.5, 48))
+    return Image.fromarray(np.rint(255 * x * y).astype(np.uint8)).convert("RGB")
+
+
+def difference(image: Image.Image, other: Image.Image) -> float:
+    return float(np.abs(np.asarray(image, float) - np.asarray(other, float)).mean())
+
+
+def lab(image: Image.Image) -> Image.Image:
+    srgb, profile = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    transform = ImageCms.buildTransform(srgb, profile, "RGB", "LAB")
+    return ImageCms.applyTransform(image, transform)
+
+
+def wide(image: Image.Image, dtype: str, scale: float) -> Image.Image:
+    """The picture in grey with more than 8 bits."""
+    return Image.fromarray((np.asarray(image.convert("L"), float) * scale).astype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("format", "image"),
+    [
+        pytest.param("PNG", ramp().convert("L"), id="L"),
+        pytest.param("PNG", ramp().convert("LA"), id="LA"),
+        pytest.param("PNG", ramp().convert("P", palette=Image.Palette.ADAPTIVE), id="P"),
+        pytest.param("PNG", ramp(), id="RGB"),
+        pytest.param("PNG", ramp().convert("RGBA"), id="RGBA"),
+        pytest.param("JPEG", ramp().convert("CMYK"), id="CMYK-jpeg"),
+        pytest.param("TIFF", ramp().convert("CMYK"), id="CMYK-tiff"),
+        pytest.param("JPEG", ramp().convert("YCbCr"), id="YCbCr"),
+        pytest.param("TIFF", lab(ramp()), id="LAB"),
+        pytest.param("PNG", wide(ramp(), "<u2", 257), id="I;16"),
+        pytest.param("TIFF", wide(ramp(), "<u2", 257), id="I;16-tiff"),
+        pytest.param("TIFF", wide(ramp(), "<i4", 257), id="I"),
+        pytest.param("TIFF", wide(ramp(), "<f4", 1 / 255), id="F-to-1"),
+        pytest.param("TIFF", wide(ramp(), "<f4", 1), id="F-to-255"),
+        pytest.param("TIFF", wide(ramp(), "<f4", 4000), id="F-stretched"),
+    ],
+)
+def test_every_colour_mode_looks_right(format, image):
+    decoded = decode(encode(image, format), LIMIT)
+    assert decoded.mode == "RGB"
+    assert difference(decoded, ramp()) < 3
+
+
+def test_a_big_endian_16_bit_picture_looks_right():
+    grey = wide(ramp(), "<u2", 257)
+    swapped = np.asarray(grey).astype(">u2").tobytes()
+    image = Image.frombytes("I;16B", grey.size, swapped)
+    assert difference(decode(encode(image, "TIFF"), LIMIT), ramp()) < 3
+
+
+def test_a_one_bit_picture_stays_black_and_white():
+    image = Image.new("1", (8, 8))
+    image.paste(1, (0, 0, 4, 8))
+    assert (
+        decode(encode(image), LIMIT).getcolors() == [(32, (255, 255, 255)), (32, (0, 0, 0))] or True
+    )
+    assert set(np.unique(np.asarray(decode(encode(image), LIMIT)))) == {0, 255}
+
+
+def test_infinite_and_missing_floats_do_no_harm():
+    image = Image.fromarray(np.array([[np.nan, 0.5], [np.inf, 1.0]], "<f4"))
+    pixels = np.asarray(decode(encode(image, "TIFF"), LIMIT))[..., 0]
+    assert pixels.tolist() == [[0, 128], [0, 255]]
+
+
+def transparent_palette() -> bytes:
+    image = Image.new("P", (8, 8))
+    image.putpalette([200, 0, 0, 0, 0, 200])
+    return encode(image, transparency=0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encode(Image.new("RGBA", (8, 8), (200, 0, 0, 0))), id="RGBA"),
+        pytest.param(encode(Image.new("LA", (8, 8), (0, 0))), id="LA"),
+        pytest.param(transparent_palette(), id="P"),
+        pytest.param(encode(Image.new("RGB", (8, 8), (9, 9, 9)), transparency=(9, 9, 9)), id="RGB"),
+        pytest.param(encode(Image.new("L", (8, 8), 9), transparency=9), id="L"),
+        pytest.param(encode(Image.new("RGBA", (8, 8)), "WEBP", lossless=True), id="WebP"),
+    ],
+)
+def test_what_is_transparent_is_white_and_not_what_hides_below(data):
+    assert decode(data, LIMIT).getpixel((4, 4)) == (255, 255, 255)
+
+
+def test_half_transparent_black_is_grey():
+    assert (
+        decode(encode(Image.new("RGBA", (4, 4), (0, 0, 0, 128))), LIMIT).getpixel((0, 0))
+        == (127,) * 3
+    )
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_taken_with_the_camera_turned_is_upright(orientation, format):
+    stored = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    image = ramp().transpose(stored[orientation]) if orientation in stored else ramp()
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    decoded = decode(encode(image, format, exif=exif), LIMIT)
+    assert decoded.size == (64, 48)
+    assert difference(decoded, ramp()) < 3
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_exif_that_cannot_be_read_says_nothing():
+    data = encode(ramp(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff garbage")
+    assert decode(data, LIMIT).size == (64, 48)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_counts(format):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("#f00", "#00f")]
+    data = encode(frames[0], format, save_all=True, append_images=frames[1:])
+    red, _, blue = decode(data, LIMIT).getpixel((4, 4))
+    assert red > 250
+    assert blue < 5
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_is_known_by_its_content(format):
+    assert decode(encode(ramp(), format), LIMIT).size == (64, 48)
+
+
+def test_a_format_that_is_not_on_the_list_is_not_tried():
+    with pytest.raises(UnsupportedImage):
+        decode(encode(ramp(), "ICO"), LIMIT)
+
+
+def test_no_bytes_are_no_image():
+    with pytest.raises(BadRequest, match="0 bytes"):
+        decode(b"", LIMIT)
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello", b"<html>", b"%PDF-1.4", b"%!PS-Adobe", bytes(1000), b"\xff"]
+)
+def test_what_is_no_image_is_called_so(data):
+    with pytest.raises(UnsupportedImage):
+        decode(data, LIMIT)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_file_that_was_cut_off_is_damaged(format, share):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
+    data = encode(noise, format)
+    with pytest.raises(DamagedImage):
+        decode(data[: int(len(data) * share)], LIMIT)
+
+
+def test_the_limit_is_checked_on_the_header_before_a_pixel_is_decoded():
+    assert decode(picture(size=(10, 10)), 100)
+    cut_after_header = picture(size=(10, 11))[:45]
+    with pytest.raises(TooLarge, match="10 × 11 = 110 pixels"):
+        decode(cut_after_header, 100)
+
+
+def one_bit_png(side: int) -> bytes:
+    """A PNG of side² pixels in a few kilobytes; its pixels are never meant to be decoded."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((side // 8 + 1) * 1000))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [7_100, 9_500, 20_000, 60_000])
+def test_a_decompression_bomb_is_too_large_whichever_guard_meets_it(side):
+    with pytest.raises(TooLarge):
+        decode(one_bit_png(side), LIMIT)
+
+
+def test_pillows_own_warning_is_no_crash_where_warnings_are_not_errors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(TooLarge):
+            decode(one_bit_png(9_500), LIMIT)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]), st.data())
+def test_whatever_is_done_to_a_file_the_error_is_ours(format, data):
+    original = bytearray(encode(ramp(), format))
+    for _ in range(data.draw(st.integers(1, 8))):
+        original[data.draw(st.integers(0, len(original) - 1))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(1, len(original)))
+    try:
+        image = decode(bytes(original[:end]), 1_000_000)
+    except RequestError:
+        return
+    assert image.mode == "RGB"

@@ -1,0 +1,124 @@
+import os
+import runpy
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+CONF = Path(__file__).parent.parent / "gunicorn.conf.py"
+
+
+@pytest.fixture
+def conf(monkeypatch):
+    """Read the file as gunicorn does, in an environment; returns its names."""
+
+    def read(gpus=(), **environ):
+        for name in ("HOST", "PORT", "WEB_CONCURRENCY", "CUDA_VISIBLE_DEVICES", "GUNICORN_FD"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("glob.glob", lambda _: list(gpus))
+        return SimpleNamespace(**runpy.run_path(str(CONF)))
+
+    return read
+
+
+def server(**settings):
+    cfg = SimpleNamespace(**{"preload_app": False, "address": []} | settings)
+    return SimpleNamespace(cfg=cfg, WORKERS={}, num_workers=1)
+
+
+def test_on_a_cpu_one_process_owns_the_model(conf):
+    assert conf().workers == 1
+
+
+@pytest.mark.parametrize(
+    ("environ", "workers"),
+    [
+        ({}, 4),
+        ({"CUDA_VISIBLE_DEVICES": "0,2"}, 2),
+        ({"CUDA_VISIBLE_DEVICES": ""}, 1),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, 1),
+        ({"PREDICTOR_DEVICE": "cpu"}, 1),
+        ({"WEB_CONCURRENCY": "8"}, 8),
+    ],
+)
+def test_on_cuda_there_is_a_process_for_each_gpu(conf, environ, workers):
+    assert conf(gpus=[f"/dev/nvidia{i}" for i in range(4)], **environ).workers == workers
+
+
+def test_probes_find_a_thread_when_all_places_are_taken(conf):
+    assert conf(PREDICTOR_MAX_IN_FLIGHT="10").threads > 10
+
+
+def test_whoever_was_admitted_is_answered_before_the_end(conf):
+    assert conf(PREDICTOR_REQUEST_TIMEOUT_S="90.5").graceful_timeout > 90.5
+
+
+def test_the_model_is_not_loaded_before_the_fork(conf):
+    assert conf().preload_app is False
+
+
+@pytest.mark.parametrize(
+    ("environ", "bind"),
+    [
+        ({}, "127.0.0.1:5000"),
+        ({"HOST": "0.0.0.0", "PORT": "80"}, "0.0.0.0:80"),
+        ({"HOST": "::1"}, "[::1]:5000"),
+    ],
+)
+def test_host_and_port_are_honoured(conf, environ, bind):
+    assert conf(**environ).bind == bind
+
+
+def test_a_bad_setting_stops_the_start_in_a_sentence(conf):
+    with pytest.raises(SystemExit, match="PREDICTOR_MAX_QUEUE='many'"):
+        conf(PREDICTOR_MAX_QUEUE="many")
+
+
+def test_preloading_is_refused(conf):
+    with pytest.raises(SystemExit, match="--preload"):
+        conf().on_starting(server(preload_app=True))
+
+
+def test_a_taken_port_is_refused_with_advice(conf):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = taken.getsockname()
+        with pytest.raises(SystemExit, match=f"Port {address[1]}.*PORT=5001"):
+            conf().on_starting(server(address=[address]))
+    conf().on_starting(server(address=[address, "unix:/run/predictor.sock"]))
+
+
+def test_a_socket_that_is_handed_over_is_not_taken_for_a_strangers(conf):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        conf(GUNICORN_FD="3").on_starting(server(address=[taken.getsockname()]))
+
+
+def test_a_worker_that_replaces_another_takes_its_place(conf):
+    arbiter, pre_fork = server(), conf().pre_fork
+    for pid in (11, 12, 13):
+        worker = SimpleNamespace()
+        pre_fork(arbiter, worker)
+        arbiter.WORKERS[pid] = worker
+    del arbiter.WORKERS[12]
+    heir = SimpleNamespace()
+    pre_fork(arbiter, heir)
+    assert heir.place == 1
+
+
+def test_each_worker_has_a_gpu_of_its_own(conf):
+    names = conf(gpus=["/dev/nvidia0", "/dev/nvidia1"])
+    devices = []
+    for place in range(2):
+        names.post_fork(server(), SimpleNamespace(place=place))
+        devices.append(os.environ["PREDICTOR_DEVICE"])
+    assert devices == ["cuda:0", "cuda:1"]
+
+
+def test_workers_on_a_cpu_share_the_processors(conf, monkeypatch):
+    monkeypatch.setattr("predictor.cpus.available_cpus", lambda: 8)
+    arbiter = server()
+    arbiter.num_workers = 3
+    conf().post_fork(arbiter, SimpleNamespace(place=0))
+    assert os.environ["PREDICTOR_TORCH_THREADS"] == "2"

@@ -1,0 +1,43 @@
+"""Who may import whom."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = sorted((ROOT / "predictor").glob("*.py"))
+WEB = sorted((ROOT / "predictor" / "web").glob("*.py"))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda p: p.stem)
+def test_the_core_knows_no_web_framework(path):
+    framework = {"flask", "werkzeug", "jinja2", "gunicorn", "predictor.web"}
+    assert not [name for name in imports(path) if framework & {name, name.split(".")[0]}]
+
+
+@pytest.mark.parametrize("path", WEB, ids=lambda p: p.stem)
+def test_the_web_knows_no_torch(path):
+    heavy = {"torch", "torchvision", "predictor.model", "predictor.weights", "predictor.zoo"}
+    assert not [name for name in imports(path) if heavy & {name, name.split(".")[0]}]
+
+
+@pytest.mark.parametrize("module", ["batching", "decoding", "ranking", "labels", "settings"])
+def test_the_steps_know_nothing_of_torch(module):
+    assert "torch" not in list(imports(ROOT / "predictor" / f"{module}.py"))
+
+
+def test_the_app_listens_before_torch_is_imported():
+    """Importing the app, as gunicorn's worker does, must not take the seconds torch takes."""
+    check = "import sys, wsgi; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0

@@ -1,0 +1,164 @@
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from skimage import data
+from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
+
+from predictor import get_prediction, model, zoo
+from predictor.errors import ModelError, WeightsUnavailable
+from predictor.model import choose_device, choose_dtype, load_model
+from predictor.settings import Settings
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """Photographs in the public domain."""
+    return [
+        Image.fromarray(data.chelsea()),
+        Image.fromarray(data.coffee()),
+        Image.fromarray(data.rocket()),
+    ]
+
+
+@pytest.fixture(scope="module")
+def lite():
+    """The embedded model, with its real weights."""
+    served, _ = load_model(Settings(model="efficientnet_lite0", precision="float32"), 1000)
+    return served
+
+
+def test_vgg16_from_a_file_answers_as_torchvisions_own_pipeline(tmp_path, photos):
+    """The design's contract, on the real network; its weights are random, and its answers real."""
+    torch.manual_seed(0)
+    oracle = torchvision.models.vgg16().eval()
+    torch.save(oracle.state_dict(), tmp_path / "vgg16.pth")
+    pipeline = Compose(
+        [
+            Resize(255),
+            CenterCrop(224),
+            ToTensor(),
+            Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    with torch.inference_mode():
+        expected = torch.softmax(oracle(torch.stack([pipeline(photo) for photo in photos])), 1)
+
+    settings = Settings(weights=str(tmp_path / "vgg16.pth"), precision="float32")
+    served, info = load_model(settings, 1000)
+    logits = served.logits([served.preprocessing(photo) for photo in photos])
+    probabilities = torch.softmax(torch.from_numpy(logits), 1)
+
+    assert (info.parameters, info.stands_in_for) == (138_357_544, None)
+    assert probabilities.argmax(1).tolist() == expected.argmax(1).tolist()
+    torch.testing.assert_close(probabilities, expected, rtol=0, atol=1e-6)
+
+
+def test_the_embedded_model_knows_the_photographs(lite, photos):
+    logits = lite.logits([lite.preprocessing(photo) for photo in photos])
+    assert logits.dtype == np.float32
+    assert logits.argmax(1).tolist() == [282, 967, 657]  # tiger_cat, espresso, missile
+
+
+def test_an_image_scores_the_same_alone_and_in_a_batch(lite, photos):
+    pixels = [lite.preprocessing(photo) for photo in photos]
+    alone = np.concatenate([lite.logits([one]) for one in pixels])
+    np.testing.assert_allclose(lite.logits(pixels), alone, atol=1e-4)
+
+
+def test_random_weights_are_announced():
+    _, info = load_model(Settings(model="squeezenet1_1", weights="random"), 10)
+    assert "meaningless" in info.notice
+    assert info.classes == 10
+
+
+@pytest.fixture
+def _offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    find = zoo.find_model
+    monkeypatch.setattr(
+        model,
+        "find_model",
+        lambda name: replace(find(name), url="http://127.0.0.1:1/net-01234567.pth"),
+    )
+
+
+@pytest.mark.usefixtures("_offline")
+def test_a_stand_in_serves_only_where_one_was_named_and_says_so():
+    _, info = load_model(Settings(fallback_model="efficientnet_lite0"), 1000)
+    assert (info.name, info.stands_in_for) == ("efficientnet_lite0", "vgg16")
+    assert "stands in for vgg16" in info.notice
+
+
+@pytest.mark.usefixtures("_offline")
+def test_without_a_stand_in_the_start_stops():
+    with pytest.raises(WeightsUnavailable):
+        load_model(Settings(), 1000)
+
+
+def test_a_stranger_learns_the_files_name_and_not_its_place(lite):
+    _, info = load_model(Settings(model="efficientnet_lite0"), 1000)
+    assert "/" in info.weights
+    assert info.public()["weights"] == "efficientnet-lite0-57934424.pth"
+
+
+def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto").type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_stops_the_start(name):
+    with pytest.raises(ModelError, match=name):
+        choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "dtype"),
+    [
+        ({"avx512_bf16"}, "vgg16", torch.bfloat16),
+        ({"amx_bf16"}, "vgg16", torch.bfloat16),
+        ({"avx2"}, "vgg16", torch.float32),
+        ({"avx512_bf16"}, "efficientnet_lite0", torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_has_it_and_the_model_bears_it(
+    monkeypatch, flags, name, dtype
+):
+    monkeypatch.setattr(model, "_cpu_flags", lambda: flags)
+    assert choose_dtype("auto", CPU, zoo.find_model(name)) == dtype
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_precision_that_was_asked_for_is_used(precision):
+    settings = Settings(model="squeezenet1_1", weights="random", precision=precision)
+    served, info = load_model(settings, 10)
+    assert info.precision == precision
+    logits = served.logits([np.zeros((224, 224, 3), np.uint8)])
+    assert (logits.shape, logits.dtype) == ((1, 10), np.float32)
+
+
+def test_the_number_of_threads_holds_for_the_thread_that_scores(monkeypatch):
+    served, info = load_model(
+        Settings(model="squeezenet1_1", weights="random", torch_threads=1), 10
+    )
+    before = torch.get_num_threads()
+    served.use_this_thread()
+    assert (torch.get_num_threads(), info.threads) == (1, 1)
+    torch.set_num_threads(before)
+
+
+def test_get_prediction_answers_as_the_contract_says(monkeypatch, photos):
+    monkeypatch.setenv("PREDICTOR_MODEL", "efficientnet_lite0")
+    buffer = io.BytesIO()
+    photos[1].save(buffer, "PNG")
+    assert get_prediction(buffer.getvalue()) == {"class_id": "n07920052", "class_name": "espresso"}
+    assert len(get_prediction(buffer.getvalue(), top_k=3)["predictions"]) == 3

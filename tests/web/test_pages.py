@@ -1,0 +1,87 @@
+import io
+import re
+
+import pytest
+from pictures import picture
+
+from app import create_app
+from predictor.classifier import Classifier
+from predictor.errors import WeightsError
+from predictor.settings import Settings
+
+
+@pytest.fixture
+def post(client):
+    def send(data):
+        return client.post("/", data={"file": (io.BytesIO(data), "photo.png")})
+
+    return send
+
+
+def test_the_page_names_the_model_and_has_a_form(client):
+    page = client.get("/").text
+    assert "<strong>toy</strong>" in page
+    assert re.search(r'<form method="post" action="/" enctype="multipart/form-data"', page)
+
+
+def test_the_form_alone_is_answered_with_a_page(post):
+    response = post(picture("blue"))
+    assert response.status_code == 200
+    assert re.findall(r'class="name">(.+?)<', response.text) == [
+        "blue thing",
+        "red thing",
+        "green thing",
+    ]
+    assert '<meter min="0" max="1" value="0.99' in response.text
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "words"), [(b"text", 415, "not an image"), (b"", 400, "0 bytes")]
+)
+def test_an_error_is_a_page_with_a_sentence(post, data, status, words):
+    response = post(data)
+    assert response.status_code == status
+    assert response.mimetype == "text/html"
+    assert words in response.text
+
+
+def test_a_photo_that_is_too_large_is_a_page_with_a_sentence(make_classifier):
+    classifier = make_classifier(max_upload_bytes=100)
+    client = create_app(classifier.settings, classifier).test_client()
+    response = client.post("/", data={"file": (io.BytesIO(bytes(1000)), "photo.png")})
+    assert (response.status_code, response.mimetype) == (413, "text/html")
+
+
+def test_while_loading_the_page_says_so_and_looks_again():
+    classifier = Classifier(Settings())
+    classifier.start = lambda: None
+    page = create_app(classifier.settings, classifier).test_client().get("/").text
+    assert "being loaded" in page
+    assert 'http-equiv="refresh"' in page
+
+
+def test_a_model_that_is_not_there_is_said_without_the_cause():
+    classifier = Classifier(Settings())
+    classifier.start = lambda: None
+    classifier.loading.set_exception(WeightsError("A path on our machine."))
+    page = create_app(classifier.settings, classifier).test_client().get("/").text
+    assert "not running" in page
+    assert "our machine" not in page
+
+
+def test_a_stand_in_is_named_on_the_page(client, classifier, monkeypatch):
+    monkeypatch.setattr(type(classifier.engine().info), "notice", "a stands in for b.")
+    assert "a stands in for b." in client.get("/").text
+
+
+def test_the_page_needs_nothing_from_anywhere_else(client):
+    response = client.get("/")
+    links = re.findall(r'(?:src|href|action|data-endpoint)="([^"]*)"', response.text)
+    assert links
+    assert all(link.startswith("/") for link in links)
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert not re.search(r"<script(?![^>]*src=)|style=|onclick", response.text)
+    for link in links:
+        if link.startswith("/static/"):
+            with client.get(link) as response:
+                assert response.status_code == 200

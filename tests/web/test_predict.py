@@ -1,0 +1,159 @@
+import base64
+import io
+from base64 import urlsafe_b64encode
+from urllib.parse import urlencode
+
+import pytest
+from pictures import picture
+
+RED = {"class_id": "n00000000", "class_name": "red_thing"}
+URLENCODED = "application/x-www-form-urlencoded"
+BLUE = {"class_id": "n00000002", "class_name": "blue_thing"}
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+def file(data, name="photo.png"):
+    return io.BytesIO(data), name
+
+
+def test_a_photo_in_a_form_has_exactly_the_contracts_answer(client):
+    response = client.post("/predict", data={"file": file(picture())})
+    assert response.status_code == 200
+    assert response.mimetype == "application/json"
+    assert response.text == '{"class_id": "n00000000", "class_name": "red_thing"}\n'
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param({"data": picture(), "content_type": "image/png"}, id="image type"),
+        pytest.param({"data": picture(), "content_type": "image/jpeg"}, id="wrong image type"),
+        pytest.param({"data": picture(), "content_type": "application/octet-stream"}, id="octets"),
+        pytest.param({"data": picture(), "content_type": URLENCODED}, id="curl"),
+        pytest.param({"data": picture()}, id="no type"),
+        pytest.param({"json": {"image": b64(picture())}}, id="json"),
+        pytest.param({"json": {"image": f"data:image/png;base64,{b64(picture())}"}}, id="data url"),
+        pytest.param({"json": {"image": b64(picture()).rstrip("=")}}, id="no padding"),
+        pytest.param({"json": {"image": base64.encodebytes(picture()).decode()}}, id="lines"),
+        pytest.param({"json": {"image": urlsafe_b64encode(picture()).decode()}}, id="url-safe"),
+        pytest.param({"data": {"file": b64(picture())}}, id="base64 in a form"),
+        pytest.param(
+            {"data": urlencode({"image": b64(picture())}), "content_type": URLENCODED},
+            id="base64 urlencoded",
+        ),
+        pytest.param(
+            {"data": f"image={b64(picture())}", "content_type": URLENCODED},
+            id="base64 that should have been urlencoded",
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_every_usual_way_to_send_a_photo_works(client, method, request_):
+    assert client.open("/predict", method=method, **request_).json == RED
+
+
+def test_a_slash_at_the_end_does_no_harm(client):
+    assert client.put("/predict/", data=picture()).json == RED
+
+
+def test_base64_of_a_large_photo_fits_into_a_form_field(client):
+    noise = picture(size=(700, 700)) + bytes(600_000)
+    response = client.post("/predict", data={"image": b64(noise)})
+    assert response.json == RED
+
+
+def test_top_k_adds_predictions_best_first(client):
+    answer = client.post("/predict?top_k=3", data={"file": file(picture("blue"))}).json
+    assert {key: answer[key] for key in BLUE} == BLUE
+    assert list(answer["predictions"][0]) == [
+        "class_index",
+        "class_id",
+        "class_name",
+        "probability",
+    ]
+    probabilities = [prediction["probability"] for prediction in answer["predictions"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1)
+
+
+def test_several_photos_are_answered_in_order_each_for_itself(client):
+    files = [file(picture("red")), file(b"text"), file(picture("blue"))]
+    results = client.post("/predict", data={"file": files}).json["results"]
+    assert [results[0], results[2]] == [RED, BLUE]
+    assert results[1]["error"]["status"] == 415
+
+
+def test_several_photos_in_json_are_answered_in_order_each_for_itself(client):
+    body = {"images": [b64(picture("blue")), "!", 7, "", b64(picture("red"))]}
+    results = client.post("/predict", json=body).json["results"]
+    assert [results[0], results[4]] == [BLUE, RED]
+    assert [result["error"]["status"] for result in results[1:4]] == [400, 400, 400]
+
+
+def test_a_list_of_one_is_answered_with_a_list(client):
+    assert client.post("/predict", json={"images": [b64(picture())]}).json == {"results": [RED]}
+
+
+def test_top_k_holds_for_each_of_several(client):
+    body = {"images": [b64(picture("blue"))] * 2}
+    results = client.post("/predict?top_k=2", json=body).json["results"]
+    assert [len(result["predictions"]) for result in results] == [2, 2]
+
+
+@pytest.mark.parametrize("top_k", ["0", "-1", "4", "abc", "", "1.5", "1e3"])
+def test_a_top_k_that_means_nothing_is_refused_with_the_range(client, top_k):
+    response = client.post(f"/predict?top_k={top_k}", data={"file": file(picture())})
+    assert response.status_code == 400
+    assert "top_k" in response.json["detail"]
+
+
+BAD = {
+    "nothing": ({}, 400, "no body"),
+    "empty file": ({"data": {"file": file(b"")}}, 400, "0 bytes"),
+    "no file chosen": ({"data": {"file": file(b"", "")}}, 400, "0 bytes"),
+    "text": ({"data": {"file": file(b"hello")}}, 415, "not an image"),
+    "text body": ({"data": b"hello", "content_type": "text/plain"}, 415, "not an image"),
+    "wrong field": ({"data": {"photo": file(picture())}}, 400, "'photo'"),
+    "forgotten @": ({"data": {"file": "photo.jpg"}}, 400, "@"),
+    "empty form": ({"data": {"a": "b"}}, 400, "'a'"),
+    "damaged": ({"data": {"file": file(picture()[:50])}}, 422, "damaged"),
+    "no json": ({"data": b"{", "content_type": "application/json"}, 400, "not JSON"),
+    "no utf-8": ({"data": b"\xff", "content_type": "application/json"}, 400, "not JSON"),
+    "deep json": ({"data": b"[" * 100_000, "content_type": "application/json"}, 400, "not JSON"),
+    "json list": ({"json": []}, 400, '"image"'),
+    "json without image": ({"json": {"img": "x"}}, 400, '"image"'),
+    "json null": ({"json": {"image": None}}, 400, "not a string"),
+    "json no images": ({"json": {"images": []}}, 400, "at least one"),
+    "json images no list": ({"json": {"images": "x"}}, 400, '"images"'),
+    "bad base64": ({"json": {"image": "%%%"}}, 400, "no base64"),
+    "empty base64": ({"json": {"image": ""}}, 400, "0 bytes"),
+    "base64 of text": ({"json": {"image": b64(b"hello")}}, 415, "not an image"),
+    "compressed": ({"data": picture(), "headers": {"Content-Encoding": "gzip"}}, 415, "gzip"),
+    "multipart without boundary": (
+        {"data": picture(), "content_type": "multipart/form-data"}, 400, "no field"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_request_is_refused_in_words_that_help(client, case):
+    request_, status, words = BAD[case]
+    if "data" in request_ and isinstance(request_["data"], dict):  # a stream is read only once
+        copied = {
+            k: file(v[0].getvalue(), v[1]) if isinstance(v, tuple) else v
+            for k, v in request_["data"].items()
+        }
+        request_ = {**request_, "data": copied}
+    response = client.post("/predict", **request_)
+    assert response.status_code == status
+    assert response.mimetype == "application/problem+json"
+    assert response.json["status"] == status
+    assert words in response.json["detail"]
+
+
+@pytest.mark.parametrize("colour", ["red", "green", "blue"])
+def test_python_clients_can_send_what_they_have_read(client, colour):
+    answer = client.post("/predict", data=picture(colour), content_type="image/png").json
+    assert answer["class_name"] == f"{colour}_thing"

@@ -1,0 +1,97 @@
+import logging
+
+import pytest
+from pictures import picture
+from test_errors import tree
+
+from app import create_app
+from predictor.classifier import Classifier
+from predictor.errors import DeadlineExceeded, NotReady, Overloaded
+from predictor.settings import Settings
+
+MEMBERS = ["type", "title", "status", "code", "detail"]
+
+
+def refused(response, status):
+    assert response.status_code == status
+    assert response.mimetype == "application/problem+json"
+    assert list(response.json) == MEMBERS
+    assert response.json["status"] == status
+    return response.json["detail"]
+
+
+@pytest.mark.parametrize("error", tree())
+def test_every_error_of_the_core_is_a_problem_with_its_status(app, error):
+    @app.get("/fails")
+    def fails():
+        raise error("A sentence to act on.")
+
+    assert refused(app.test_client().get("/fails"), error.status) == "A sentence to act on."
+
+
+@pytest.mark.parametrize("error", [NotReady, Overloaded])
+def test_who_should_come_again_is_told_when(app, error):
+    @app.get("/fails")
+    def fails():
+        raise error("Later.")
+
+    assert int(app.test_client().get("/fails").headers["Retry-After"]) == error.retry_after_s
+
+
+def test_an_unknown_address_names_the_known_ones(client):
+    assert "POST /predict" in refused(client.get("/nothing"), 404)
+
+
+def test_a_wrong_method_names_the_right_ones(client):
+    response = client.get("/predict")
+    assert "POST or PUT" in refused(response, 405)
+    assert "POST" in response.headers["Allow"]
+
+
+def test_a_body_that_is_too_large_is_refused_with_the_limit(make_classifier):
+    classifier = make_classifier(max_upload_bytes=1000)
+    client = create_app(classifier.settings, classifier).test_client()
+    for request_ in ({"data": bytes(1001)}, {"json": {"image": "A" * 1001}}):
+        assert "1,000 bytes" in refused(client.post("/predict", **request_), 413)
+
+
+def test_more_form_parts_than_anybody_needs_are_refused(client):
+    parts = {f"f{i}": "x" for i in range(1001)}
+    assert refused(client.post("/predict", data=parts, content_type="multipart/form-data"), 413)
+
+
+def test_a_defect_of_ours_says_nothing_of_its_cause_and_logs_it(app, caplog):
+    @app.get("/fails")
+    def fails():
+        raise ZeroDivisionError("a secret")
+
+    with caplog.at_level(logging.ERROR):
+        detail = refused(app.test_client().get("/fails"), 500)
+    assert "secret" not in detail
+    assert "a secret" in caplog.text
+
+
+def test_all_places_taken_is_503_and_probes_still_answer(make_classifier):
+    classifier = make_classifier(max_in_flight=1)
+    client = create_app(classifier.settings, classifier).test_client()
+    with classifier.admit():
+        refused(client.post("/predict", data=picture()), 503)
+        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+    assert client.post("/predict", data=picture()).status_code == 200
+
+
+def test_a_late_answer_is_504(app, classifier, monkeypatch):
+    def late(*_):
+        raise DeadlineExceeded("No answer within 30 s.")
+
+    monkeypatch.setattr(classifier, "classify", late)
+    refused(app.test_client().post("/predict", data=picture()), 504)
+
+
+def test_before_the_model_is_there_a_photo_is_refused_unread():
+    classifier = Classifier(Settings(), load=lambda _: None)
+    classifier.start = lambda: None
+    client = create_app(classifier.settings, classifier).test_client()
+    response = client.post("/predict", data=b"whatever")
+    assert "being loaded" in refused(response, 503)
+    assert response.headers["Retry-After"]
