@@ -70,9 +70,10 @@ def load_engine(settings: Settings) -> Engine:
     Raises:
         StartError: the model cannot be served as the settings ask.
     """
+    labels = load_labels(settings.labels)
+
     from predictor.model import load_model
 
-    labels = load_labels(settings.labels)
     model, info = load_model(settings, len(labels))
     return Engine(model, info, labels)
 

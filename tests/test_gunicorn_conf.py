@@ -1,6 +1,7 @@
 import os
 import runpy
 import socket
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,10 @@ CONF = Path(__file__).parent.parent / "gunicorn.conf.py"
 @pytest.fixture
 def conf(monkeypatch):
     """Read the file as gunicorn does, in an environment; returns its names."""
+
+    # What a hook changes in its process must not outlive the test.
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
 
     def read(gpus=(), **environ):
         for name in ("HOST", "PORT", "WEB_CONCURRENCY", "CUDA_VISIBLE_DEVICES", "GUNICORN_FD"):

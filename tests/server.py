@@ -1,0 +1,73 @@
+"""A real gunicorn, as an operator starts it, on loopback and a port of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import requests
+from waiting import wait_until
+
+ROOT = Path(__file__).parent.parent
+
+
+class Server:
+    """Starts gunicorn with the settings given; ended by its own process id."""
+
+    def __init__(self, *options: str, **settings: Any) -> None:
+        self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
+        environ = {name: value for name, value in os.environ.items() if name != "WEB_CONCURRENCY"}
+        environ |= {f"PREDICTOR_{name.upper()}": str(value) for name, value in settings.items()}
+        command = [sys.executable, "-m", "gunicorn", "wsgi:app", *options]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env={**environ, "PORT": "0"}, stdout=self._log, stderr=self._log
+        )
+
+    @property
+    def log(self) -> str:
+        return Path(self._log.name).read_text()
+
+    @property
+    def url(self) -> str:
+        found = wait_until(
+            lambda: re.search(r"Listening at: (http://\S+)", self.log) or self._has_ended()
+        )
+        assert found, self.log
+        return found[1]
+
+    @property
+    def worker(self) -> int:
+        """The process id of the worker booted last."""
+        return int(re.findall(r"Booting worker with pid: (\d+)", self.log)[-1])
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(self.url + path, timeout=60)
+
+    def predict(self, photo: bytes, **query: Any) -> requests.Response:
+        return requests.post(f"{self.url}/predict", files={"file": photo}, params=query, timeout=60)
+
+    def is_ready(self) -> bool:
+        try:
+            return self.get("/readyz").status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    def wait_until_ready(self) -> Server:
+        wait_until(lambda: self.is_ready() or self._has_ended())
+        assert not self._has_ended(), self.log
+        return self
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.process.terminate()
+        status = self.process.wait(timeout=60)
+        self._log.close()
+        return status
+
+    def _has_ended(self) -> bool:
+        return self.process.poll() is not None

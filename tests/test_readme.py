@@ -1,0 +1,61 @@
+"""The README tells the truth."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from conftest import toy_engine
+from pictures import picture
+
+import predictor
+from predictor.classifier import Classifier
+from predictor.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("setting", fields(Settings), ids=lambda field: field.name)
+def test_every_setting_is_in_the_table(setting):
+    default = "auto" if setting.default is None else setting.default
+    row = f"| `{PREFIX}{setting.name.upper()}` | `{default}` | {setting.metadata['help']} |"
+    assert row in README
+
+
+def test_every_setting_it_names_is_one():
+    named = set(re.findall(rf"{PREFIX}([A-Z_]+)", README))
+    assert named == {field.name.upper() for field in fields(Settings)}
+
+
+def test_every_address_is_in_the_readme(app):
+    rules = {rule.rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"}
+    assert [rule for rule in rules if f" {rule}`" not in README] == []
+
+
+def test_every_file_it_names_is_there():
+    layout = README.split("```\napp.py")[1].split("```")[0]
+    names = re.findall(r"[\w./]+(?:\.py|/)(?=[\s,])", "app.py" + layout)
+    assert len(names) > 15
+    folders = (ROOT, ROOT / "predictor", ROOT / "predictor" / "web")
+    assert [name for name in names if not any((f / name).exists() for f in folders)] == []
+
+
+def test_every_make_target_it_names_is_one():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"\bmake (\w+)", README))
+    assert targets
+    assert [target for target in targets if f"\n{target}:" not in makefile] == []
+
+
+def test_its_python_runs(monkeypatch, tmp_path, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "photo.jpg").write_bytes(picture("red"))
+    monkeypatch.chdir(tmp_path)
+    classifier = Classifier(Settings(), load=lambda _: toy_engine())
+    classifier.start()
+    classifier.loading.result(timeout=10)
+    monkeypatch.setattr(predictor, "_classifier", lambda: classifier)
+    exec(code, {})
+    assert "red_thing" in capsys.readouterr().out
+    classifier.close()

@@ -1,0 +1,241 @@
+"""The real thing: gunicorn, the embedded model with its real weights, real photographs."""
+
+import base64
+import io
+import os
+import signal
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+from bad_images import BAD_IMAGES
+from pictures import encode
+from PIL import Image
+from server import ROOT, Server
+from skimage import data
+from waiting import wait_until
+
+README = (ROOT / "README.md").read_text()
+CATS = {"tiger_cat", "Egyptian_cat", "tabby"}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Photographs in the public domain, as files."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("chelsea", "coffee", "rocket", "camera"):
+        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server():
+    running = Server(model="efficientnet_lite0").wait_until_ready()
+    yield running
+    assert running.stop() == 0, running.log
+
+
+@pytest.fixture
+def start():
+    """Start servers of the test's own."""
+    started = []
+
+    def run(*options, **settings):
+        started.append(Server(*options, **settings))
+        return started[-1]
+
+    yield run
+    for one in started:
+        if one.process.poll() is None:
+            one.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [("chelsea", CATS), ("coffee", {"espresso"}), ("rocket", {"missile"}), ("camera", {"tripod"})],
+)
+def test_a_photograph_has_the_right_class(server, photos, name, classes):
+    photo = (photos / f"{name}.png").read_bytes()
+    answer = server.predict(photo).json()
+    assert answer["class_name"] in classes
+    top = server.predict(photo, top_k=5).json()["predictions"]
+    assert len(top) == 5
+    assert top[0]["class_id"] == answer["class_id"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(["-F", "file=@coffee.png"], id="form"),
+        pytest.param(["--data-binary", "@coffee.png"], id="body"),
+        pytest.param(["--data-binary", "@coffee.png", "-H", "Content-Type: image/png"], id="image"),
+        pytest.param(["-T", "coffee.png"], id="put"),
+        pytest.param(["-T", "-", "-H", "Transfer-Encoding: chunked"], id="chunked"),
+        pytest.param(["-d", "@coffee.json", "-H", "Content-Type: application/json"], id="json"),
+        pytest.param(["-F", "image=<coffee.b64"], id="base64 over 500 kB in a form"),
+        pytest.param(["--data-urlencode", "image@coffee.b64"], id="base64 urlencoded"),
+    ],
+)
+def test_curl_gets_the_contracts_answer(server, photos, options):
+    text = base64.b64encode((photos / "coffee.png").read_bytes()).decode()
+    (photos / "coffee.b64").write_text(text)
+    (photos / "coffee.json").write_text(f'{{"image": "data:image/png;base64,{text}"}}')
+    with (photos / "coffee.png").open("rb") as stdin:
+        done = subprocess.run(
+            ["curl", "-sS", *options, f"{server.url}/predict"],
+            cwd=photos, stdin=stdin, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.stdout == '{"class_id": "n07920052", "class_name": "espresso"}\n', done.stderr
+    assert done.stdout in README
+
+
+def resident_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
+def test_bad_images_are_refused_and_leave_nothing_behind(server, photos):
+    """Each case twice: the first round pays what is paid once (parsers, buffers)."""
+
+    def post_all():
+        for case in BAD_IMAGES:
+            response = server.predict(case.data)
+            assert (case.name, response.status_code) == (case.name, case.status)
+            assert response.status_code == 200 or response.json()["detail"]
+
+    post_all()
+    before = resident_bytes(server.worker)
+    post_all()
+    assert resident_bytes(server.worker) < before + 50_000_000
+    assert server.predict((photos / "coffee.png").read_bytes()).json()["class_name"] == "espresso"
+
+
+def test_there_are_at_least_forty_kinds_of_bad_images():
+    assert len({case.name for case in BAD_IMAGES}) >= 40
+
+
+def test_neighbours_under_concurrency_get_their_own_answers(server, photos):
+    expected = {
+        name: server.predict((photos / f"{name}.png").read_bytes()).json()
+        for name in ("chelsea", "coffee", "rocket", "camera")
+    }
+    names = list(expected) * 10
+    with ThreadPoolExecutor(8) as pool:
+        answers = pool.map(
+            lambda name: server.predict((photos / f"{name}.png").read_bytes()).json(), names
+        )
+    assert list(answers) == [expected[name] for name in names]
+
+
+def test_a_body_over_the_limit_is_answered_and_not_reset(start):
+    """Clients that send before they listen must get the 413 too, also when it comes early."""
+    server = start(model="efficientnet_lite0", max_upload_bytes=1000).wait_until_ready()
+    response = server.predict(bytes(8_000_000))
+    assert response.status_code == 413
+    assert "1,000 bytes" in response.json()["detail"]
+
+
+def test_the_server_listens_at_once_and_is_ready_when_the_model_is(start):
+    server = start(model="efficientnet_lite0")
+    assert server.get("/healthz").status_code == 200
+    early = server.predict(b"")
+    assert early.status_code in (503, 400)  # 400: this machine has loaded the model already
+    assert early.status_code == 400 or early.headers["Retry-After"]
+    server.wait_until_ready()
+    for part in ("Ready at http://", "efficientnet_lite0, 4,652,008 parameters", "curl -F file=@"):
+        assert part in server.log
+
+
+def test_a_worker_that_was_killed_is_replaced_and_ready_again(start, photos):
+    server = start(model="efficientnet_lite0").wait_until_ready()
+    killed = server.worker
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: server.worker != killed)
+    server.wait_until_ready()
+    assert server.predict((photos / "coffee.png").read_bytes()).status_code == 200
+
+
+def test_a_request_in_work_is_finished_after_sigterm(start):
+    """The body's second half is sent only after the signal: the request is surely in work."""
+    server = start(model="efficientnet_lite0").wait_until_ready()
+    photo = encode(Image.fromarray(data.coffee()), "JPEG")
+    signalled = threading.Event()
+
+    def body():
+        yield photo[:1000]
+        server.process.terminate()
+        wait_until(lambda: "Handling signal: term" in server.log)
+        signalled.set()
+        yield photo[1000:]
+
+    response = requests.post(f"{server.url}/predict", data=body(), timeout=60)
+    assert signalled.is_set()
+    assert response.json()["class_name"] == "espresso"
+    assert server.process.wait(timeout=60) == 0
+
+
+def test_a_reload_serves_on(start, photos):
+    server = start(model="efficientnet_lite0").wait_until_ready()
+    first = server.worker
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.worker != first)
+    server.wait_until_ready()
+    assert server.predict((photos / "coffee.png").read_bytes()).status_code == 200
+
+
+def test_several_processes_serve_one_port(start, photos):
+    server = start("--workers", "2", model="efficientnet_lite0").wait_until_ready()
+    wait_until(lambda: server.log.count("Ready at") == 2)
+    assert "1 threads" in server.log  # two processors, shared
+    assert server.predict((photos / "coffee.png").read_bytes()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "sentence"),
+    [
+        ([], {"modle": "vgg16"}, "Did you mean PREDICTOR_MODEL?"),
+        ([], {"model": "resnet81"}, "Did you mean"),
+        ([], {"weights": "/nowhere.pth"}, "PREDICTOR_WEIGHTS='/nowhere.pth' names no file"),
+        ([], {"labels": "/nowhere.json"}, "No such file"),
+        (["--preload"], {}, "Leave out --preload"),
+    ],
+    ids=["unknown setting", "unknown model", "no weights", "no labels", "preload"],
+)
+def test_what_cannot_be_served_stops_the_server_with_a_sentence(start, options, settings, sentence):
+    server = start(*options, **settings)
+    assert server.process.wait(timeout=60) != 0
+    assert sentence in server.log
+    assert "Traceback" not in server.log
+
+
+def test_production_does_not_change_the_model_by_itself(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")  # no route to anywhere
+    server = start()
+    assert server.process.wait(timeout=60) == 4
+    assert "cannot be downloaded" in server.log
+    assert "PREDICTOR_MODEL=efficientnet_lite0" in server.log
+
+
+def test_a_taken_port_is_said(server):
+    port = server.url.rpartition(":")[2]
+    environ = {**os.environ, "PORT": port}
+    done = subprocess.run(
+        ["make", "-s", "serve"], cwd=ROOT, env=environ,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert f"Port {port} on 127.0.0.1 is taken" in done.stderr
+
+
+def test_a_photo_taken_with_the_camera_turned_has_the_same_answer(server):
+    photo = Image.fromarray(data.chelsea())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = io.BytesIO()
+    photo.transpose(Image.Transpose.ROTATE_90).save(turned, "PNG", exif=exif)
+    upright = server.predict(encode(photo), top_k=5).json()
+    assert server.predict(turned.getvalue(), top_k=5).json() == upright
