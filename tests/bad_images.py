@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from pictures import encode
 from PIL import Image
+
+from pictures import encode
 
 
 class Case(NamedTuple):

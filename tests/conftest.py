@@ -10,10 +10,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
-from pictures import COLOURS
 from PIL import Image
 
 from app import create_app
+from pictures import COLOURS
 from predictor.classifier import Classifier, Engine
 from predictor.labels import Label
 from predictor.preprocessing import Preprocessing

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+
 from waiting import wait_until
 
 ROOT = Path(__file__).parent.parent

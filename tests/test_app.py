@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ToyInfo, toy_engine
 
 from app import announce, create_app, describe
+from conftest import ToyInfo, toy_engine
 from predictor.classifier import Classifier
 from predictor.errors import WeightsError
 from predictor.settings import Settings

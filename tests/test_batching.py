@@ -1,10 +1,10 @@
 import threading
 
 import pytest
-from waiting import wait_until
 
 from predictor.batching import Batcher
 from predictor.errors import InferenceFailed, Overloaded
+from waiting import wait_until
 
 
 class Gate:

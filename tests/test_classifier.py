@@ -3,9 +3,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from conftest import ToyModel, toy_engine
 from pictures import picture
-
 from predictor.classifier import Classifier
 from predictor.errors import (
     BadRequest,

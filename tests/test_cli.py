@@ -4,9 +4,9 @@ import json
 import sys
 
 import pytest
+
 from conftest import toy_engine
 from pictures import picture
-
 from predictor import __main__ as cli
 from predictor.errors import WeightsError
 

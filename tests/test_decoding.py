@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import encode, picture
 from PIL import Image, ImageCms
 
+from pictures import encode, picture
 from predictor.decoding import FORMATS, decode
 from predictor.errors import BadRequest, DamagedImage, RequestError, TooLarge, UnsupportedImage
 

@@ -5,10 +5,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from conftest import toy_engine
-from pictures import picture
 
 import predictor
+from conftest import toy_engine
+from pictures import picture
 from predictor.classifier import Classifier
 from predictor.settings import PREFIX, Settings
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import requests
+from PIL import Image
+from skimage import data
+
 from bad_images import BAD_IMAGES
 from pictures import encode
-from PIL import Image
 from server import ROOT, Server
-from skimage import data
 from waiting import wait_until
 
 README = (ROOT / "README.md").read_text()

@@ -2,9 +2,9 @@ import io
 import re
 
 import pytest
-from pictures import picture
 
 from app import create_app
+from pictures import picture
 from predictor.classifier import Classifier
 from predictor.errors import WeightsError
 from predictor.settings import Settings

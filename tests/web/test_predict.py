@@ -4,6 +4,7 @@ from base64 import urlsafe_b64encode
 from urllib.parse import urlencode
 
 import pytest
+
 from pictures import picture
 
 RED = {"class_id": "n00000000", "class_name": "red_thing"}

@@ -1,13 +1,13 @@
 import logging
 
 import pytest
-from pictures import picture
-from test_errors import tree
 
 from app import create_app
+from pictures import picture
 from predictor.classifier import Classifier
 from predictor.errors import DeadlineExceeded, NotReady, Overloaded
 from predictor.settings import Settings
+from test_errors import tree
 
 MEMBERS = ["type", "title", "status", "code", "detail"]
 
