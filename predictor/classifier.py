@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +23,7 @@ from predictor.errors import (
     BadRequest,
     DeadlineExceeded,
     InferenceFailed,
+    ModelError,
     NotReady,
     Overloaded,
     PredictorError,
@@ -71,11 +73,23 @@ def load_engine(settings: Settings) -> Engine:
         StartError: the model cannot be served as the settings ask.
     """
     labels = load_labels(settings.labels)
-
-    from predictor.model import load_model
-
+    try:
+        from predictor.model import load_model
+    except (ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"torch {_version('torch')} and torchvision {_version('torchvision')} cannot be"
+            f" imported together ({error}). Install both from one place, as the README says."
+        ) from error
     model, info = load_model(settings, len(labels))
     return Engine(model, info, labels)
+
+
+def _version(package: str) -> str:
+    """With the build: ``2.15.0+cpu`` beside a torchvision without ``+cpu`` is the usual trouble."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 class Classifier:

@@ -1,3 +1,4 @@
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,12 +7,13 @@ import pytest
 
 from conftest import ToyModel, toy_engine
 from pictures import picture
-from predictor.classifier import Classifier
+from predictor.classifier import Classifier, load_engine
 from predictor.errors import (
     BadRequest,
     DamagedImage,
     DeadlineExceeded,
     InferenceFailed,
+    ModelError,
     NotReady,
     Overloaded,
     TooLarge,
@@ -109,6 +111,12 @@ def test_a_model_that_cannot_be_loaded_is_an_ailment():
     with pytest.raises(NotReady):
         classifier.engine()
     assert classifier.ailment()
+
+
+def test_a_torch_and_a_torchvision_that_do_not_fit_are_both_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "predictor.model", None)  # importing it fails
+    with pytest.raises(ModelError, match=r"torch 2\..* and torchvision 0\..*README"):
+        load_engine(Settings())
 
 
 def test_the_model_is_warm_before_it_is_ready(make_classifier):
