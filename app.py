@@ -17,7 +17,7 @@ from werkzeug.serving import is_running_from_reloader
 
 from predictor import web
 from predictor.classifier import Classifier, Engine
-from predictor.errors import SettingsError, StartError
+from predictor.errors import SettingsError
 from predictor.settings import Settings
 
 # Where the 528 MB of VGG16 cannot be had, a small model stands in and says so; a production
@@ -38,32 +38,31 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     classifier = classifier or Classifier(settings)
     app = Flask(__name__)
     web.register(app, classifier)
-    if _answers_under_flask_run():
+    if (url := _flask_run_url()) is not None:
+        announce(classifier, url)
         classifier.start()
     return app
 
 
-def _answers_under_flask_run() -> bool:
-    """Whether this is `flask run`, and not the second process that only watches files for it."""
+def _flask_run_url() -> str | None:
+    """Where `flask run` serves; None in the second process that only watches files for it."""
     context = click.get_current_context(silent=True)
     if context is None or context.info_name != "run":
-        return False
+        return None
     reload = context.params.get("reload")
     watched = get_debug_flag() if reload is None else reload
-    return is_running_from_reloader() or not watched
+    if watched and not is_running_from_reloader():
+        return None
+    return f"http://{context.params.get('host')}:{context.params.get('port')}"
 
 
 def announce(classifier: Classifier, url: str) -> None:
-    """Say on the console what is served once it is; if it cannot be, say why and stop."""
+    """Say on the console what is served once it is; if it cannot be, stop: the log says why."""
 
     def report(loading: Future[Engine]) -> None:
-        error = loading.exception()
-        if error is None:
-            print(describe(loading.result(), url), file=sys.stderr, flush=True)
-            return
-        reason = str(error) if isinstance(error, StartError) else f"{type(error).__name__}: {error}"
-        print(f"\nThe model cannot be served. {reason}\n", file=sys.stderr, flush=True)
-        os._exit(CANNOT_SERVE)  # from the loader's thread, where sys.exit ends only the thread
+        if loading.exception() is not None:
+            os._exit(CANNOT_SERVE)  # in the loader's thread, where sys.exit ends only the thread
+        print(describe(loading.result(), url), file=sys.stderr, flush=True)
 
     classifier.loading.add_done_callback(report)
 

@@ -11,17 +11,29 @@ import os
 import socket
 import sys
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # for gunicorn -c from elsewhere
+
 from predictor.cpus import available_cpus
 from predictor.errors import SettingsError
 from predictor.settings import Settings
 
 
-def visible_gpus() -> int:
-    """Count GPUs without CUDA, which must not be initialised before the fork."""
+def visible_gpus() -> list[str]:
+    """GPUs as CUDA_VISIBLE_DEVICES names them, without CUDA: it must not run before the fork."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return len([gpu for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")])
-    return len(glob.glob("/dev/nvidia[0-9]*"))
+        return [gpu.strip() for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
+    return [str(index) for index, _ in enumerate(glob.glob("/dev/nvidia[0-9]*"))]
+
+
+def number(name: str, default: int, least: int, most: int) -> int:
+    """A whole number from the environment."""
+    text = os.environ.get(name, "").strip() or str(default)
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        sys.exit(
+            f"The server cannot start. {name}={text!r} is not a number from {least} to {most}."
+        )
+    return int(text)
 
 
 try:
@@ -29,13 +41,13 @@ try:
 except SettingsError as error:
     sys.exit(f"The server cannot start. {error}")
 
-gpus = visible_gpus() if settings.device in ("auto", "cuda") else 0
-host, port = os.environ.get("HOST", "127.0.0.1"), os.environ.get("PORT", "5000")
+gpus = visible_gpus() if settings.device in ("auto", "cuda") else []
+host, port = os.environ.get("HOST") or "127.0.0.1", number("PORT", 5000, 0, 65535)
 
 bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 wsgi_app = "wsgi:app"
 worker_class = "gthread"  # a request waits for the model in a thread; it does not compute
-workers = int(os.environ.get("WEB_CONCURRENCY") or gpus or 1)  # a batch fills in one process only
+workers = number("WEB_CONCURRENCY", len(gpus) or 1, 1, 1000)  # a batch fills in one process only
 threads = settings.max_in_flight + 8  # the 8 answer probes, the page and refusals when all is full
 timeout = 60  # for the worker's heartbeat, which goes on while a request is in work
 graceful_timeout = math.ceil(settings.request_timeout_s) + 5  # whoever was admitted is answered
@@ -79,9 +91,10 @@ def post_fork(server, worker):
     for name in [name for name in sys.modules if name.split(".")[0] == "predictor"]:
         del sys.modules[name]
     if gpus:
-        os.environ["PREDICTOR_DEVICE"] = f"cuda:{worker.place % gpus}"
-    share = max(1, available_cpus() // server.num_workers)
-    os.environ.setdefault("PREDICTOR_TORCH_THREADS", str(share))
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[worker.place % len(gpus)]
+    if settings.torch_threads is None:
+        share = max(1, available_cpus() // server.num_workers)
+        os.environ["PREDICTOR_TORCH_THREADS"] = str(share)
 
 
 def post_worker_init(worker):
@@ -91,3 +104,10 @@ def post_worker_init(worker):
     classifier = worker.wsgi.extensions["classifier"]
     announce(classifier, str(worker.sockets[0]))
     classifier.start()
+
+
+def worker_exit(server, worker):
+    """Leave without the interpreter's teardown, which aborts under torch's running threads."""
+    if worker.booted:
+        sys.stderr.flush()
+        os._exit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 from predictor.classifier import Classifier
@@ -34,10 +35,18 @@ def get_prediction(image_bytes: bytes, top_k: int | None = None) -> dict[str, An
     return as_answer(outcome, detailed=top_k is not None)
 
 
-@functools.cache
+_first_call = threading.Lock()
+
+
 def _classifier() -> Classifier:
-    """The one classifier of this process, loaded by the first call."""
-    classifier = Classifier(Settings.from_env())
+    """The one classifier of this process, loaded by the first call; the others wait for it."""
+    with _first_call:
+        classifier = _built()
     classifier.start()
     classifier.loading.result()
     return classifier
+
+
+@functools.cache
+def _built() -> Classifier:
+    return Classifier(Settings.from_env())

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,11 @@ from tqdm import tqdm
 
 from predictor.classifier import Classifier
 from predictor.decoding import FORMATS
-from predictor.errors import PredictorError
+from predictor.errors import PredictorError, SettingsError
 from predictor.ranking import Prediction, as_answer
 from predictor.settings import Settings
 
+A_DAY = 86_400
 Outcome = list[Prediction] | PredictorError
 Writer = Callable[[str, Outcome], None]
 
@@ -38,12 +41,16 @@ def main(arguments: list[str] | None = None) -> int:
         print("There is no photo in what was named.", file=sys.stderr)
         return 2
     try:
-        classifier = Classifier(Settings.from_env())
-        classifier.start()
-        engine = classifier.loading.result()
-    except PredictorError as error:
+        settings = replace(Settings.from_env(), request_timeout_s=A_DAY)  # nobody hurries us
+    except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
+    classifier = Classifier(settings)
+    classifier.start()
+    try:
+        engine = classifier.loading.result()
+    except PredictorError:
+        return 2  # the log has said why
     if not 1 <= options.top_k <= len(engine.labels):
         print(f"--top-k can be 1 to {len(engine.labels)}.", file=sys.stderr)
         return 2
@@ -78,12 +85,15 @@ def _classify_all(names: list[str], classifier: Classifier, options: argparse.Na
     failed = 0
     # Enough callers for a batch to wait while one runs, and never more than may wait.
     callers = min(2 * classifier.settings.max_batch_size, classifier.settings.max_queue)
-    with ThreadPoolExecutor(callers) as pool:
+    pool = ThreadPoolExecutor(callers)
+    try:
         outcomes = pool.map(partial(_classify, classifier, options.top_k), names)
         bar = tqdm(outcomes, total=len(names), unit="photo", disable=None, leave=False)
         for name, outcome in zip(names, bar, strict=True):
             failed += isinstance(outcome, PredictorError)
             write(name, outcome)
+    finally:  # also when whoever reads the output has seen enough
+        pool.shutdown(cancel_futures=True)
     return 1 if failed else 0
 
 
@@ -148,4 +158,10 @@ def _print(text: str, end: str = "\n") -> None:
 WRITERS: dict[str, Callable[[list[str]], Writer]] = {"table": _table, "csv": _csv, "jsonl": _jsonl}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text in this locale
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # "| head": as the manual of Python's signal module advises
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +31,11 @@ from predictor.errors import (
     StartError,
     TooLarge,
 )
+from predictor.info import ModelInfo
 from predictor.labels import Label, load_labels
 from predictor.preprocessing import Preprocessing
 from predictor.ranking import Prediction, rank
 from predictor.settings import Settings
-
-if TYPE_CHECKING:  # torch takes seconds to import, and a server should listen before that
-    from predictor.model import ModelInfo
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +71,7 @@ def load_engine(settings: Settings) -> Engine:
         StartError: the model cannot be served as the settings ask.
     """
     labels = load_labels(settings.labels)
-    try:
+    try:  # here, because torch takes seconds to import and a server should listen before that
         from predictor.model import load_model
     except (ImportError, RuntimeError) as error:
         raise ModelError(
@@ -165,8 +163,8 @@ class Classifier:
 
     def classify(
         self, images: Sequence[bytes], top_k: int = 1
-    ) -> list[list[Prediction] | RequestError]:
-        """Classify encoded images, best class first; an image that cannot be read has its error.
+    ) -> list[list[Prediction] | PredictorError]:
+        """Classify encoded images, best class first; one that fails has its error in its place.
 
         Args:
             images: whole files, as :func:`predictor.decoding.decode` reads them.
@@ -174,7 +172,7 @@ class Classifier:
 
         Raises:
             RequestError: ``top_k`` is out of range, or there are too many images.
-            ServiceError: the model is not there, has no room, took too long or failed.
+            ServiceError: the model is not there, has no room or took too long.
         """
         engine = self.engine()
         deadline = monotonic() + self.settings.request_timeout_s
@@ -183,11 +181,9 @@ class Classifier:
         if len(images) > self.settings.max_queue:
             raise TooLarge(f"{len(images)} images; at most {self.settings.max_queue} a request.")
         prepared = [self._prepare(data, engine, deadline) for data in images]
-        rows = iter(self._score([p for p in prepared if not isinstance(p, RequestError)], deadline))
-        return [
-            p if isinstance(p, RequestError) else rank(next(rows), engine.labels, top_k)
-            for p in prepared
-        ]
+        readable = [pixels for pixels in prepared if not isinstance(pixels, RequestError)]
+        answers = iter(self._answer(readable, engine.labels, top_k, deadline))
+        return [p if isinstance(p, RequestError) else next(answers) for p in prepared]
 
     def _prepare(self, data: bytes, engine: Engine, deadline: float) -> Pixels | RequestError:
         if not self._decoders.acquire(timeout=max(0.0, deadline - monotonic())):
@@ -199,24 +195,33 @@ class Classifier:
         finally:
             self._decoders.release()
 
-    def _score(self, images: Sequence[Pixels], deadline: float) -> list[Logits]:
-        """One ``(classes,)`` row of logits an image."""
+    def _answer(
+        self, images: Sequence[Pixels], labels: Sequence[Label], top_k: int, deadline: float
+    ) -> list[list[Prediction] | InferenceFailed]:
         assert self._batcher is not None
         futures = self._batcher.submit(images)
         try:
-            return [f.result(timeout=max(0.0, deadline - monotonic())) for f in futures]
-        except PredictorError:
-            raise
+            return [self._wait(future, labels, top_k, deadline) for future in futures]
+        finally:
+            for future in futures:  # whoever leaves early takes the rest out of the queue
+                future.cancel()
+
+    def _wait(
+        self, future: Future[Logits], labels: Sequence[Label], top_k: int, deadline: float
+    ) -> list[Prediction] | InferenceFailed:
+        try:
+            return rank(future.result(timeout=max(0.0, deadline - monotonic())), labels, top_k)
+        except InferenceFailed as error:
+            return error
         except FutureTimeout:
             raise DeadlineExceeded(
                 f"No answer within {self.settings.request_timeout_s:g} s; the server is busy."
             ) from None
         except Exception as error:
             log.exception("The model failed")
-            raise InferenceFailed("The model failed on this image.") from error
-        finally:
-            for future in futures:  # whoever leaves early takes the rest out of the queue
-                future.cancel()
+            failure = InferenceFailed("The model failed on this image.")
+            failure.__cause__ = error
+            return failure
 
     def _load_in_background(self) -> None:
         try:
@@ -230,8 +235,10 @@ class Classifier:
             )
             self._warm_up(engine)
         except BaseException as error:
-            if not isinstance(error, StartError):
-                log.exception("The model could not be loaded")
+            if isinstance(error, StartError):
+                log.error("The model cannot be served. %s", error)
+            else:
+                log.exception("The model cannot be served.")
             self.loading.set_exception(error)
         else:
             self.loading.set_result(engine)

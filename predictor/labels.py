@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,18 +31,23 @@ def load_labels(source: str = "imagenet") -> tuple[Label, ...]:
     """
     path = IMAGENET if source == "imagenet" else Path(source)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Notepad's mark is no part of a name
         rows = json.loads(text) if path.suffix == ".json" else _lines(text)
         labels = _from_object(rows) if isinstance(rows, dict) else _from_list(rows)
     except OSError as error:
         raise LabelsError(f"The labels in {path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LabelsError(f"The labels in {path} cannot be read: {error}.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise LabelsError(
             f'The labels in {path} are neither {{"0": [id, name], "1": …}} without gaps,'
             " nor a JSON list of names, nor a text file with a name a line."
         ) from error
-    if not labels or len({label.class_id for label in labels}) < len(labels):
-        raise LabelsError(f"The labels in {path} are empty, or two classes share an id.")
+    if not labels:
+        raise LabelsError(f"There are no labels in {path}.")
+    (class_id, count), *_ = Counter(label.class_id for label in labels).most_common()
+    if count > 1:
+        raise LabelsError(f"In the labels in {path} {count} classes have the id {class_id!r}.")
     return labels
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,41 +14,12 @@ from torch import nn
 from predictor import weights
 from predictor.cpus import available_cpus
 from predictor.errors import ModelError, WeightsUnavailable
+from predictor.info import RANDOM, ModelInfo
 from predictor.preprocessing import Preprocessing
 from predictor.settings import Settings
 from predictor.zoo import ModelSpec, build_empty, build_random, find_model
 
-RANDOM = "random"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What is served, for people and programs that ask."""
-
-    name: str
-    weights: str  # a path, or ``random``
-    device: str
-    precision: str
-    threads: int  # of one forward pass on the CPU
-    parameters: int
-    classes: int
-    stands_in_for: str | None = None  # the model that was asked for and could not be had
-
-    @property
-    def notice(self) -> str | None:
-        """What nobody who reads an answer may overlook."""
-        if self.stands_in_for is not None:
-            return (
-                f"{self.name} stands in for {self.stands_in_for}, whose weights are not on this"
-                " machine and could not be downloaded."
-            )
-        if self.weights == RANDOM:
-            return "The weights are random: every answer is meaningless."
-        return None
-
-    def public(self) -> dict[str, Any]:
-        """The same for strangers: a file's name without its folder."""
-        return asdict(self) | {"weights": Path(self.weights).name}
+log = logging.getLogger(__name__)
 
 
 class Model:
@@ -103,12 +73,14 @@ def load_model(settings: Settings, classes: int) -> tuple[Model, ModelInfo]:
     Raises:
         StartError: it cannot be served; the sentence says what to do.
     """
+    # Looked up in any case: a typo should not wait for the day on which it is needed.
+    stand_in = None if settings.fallback_model == "none" else find_model(settings.fallback_model)
     try:
         return _load(find_model(settings.model), settings.weights, settings, classes)
-    except WeightsUnavailable:
-        if settings.fallback_model == "none":
+    except WeightsUnavailable as error:
+        if stand_in is None:
             raise
-        stand_in = find_model(settings.fallback_model)
+        log.warning("%s stands in. %s", stand_in.name, error)
         return _load(stand_in, "auto", settings, classes, stands_in_for=settings.model)
 
 
@@ -124,8 +96,7 @@ def _load(
     else:
         path = weights.locate(spec, source)
         network, origin = build_empty(spec, classes), str(path)
-        state = {spec.rename(name): tensor for name, tensor in weights.read(path).items()}
-        weights.fill(network, state, origin, spec.name)
+        weights.fill(network, weights.read(path), origin, spec.name)
     info = ModelInfo(
         name=spec.name,
         weights=origin,
@@ -150,7 +121,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).item()  # "meta" has no numbers to give back
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"PREDICTOR_DEVICE={name!r} cannot be used here: {reason}") from error

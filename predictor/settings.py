@@ -11,14 +11,18 @@ from typing import Any
 from predictor.errors import SettingsError
 
 PREFIX = "PREDICTOR_"
+PILLOWS_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images
 
 
 def setting(
-    default: Any, help: str, *, minimum: float | None = None, choices: tuple[str, ...] = ()
+    default: Any,
+    help: str,
+    *,
+    limits: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """Declare one row of the table; ``None`` as a default is written ``auto``."""
-    metadata = {"help": help, "minimum": minimum, "choices": choices}
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={"help": help, "limits": limits, "choices": choices})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,34 +50,36 @@ class Settings:
     device: str = setting("auto", "`cpu`, `cuda`, `cuda:1`, …; `auto`: CUDA where there is a GPU.")
     precision: str = setting(
         "auto",
-        "Precision of the network's arithmetic; `auto`: bfloat16 where the hardware computes in it"
-        " and the model is known to answer as in float32.",
+        "`float32`, `bfloat16` or `float16`; `auto`: bfloat16 where the hardware computes in it and"
+        " the model is known to answer as in float32.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    max_batch_size: int = setting(8, "Most images in one forward pass.", minimum=1)
+    max_batch_size: int = setting(8, "Most images in one forward pass.", limits=(1, 1024))
     max_batch_delay_ms: float = setting(
-        0.0, "Longest wait for a batch to fill, from its oldest image's arrival.", minimum=0
+        0.0,
+        "Longest wait for a batch to fill, from its oldest image's arrival.",
+        limits=(0, 60_000),
     )
     max_queue: int = setting(
-        64, "Most images that wait for the model, and most in one request.", minimum=1
+        64, "Most images that wait for the model, and most in one request.", limits=(1, 10_000)
     )
     max_in_flight: int = setting(
-        64, "Most requests in work at once; further ones are refused with 503.", minimum=1
+        64, "Most requests in work at once; further ones are refused with 503.", limits=(1, 900)
     )
     request_timeout_s: float = setting(
-        30.0, "Seconds after which a request is answered 504.", minimum=0.001
+        30.0, "Seconds after which a request is answered 504.", limits=(0.001, 86_400)
     )
     hang_timeout_s: float = setting(
-        120.0, "Seconds one batch may take before `/healthz` turns bad.", minimum=0.001
+        120.0, "Seconds one batch may take before `/healthz` turns bad.", limits=(0.001, 86_400)
     )
     max_upload_bytes: int = setting(
-        20 * 1024 * 1024, "Most bytes in a request's body; 413 above.", minimum=1
+        20 * 1024 * 1024, "Most bytes in a request's body; 413 above.", limits=(1, 2**31)
     )
     max_pixels: int = setting(
-        50_000_000, "Most pixels in an image, by its header; 413 above.", minimum=1
+        50_000_000, "Most pixels in an image, by its header; 413 above.", limits=(1, PILLOWS_LIMIT)
     )
     torch_threads: int | None = setting(
-        None, "CPU threads of one forward pass; `auto`: as many as we may use.", minimum=1
+        None, "CPU threads of one forward pass; `auto`: as many as we may use.", limits=(1, 1024)
     )
 
     @classmethod
@@ -86,7 +92,8 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         table = {PREFIX + row.name.upper(): row for row in fields(cls)}
-        given = {name: value.strip() for name, value in environ.items() if name.startswith(PREFIX)}
+        ours = (name for name in environ if name.upper().startswith(PREFIX))
+        given = {name: environ[name].strip() for name in ours}
         for name in sorted(given.keys() - table.keys()):
             raise SettingsError(f"There is no setting {name}.{_suggestion(name, table)}")
         values = {name: _parse(name, text, table[name]) for name, text in given.items() if text}
@@ -94,7 +101,7 @@ class Settings:
 
 
 def _suggestion(name: str, table: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name, table, n=1)
+    close = difflib.get_close_matches(name.upper(), table, n=1, cutoff=0.75)
     return f" Did you mean {close[0]}?" if close else f" There are: {', '.join(table)}."
 
 
@@ -103,14 +110,16 @@ def _parse(name: str, text: str, row: Field[Any]) -> Any:
     if default is None and text == "auto":
         return None
     kind = int if default is None else type(default)
-    choices, minimum = row.metadata["choices"], row.metadata["minimum"]
+    choices, limits = row.metadata["choices"], row.metadata["limits"]
     try:
         value = kind(text)
+        if kind is not str and (not text.isascii() or "_" in text):
+            raise ValueError(text)  # int() reads any script's digits, and 1_0 as 10
     except ValueError:
         wanted = "a whole number" if kind is int else "a number"
         raise SettingsError(f"{name}={text!r} is not {wanted}.") from None
     if choices and value not in choices:
         raise SettingsError(f"{name}={text!r} is none of {', '.join(choices)}.")
-    if minimum is not None and not minimum <= float(value) < float("inf"):
-        raise SettingsError(f"{name}={text!r} is less than {minimum} or not finite.")
+    if limits is not None and not limits[0] <= value <= limits[1]:
+        raise SettingsError(f"{name}={text!r} is not between {limits[0]:,} and {limits[1]:,}.")
     return value

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
-import tempfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import requests
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from predictor.errors import WeightsError, WeightsUnavailable
-from predictor.zoo import ModelSpec
+from predictor.zoo import ModelSpec, todays_name
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 60
 # What people call the state_dict inside a training checkpoint.
@@ -72,6 +72,8 @@ def _reason(error: BaseException) -> str:
 def download(url: str, path: Path) -> None:
     """Download a file with a progress bar; it appears at ``path`` whole or not at all.
 
+    Of several processes that want it one downloads and the others wait.
+
     The address's last part carries the beginning of the SHA-256, as torchvision's do
     (``vgg16-397923af.pth``); the file must match it.
 
@@ -81,23 +83,25 @@ def download(url: str, path: Path) -> None:
         WeightsError: other bytes than were published.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as partial:
+    part = path.with_name(f"{path.name}.part")  # what a killed download leaves, the next overwrites
+    with FileLock(f"{path}.lock"):
+        if path.is_file():
+            return
         try:
-            digest = _fetch(url, partial)
+            digest = _fetch(url, part)
             expected = _published_digest(url)
             if not digest.startswith(expected):
                 raise WeightsError(
                     f"{url} answered other bytes than were published: SHA-256 {digest[:8]}…"
                     f" instead of {expected}…. A proxy or a captive portal may be in between."
                 )
-            os.replace(partial.name, path)
-        except BaseException:
-            os.unlink(partial.name)
-            raise
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
-def _fetch(url: str, file: IO[bytes]) -> str:
-    """Stream the address into the file; its SHA-256 in hexadecimal."""
+def _fetch(url: str, path: Path) -> str:
+    """Stream the address into a file; its SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
     timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
     with requests.get(url, stream=True, timeout=timeout) as response:
@@ -109,12 +113,11 @@ def _fetch(url: str, file: IO[bytes]) -> str:
             unit_scale=True,
             mininterval=0.1 if sys.stderr.isatty() else 10,  # a log wants a line now and then
         )
-        with bar:
+        with bar, path.open("wb") as file:
             for chunk in response.iter_content(chunk_size=1 << 20):
                 digest.update(chunk)
                 file.write(chunk)
                 bar.update(len(chunk))
-    file.flush()
     return digest.hexdigest()
 
 
@@ -125,18 +128,17 @@ def _published_digest(url: str) -> str:
     return match[1]
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path) -> OrderedDict[str, Tensor]:
     """Read a state_dict, mapped into memory where the format allows: nothing in it is executed.
 
-    A training checkpoint around it and the prefix that ``DataParallel`` leaves are taken off.
+    A training checkpoint around it and the prefixes of wrappers are taken off,
+    and what published files call by old names has today's.
 
     Raises:
         WeightsError: the file is no state_dict; the sentence says what it is.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = _read_torch(path)
+        content = _read_any(path)
     except Exception as error:
         # Unpicklers raise anything on foreign bytes, so the bytes are asked, not the error.
         raise WeightsError(f"{path} {_what_it_is(path, error)}") from error
@@ -145,12 +147,27 @@ def read(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"{path} holds no state_dict, but a {type(content).__name__}.")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    state: OrderedDict[str, Tensor] = OrderedDict()
+    for name, tensor in content.items():
+        if (today := todays_name(_bare(str(name)))) is not None:
+            state[today] = tensor
+    # Some networks (MNASNet) read from it which version of themselves wrote the file.
+    metadata = getattr(content, "_metadata", {})
+    state._metadata = {_bare(name): m for name, m in metadata.items()}  # type: ignore[attr-defined]
+    return state
 
 
-def _read_torch(path: Path) -> Any:
+def _bare(name: str) -> str:
+    """Without what torch.compile and DataParallel put before it."""
+    return name.removeprefix("_orig_mod.").removeprefix("module.")
+
+
+def _read_any(path: Path) -> Any:
     with path.open("rb") as file:
-        zipped = file.read(2) == b"PK"
+        head = file.read(9)
+    if head[8:] == b"{":  # safetensors: 8 bytes of length, then JSON
+        return load_file(path)
+    zipped = head.startswith(b"PK")
     # Files from before torch 1.6, which vgg16-397923af.pth is, are no archives: nothing to map.
     return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
 
@@ -173,7 +190,7 @@ def _what_it_is(path: Path, error: Exception) -> str:
     return "is no file that torch.save or safetensors wrote, or it was cut off."
 
 
-def fill(network: nn.Module, state: dict[str, Tensor], origin: str, name: str) -> None:
+def fill(network: nn.Module, state: OrderedDict[str, Tensor], origin: str, name: str) -> None:
     """Give the network its weights, without a copy.
 
     Args:
@@ -186,7 +203,12 @@ def fill(network: nn.Module, state: dict[str, Tensor], origin: str, name: str) -
         WeightsError: the weights belong to another network or to other labels.
     """
     wanted = network.state_dict()
-    missing = {n for n in wanted.keys() - state.keys() if not n.endswith("num_batches_tracked")}
+    metadata = getattr(state, "_metadata", None) or wanted._metadata  # safetensors have none
+    state = OrderedDict(state)
+    missing = wanted.keys() - state.keys()
+    for counter in {n for n in missing if n.endswith("num_batches_tracked")}:
+        state[counter] = torch.tensor(0)  # older than the counter, which only training reads
+        missing.discard(counter)
     surplus = state.keys() - wanted.keys()
     if missing or surplus:
         lacks = f"it lacks {_some(missing)}" if missing else ""
@@ -196,11 +218,12 @@ def fill(network: nn.Module, state: dict[str, Tensor], origin: str, name: str) -
     wrong = [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
     if wrong:
         raise WeightsError(f"{origin} does not fit {name}: {_misfit(wrong, state, wanted)}")
+    state._metadata = metadata  # type: ignore[attr-defined]
     network.load_state_dict(state, assign=True)
     network.requires_grad_(False)
 
 
-def _misfit(wrong: list[str], state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+def _misfit(wrong: list[str], state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     last = wrong[0]
     found, expected = state[last].shape, wanted[last].shape
     if len(wrong) <= 2 and found[1:] == expected[1:]:  # the last layer's weight and bias

@@ -20,11 +20,19 @@ from predictor.errors import ModelError
 from predictor.preprocessing import Preprocessing
 
 # What torchvision's builders set for their published weights, and only then.
+INCEPTION = {"transform_input": True, "init_weights": False, "aux_logits": False}
 BUILT_FOR_WEIGHTS: dict[str, dict[str, Any]] = {
-    "googlenet": {"transform_input": True, "init_weights": False},
-    "inception_v3": {"transform_input": True, "init_weights": False},
+    "googlenet": INCEPTION,
+    "inception_v3": INCEPTION,
     "vit_h_14": {"image_size": 518},
 }
+# What stands in published files under an old name, or is of use in training only.
+OLD_NAMES = (
+    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\."), r"\1\2."),  # DenseNet
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),  # ViT
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+)
+TRAINING_ONLY = ("aux1.", "aux2.", "AuxLogits.")  # GoogLeNet, Inception
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,6 @@ class ModelSpec:
     preprocessing: Preprocessing
     url: str | None = None  # of the published weights; the name ends in its SHA-256's beginning
     packaged: Callable[[], Path] | None = None  # or the file that lies in an installed package
-    rename: Callable[[str], str] = str  # published parameter name → today's
     bfloat16: bool = False  # whether it was measured to answer in bfloat16 as in float32
 
 
@@ -82,7 +89,6 @@ def _torchvision(name: str) -> ModelSpec:
         build=partial(_build_torchvision, name),
         preprocessing=_from_transforms(weights.transforms()),
         url=weights.url,
-        rename=_rename_densenet if name.startswith("densenet") else str,
     )
 
 
@@ -103,9 +109,13 @@ def _from_transforms(transforms: ImageClassification) -> Preprocessing:
     )
 
 
-def _rename_densenet(name: str) -> str:
-    """DenseNet's files date from when a layer could be called ``norm.1``; now it is ``norm1``."""
-    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
+def todays_name(name: str) -> str | None:
+    """A parameter's name in today's torchvision; None when the network has no use for it."""
+    if name.startswith(TRAINING_ONLY):
+        return None
+    for old, new in OLD_NAMES:
+        name = old.sub(new, name)
+    return name
 
 
 def _vgg16() -> ModelSpec:

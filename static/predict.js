@@ -23,6 +23,7 @@ function render({ class_name, probability }) {
 function clear() {
   predictions.replaceChildren();
   error.hidden = time.hidden = true;
+  form.classList.remove("busy");
 }
 
 function fail(message) {

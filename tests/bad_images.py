@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from pictures import encode
+from pictures import encode, one_bit_png, scan_bomb
 
 
 class Case(NamedTuple):
@@ -21,19 +19,6 @@ class Case(NamedTuple):
 
 def noise(width: int = 64, height: int = 48) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
-
-
-def one_bit_png(width: int, height: int) -> bytes:
-    """A PNG whose header promises many pixels in a few kilobytes."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + checksum
-
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    rows = zlib.compress(bytes((width + 7) // 8 + 1) * height)
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def exif(orientation: int) -> Image.Exif:
@@ -69,6 +54,7 @@ def _refused() -> Iterator[Case]:
     yield Case("jpeg's signature alone", b"\xff\xd8\xff", 422)
     yield Case("gif without a frame", b"GIF89a" + bytes(7), 422)
     yield Case("20,000 × 20,000 one-bit png", one_bit_png(20_000, 20_000), 413)
+    yield Case("a progressive jpeg of 1,000 scans", scan_bomb(1_000), 413)
     yield Case("just over the pixel limit", one_bit_png(10_000, 5_001), 413)
 
 

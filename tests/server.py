@@ -14,6 +14,8 @@ import requests
 
 from waiting import wait_until
 
+# What a developer's own shell may have set.
+SETTING = re.compile("PREDICTOR_|WEB_CONCURRENCY$|HOST$|PORT$|CUDA_VISIBLE_DEVICES$")
 ROOT = Path(__file__).parent.parent
 
 
@@ -22,12 +24,18 @@ class Server:
 
     def __init__(self, *options: str, **settings: Any) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
-        environ = {name: value for name, value in os.environ.items() if name != "WEB_CONCURRENCY"}
+        environ = {name: value for name, value in os.environ.items() if not SETTING.match(name)}
         environ |= {f"PREDICTOR_{name.upper()}": str(value) for name, value in settings.items()}
         command = [sys.executable, "-m", "gunicorn", "wsgi:app", *options]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env={**environ, "PORT": "0"}, stdout=self._log, stderr=self._log
         )
+
+    def close(self) -> None:
+        """Stop, and throw the log away."""
+        if self.process.poll() is None:
+            self.stop()
+        self._log.close()
 
     @property
     def log(self) -> str:
@@ -36,10 +44,9 @@ class Server:
     @property
     def url(self) -> str:
         found = wait_until(
-            lambda: re.search(r"Listening at: (http://\S+)", self.log) or self._has_ended()
+            lambda: re.search(r"Listening at: (http://\S+)", self.log) or self._check_alive()
         )
-        assert found, self.log
-        return found[1]
+        return str(found[1])
 
     @property
     def worker(self) -> int:
@@ -59,16 +66,13 @@ class Server:
             return False
 
     def wait_until_ready(self) -> Server:
-        wait_until(lambda: self.is_ready() or self._has_ended())
-        assert not self._has_ended(), self.log
+        wait_until(lambda: self._check_alive() or self.is_ready())
         return self
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""
         self.process.terminate()
-        status = self.process.wait(timeout=60)
-        self._log.close()
-        return status
+        return self.process.wait(timeout=60)
 
-    def _has_ended(self) -> bool:
-        return self.process.poll() is not None
+    def _check_alive(self) -> None:
+        assert self.process.poll() is None, self.log

@@ -25,7 +25,7 @@ OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "
 def server():
     running = Server(model="efficientnet_lite0", max_upload_bytes=1_000_000).wait_until_ready()
     yield running
-    running.stop()
+    running.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import predictor
 from conftest import ToyModel, toy_engine
 from pictures import picture
 from predictor.classifier import Classifier, load_engine
@@ -151,9 +152,10 @@ def test_a_model_that_raises_is_a_failure_of_ours_and_lives_on(make_classifier):
             return super().logits(images)
 
     classifier = make_classifier(Moody())
-    with pytest.raises(InferenceFailed, match="failed on this image"):
-        classifier.classify([picture("blue")])
-    assert names(classifier.classify([picture("red")])[0]) == ["red_thing"]
+    blue, red = classifier.classify([picture("blue"), picture("red")])
+    assert isinstance(blue, InferenceFailed)
+    assert "failed on this image" in str(blue)
+    assert names(red) == ["red_thing"]
     assert classifier.ailment() is None
 
 
@@ -162,8 +164,20 @@ def test_a_model_that_answers_nan_is_a_failure_of_ours(make_classifier):
         def logits(self, images):
             return super().logits(images) * np.float32(np.nan)
 
-    with pytest.raises(InferenceFailed, match="not a number"):
-        make_classifier(Lost()).classify([picture()])
+    (outcome,) = make_classifier(Lost()).classify([picture()])
+    assert isinstance(outcome, InferenceFailed)
+    assert "not a number" in str(outcome)
+
+
+def test_first_calls_of_get_prediction_share_one_classifier(monkeypatch, classifier):
+    built = []
+    monkeypatch.setattr(predictor, "Classifier", lambda _: built.append(1) or classifier)
+    predictor._built.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(predictor.get_prediction, [picture("red")] * 8))
+    predictor._built.cache_clear()
+    assert answers == [{"class_id": "n00000000", "class_name": "red_thing"}] * 8
+    assert built == [1]
 
 
 def test_places_are_limited_and_given_back(make_classifier):

@@ -92,12 +92,14 @@ def test_top_k_out_of_range_is_said_once(predict, folder, top_k):
     assert "1 to 3" in err
 
 
-def test_a_model_that_cannot_be_loaded_is_said(predict, folder, monkeypatch):
+def test_a_model_that_cannot_be_loaded_is_said(predict, folder, monkeypatch, caplog):
     def load(_settings):
         raise WeightsError("No weights.")
 
     monkeypatch.setattr(cli.Classifier.__init__, "__defaults__", (load,))
-    assert predict(folder) == (2, "", "No weights.\n")
+    status, out, err = predict(folder)
+    assert (status, out) == (2, "")
+    assert "No weights." in caplog.text + err
 
 
 def test_a_bad_setting_is_said(predict, folder, monkeypatch):

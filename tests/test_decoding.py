@@ -1,6 +1,4 @@
-import struct
 import warnings
-import zlib
 
 import numpy as np
 import pytest
@@ -8,9 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from pictures import encode, picture
+from pictures import encode, one_bit_png, picture, scan_bomb
 from predictor.decoding import FORMATS, decode
-from predictor.errors import BadRequest, DamagedImage, RequestError, TooLarge, UnsupportedImage
+from predictor.errors import (
+    BadRequest,
+    DamagedImage,
+    Overloaded,
+    RequestError,
+    TooLarge,
+    UnsupportedImage,
+)
 
 LIMIT = 50_000_000
 ORIENTATION = 0x0112
@@ -106,6 +111,11 @@ def test_what_is_transparent_is_white_and_not_what_hides_below(data):
     assert decode(data, LIMIT).getpixel((4, 4)) == (255, 255, 255)
 
 
+def test_16_bit_grey_has_its_transparency_in_16_bits():
+    data = encode(Image.fromarray(np.array([[300, 301]], "<u2")), transparency=300)
+    assert [decode(data, LIMIT).getpixel((x, 0)) for x in (0, 1)] == [(255,) * 3, (1,) * 3]
+
+
 def test_half_transparent_black_is_grey():
     assert (
         decode(encode(Image.new("RGBA", (4, 4), (0, 0, 0, 128))), LIMIT).getpixel((0, 0))
@@ -187,35 +197,32 @@ def test_the_limit_is_checked_on_the_header_before_a_pixel_is_decoded():
         decode(cut_after_header, 100)
 
 
-def one_bit_png(side: int) -> bytes:
-    """A PNG of side² pixels in a few kilobytes; its pixels are never meant to be decoded."""
+def test_a_jpeg_that_goes_over_its_pixels_for_ever_is_too_large():
+    assert decode(scan_bomb(20), LIMIT)
+    with pytest.raises(TooLarge, match="scans"):
+        decode(scan_bomb(200), LIMIT)
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content))
-            + kind
-            + content
-            + struct.pack(">I", zlib.crc32(kind + content))
-        )
 
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    rows = zlib.compress(bytes((side // 8 + 1) * 1000))
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    )
+def test_no_memory_is_no_fault_of_the_photo(monkeypatch):
+    def fails(_image):
+        raise MemoryError
+
+    monkeypatch.setattr("predictor.decoding.to_rgb", fails)
+    with pytest.raises(Overloaded):
+        decode(picture(), LIMIT)
 
 
 @pytest.mark.parametrize("side", [7_100, 9_500, 20_000, 60_000])
 def test_a_decompression_bomb_is_too_large_whichever_guard_meets_it(side):
     with pytest.raises(TooLarge):
-        decode(one_bit_png(side), LIMIT)
+        decode(one_bit_png(side, side), LIMIT)
 
 
 def test_pillows_own_warning_is_no_crash_where_warnings_are_not_errors():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(TooLarge):
-            decode(one_bit_png(9_500), LIMIT)
+            decode(one_bit_png(9_500, 9_500), LIMIT)
 
 
 @settings(max_examples=300, deadline=None)

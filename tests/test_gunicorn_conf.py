@@ -82,6 +82,26 @@ def test_a_bad_setting_stops_the_start_in_a_sentence(conf):
         conf(PREDICTOR_MAX_QUEUE="many")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "70000"),
+        ("PORT", "-1"),
+        ("PORT", "http"),
+        ("WEB_CONCURRENCY", "0"),
+        ("WEB_CONCURRENCY", "two"),
+    ],
+)
+def test_a_number_that_is_none_stops_the_start_in_a_sentence(conf, name, value):
+    with pytest.raises(SystemExit, match=f"{name}='{value}' is not a number"):
+        conf(**{name: value})
+
+
+def test_threads_that_were_chosen_are_not_shared_out(conf):
+    conf(PREDICTOR_TORCH_THREADS="3").post_fork(server(), SimpleNamespace(place=0))
+    assert os.environ["PREDICTOR_TORCH_THREADS"] == "3"
+
+
 def test_preloading_is_refused(conf):
     with pytest.raises(SystemExit, match="--preload"):
         conf().on_starting(server(preload_app=True))
@@ -113,12 +133,12 @@ def test_a_worker_that_replaces_another_takes_its_place(conf):
 
 
 def test_each_worker_has_a_gpu_of_its_own(conf):
-    names = conf(gpus=["/dev/nvidia0", "/dev/nvidia1"])
-    devices = []
-    for place in range(2):
+    names = conf(CUDA_VISIBLE_DEVICES="2,GPU-8f")
+    seen = []
+    for place in range(3):
         names.post_fork(server(), SimpleNamespace(place=place))
-        devices.append(os.environ["PREDICTOR_DEVICE"])
-    assert devices == ["cuda:0", "cuda:1"]
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert seen == ["2", "GPU-8f", "2"]
 
 
 def test_workers_on_a_cpu_share_the_processors(conf, monkeypatch):

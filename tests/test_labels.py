@@ -43,6 +43,7 @@ def test_names_are_torchvisions_but_for_the_two_that_everybody_has_twice(imagene
         ),
         ("own.json", '["cat", "dog"]', [("0", "cat"), ("1", "dog")]),
         ("own.txt", "cat\ndog\n\n", [("0", "cat"), ("1", "dog")]),
+        ("own.txt", "\ufeffcat\r\ndog", [("0", "cat"), ("1", "dog")]),
     ],
 )
 def test_own_labels_by_path(tmp_path, name, content, labels):

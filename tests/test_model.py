@@ -115,7 +115,7 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
     assert choose_device("auto").type == "cpu"
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta"])
 def test_a_device_that_is_not_there_stops_the_start(name):
     with pytest.raises(ModelError, match=name):
         choose_device(name)

@@ -4,10 +4,13 @@ import base64
 import io
 import os
 import signal
+import socket
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic
 
 import pytest
 import requests
@@ -16,6 +19,7 @@ from skimage import data
 
 from bad_images import BAD_IMAGES
 from pictures import encode
+from predictor.cpus import available_cpus
 from server import ROOT, Server
 from waiting import wait_until
 
@@ -37,6 +41,7 @@ def server():
     running = Server(model="efficientnet_lite0").wait_until_ready()
     yield running
     assert running.stop() == 0, running.log
+    running.close()
 
 
 @pytest.fixture
@@ -50,8 +55,7 @@ def start():
 
     yield run
     for one in started:
-        if one.process.poll() is None:
-            one.stop()
+        one.close()
 
 
 @pytest.mark.parametrize(
@@ -154,8 +158,7 @@ def test_a_worker_that_was_killed_is_replaced_and_ready_again(start, photos):
     server = start(model="efficientnet_lite0").wait_until_ready()
     killed = server.worker
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: server.worker != killed)
-    server.wait_until_ready()
+    wait_until(lambda: server.log.count("Ready at") == 2 and server.worker != killed)
     assert server.predict((photos / "coffee.png").read_bytes()).status_code == 200
 
 
@@ -178,19 +181,54 @@ def test_a_request_in_work_is_finished_after_sigterm(start):
     assert server.process.wait(timeout=60) == 0
 
 
-def test_a_reload_serves_on(start, photos):
+def test_after_a_reload_a_new_process_serves(start, photos):
     server = start(model="efficientnet_lite0").wait_until_ready()
     first = server.worker
     server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: server.worker != first)
-    server.wait_until_ready()
+    wait_until(lambda: server.log.count("Ready at") == 2 and server.worker != first)
     assert server.predict((photos / "coffee.png").read_bytes()).status_code == 200
+
+
+@pytest.mark.parametrize("delay_s", [0.5, 2.0])
+def test_sigterm_while_loading_is_a_clean_end(start, delay_s):
+    server = start(model="efficientnet_lite0")
+    assert server.url
+    booted = monotonic()
+    wait_until(lambda: monotonic() > booted + delay_s)  # somewhere in torch's import
+    assert server.stop() == 0
+    assert "terminate" not in server.log
+
+
+def test_a_chunked_body_over_the_limit_is_refused_and_not_cut(start, photos):
+    server = start(model="efficientnet_lite0", max_upload_bytes=100_000).wait_until_ready()
+    photo = (photos / "coffee.png").read_bytes()
+    response = requests.post(f"{server.url}/predict", data=iter([photo[:1000], photo[1000:]]))
+    assert response.status_code == 413
+
+
+def test_malformed_chunks_are_the_clients_fault(server):
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nbody\r\n"
+        )
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
+def test_the_command_line_ends_quietly_when_its_reader_does(photos):
+    command = f"{sys.executable} -m predictor {photos} --format csv --top-k 1000 | head -1"
+    environ = {**os.environ, "PREDICTOR_MODEL": "efficientnet_lite0"}
+    done = subprocess.run(
+        command, shell=True, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith("file,class_index")
+    assert "Traceback" not in done.stderr
 
 
 def test_several_processes_serve_one_port(start, photos):
     server = start("--workers", "2", model="efficientnet_lite0").wait_until_ready()
     wait_until(lambda: server.log.count("Ready at") == 2)
-    assert "1 threads" in server.log  # two processors, shared
+    assert f" {max(1, available_cpus() // 2)} threads" in server.log
     assert server.predict((photos / "coffee.png").read_bytes()).status_code == 200
 
 
@@ -225,7 +263,7 @@ def test_a_taken_port_is_said(server):
     port = server.url.rpartition(":")[2]
     environ = {**os.environ, "PORT": port}
     done = subprocess.run(
-        ["make", "-s", "serve"], cwd=ROOT, env=environ,
+        [sys.executable, "-m", "gunicorn", "wsgi:app"], cwd=ROOT, env=environ,
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode != 0

@@ -38,6 +38,12 @@ def test_auto_is_none_where_the_default_is():
         ("REQUEST_TIMEOUT_S", "inf"),
         ("PRECISION", "float8"),
         ("TORCH_THREADS", "all"),
+        ("TORCH_THREADS", "99999999999"),
+        ("REQUEST_TIMEOUT_S", "1e300"),
+        ("MAX_QUEUE", "9" * 400),
+        ("MAX_QUEUE", "8".translate({56: 0xFF18})),
+        ("MAX_QUEUE", "1_0"),
+        ("MAX_PIXELS", "178956971"),
     ],
 )
 def test_a_value_that_means_nothing_stops_the_start_and_is_quoted(name, value):
@@ -48,6 +54,12 @@ def test_a_value_that_means_nothing_stops_the_start_and_is_quoted(name, value):
 def test_a_name_that_nobody_reads_stops_the_start_and_its_likeness_is_named():
     with pytest.raises(SettingsError, match="PREDICTOR_MODLE.*PREDICTOR_MODEL"):
         Settings.from_env({"PREDICTOR_MODLE": "vgg16"})
+
+
+@pytest.mark.parametrize("name", ["predictor_model", "Predictor_Model", "PREDICTOR_"])
+def test_the_prefix_in_small_letters_is_a_typo_too(name):
+    with pytest.raises(SettingsError, match=name):
+        Settings.from_env({name: "vgg16"})
 
 
 def test_settings_cannot_be_changed_afterwards():

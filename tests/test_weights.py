@@ -1,11 +1,14 @@
 import hashlib
 import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import requests
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
@@ -34,6 +37,7 @@ def publish():
     def serve(content=CONTENT, status=200, length=None):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
+                serve.served += 1
                 self.send_response(status)
                 self.send_header("Content-Length", str(length or len(content)))
                 self.end_headers()
@@ -47,6 +51,7 @@ def publish():
         digest = hashlib.sha256(CONTENT).hexdigest()[:8]
         return f"http://127.0.0.1:{server.server_port}/net-{digest}.pth"
 
+    serve.served = 0
     yield serve
     for server in servers:
         server.shutdown()
@@ -58,24 +63,38 @@ def test_a_download_arrives_whole_and_shows_its_progress(publish, tmp_path, capf
     weights.download(publish(), path)
     assert path.read_bytes() == CONTENT
     assert "Downloading net-" in capfd.readouterr().err
+    assert path.stat().st_mode == (tmp_path / "checkpoints" / "net.pth.lock").stat().st_mode
+
+
+def test_what_a_killed_download_left_is_no_hindrance(publish, tmp_path):
+    (tmp_path / "net.pth.part").write_bytes(b"half")
+    weights.download(publish(), tmp_path / "net.pth")
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_of_several_that_want_the_same_file_one_downloads(publish, tmp_path):
+    url = publish()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: weights.download(url, tmp_path / "net.pth"), range(4)))
+    assert publish.served == 1
 
 
 def test_other_bytes_than_were_published_are_thrown_away(publish, tmp_path):
     with pytest.raises(WeightsError, match="other bytes than were published"):
         weights.download(publish(b"<html>Please log in</html>"), tmp_path / "net.pth")
-    assert list(tmp_path.iterdir()) == []
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
 def test_a_connection_that_is_cut_leaves_nothing_behind(publish, tmp_path):
     with pytest.raises(requests.RequestException):
         weights.download(publish(CONTENT[:1000], length=len(CONTENT)), tmp_path / "net.pth")
-    assert list(tmp_path.iterdir()) == []
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
 def test_a_file_that_is_gone_from_the_server_leaves_nothing_behind(publish, tmp_path):
     with pytest.raises(requests.HTTPError):
         weights.download(publish(status=404), tmp_path / "net.pth")
-    assert list(tmp_path.iterdir()) == []
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
 @pytest.fixture
@@ -124,6 +143,11 @@ def test_a_path_that_names_no_file_stops_the_start(spec):
             id="DataParallel",
         ),
         pytest.param(
+            lambda state, path: torch.save({f"_orig_mod.{n}": t for n, t in state.items()}, path),
+            id="torch.compile",
+        ),
+        pytest.param(lambda state, path: save_file(state, path), id="safetensors called pth"),
+        pytest.param(
             lambda state, path: save_file(state, path.with_suffix(".safetensors")), id="safetensors"
         ),
     ],
@@ -135,6 +159,50 @@ def test_every_usual_file_fills_the_network(spec, state, tmp_path, save):
     weights.fill(network, weights.read(path), str(path), spec.name)
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
     assert not any(p.requires_grad for p in network.parameters())
+
+
+def plain(network):
+    return network.state_dict()
+
+
+def in_old_names(network):
+    """As the published ViT files have them."""
+    old = (".mlp.0.", ".mlp.linear_1."), (".mlp.3.", ".mlp.linear_2.")
+    state = network.state_dict()
+    for today, then in old:
+        state = OrderedDict((name.replace(today, then), t) for name, t in state.items())
+    return state
+
+
+def without_counters(network):
+    """As files from before batch norm counted."""
+    return {n: t for n, t in network.state_dict().items() if not n.endswith("num_batches_tracked")}
+
+
+@pytest.mark.filterwarnings("ignore:The default weight initialization")
+@pytest.mark.parametrize(
+    ("name", "as_saved"),
+    [
+        ("mnasnet0_5", plain),
+        ("mnasnet0_5", without_counters),
+        ("resnet18", without_counters),
+        ("vit_b_16", in_old_names),
+        ("googlenet", plain),
+        ("inception_v3", plain),
+    ],
+)
+@pytest.mark.parametrize("save", [torch.save, save_file])
+def test_files_with_a_history_of_their_own_answer_as_before(tmp_path, name, as_saved, save):
+    torch.manual_seed(0)
+    oracle = torchvision.models.get_model(name, num_classes=7).eval()
+    if name in ("googlenet", "inception_v3"):
+        oracle.transform_input = True  # as with published weights
+    save(as_saved(oracle), tmp_path / "net.pth")
+    network = build_empty(find_model(name), 7)
+    weights.fill(network, weights.read(tmp_path / "net.pth"), "net.pth", name)
+    batch = torch.rand(2, 3, 224, 224)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(batch), oracle(batch))
 
 
 class Innocent:

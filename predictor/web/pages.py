@@ -9,6 +9,7 @@ from flask import Blueprint, Response, make_response, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from predictor.errors import PredictorError
+from predictor.info import ModelInfo
 from predictor.ranking import Prediction
 from predictor.web.extension import current_classifier
 from predictor.web.predict import classify
@@ -37,8 +38,8 @@ def answer() -> Response:
     classifier = current_classifier()
     try:
         with classifier.admit():
-            top_k = min(TOP_K, len(classifier.engine().labels))
-            outcome = classify(classifier, read_upload(request), top_k)[0]
+            upload = read_upload(request, classifier.settings.max_queue)
+            outcome = classify(classifier, upload, _top_k(classifier.engine().info))[0]
         if isinstance(outcome, PredictorError):
             raise outcome
     except (PredictorError, HTTPException) as error:
@@ -46,18 +47,24 @@ def answer() -> Response:
     return _page(predictions=outcome)
 
 
+def _top_k(model: ModelInfo | None) -> int:
+    """Five, or as many as a model of fewer classes has."""
+    return min(TOP_K, model.classes) if model else TOP_K
+
+
 def _page(
     predictions: Sequence[Prediction] = (), problem: Mapping[str, Any] | None = None
 ) -> Response:
     classifier = current_classifier()
     classifier.start()
-    ready = classifier.loading.done() and classifier.ailment() is None
+    loaded = classifier.loading.done()  # asked once: it may be done the next moment
+    model = classifier.engine().info if loaded and classifier.ailment() is None else None
     page = render_template(
         "index.html",
-        model=classifier.engine().info if ready else None,
-        loading=not classifier.loading.done(),
+        model=model,
+        loading=not loaded,
         max_upload_bytes=classifier.settings.max_upload_bytes,
-        top_k=TOP_K,
+        top_k=_top_k(model),
         predictions=predictions,
         problem=problem,
     )

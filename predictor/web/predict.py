@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from flask import Blueprint, request
 
 from predictor.classifier import Classifier
-from predictor.errors import BadRequest, RequestError
+from predictor.errors import BadRequest, PredictorError, RequestError
 from predictor.ranking import Prediction, as_answer
 from predictor.web.extension import current_classifier
 from predictor.web.problems import describe
@@ -22,18 +23,18 @@ def predict() -> dict[str, Any]:
     classifier = current_classifier()
     with classifier.admit():
         top_k = _top_k()
-        upload = read_upload(request)
+        upload = read_upload(request, classifier.settings.max_queue)
         outcomes = classify(classifier, upload, 1 if top_k is None else top_k)
     if upload.several:
         return {"results": [_result(outcome, top_k) for outcome in outcomes]}
-    if isinstance(outcomes[0], RequestError):
+    if isinstance(outcomes[0], PredictorError):
         raise outcomes[0]
     return as_answer(outcomes[0], detailed=top_k is not None)
 
 
 def classify(
     classifier: Classifier, upload: Upload, top_k: int
-) -> list[list[Prediction] | RequestError]:
+) -> list[list[Prediction] | PredictorError]:
     """Classify what could be unpacked of the upload; the errors keep their places."""
     readable = [image for image in upload.images if isinstance(image, bytes)]
     outcomes = iter(classifier.classify(readable, top_k))
@@ -45,13 +46,12 @@ def _top_k() -> int | None:
     text = request.args.get("top_k")
     if text is None:
         return None
-    try:
-        return int(text)
-    except ValueError:
-        raise BadRequest(f"top_k is {text!r}; a whole number is wanted.") from None
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise BadRequest(f"top_k is {text!r}; a whole number is wanted.")
+    return int(text)
 
 
-def _result(outcome: list[Prediction] | RequestError, top_k: int | None) -> dict[str, Any]:
-    if isinstance(outcome, RequestError):
+def _result(outcome: list[Prediction] | PredictorError, top_k: int | None) -> dict[str, Any]:
+    if isinstance(outcome, PredictorError):
         return {"error": describe(outcome)}
     return as_answer(outcome, detailed=top_k is not None)

@@ -35,6 +35,12 @@ def test_the_form_alone_is_answered_with_a_page(post):
     assert '<meter min="0" max="1" value="0.99' in response.text
 
 
+def test_the_address_the_script_asks_answers_also_for_a_model_of_few_classes(client):
+    (endpoint,) = re.findall(r'data-endpoint="([^"]*)"', client.get("/").text)
+    answer = client.post(endpoint, data=picture()).json
+    assert len(answer["predictions"]) == 3
+
+
 @pytest.mark.parametrize(
     ("data", "status", "words"), [(b"text", 415, "not an image"), (b"", 400, "0 bytes")]
 )

@@ -1,7 +1,7 @@
 import base64
 import io
 from base64 import urlsafe_b64encode
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -37,6 +37,8 @@ def test_a_photo_in_a_form_has_exactly_the_contracts_answer(client):
         pytest.param({"data": picture()}, id="no type"),
         pytest.param({"json": {"image": b64(picture())}}, id="json"),
         pytest.param({"json": {"image": f"data:image/png;base64,{b64(picture())}"}}, id="data url"),
+        pytest.param({"json": {"image": f"DATA:IMAGE/PNG;BASE64, {b64(picture())}"}}, id="shouted"),
+        pytest.param({"json": {"image": f"data:,{quote(b64(picture()))}"}}, id="quoted data url"),
         pytest.param({"json": {"image": b64(picture()).rstrip("=")}}, id="no padding"),
         pytest.param({"json": {"image": base64.encodebytes(picture()).decode()}}, id="lines"),
         pytest.param({"json": {"image": urlsafe_b64encode(picture()).decode()}}, id="url-safe"),
@@ -98,13 +100,22 @@ def test_a_list_of_one_is_answered_with_a_list(client):
     assert client.post("/predict", json={"images": [b64(picture())]}).json == {"results": [RED]}
 
 
+@pytest.mark.parametrize("broken", [0, "", "!"])
+def test_more_images_than_may_wait_are_refused_before_they_are_unpacked(client, broken):
+    response = client.post("/predict", json={"images": [broken] * 10_000})
+    assert response.status_code == 413
+    assert len(response.data) < 1000
+
+
 def test_top_k_holds_for_each_of_several(client):
     body = {"images": [b64(picture("blue"))] * 2}
     results = client.post("/predict?top_k=2", json=body).json["results"]
     assert [len(result["predictions"]) for result in results] == [2, 2]
 
 
-@pytest.mark.parametrize("top_k", ["0", "-1", "4", "abc", "", "1.5", "1e3"])
+@pytest.mark.parametrize(
+    "top_k", ["0", "-1", "4", "abc", "", "1.5", "1e3", "1_0", "\u0665", "9" * 99]
+)
 def test_a_top_k_that_means_nothing_is_refused_with_the_range(client, top_k):
     response = client.post(f"/predict?top_k={top_k}", data={"file": file(picture())})
     assert response.status_code == 400
@@ -128,6 +139,7 @@ BAD = {
     "json without image": ({"json": {"img": "x"}}, 400, '"image"'),
     "json null": ({"json": {"image": None}}, 400, "not a string"),
     "json no images": ({"json": {"images": []}}, 400, "at least one"),
+    "json image and images": ({"json": {"image": "", "images": []}}, 400, "both"),
     "json images no list": ({"json": {"images": "x"}}, 400, '"images"'),
     "bad base64": ({"json": {"image": "%%%"}}, 400, "no base64"),
     "empty base64": ({"json": {"image": ""}}, 400, "0 bytes"),
