@@ -203,7 +203,7 @@ def fill(network: nn.Module, state: OrderedDict[str, Tensor], origin: str, name:
         WeightsError: the weights belong to another network or to other labels.
     """
     wanted = network.state_dict()
-    metadata = getattr(state, "_metadata", None) or wanted._metadata  # safetensors have none
+    metadata = getattr(state, "_metadata", None) or getattr(wanted, "_metadata", None)
     state = OrderedDict(state)
     missing = wanted.keys() - state.keys()
     for counter in {n for n in missing if n.endswith("num_batches_tracked")}:
