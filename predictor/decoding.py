@@ -18,12 +18,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 MAX_SCANS, START_OF_SCAN = 100, b"\xff\xda"
 
 
-def decode(data: bytes, max_pixels: int) -> Image.Image:
+def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Image:
     """Decode an image's first frame as a person would see it: upright, RGB, alpha over white.
 
     Args:
         data: a whole file in one of :data:`FORMATS`.
         max_pixels: checked against the header, before a pixel is decoded.
+        enough: pixels of the shorter side that suffice. A larger JPEG is then decoded at a
+            half, a quarter or an eighth of its size, as long as that many are left; without
+            it every pixel is decoded.
 
     Raises:
         BadRequest: there are no bytes.
@@ -39,6 +42,8 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
     try:
         with _open(data, max_pixels) as image:
             _check_scans(image, data)
+            if enough is not None:
+                image.draft(None, (enough, enough))
             image.load()
             _turn_upright(image)
             return to_rgb(image)

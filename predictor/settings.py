@@ -78,6 +78,11 @@ class Settings:
     max_pixels: int = setting(
         50_000_000, "Most pixels in an image, by its header; 413 above.", limits=(1, PILLOWS_LIMIT)
     )
+    exact_decode: bool = setting(
+        False,
+        "`true`: decode every pixel of a large JPEG; `false`: decode it at a half, a quarter or an"
+        " eighth of its size, where that leaves twice as many as the model sees.",
+    )
     torch_threads: int | None = setting(
         None, "CPU threads of one forward pass; `auto`: as many as we may use.", limits=(1, 1024)
     )
@@ -109,6 +114,8 @@ def _parse(name: str, text: str, row: Field[Any]) -> Any:
     default: Any = row.default
     if default is None and text == "auto":
         return None
+    if isinstance(default, bool):
+        return _parse_switch(name, text)
     kind = int if default is None else type(default)
     choices, limits = row.metadata["choices"], row.metadata["limits"]
     try:
@@ -123,3 +130,10 @@ def _parse(name: str, text: str, row: Field[Any]) -> Any:
     if limits is not None and not limits[0] <= value <= limits[1]:
         raise SettingsError(f"{name}={text!r} is not between {limits[0]:,} and {limits[1]:,}.")
     return value
+
+
+def _parse_switch(name: str, text: str) -> bool:
+    switch = {"1": True, "true": True, "0": False, "false": False}.get(text.lower())
+    if switch is None:
+        raise SettingsError(f"{name}={text!r} is neither true nor false.")
+    return switch

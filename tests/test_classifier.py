@@ -9,6 +9,7 @@ import predictor
 from conftest import ToyModel, toy_engine
 from pictures import picture
 from predictor.classifier import Classifier, load_engine
+from predictor.decoding import decode
 from predictor.errors import (
     BadRequest,
     DamagedImage,
@@ -50,6 +51,16 @@ def test_top_k_are_named_best_first_and_sum_to_one(classifier):
     (outcome,) = classifier.classify([picture("blue")], top_k=3)
     assert names(outcome) == ["blue_thing", "red_thing", "green_thing"]
     assert sum(p.probability for p in outcome) == pytest.approx(1)
+
+
+def test_the_purists_switch_decodes_every_pixel(make_classifier, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "predictor.classifier.decode", lambda *args: asked.append(args[2]) or decode(*args)
+    )
+    for exact in (True, False):
+        make_classifier(exact_decode=exact).classify([picture()])
+    assert asked == [None, 2 * ToyModel.preprocessing.resize]
 
 
 def test_several_keep_their_order_and_a_bad_one_has_its_own_error(classifier):

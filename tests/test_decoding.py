@@ -158,6 +158,28 @@ def test_of_an_animation_the_first_frame_counts(format):
     assert blue < 5
 
 
+@pytest.mark.parametrize(
+    ("enough", "width"), [(None, 1000), (376, 1000), (375, 500), (100, 250), (50, 125)]
+)
+def test_a_large_jpeg_is_decoded_to_as_little_as_is_enough(enough, width):
+    data = encode(ramp().resize((1000, 750)), "JPEG")
+    decoded = decode(data, LIMIT, enough)
+    assert decoded.width == width
+    assert difference(decoded.resize((64, 48)), ramp()) < 3
+
+
+def test_a_turned_jpeg_is_reduced_by_its_shorter_side_too():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    data = encode(ramp().resize((1000, 750)), "JPEG", exif=exif)
+    assert decode(data, LIMIT, 375).size == (375, 500)
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
+def test_other_formats_are_decoded_whole(format):
+    assert decode(encode(ramp(), format), LIMIT, 1).size == (64, 48)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_is_known_by_its_content(format):
     assert decode(encode(ramp(), format), LIMIT).size == (64, 48)

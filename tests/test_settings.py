@@ -19,6 +19,13 @@ def test_values_have_their_columns_type():
     assert Settings.from_env(environ) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "switch"), [("true", True), ("1", True), ("False", False), ("0", False)]
+)
+def test_a_switch_is_true_or_false(text, switch):
+    assert Settings.from_env({"PREDICTOR_EXACT_DECODE": text}).exact_decode is switch
+
+
 def test_an_empty_value_counts_as_not_set():
     assert Settings.from_env({"PREDICTOR_WEIGHTS": " "}) == Settings()
 
@@ -43,6 +50,7 @@ def test_auto_is_none_where_the_default_is():
         ("MAX_QUEUE", "9" * 400),
         ("MAX_QUEUE", "8".translate({56: 0xFF18})),
         ("MAX_QUEUE", "1_0"),
+        ("EXACT_DECODE", "maybe"),
         ("MAX_PIXELS", "178956971"),
     ],
 )
