@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 5000
 BIN := $(VENV)/bin
 
-.PHONY: serve test format
+.PHONY: serve test bench format
 export HOST PORT
 
 # Where VGG16's weights cannot be had, a small model stands in and says so. Not in production.
@@ -19,6 +19,10 @@ test: $(VENV)/requirements-dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest $(PYTEST)
+
+# What it can be told: make bench BENCH="--help"
+bench: $(VENV)/requirements-dev.stamp
+	$(BIN)/python -m benchmarks $(BENCH)
 
 format: $(VENV)/requirements-dev.stamp
 	$(BIN)/ruff format .

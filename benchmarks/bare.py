@@ -1,0 +1,89 @@
+"""The model alone: no HTTP, no photo, a loop around the network. Prints JSON.
+
+``python -m benchmarks.bare MODEL WEIGHTS PRECISION SECONDS``
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from statistics import median
+from time import perf_counter
+
+import torch
+import torchvision
+
+from predictor.cpus import available_cpus
+
+CUDA = torch.cuda.is_available()
+
+
+def build(name: str, path: str, precision: str) -> torch.nn.Module:
+    """The network as it is served: in its precision, channels last, eager."""
+    network: torch.nn.Module = torchvision.models.get_model(name)
+    network.load_state_dict(torch.load(path, weights_only=True))
+    dtype = getattr(torch, precision)
+    device = "cuda" if CUDA else "cpu"
+    network = network.eval().requires_grad_(False)
+    return network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def loop(network: torch.nn.Module, batch: torch.Tensor, seconds: float) -> list[float]:
+    """Seconds of each forward pass, after one that does not count."""
+    times: list[float] = []
+    with torch.inference_mode():
+        network(batch).cpu()
+        begin = perf_counter()
+        while perf_counter() - begin < seconds or len(times) < 3:
+            start = perf_counter()
+            network(batch).cpu()
+            times.append(perf_counter() - start)
+    return times
+
+
+def side_by_side(
+    network: torch.nn.Module, size: int, teams: int, threads: int, seconds: float
+) -> float:
+    """Images a second of ``teams`` loops at once, each with its own threads, on one network."""
+    parameter = next(network.parameters())
+    batch = torch.rand(size, 3, 224, 224, dtype=parameter.dtype, device=parameter.device)
+    batch = batch.to(memory_format=torch.channels_last)
+    rates: list[float] = []
+
+    def run() -> None:
+        torch.set_num_threads(threads)
+        times = loop(network, batch, seconds)
+        rates.append(size * len(times) / sum(times))
+
+    loops = [threading.Thread(target=run) for _ in range(teams)]
+    for one in loops:
+        one.start()
+    for one in loops:
+        one.join()
+    return sum(rates)
+
+
+def main() -> None:
+    """Try the usual shapes and print the rate of each, and one image's latency."""
+    name, path, precision, seconds = sys.argv[1:]
+    network, cpus = build(name, path, precision), available_cpus()
+    layouts = [(1, 1)] if CUDA else sorted({(1, cpus), (cpus, 1)})
+    sizes = (1, 8, 32, 64) if CUDA else (1, 2, 4, 8)
+    rates = {
+        f"{teams}×{threads} threads, batch {size}": side_by_side(
+            network, size, teams, threads, float(seconds)
+        )
+        for teams, threads in layouts
+        for size in sizes
+    }
+    torch.set_num_threads(cpus)
+    parameter = next(network.parameters())
+    one = torch.rand(1, 3, 224, 224, dtype=parameter.dtype, device=parameter.device)
+    one = one.to(memory_format=torch.channels_last)
+    latency = median(loop(network, one, float(seconds)))
+    print(json.dumps({"images_per_s": rates, "single_ms": latency * 1000}))
+
+
+if __name__ == "__main__":
+    main()
