@@ -22,7 +22,7 @@ from skimage import data
 from benchmarks.servers import ROOT, Recipe, Server, running
 
 Row = dict[str, float]
-PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "motorcycle")
+PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "immunohistochemistry")
 # The places in work and waiting: enough for the clients below, and 150 % must find them full.
 OURS = {"PREDICTOR_MAX_IN_FLIGHT": "40", "PREDICTOR_MAX_QUEUE": "40"}
 
@@ -118,11 +118,7 @@ def _write_photos(folder: Path, pixels: int) -> Path:
 
 
 def _photo(name: str) -> Image.Image:
-    if name == "motorcycle":
-        pixels = data.stereo_motorcycle()[0]  # type: ignore[no-untyped-call]
-    else:
-        pixels = getattr(data, name)()
-    return Image.fromarray(np.asarray(pixels)).convert("RGB")
+    return Image.fromarray(getattr(data, name)()).convert("RGB")
 
 
 def _load(server: Server, photos: Path, seconds: float, kind: str, amount: float) -> Row:
