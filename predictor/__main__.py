@@ -83,8 +83,9 @@ def _classify_all(names: list[str], classifier: Classifier, options: argparse.Na
     """Classify in parallel, write in order; one that fails does not stop the rest."""
     write = WRITERS[options.format](names)
     failed = 0
-    # Enough callers for a batch to wait while one runs, and never more than may wait.
-    callers = min(2 * classifier.settings.max_batch_size, classifier.settings.max_queue)
+    # Enough callers for a batch to wait while others run, and never more than may wait.
+    model = classifier.engine().model
+    callers = min((model.shares + 1) * model.max_batch_size, classifier.settings.max_queue)
     pool = ThreadPoolExecutor(callers)
     try:
         outcomes = pool.map(partial(_classify, classifier, options.top_k), names)

@@ -31,37 +31,46 @@ class Job(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs ``infer`` on whatever waits, at most ``max_batch_size`` items at once.
+    """Runs ``infer`` on whatever waits, at most ``max_batch_size`` items in a call.
+
+    The processors are dealt out in ``shares``. An item alone is given all of them, for the
+    shortest wait; when many wait, they are split into as many calls as there are shares, side
+    by side, because calls that do not wait for each other's threads make more of them.
 
     Args:
-        infer: items → as many results, in the same order. It is called by one thread.
+        infer: items and shares → as many results, in the same order. Any of the batcher's
+            threads calls it, each at its own time.
         max_batch_size: most items in one call.
         max_queue: most items that wait; more are refused at once.
         max_delay_s: longest wait for company, from the oldest item's arrival.
-        initializer: called once by the inference thread before its first batch.
+        shares: most calls at once.
     """
 
     def __init__(
         self,
-        infer: Callable[[list[Item]], Iterable[Result]],
+        infer: Callable[[list[Item], int], Iterable[Result]],
         *,
         max_batch_size: int,
         max_queue: int,
         max_delay_s: float = 0.0,
-        initializer: Callable[[], object] = lambda: None,
+        shares: int = 1,
     ) -> None:
-        """Start the inference thread."""
+        """Start the inference threads, one a share."""
         self._infer = infer
         self._max_batch_size = max_batch_size
         self._max_queue = max_queue
         self._max_delay_s = max_delay_s
-        self._initializer = initializer
+        self._shares = self._free = shares
         self._waiting: deque[Job[Item, Result]] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._busy_since: float | None = None
-        self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
-        self._thread.start()
+        self._busy_since: dict[int, float] = {}  # by thread
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"inference-{number}", daemon=True)
+            for number in range(shares)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, items: Sequence[Item]) -> list[Future[Result]]:
         """Queue the items, all of them or none; a future's ``cancel()`` takes one out again.
@@ -79,66 +88,89 @@ class Batcher(Generic[Item, Result]):
             if len(self._waiting) + len(jobs) > self._max_queue:
                 raise Overloaded(f"{len(self._waiting)} images are waiting already; try again.")
             self._waiting.extend(jobs)
-            self._changed.notify()
+            self._changed.notify_all()
         return [job.future for job in jobs]
 
     def close(self) -> None:
-        """Let the batch in work finish, fail what waits, and end the thread."""
+        """Let the calls in work finish, fail what waits, and end the threads."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     @property
     def alive(self) -> bool:
         """Whether items handed in now will be run."""
-        return self._thread.is_alive() and not self._closed
+        return not self._closed and all(thread.is_alive() for thread in self._threads)
 
     @property
     def busy_s(self) -> float:
-        """Seconds for which the call in work has been running; 0 when none is."""
-        since = self._busy_since
+        """Seconds for which the longest call in work has been running; 0 when there is none."""
+        since = min(list(self._busy_since.values()), default=None)
         return 0.0 if since is None else monotonic() - since
 
     def _serve(self) -> None:
+        me = threading.get_ident()
         try:
-            self._initializer()
-            while jobs := self._take():
-                self._busy_since = monotonic()
-                self._run(jobs)
-                self._busy_since = None
+            while taken := self._take():
+                jobs, shares = taken
+                self._busy_since[me] = monotonic()
+                self._run(jobs, shares)
+                del self._busy_since[me]
+                with self._changed:
+                    self._free += shares
+                    self._changed.notify_all()
         finally:  # whatever ended the thread, nobody is left waiting for it
             with self._changed:
                 self._closed = True
-            for job in self._waiting:
+                self._changed.notify_all()
+                orphans, self._waiting = self._waiting, deque()
+            for job in orphans:
                 if job.future.set_running_or_notify_cancel():
                     job.future.set_exception(InferenceFailed("The model has stopped."))
 
-    def _take(self) -> list[Job[Item, Result]]:
-        """Wait for a job, then for company until full or out of time; none when closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            while not self._closed and 0 < len(self._waiting) < self._max_batch_size:
-                # Looked up anew: the oldest may have been cancelled while we slept.
-                patience = self._waiting[0].arrived + self._max_delay_s - monotonic()
-                if patience <= 0 or not self._changed.wait(patience):
-                    break
-            if self._closed:
-                return []
-            size = min(len(self._waiting), self._max_batch_size)
-            return [self._waiting.popleft() for _ in range(size)]
+    def _take(self) -> tuple[list[Job[Item, Result]], int] | None:
+        """Wait for jobs and a share, then for company until full or out of time.
 
-    def _run(self, jobs: Sequence[Job[Item, Result]]) -> None:
+        Returns:
+            The jobs of one call, and its shares; None when closed.
+        """
+        with self._changed:
+            while not self._closed:
+                patience = self._patience()
+                if patience == 0:
+                    return self._deal()
+                self._changed.wait(patience)
+        return None
+
+    def _patience(self) -> float | None:
+        """Seconds to wait before the next call; 0: it can begin; None: until something changes."""
+        if not self._waiting or not self._free:
+            return None
+        if len(self._waiting) >= self._max_batch_size:
+            return 0
+        return max(0.0, self._waiting[0].arrived + self._max_delay_s - monotonic())
+
+    def _deal(self) -> tuple[list[Job[Item, Result]], int]:
+        """Split what waits evenly over the free shares, and take one part of both."""
+        calls = min(self._free, len(self._waiting))
+        size = min(self._max_batch_size, -(-len(self._waiting) // calls))
+        shares = self._free // calls
+        self._free -= shares
+        return [self._waiting.popleft() for _ in range(size)], shares
+
+    def _run(self, jobs: Sequence[Job[Item, Result]], shares: int) -> None:
         """Run the jobs whose callers still wait."""
         wanted = [job for job in jobs if job.future.set_running_or_notify_cancel()]
         if wanted:
-            self._settle(wanted)
+            self._settle(wanted, shares)
 
-    def _settle(self, jobs: Sequence[Job[Item, Result]]) -> None:
+    def _settle(self, jobs: Sequence[Job[Item, Result]], shares: int) -> None:
         """Give every job its result, or its own failure and nobody else's."""
         results: list[Result] | None = None
         try:
-            results = list(self._infer([job.item for job in jobs]))
+            results = list(self._infer([job.item for job in jobs], shares))
             if len(results) != len(jobs):
                 raise ValueError(f"{len(jobs)} items gave {len(results)} results")
         except Exception as error:
@@ -150,8 +182,8 @@ class Batcher(Generic[Item, Result]):
             # By halves, which is also the way out of a batch too large for the memory; and
             # out of the handler, since the error's traceback holds on to what the batch took.
             middle = len(jobs) // 2
-            self._settle(jobs[:middle])
-            self._settle(jobs[middle:])
+            self._settle(jobs[:middle], shares)
+            self._settle(jobs[middle:], shares)
             return
         for job, result in zip(jobs, results, strict=True):
             job.future.set_result(result)

@@ -52,12 +52,11 @@ class Scorer(Protocol):
     """What the classifier needs of a model; :class:`predictor.model.Model` is one."""
 
     preprocessing: Preprocessing
+    shares: int
+    max_batch_size: int
 
-    def use_this_thread(self) -> None:
-        """Prepare the calling thread to score."""
-
-    def logits(self, images: Sequence[Pixels]) -> Logits:
-        """Score N images: ``(N, classes)`` float32 logits."""
+    def logits(self, images: Sequence[Pixels], shares: int) -> Logits:
+        """Score N images with some of the processors: ``(N, classes)`` float32 logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +234,10 @@ class Classifier:
             engine = self._load(self.settings)
             self._batcher = Batcher(
                 engine.model.logits,
-                max_batch_size=self.settings.max_batch_size,
+                max_batch_size=engine.model.max_batch_size,
                 max_queue=self.settings.max_queue,
                 max_delay_s=self.settings.max_batch_delay_ms / 1000,
-                initializer=engine.model.use_this_thread,
+                shares=engine.model.shares,
             )
             self._warm_up(engine)
         except BaseException as error:
@@ -251,10 +250,11 @@ class Classifier:
             self.loading.set_result(engine)
 
     def _warm_up(self, engine: Engine) -> None:
-        """Run one image and a full batch, so that no caller pays for first-time costs."""
+        """Run one image, one a share and a full batch: no caller pays for first-time costs."""
         assert self._batcher is not None
         crop = engine.model.preprocessing.crop
         blank = np.zeros((crop, crop, 3), np.uint8)
-        for size in sorted({1, min(self.settings.max_batch_size, self.settings.max_queue)}):
+        sizes = {1, engine.model.shares, engine.model.max_batch_size}
+        for size in sorted(min(size, self.settings.max_queue) for size in sizes):
             for future in self._batcher.submit([blank] * size):
                 future.result()

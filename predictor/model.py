@@ -21,12 +21,21 @@ from predictor.zoo import ModelSpec, build_empty, build_random, find_model
 
 log = logging.getLogger(__name__)
 
+# Each forward pass of VGG16 takes about 60 MB an image for its activations, so that not every
+# one of many processors should have a pass of its own.
+MAX_SHARES = 4
+
 
 class Model:
     """An eval-mode network, ready to score batches.
 
-    Only the thread that called :meth:`use_this_thread` should score: torch keeps a pool of
-    workers for each thread that computes, and the number of threads is the caller's own.
+    Threads that score should be few and live long: torch keeps a pool of workers for each
+    thread that computes.
+
+    Attributes:
+        preprocessing: what turns a photo into the pixels it wants.
+        shares: into how many parts the processors can be dealt; most forward passes at once.
+        max_batch_size: most images in one forward pass.
     """
 
     def __init__(
@@ -37,29 +46,30 @@ class Model:
         device: torch.device,
         dtype: torch.dtype,
         threads: int,
+        shares: int,
+        max_batch_size: int,
     ) -> None:
         """Move the network to the device, in the precision given, channels last."""
         self.preprocessing = preprocessing
+        self.shares, self.max_batch_size = shares, max_batch_size
         self._network = network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device, self._dtype, self._threads = device, dtype, threads
         # ToTensor and Normalize in one: (x / 255 - mean) / std, on pixels from 0 to 255.
         self._mean = torch.tensor(preprocessing.mean, device=device) * 255
         self._std = torch.tensor(preprocessing.std, device=device) * 255
 
-    def use_this_thread(self) -> None:
-        """Prepare the calling thread to score: the number of CPU threads holds for it alone."""
-        torch.set_num_threads(self._threads)
-
     @torch.inference_mode()
-    def logits(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def logits(self, images: Sequence[NDArray[np.uint8]], shares: int = 1) -> NDArray[np.float32]:
         """Score a batch.
 
         Args:
             images: N arrays ``(crop, crop, 3)`` uint8, as the preprocessing makes them.
+            shares: of the processors, for this forward pass.
 
         Returns:
             ``(N, classes)`` float32 logits, in class-index order.
         """
+        torch.set_num_threads(max(1, self._threads * shares // self.shares))  # of this thread alone
         pixels = torch.from_numpy(np.stack(images)).to(self._device, non_blocking=True)
         batch = (pixels.float() - self._mean) / self._std  # (N, H, W, 3)
         batch = batch.to(self._dtype).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last as it lies
@@ -107,7 +117,16 @@ def _load(
         classes=classes,
         stands_in_for=stands_in_for,
     )
-    model = Model(network, spec.preprocessing, device=device, dtype=dtype, threads=threads)
+    on_cpu = device.type == "cpu"
+    model = Model(
+        network,
+        spec.preprocessing,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        shares=settings.inference_threads or (min(threads, MAX_SHARES) if on_cpu else 1),
+        max_batch_size=settings.max_batch_size or (4 if on_cpu else 32),
+    )
     return model, info
 
 

@@ -54,7 +54,11 @@ class Settings:
         " the model is known to answer as in float32.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    max_batch_size: int = setting(8, "Most images in one forward pass.", limits=(1, 1024))
+    max_batch_size: int | None = setting(
+        None,
+        "Most images in one forward pass; `auto`: 4 on the CPU, 32 on a GPU.",
+        limits=(1, 1024),
+    )
     max_batch_delay_ms: float = setting(
         0.0,
         "Longest wait for a batch to fill, from its oldest image's arrival.",
@@ -84,7 +88,13 @@ class Settings:
         " eighth of its size, where that leaves twice as many as the model sees.",
     )
     torch_threads: int | None = setting(
-        None, "CPU threads of one forward pass; `auto`: as many as we may use.", limits=(1, 1024)
+        None, "Processors for the model; `auto`: as many as we may use.", limits=(1, 1024)
+    )
+    inference_threads: int | None = setting(
+        None,
+        "Most forward passes at once, which share those processors when many wait; one that is"
+        " alone has them all. `auto`: one a processor up to 4, and 1 on a GPU.",
+        limits=(1, 64),
     )
 
     @classmethod

@@ -11,12 +11,13 @@ class Gate:
     """Doubles numbers, batch by batch, when let; remembers what it was given."""
 
     def __init__(self):
-        self.batches = []
+        self.batches, self.shares = [], []
         self.entered = threading.Semaphore(0)
         self.let = threading.Semaphore(0)
 
-    def __call__(self, items):
+    def __call__(self, items, shares):
         self.batches.append(list(items))
+        self.shares.append(shares)
         self.entered.release()
         assert self.let.acquire(timeout=10)
         if "bad" in items:
@@ -118,23 +119,69 @@ def test_a_failing_item_fails_alone(gate, make_batcher):
 
 
 def test_a_model_that_loses_results_is_an_error_and_not_a_mix_up():
-    batcher = Batcher(lambda items: items[:-1], max_batch_size=2, max_queue=2)
+    batcher = Batcher(lambda items, _: items[:-1], max_batch_size=2, max_queue=2)
     with pytest.raises(ValueError, match="1 items gave 0 results"):
         results(batcher.submit([1]))
     batcher.close()
 
 
-def test_the_thread_is_prepared_once_and_computes_everything():
-    threads = []
-    batcher = Batcher(
-        lambda items: [threading.get_ident()] * len(items),
-        max_batch_size=1,
-        max_queue=4,
-        initializer=lambda: threads.append(threading.get_ident()),
-    )
-    assert set(results(batcher.submit([1, 2, 3]))) == {threads[0]}
-    assert len(threads) == 1
+def test_everything_is_computed_by_threads_that_live_as_long_as_the_batcher():
+    def infer(items, _shares):
+        return [threading.get_ident()] * len(items)
+
+    batcher = Batcher(infer, max_batch_size=1, max_queue=100, shares=2)
+    threads = set(results(future for _ in range(50) for future in batcher.submit([0])))
+    assert len(threads) <= 2
+    assert threading.get_ident() not in threads
     batcher.close()
+
+
+def test_an_item_alone_is_given_everything(gate, make_batcher):
+    gate.let.release(2)
+    batcher = make_batcher(shares=4)
+    results(batcher.submit([1]))
+    results(batcher.submit([2]))
+    assert gate.shares == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes", "shares"),
+    [
+        (2, [1, 1], [2, 2]),
+        (3, [1, 1, 1], [1, 1, 2]),
+        (5, [1, 1, 1, 2], [1, 1, 1, 1]),
+        (8, [2] * 4, [1] * 4),
+    ],
+)
+def test_what_waits_together_is_split_evenly_side_by_side(gate, make_batcher, count, sizes, shares):
+    batcher = make_batcher(shares=4)
+    futures = batcher.submit(list(range(count)))
+    for _ in sizes:
+        assert gate.entered.acquire(timeout=10)
+    gate.let.release(len(sizes))
+    assert results(futures) == [2 * i for i in range(count)]
+    assert sorted(map(len, gate.batches)) == sizes
+    assert sorted(gate.shares) == shares
+
+
+def test_whoever_comes_while_all_is_given_away_waits_for_a_share(gate, make_batcher):
+    batcher = make_batcher(shares=2)
+    first = batcher.submit([1])
+    gate.entered.acquire(timeout=10)
+    second = batcher.submit([2])
+    assert gate.batches == [[1]]
+    gate.let.release(2)
+    assert results(first + second) == [2, 4]
+    assert gate.shares == [2, 2]
+
+
+def test_a_failing_call_gives_its_share_back(gate, make_batcher):
+    batcher = make_batcher(shares=2)
+    gate.let.release(10)
+    with pytest.raises(RuntimeError):
+        results(batcher.submit(["bad"]))
+    assert results(batcher.submit([1])) == [2]
+    assert gate.shares[-1] == 2
 
 
 def test_busy_time_is_that_of_the_call_in_work(gate, make_batcher):
@@ -152,7 +199,7 @@ def test_when_the_thread_dies_nobody_waits_for_ever(monkeypatch):
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     dies = threading.Event()
 
-    def infer(items):
+    def infer(items, _shares):
         dies.wait(10)
         raise SystemExit  # no Exception: nothing in the thread catches it
 

@@ -149,14 +149,32 @@ def test_a_precision_that_was_asked_for_is_used(precision):
     assert (logits.shape, logits.dtype) == ((1, 10), np.float32)
 
 
-def test_the_number_of_threads_holds_for_the_thread_that_scores(monkeypatch):
-    served, info = load_model(
-        Settings(model="squeezenet1_1", weights="random", torch_threads=1), 10
+@pytest.mark.parametrize(("shares", "threads"), [(1, 1), (2, 2), (4, 4)])
+def test_a_forward_pass_has_its_share_of_the_threads(shares, threads):
+    settings = Settings(
+        model="squeezenet1_1", weights="random", torch_threads=4, precision="float32"
+    )
+    served, info = load_model(settings, 10)
+    before = torch.get_num_threads()
+    served.logits([np.zeros((224, 224, 3), np.uint8)], shares)
+    used = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert (served.shares, info.threads, used) == (4, 4, threads)
+
+
+@pytest.mark.parametrize(
+    ("threads", "chosen", "shares"), [(2, None, 2), (16, None, 4), (16, 8, 8), (1, None, 1)]
+)
+def test_forward_passes_side_by_side_are_as_many_as_chosen_or_measured_best(
+    threads, chosen, shares
+):
+    settings = Settings(
+        model="squeezenet1_1", weights="random", torch_threads=threads, inference_threads=chosen
     )
     before = torch.get_num_threads()
-    served.use_this_thread()
-    assert (torch.get_num_threads(), info.threads) == (1, 1)
+    served, _ = load_model(settings, 10)
     torch.set_num_threads(before)
+    assert (served.shares, served.max_batch_size) == (shares, 4)
 
 
 def test_get_prediction_answers_as_the_contract_says(monkeypatch, photos):

@@ -37,9 +37,9 @@ def test_auto_is_none_where_the_default_is():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("MAX_BATCH_SIZE", "many"),
+        ("MAX_QUEUE", "many"),
         ("MAX_BATCH_SIZE", "0"),
-        ("MAX_BATCH_SIZE", "2.5"),
+        ("MAX_QUEUE", "2.5"),
         ("MAX_BATCH_DELAY_MS", "-1"),
         ("MAX_BATCH_DELAY_MS", "nan"),
         ("REQUEST_TIMEOUT_S", "inf"),
