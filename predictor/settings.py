@@ -56,7 +56,7 @@ class Settings:
     )
     max_batch_size: int | None = setting(
         None,
-        "Most images in one forward pass; `auto`: 4 on the CPU, 32 on a GPU.",
+        "Most images in one forward pass; `auto`: 2 on the CPU, 32 on a GPU.",
         limits=(1, 1024),
     )
     max_batch_delay_ms: float = setting(

@@ -174,7 +174,7 @@ def test_forward_passes_side_by_side_are_as_many_as_chosen_or_measured_best(
     before = torch.get_num_threads()
     served, _ = load_model(settings, 10)
     torch.set_num_threads(before)
-    assert (served.shares, served.max_batch_size) == (shares, 4)
+    assert (served.shares, served.max_batch_size) == (shares, 2)
 
 
 def test_get_prediction_answers_as_the_contract_says(monkeypatch, photos):
