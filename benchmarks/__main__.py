@@ -73,7 +73,9 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     rows[f"{recipe.name}, 8 clients, 12 MP"].append(
                         _load(server, large, options.seconds, "closed", 8)
                     )
-                    capacity = max(r[-1]["images_per_s"] for r in rows.values())
+                    capacity = rows[f"{recipe.name}, {options.clients[-1]} clients"][-1][
+                        "images_per_s"
+                    ]
                     for share in options.loads:
                         name = f"{recipe.name}, open loop at {share:.0%}"
                         row = _load(server, small, options.seconds, "open", share * capacity)
@@ -126,7 +128,7 @@ def _load(server: Server, photos: Path, seconds: float, kind: str, amount: float
     with server.peak_pss_mb() as memory:
         before = server.cpu_s()
         tail = [str(seconds), kind, str(amount)]
-        done = subprocess.run([*command, *tail], cwd=ROOT, capture_output=True, check=True)
+        done = subprocess.run([*command, *tail], cwd=ROOT, stdout=subprocess.PIPE, check=True)
         used = server.cpu_s() - before
     tally = json.loads(done.stdout)
     answered, refused = tally["answered"], tally["refused"]

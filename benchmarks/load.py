@@ -41,7 +41,16 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes) -> int:
-        """Send one request; its status once the whole answer is there."""
+        """Send one request; its status once the whole answer is there, 0 if it broke off."""
+        kept = self._streams is not None
+        try:
+            return await self._ask(request)
+        except (OSError, EOFError):  # IncompleteReadError is an EOFError
+            self.close()
+            # A kept connection may have been closed by the server just now: once more, anew.
+            return await self.ask(request) if kept else 0
+
+    async def _ask(self, request: bytes) -> int:
         if self._streams is None:
             self._streams = await asyncio.open_connection(*self._address)
         reader, writer = self._streams
