@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
@@ -148,8 +149,6 @@ def _load(server: Server, photos: Path, seconds: float, kind: str, amount: float
 
 
 def _precision(server: Server) -> str:
-    import urllib.request
-
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/readyz") as response:
         return str(json.load(response)["model"]["precision"])
 

@@ -60,7 +60,7 @@ class Batcher(Generic[Item, Result]):
         self._max_batch_size = max_batch_size
         self._max_queue = max_queue
         self._max_delay_s = max_delay_s
-        self._shares = self._free = shares
+        self._free = shares
         self._waiting: deque[Job[Item, Result]] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -77,7 +77,7 @@ class Batcher(Generic[Item, Result]):
 
         Raises:
             Overloaded: there is no room for them.
-            InferenceFailed: the inference thread has ended.
+            InferenceFailed: an inference thread has ended.
         """
         jobs: list[Job[Item, Result]] = [Job(item) for item in items]
         with self._changed:

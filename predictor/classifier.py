@@ -120,7 +120,7 @@ class Classifier:
             threading.Thread(target=self._load_in_background, name="loader", daemon=True).start()
 
     def close(self) -> None:
-        """End the inference thread."""
+        """End the inference threads."""
         if self._batcher is not None:
             self._batcher.close()
 
@@ -144,7 +144,7 @@ class Classifier:
         if self._batcher is None:
             return None
         if not self._batcher.alive:
-            return "The inference thread has ended."
+            return "An inference thread has ended."
         if self._batcher.busy_s > self.settings.hang_timeout_s:
             return f"A batch has been running for {self._batcher.busy_s:.0f} s."
         return None

@@ -83,7 +83,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _check_scans(image: Image.Image, data: bytes) -> None:
-    """A progressive JPEG may go over all its pixels as often as it likes, in 76 bytes each time."""
+    """A progressive JPEG may go over all its pixels again with every few bytes it spends."""
     if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_SCANS:
         raise TooLarge(f"The JPEG has more than {MAX_SCANS} scans; save it anew.")
 
@@ -114,7 +114,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _from_16_bits(image, key)
     if image.mode in ("I", "F"):
         return _stretched(image).convert("RGB")
-    if isinstance(key, tuple) and max(key) > 255:  # of a 16-bit PNG, whose pixels Pillow has halved
+    if isinstance(key, tuple) and max(key) > 255:  # a 16-bit PNG's, decoded to 8
         image.info["transparency"] = tuple(value >> 8 for value in key)
     if not image.has_transparency_data:
         return image.convert("RGB")

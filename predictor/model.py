@@ -21,11 +21,11 @@ from predictor.zoo import ModelSpec, build_empty, build_random, find_model
 
 log = logging.getLogger(__name__)
 
-# Each forward pass of VGG16 takes about 60 MB an image for its activations, so that not every
-# one of many processors should have a pass of its own.
+# A pass of VGG16 in float32 holds 30 to 45 MB of activations an image, so that not every one of
+# many processors should have a pass of its own; more than two were not measured.
 MAX_SHARES = 4
-# On two processors, float32, side by side: 6.9 images/s in twos, 6.5 in fours, and half the
-# memory. On a GPU a batch fills the multiprocessors; 32 is a guess until it is measured.
+# VGG16, float32, two passes side by side on two processors: 6.9 images/s and 129 MB of
+# activations in twos, 6.5 and 332 MB in fours. 32 on a GPU is a guess until it is measured.
 CPU_BATCH, CUDA_BATCH = 2, 32
 
 

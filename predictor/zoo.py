@@ -44,7 +44,7 @@ class ModelSpec:
     preprocessing: Preprocessing
     url: str | None = None  # of the published weights; the name ends in its SHA-256's beginning
     packaged: Callable[[], Path] | None = None  # or the file that lies in an installed package
-    bfloat16: bool = False  # whether it was measured to answer in bfloat16 as in float32
+    bfloat16: bool = False  # whether it was measured to answer in bfloat16 as in float32; below
 
 
 def find_model(name: str) -> ModelSpec:
@@ -131,6 +131,8 @@ def _vgg16() -> ModelSpec:
             std=(0.229, 0.224, 0.225),
         ),
         url=torchvision.models.VGG16_Weights.IMAGENET1K_V1.url,
+        # Random weights, 16 photographs: logits within 0.9 % of float32's. (EfficientNet-Lite0:
+        # up to 6 %, and one of 50 photographs changes its class, so it stays in float32.)
         bfloat16=True,
     )
 
