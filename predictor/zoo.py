@@ -8,16 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torchvision
 from PIL import Image
 from torch import nn
-from torchvision.transforms._presets import ImageClassification
 
 from predictor.errors import ModelError
+from predictor.imports import torchvision
 from predictor.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torchvision.transforms._presets import ImageClassification
 
 # What torchvision's builders set for their published weights, and only then.
 INCEPTION = {"transform_input": True, "init_weights": False, "aux_logits": False}

@@ -1,0 +1,48 @@
+import subprocess
+import sys
+
+SERVE = """
+import sys
+from predictor.classifier import Classifier
+from predictor.settings import Settings
+classifier = Classifier(Settings(model={model!r}, weights="random"))
+classifier.start()
+classifier.loading.result()
+"""
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_a_served_model_has_imported_no_compiler():
+    for model in ("vgg11", "efficientnet_lite0"):
+        weights = 'print([m for m in ("torch._dynamo", "sympy") if m in sys.modules])'
+        assert run(SERVE.format(model=model) + weights).stdout == "[]\n"
+
+
+def test_what_was_deferred_still_works_when_it_is_wanted():
+    done = run("""
+import sys
+from predictor.imports import torchvision
+import torch
+assert "torch._dynamo.utils" not in sys.modules
+boxes = torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]])
+print(torchvision.ops.roi_align(torch.ones(1, 1, 8, 8), boxes, 2).flatten().tolist())
+print(torchvision.ops.roi_align.__globals__["is_compile_supported"]("cpu"))
+print("torch._dynamo.utils" in sys.modules)
+print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
+""")
+    assert done.stdout.split() == ["[1.0,", "1.0,", "1.0,", "1.0]", "True", "True", "2.0"]
+
+
+def test_the_compiler_imported_before_or_during_is_the_real_one():
+    for order in (
+        "import torch._dynamo.utils; import predictor.imports",
+        "import predictor.imports; import torch._dynamo.utils",
+        # as a torchvision that imports it in earnest would
+        "import sys; from predictor import imports; stub = imports.Deferred(imports.COMPILER);"
+        "sys.modules[imports.COMPILER] = stub; import torch._dynamo",
+    ):
+        done = run(f"{order}\nfrom torch._dynamo.utils import counters, __file__ as f\nprint(f)")
+        assert done.stdout.endswith("utils.py\n")
