@@ -70,13 +70,14 @@ def announce(classifier: Classifier, url: str) -> None:
 def describe(engine: Engine, url: str) -> str:
     """What is served, for the console."""
     info = engine.info
+    threads = "1 thread" if info.threads == 1 else f"{info.threads} threads"
     notice = f"\n  NOTE       {info.notice}\n" if info.notice else ""
     return f"""
 Ready at {url}
 {notice}
   model      {info.name}, {info.parameters:,} parameters, {info.classes} classes
   weights    {info.weights}
-  device     {info.device}, {info.precision}, {info.threads} threads
+  device     {info.device}, {info.precision}, {threads}
   try        curl -F file=@photo.jpg {url}/predict
 """
 

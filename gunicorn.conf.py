@@ -13,7 +13,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # for gunicorn -c from elsewhere
 
-from predictor.cpus import available_cpus
+from predictor.cpus import available_cpus, share_of_cpus
 from predictor.errors import SettingsError
 from predictor.settings import Settings
 
@@ -61,11 +61,27 @@ def on_starting(server):
     """Refuse, in a sentence, what would fail later and less clearly."""
     if server.cfg.preload_app:
         sys.exit("Leave out --preload: CUDA and OpenMP do not survive the fork that follows it.")
+    server.weights_fd = make_memory_for_weights(server)
     if os.environ.keys() & {"GUNICORN_FD", "LISTEN_FDS"}:
         return  # the listening socket is handed over by a predecessor or by systemd
     for address in server.cfg.address:
         if isinstance(address, tuple) and is_taken(address):
             sys.exit(f"Port {address[1]} on {address[0]} is taken. Choose another: PORT=5001.")
+
+
+def make_memory_for_weights(server):
+    """An empty file in memory, where several processes on the CPU keep one set of weights."""
+    if server.num_workers > 1 and not gpus and hasattr(os, "memfd_create"):
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        return os.memfd_create("weights", flags)
+    return None
+
+
+def on_reload(server):
+    """New weights have a new place; the old one goes with the last process that maps it."""
+    if server.weights_fd is not None:
+        os.close(server.weights_fd)
+    server.weights_fd = make_memory_for_weights(server)
 
 
 def is_taken(address: tuple[str, int]) -> bool:
@@ -90,11 +106,16 @@ def post_fork(server, worker):
     # This file has made the master import our code; the worker's own import makes HUP a reload.
     for name in [name for name in sys.modules if name.split(".")[0] == "predictor"]:
         del sys.modules[name]
-    if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[worker.place % len(gpus)]
     if settings.torch_threads is None:
         share = max(1, available_cpus() // server.num_workers)
         os.environ["PREDICTOR_TORCH_THREADS"] = str(share)
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[worker.place % len(gpus)]
+    elif server.num_workers > 1 and hasattr(os, "sched_setaffinity"):
+        places = server.num_workers
+        os.sched_setaffinity(0, share_of_cpus(worker.place % places, places))
+    if server.weights_fd is not None:
+        os.environ["PREDICTOR_SHARED_WEIGHTS_FD"] = str(server.weights_fd)
 
 
 def post_worker_init(worker):

@@ -54,6 +54,7 @@ class Scorer(Protocol):
     preprocessing: Preprocessing
     shares: int
     max_batch_size: int
+    warm_up_sizes: set[int]
 
     def logits(self, images: Sequence[Pixels], shares: int) -> Logits:
         """Score N images with some of the processors: ``(N, classes)`` float32 logits."""
@@ -250,11 +251,11 @@ class Classifier:
             self.loading.set_result(engine)
 
     def _warm_up(self, engine: Engine) -> None:
-        """Run one image, one a share and a full batch: no caller pays for first-time costs."""
+        """Run blank images: no caller pays for first-time costs."""
         assert self._batcher is not None
         crop = engine.model.preprocessing.crop
         blank = np.zeros((crop, crop, 3), np.uint8)
-        sizes = {1, engine.model.shares, engine.model.max_batch_size}
-        for size in sorted(min(size, self.settings.max_queue) for size in sizes):
+        room = self.settings.max_queue
+        for size in sorted({min(size, room) for size in engine.model.warm_up_sizes}):
             for future in self._batcher.submit([blank] * size):
                 future.result()

@@ -21,6 +21,33 @@ def available_cpus() -> int:
     return max(1, math.floor(min(affinity, cgroup_quota())))
 
 
+def share_of_cpus(
+    place: int, places: int, machine: Path = Path("/sys/devices/system/cpu")
+) -> set[int]:
+    """The processors for one of several processes, by their numbers; never none.
+
+    Threads of one core and cores of one socket stay together: they share caches and memory.
+
+    Args:
+        place: which process, from 0.
+        places: how many processes there are.
+        machine: where the kernel tells which processors belong together.
+    """
+    cpus = sorted(os.sched_getaffinity(0), key=lambda cpu: (_position(machine, cpu), cpu))
+    begin, end = len(cpus) * place // places, len(cpus) * (place + 1) // places
+    return set(cpus[begin:end]) or {cpus[place % len(cpus)]}
+
+
+def _position(machine: Path, cpu: int) -> tuple[int, int]:
+    """Socket and core."""
+    topology = machine / f"cpu{cpu}" / "topology"
+    try:
+        socket, core = (topology / "physical_package_id", topology / "core_id")
+        return int(socket.read_text()), int(core.read_text())
+    except (OSError, ValueError):
+        return 0, 0
+
+
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self")) -> float:
     """Processors granted by the control groups around this process; infinite without a quota.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from predictor.info import RANDOM, ModelInfo
 from predictor.packing import pack
 from predictor.preprocessing import Preprocessing
 from predictor.settings import Settings
+from predictor.sharing import share
 from predictor.zoo import ModelSpec, build_empty, build_random, find_model
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Model:
         preprocessing: what turns a photo into the pixels it wants.
         shares: into how many parts the processors can be dealt; most forward passes at once.
         max_batch_size: most images in one forward pass.
+        warm_up_sizes: numbers of images to score once before anybody waits for them.
     """
 
     def __init__(
@@ -53,13 +56,14 @@ class Model:
         shares: int,
         max_batch_size: int,
     ) -> None:
-        """Move the network to the device, in the precision given, laid out to be fast there."""
+        """Take a network that is on the device, in the precision given, channels last."""
         self.preprocessing = preprocessing
         self.shares, self.max_batch_size = shares, max_batch_size
-        self._network = network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        pack(self._network)
+        self._network = network
+        pack(network)
         self._device, self._dtype, self._threads = device, dtype, threads
         self._pin = device.type == "cuda"
+        self.warm_up_sizes = warm_up_sizes(device, shares, max_batch_size)
         # ToTensor and Normalize in one: (x / 255 - mean) / std, on pixels from 0 to 255.
         self._mean = torch.tensor(preprocessing.mean, device=device) * 255
         self._std = torch.tensor(preprocessing.std, device=device) * 255
@@ -112,15 +116,24 @@ def _load(
     dtype = choose_dtype(settings.precision, device, spec)
     threads = settings.torch_threads or available_cpus()
     torch.set_num_threads(threads)  # for the conversions below, on the loading thread
-    if source == RANDOM:
-        network, origin = build_random(spec, classes), RANDOM
+    path = None if source == RANDOM else weights.locate(spec, source)
+
+    def build() -> nn.Module:
+        network = build_random(spec, classes) if path is None else build_empty(spec, classes)
+        if path is not None:
+            weights.fill(network, weights.read(path), str(path), spec.name)
+        return network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    if settings.shared_weights_fd is None or device.type != "cpu":
+        network = build()
     else:
-        path = weights.locate(spec, source)
-        network, origin = build_empty(spec, classes), str(path)
-        weights.fill(network, weights.read(path), origin, spec.name)
+        identity = f"{spec.name} {path} {dtype}"
+        network = share(
+            settings.shared_weights_fd, identity, build, partial(build_empty, spec, classes)
+        )
     info = ModelInfo(
         name=spec.name,
-        weights=origin,
+        weights=RANDOM if path is None else str(path),
         device=describe_device(device),
         precision=str(dtype).removeprefix("torch."),
         threads=threads,
@@ -156,6 +169,16 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ModelError(f"PREDICTOR_DEVICE={name!r} cannot be used here: {reason}") from error
     return device
+
+
+def warm_up_sizes(device: torch.device, shares: int, max_batch_size: int) -> set[int]:
+    """On the CPU one image, one a share and a full batch; on a GPU also the powers of two.
+
+    A GPU chooses its kernels by the batch's size, and loads them when they are first used.
+    """
+    if device.type == "cpu":
+        return {1, shares, max_batch_size}
+    return {min(2**power, max_batch_size) for power in range(max_batch_size.bit_length() + 1)}
 
 
 def describe_device(device: torch.device) -> str:

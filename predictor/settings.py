@@ -96,6 +96,12 @@ class Settings:
         " alone has them all. `auto`: one a processor up to 4, and 1 on a GPU.",
         limits=(1, 64),
     )
+    shared_weights_fd: int | None = setting(
+        None,
+        "Descriptor of an inherited memory file in which processes share the weights;"
+        " `auto`: `gunicorn.conf.py` makes one where several processes serve on the CPU.",
+        limits=(0, 2**31),
+    )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:

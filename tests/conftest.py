@@ -27,7 +27,7 @@ class ToyModel:
         resize=9, crop=8, interpolation=Image.Resampling.BILINEAR, mean=(0, 0, 0), std=(1, 1, 1)
     )
 
-    shares, max_batch_size = 1, 8
+    shares, max_batch_size, warm_up_sizes = 1, 8, {1, 8}
 
     def __init__(self) -> None:
         self.batches: list[int] = []

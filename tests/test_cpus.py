@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from predictor.cpus import available_cpus, cgroup_quota
+from predictor.cpus import available_cpus, cgroup_quota, share_of_cpus
 
 
 @pytest.fixture
@@ -54,3 +54,32 @@ def test_the_lesser_of_affinity_and_quota_counts_rounded_down(monkeypatch, quota
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr("predictor.cpus.cgroup_quota", lambda: quota)
     assert available_cpus() == cpus
+
+
+@pytest.fixture
+def two_sockets(monkeypatch, tmp_path):
+    """Eight processors as a server with hyper-threads numbers them: 0 and 4 are one core."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    for cpu in range(8):
+        topology = tmp_path / f"cpu{cpu}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "physical_package_id").write_text(f"{cpu % 2}\n")
+        (topology / "core_id").write_text(f"{cpu % 4}\n")
+    return tmp_path
+
+
+def test_a_process_has_whole_cores_of_one_socket(two_sockets):
+    shares = [share_of_cpus(place, 4, two_sockets) for place in range(4)]
+    assert shares == [{0, 4}, {2, 6}, {1, 5}, {3, 7}]
+
+
+@pytest.mark.parametrize("places", [1, 2, 3, 5, 8])
+def test_the_processors_are_dealt_out_without_rest(two_sockets, places):
+    shares = [share_of_cpus(place, places, two_sockets) for place in range(places)]
+    assert set.union(*shares) == set(range(8))
+    assert sum(map(len, shares)) == 8
+
+
+def test_with_more_processes_than_processors_each_still_has_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
+    assert [share_of_cpus(place, 3, tmp_path) for place in range(3)] == [{3}, {3}, {5}]

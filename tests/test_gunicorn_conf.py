@@ -31,7 +31,7 @@ def conf(monkeypatch):
 
 def server(**settings):
     cfg = SimpleNamespace(**{"preload_app": False, "address": []} | settings)
-    return SimpleNamespace(cfg=cfg, WORKERS={}, num_workers=1)
+    return SimpleNamespace(cfg=cfg, WORKERS={}, num_workers=1, weights_fd=None)
 
 
 def test_on_a_cpu_one_process_owns_the_model(conf):
@@ -141,9 +141,48 @@ def test_each_worker_has_a_gpu_of_its_own(conf):
     assert seen == ["2", "GPU-8f", "2"]
 
 
-def test_workers_on_a_cpu_share_the_processors(conf, monkeypatch):
+@pytest.fixture
+def pinned(monkeypatch):
+    """A machine of 8 processors; where its processes pin themselves."""
+    places = []
     monkeypatch.setattr("predictor.cpus.available_cpus", lambda: 8)
+    monkeypatch.setattr("predictor.cpus.share_of_cpus", lambda place, places: (place, places))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: places.append((pid, cpus)))
+    return places
+
+
+def test_workers_on_a_cpu_share_the_processors(conf, pinned):
     arbiter = server()
     arbiter.num_workers = 3
-    conf().post_fork(arbiter, SimpleNamespace(place=0))
+    conf().post_fork(arbiter, SimpleNamespace(place=1))
     assert os.environ["PREDICTOR_TORCH_THREADS"] == "2"
+    assert pinned == [(0, (1, 3))]
+
+
+@pytest.mark.parametrize(("workers", "environ"), [(1, {}), (2, {"CUDA_VISIBLE_DEVICES": "0,1"})])
+def test_one_worker_and_those_of_gpus_are_not_pinned(conf, pinned, workers, environ):
+    arbiter = server()
+    arbiter.num_workers = workers
+    conf(**environ).post_fork(arbiter, SimpleNamespace(place=0))
+    assert pinned == []
+
+
+def test_several_workers_on_a_cpu_are_given_one_memory_for_the_weights(conf, monkeypatch, pinned):
+    names, arbiter = conf(), server()
+    names.on_starting(arbiter)
+    assert arbiter.weights_fd is None
+    arbiter.num_workers = 2
+    names.on_starting(arbiter)
+    first = os.fstat(arbiter.weights_fd)
+    names.post_fork(arbiter, SimpleNamespace(place=0))
+    assert os.environ["PREDICTOR_SHARED_WEIGHTS_FD"] == str(arbiter.weights_fd)
+    names.on_reload(arbiter)  # HUP: the weights may be others now
+    assert os.fstat(arbiter.weights_fd).st_ino != first.st_ino
+    os.close(arbiter.weights_fd)
+
+
+def test_workers_of_gpus_have_no_memory_for_weights(conf):
+    names, arbiter = conf(CUDA_VISIBLE_DEVICES="0,1"), server()
+    arbiter.num_workers = 2
+    names.on_starting(arbiter)
+    assert arbiter.weights_fd is None

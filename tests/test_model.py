@@ -14,7 +14,7 @@ from predictor import get_prediction, model, zoo
 from predictor.classifier import OVERSAMPLING
 from predictor.decoding import decode
 from predictor.errors import ModelError, WeightsUnavailable
-from predictor.model import choose_device, choose_dtype, load_model
+from predictor.model import choose_device, choose_dtype, load_model, warm_up_sizes
 from predictor.settings import Settings
 
 CPU = torch.device("cpu")
@@ -198,3 +198,11 @@ def test_a_large_jpeg_is_answered_as_from_all_its_pixels(lite, photos):
         exact, reduced = torch.softmax(torch.from_numpy(scores), 1)
         assert exact.argmax() == reduced.argmax()
         assert abs(exact.max() - reduced.max()) < 0.03
+
+
+def test_a_gpu_is_warmed_up_with_the_sizes_that_choose_its_kernels():
+    cuda = torch.device("cuda")
+    assert warm_up_sizes(cuda, 1, 32) == {1, 2, 4, 8, 16, 32}
+    assert warm_up_sizes(cuda, 1, 24) == {1, 2, 4, 8, 16, 24}
+    assert warm_up_sizes(cuda, 1, 1) == {1}
+    assert warm_up_sizes(CPU, 2, 8) == {1, 2, 8}

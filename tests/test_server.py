@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -187,6 +188,43 @@ def test_after_a_reload_a_new_process_serves(start, photos):
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: server.log.count("Ready at") == 2 and server.worker != first)
     assert server.predict((photos / "coffee.png").read_bytes()).status_code == 200
+
+
+def weights_in_memory(pid):
+    """Kilobytes of the shared weights in a process: mapped, and its own by having been written."""
+    mapped = own = 0
+    inside = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            inside = "memfd:weights" in line
+        elif inside and line.startswith("Rss:"):
+            mapped += int(line.split()[1])
+        elif inside and line.startswith("Private_Dirty:"):
+            own += int(line.split()[1])
+    return mapped, own
+
+
+@pytest.mark.skipif(available_cpus() < 2, reason="needs two processors")
+def test_two_processes_have_a_processor_each_and_one_set_of_weights(start, photos):
+    server = start("--workers", "2", model="efficientnet_lite0")
+    wait_until(lambda: server.log.count("Ready at") == 2)
+    workers = [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", server.log)]
+    first, second = map(os.sched_getaffinity, workers)
+    assert not first & second
+    assert server.log.count("float32, 1 thread\n") == 2 or available_cpus() > 3
+    weights_kb = 4_652_008 * 4 / 1024
+    for mapped, own in map(weights_in_memory, workers):
+        assert mapped > 0.9 * weights_kb
+        assert own == 0
+    coffee = (photos / "coffee.png").read_bytes()
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(lambda _: server.predict(coffee).json(), range(16)))
+    assert {answer["class_name"] for answer in answers} == {"espresso"}
+
+    os.kill(workers[0], signal.SIGKILL)  # its heir maps what is there
+    wait_until(lambda: server.log.count("Ready at") == 3)
+    assert os.sched_getaffinity(server.worker) == first
+    assert weights_in_memory(server.worker)[1] == 0
 
 
 @pytest.mark.parametrize("delay_s", [0.5, 2.0])
