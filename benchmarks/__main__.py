@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import urllib.request
 from collections import defaultdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,12 +18,14 @@ import torchvision
 from PIL import Image
 from skimage import data
 
+from benchmarks.report import plot, show
 from benchmarks.servers import ROOT, Recipe, Server, running
 
 Row = dict[str, float]
 PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "immunohistochemistry")
-# The places in work and waiting: enough for the clients below, and 150 % must find them full.
-OURS = {"PREDICTOR_MAX_IN_FLIGHT": "40", "PREDICTOR_MAX_QUEUE": "40"}
+# In work and waiting: enough for the clients below, and 150 % fills them in a few seconds.
+PLACES = 40
+OURS = {"PREDICTOR_MAX_IN_FLIGHT": str(PLACES), "PREDICTOR_MAX_QUEUE": str(PLACES)}
 
 
 def main() -> None:
@@ -33,10 +33,10 @@ def main() -> None:
     options = _parser().parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = _measure(options, Path(folder))
-    _print(report)
+    show(report)
     options.output.mkdir(exist_ok=True)
     (options.output / "bench.json").write_text(json.dumps(report, indent=1))
-    _plot(report, options.output / "bench.png")
+    plot(report, options.output / "bench.png")
     print(f"\nWritten: {options.output}/bench.json and bench.png")
 
 
@@ -59,31 +59,36 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     large = _write_photos(folder / "large", 12_000_000)
     rows: dict[str, list[Row]] = defaultdict(list)
     bare: list[dict[str, Any]] = []
-    info: dict[str, Any] = {}
+    starts: dict[str, list[float]] = defaultdict(list)
+    served: dict[str, str] = {}
     for turn in range(options.rounds):
         for recipe in _recipes(options.model, weights, options.precision):
+            if recipe.name == "this app float32" and served["this app"] == "float32":
+                continue  # which `auto` has chosen by itself
             print(f"round {turn + 1}: {recipe.name}", file=sys.stderr)
+            ours = recipe.name.startswith("this app")
             with running(recipe) as (server, start_s):
-                ours = recipe.name.startswith("this app")
-                info[recipe.name] = {"start_s": start_s, **info.get(recipe.name, {})}
+                starts[recipe.name].append(start_s)
+                if ours:  # the bare loop just before, for what is compared with it
+                    served[recipe.name] = _precision(server)
+                    seconds = options.seconds / 4
+                    bare.append(_bare(options.model, weights, served[recipe.name], seconds))
                 for clients in options.clients:
                     name = f"{recipe.name}, {clients} clients"
                     rows[name].append(_load(server, small, options.seconds, "closed", clients))
-                if ours:
-                    info["precision"] = _precision(server)
-                    rows[f"{recipe.name}, 8 clients, 12 MP"].append(
-                        _load(server, large, options.seconds, "closed", 8)
-                    )
-                    capacity = rows[f"{recipe.name}, {options.clients[-1]} clients"][-1][
-                        "images_per_s"
-                    ]
-                    for share in options.loads:
-                        name = f"{recipe.name}, open loop at {share:.0%}"
-                        row = _load(server, small, options.seconds, "open", share * capacity)
-                        rows[name].append(row)
-        precisions = {"float32", info["precision"]}
-        bare += [_bare(options.model, weights, p, options.seconds / 4) for p in sorted(precisions)]
-    return {"model": options.model, "info": info, "rows": dict(rows), "bare": bare}
+                if not ours:
+                    continue
+                capacity = rows[name][-1]["images_per_s"]
+                rows[f"{recipe.name}, 8 clients, 12 MP"].append(
+                    _load(server, large, options.seconds, "closed", 8)
+                )
+                for share in options.loads:
+                    name = f"{recipe.name}, open loop at {share:.0%}"
+                    filling = PLACES / capacity / (share - 1) if share > 1 else 0
+                    seconds = options.seconds + filling
+                    rows[name].append(_load(server, small, seconds, "open", share * capacity))
+    found = {"start_s": starts, "precision": served, "rows": rows, "bare": bare}
+    return {"model": options.model, **found}
 
 
 def _recipes(model: str, weights: Path, precision: str) -> list[Recipe]:
@@ -157,59 +162,6 @@ def _bare(model: str, weights: Path, precision: str, seconds: float) -> dict[str
     command = [sys.executable, "-m", "benchmarks.bare", model, str(weights), precision]
     done = subprocess.run([*command, str(seconds)], cwd=ROOT, capture_output=True, check=True)
     return {"precision": precision, **json.loads(done.stdout)}
-
-
-def _print(report: dict[str, Any]) -> None:
-    best = _best_bare(report)
-    print(f"\n{report['model']} on {os.cpu_count()} processors, medians of the rounds\n")
-    print(f"{'':44}images/s      p50      p95      p99 ms  refused  CPU ms  peak MB")
-    for precision, (shape, rate, single) in best.items():
-        print(f"{f'bare {precision}: {shape}':44}{rate:8.2f} {single:8.0f} (one image alone)")
-    for name, turns in report["rows"].items():
-        m = {key: median(turn[key] for turn in turns) for key in turns[0]}
-        print(
-            f"{name:44}{m['images_per_s']:8.2f} {m['p50_ms']:8.0f} {m['p95_ms']:8.0f}"
-            f" {m['p99_ms']:8.0f}     {m['refused']:7.0f} {m['cpu_ms_per_image']:7.0f}"
-            f" {m['peak_pss_mb']:8.0f}"
-        )
-    for name, particulars in report["info"].items():
-        if isinstance(particulars, dict):
-            print(f"{name}: {particulars['start_s']:.1f} s from start to the first 200")
-
-
-def _best_bare(report: dict[str, Any]) -> dict[str, tuple[str, float, float]]:
-    """For each precision the shape with the best median rate, that rate, and one image's ms."""
-    best = {}
-    for precision in {turn["precision"] for turn in report["bare"]}:
-        turns = [turn for turn in report["bare"] if turn["precision"] == precision]
-        rates = {s: median(t["images_per_s"][s] for t in turns) for s in turns[0]["images_per_s"]}
-        shape = max(rates, key=lambda s: rates[s])
-        best[precision] = shape, rates[shape], median(turn["single_ms"] for turn in turns)
-    return best
-
-
-def _plot(report: dict[str, Any], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    lines: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
-    for name, turns in report["rows"].items():
-        server, _, clients = name.rpartition(", ")
-        if clients.endswith(" clients"):
-            rate, p50 = (median(t[key] for t in turns) for key in ("images_per_s", "p50_ms"))
-            lines[server].append((int(clients.split()[0]), rate, p50))
-    for server, points in lines.items():
-        clients, rates, p50s = zip(*points, strict=True)
-        axes[0].plot(clients, rates, marker="o", label=server)
-        axes[1].plot(clients, p50s, marker="o", label=server)
-    axes[0].set(title="Throughput", xlabel="clients", ylabel="images/s", ylim=0)
-    axes[1].set(title="Median latency", xlabel="clients", ylabel="ms", ylim=0)
-    axes[0].legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

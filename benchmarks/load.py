@@ -104,7 +104,7 @@ async def opened(host: str, port: int, requests: list[bytes], seconds: float, ra
         idle.append(connection)
 
     begin, asked = perf_counter(), []
-    for number in range(int(seconds * rate)):
+    for number in range(max(1, int(seconds * rate))):
         due = begin + number / rate
         await asyncio.sleep(max(0.0, due - perf_counter()))
         asked.append(asyncio.create_task(ask(due)))

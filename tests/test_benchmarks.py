@@ -17,4 +17,6 @@ def test_a_short_run_ends_with_figures_and_a_plot(tmp_path):
     report = json.loads((tmp_path / "bench.json").read_text())
     assert all(turn["images_per_s"] > 0 for turns in report["rows"].values() for turn in turns)
     assert "textbook, -w 2, 2 clients" in report["rows"]
+    assert "this app, 2 clients: p50 " in done.stdout
+    assert "times the best textbook's" in done.stdout
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
