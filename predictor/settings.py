@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from predictor.access import parse_origins, parse_rates, parse_tokens, read_tokens
 from predictor.errors import SettingsError
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
 
 PREFIX = "PREDICTOR_"
 PILLOWS_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images
@@ -20,9 +24,16 @@ def setting(
     *,
     limits: tuple[float, float] | None = None,
     choices: tuple[str, ...] = (),
+    parse: Callable[[str], Any] | None = None,
+    secret: bool = False,
 ) -> Any:
-    """Declare one row of the table; ``None`` as a default is written ``auto``."""
-    return field(default=default, metadata={"help": help, "limits": limits, "choices": choices})
+    """Declare one row of the table.
+
+    As a default, ``None`` is written ``auto`` and ``()`` is written ``none``. What is secret
+    is in no ``repr``.
+    """
+    metadata = {"help": help, "limits": limits, "choices": choices, "parse": parse}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,38 @@ class Settings:
         " `auto`: `gunicorn.conf.py` makes one where several processes serve on the CPU.",
         limits=(0, 2**31),
     )
+    tokens: tuple[str, ...] = setting(
+        (),
+        "Tokens, separated by commas; every request but the probes' must bring one of them."
+        " `none`: everybody may ask.",
+        parse=parse_tokens,
+        secret=True,
+    )
+    tokens_file: tuple[str, ...] = setting(
+        (),
+        "Path of a file with further tokens, one a line, `#` before a comment; read at the start"
+        " and on SIGHUP.",
+        parse=read_tokens,
+        secret=True,
+    )
+    rate_limit: tuple[RateLimitItem, ...] = setting(
+        (),
+        "Most `POST` and `PUT` requests of one client, like `60/minute` or `10/second;1000/hour`;"
+        " 429 above. `none`: no limit.",
+        parse=parse_rates,
+    )
+    cors_origins: tuple[str, ...] = setting(
+        (),
+        "Origins, separated by commas, whose pages may ask from a browser, like"
+        " `https://example.org`; `*`: all. `none`: only our own page.",
+        parse=parse_origins,
+    )
+    trusted_proxies: int = setting(
+        0,
+        "Proxies in front of this server, one behind the other, whose `X-Forwarded-For`, `-Proto`"
+        " and `-Prefix` are believed.",
+        limits=(0, 16),
+    )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -130,8 +173,12 @@ def _parse(name: str, text: str, row: Field[Any]) -> Any:
     default: Any = row.default
     if default is None and text == "auto":
         return None
+    if default == () and text == "none":
+        return ()
     if isinstance(default, bool):
         return _parse_switch(name, text)
+    if row.metadata["parse"] is not None:
+        return _parse_own(name, text, row)
     kind = int if default is None else type(default)
     choices, limits = row.metadata["choices"], row.metadata["limits"]
     try:
@@ -146,6 +193,15 @@ def _parse(name: str, text: str, row: Field[Any]) -> Any:
     if limits is not None and not limits[0] <= value <= limits[1]:
         raise SettingsError(f"{name}={text!r} is not between {limits[0]:,} and {limits[1]:,}.")
     return value
+
+
+def _parse_own(name: str, text: str, row: Field[Any]) -> Any:
+    try:
+        return row.metadata["parse"](text)
+    except ValueError as error:
+        # Of a list of tokens nothing is quoted; the path of their file is what one has to see.
+        shown = name if row.name == "tokens" else f"{name}={text!r}"
+        raise SettingsError(f"{shown}: {error}") from None
 
 
 def _parse_switch(name: str, text: str) -> bool:

@@ -18,7 +18,8 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.mark.parametrize("setting", fields(Settings), ids=lambda field: field.name)
 def test_every_setting_is_in_the_table(setting):
-    default = str(setting.default).replace("None", "auto").replace("False", "false")
+    written = {"None": "auto", "()": "none", "False": "false"}
+    default = written.get(str(setting.default), str(setting.default))
     row = f"| `{PREFIX}{setting.name.upper()}` | `{default}` | {setting.metadata['help']} |"
     assert row in README
 

@@ -9,7 +9,7 @@ from flask import Flask, Request, Response
 from flask.json.provider import DefaultJSONProvider
 
 from predictor.classifier import Classifier
-from predictor.web import health, pages, predict, problems
+from predictor.web import health, pages, predict, problems, security
 
 
 class InMemoryRequest(Request):
@@ -42,3 +42,4 @@ def register(app: Flask, classifier: Classifier) -> None:
     for module in (predict, pages, health):
         app.register_blueprint(module.blueprint)
     problems.register(app)
+    security.register(app, classifier.settings)

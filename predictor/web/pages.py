@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import Blueprint, Response, make_response, render_template, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, TooManyRequests
 
 from predictor.errors import PredictorError
 from predictor.info import ModelInfo
@@ -22,7 +22,7 @@ TOP_K = 5
 # The page needs nothing from anywhere else, and shows the photo from the browser's own memory.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
-    " connect-src 'self'; form-action 'self'; base-uri 'none'"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
@@ -45,6 +45,14 @@ def answer() -> Response:
     except (PredictorError, HTTPException) as error:
         return _page(problem=describe(error))
     return _page(predictions=outcome)
+
+
+@blueprint.errorhandler(TooManyRequests)
+def answer_later(error: TooManyRequests) -> Response:
+    """The page with the reason why the form was not even looked at."""
+    response = _page(problem=describe(error))
+    response.headers["Retry-After"] = str(error.retry_after)
+    return response
 
 
 def _top_k(model: ModelInfo | None) -> int:

@@ -1,0 +1,108 @@
+import subprocess
+import sys
+
+import pytest
+
+from predictor.errors import SettingsError
+from predictor.settings import Settings
+
+ONE, TWO = "correct-horse-battery", "staple.0123456789=="
+
+
+def settings(**values):
+    return Settings.from_env({f"PREDICTOR_{name.upper()}": text for name, text in values.items()})
+
+
+def test_tokens_are_read_from_the_environment_and_from_a_file(tmp_path):
+    (tmp_path / "tokens").write_text(f"\ufeff# the mobile app\n{ONE}\n\n  {TWO}  \n", "utf-8")
+    assert settings(tokens=f"{ONE}, {TWO}").tokens == (ONE, TWO)
+    assert settings(tokens_file=str(tmp_path / "tokens")).tokens_file == (ONE, TWO)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        pytest.param("letmein", "token 1 has fewer than 16 characters", id="short"),
+        pytest.param(f"{ONE},", "token 2 has fewer than 16 characters", id="comma at the end"),
+        pytest.param("correct horse battery", "token 1 has a blank", id="blank"),
+        pytest.param("correct-hörse-battery", "token 1 has .* no letter", id="umlaut"),
+        pytest.param(f"{ONE};{TWO}", "token 1 has .* no letter", id="semicolon"),
+    ],
+)
+def test_a_token_that_cannot_be_one_stops_the_start_and_is_not_quoted(text, sentence):
+    with pytest.raises(SettingsError, match=sentence) as stopped:
+        settings(tokens=text)
+    assert not any(part in str(stopped.value) for part in ("letmein", "correct", "staple"))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        pytest.param(None, "No such file", id="missing"),
+        pytest.param(b"", "no token", id="empty"),
+        pytest.param(b"# tokens come here\n\n", "no token", id="comments"),
+        pytest.param(f"{ONE}\nletmein\n".encode(), "line 2 has fewer than 16", id="short"),
+        pytest.param(f"{ONE} # mine\n".encode(), "line 1 has a blank", id="blank"),
+        pytest.param(b"\xff\xfe\x00" * 20, "is no text", id="binary"),
+    ],
+)
+def test_a_file_without_good_tokens_stops_the_start_with_its_path(tmp_path, content, sentence):
+    path = tmp_path / "tokens"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=f"PREDICTOR_TOKENS_FILE='{path}': .*{sentence}") as e:
+        settings(tokens_file=str(path))
+    assert ONE not in str(e.value)
+
+
+def test_a_folder_is_no_file_of_tokens(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read"):
+        settings(tokens_file=str(tmp_path))
+
+
+def test_settings_that_are_printed_tell_no_token(tmp_path):
+    (tmp_path / "tokens").write_text(TWO)
+    shown = repr(settings(tokens=ONE, tokens_file=str(tmp_path / "tokens")))
+    assert "vgg16" in shown
+    assert ONE not in shown
+    assert TWO not in shown
+
+
+def test_none_is_what_the_readme_calls_the_default():
+    assert settings(tokens="none", rate_limit="none", cors_origins="none") == Settings()
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://example.org", "http://localhost:3000", "http://[::1]:8080", "*"]
+)
+def test_an_origin_is_what_a_browser_sends(origin):
+    assert settings(cors_origins=f"https://a.example, {origin}").cors_origins[1] == origin
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["example.org", "https://example.org/", "https://*.example.org", "null", "https://Example.org",
+     "ftp://example.org", "https://a@example.org", ""],
+)  # fmt: skip
+def test_what_no_browser_sends_as_an_origin_stops_the_start(origin):
+    with pytest.raises(SettingsError, match=r"PREDICTOR_CORS_ORIGINS=.* is no origin"):
+        settings(cors_origins=f"https://a.example,{origin}")
+
+
+def test_rates_are_read_as_the_readme_writes_them():
+    rates = settings(rate_limit="10/second;1000/hour").rate_limit
+    assert [(rate.amount, rate.get_expiry()) for rate in rates] == [(10, 1), (1000, 3600)]
+
+
+@pytest.mark.parametrize("text", ["often", "60", "60/fortnight", "-1/minute", "0/minute"])
+def test_a_rate_that_means_nothing_stops_the_start_and_is_quoted(text):
+    with pytest.raises(SettingsError, match=f"PREDICTOR_RATE_LIMIT='{text}': a rate"):
+        settings(rate_limit=text)
+
+
+@pytest.mark.parametrize(("environ", "imported"), [({}, 0), ({"RATE_LIMIT": "1/day"}, 1)])
+def test_the_rate_limiter_is_imported_only_where_there_is_a_limit(environ, imported):
+    check = "import sys, app; app.create_app(); sys.exit('limits' in sys.modules)"
+    environ = {f"PREDICTOR_{name}": text for name, text in environ.items()}
+    done = subprocess.run([sys.executable, "-c", check], env=environ, timeout=60)
+    assert done.returncode == imported
