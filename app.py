@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from concurrent.futures import Future
+from ipaddress import ip_address
 
 import click
 from flask import Flask
@@ -36,6 +37,7 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     """
     settings = settings or Settings.from_env(DEVELOPMENT | os.environ)
     classifier = classifier or Classifier(settings)
+    _refuse_strangers_the_debugger()
     app = Flask(__name__)
     web.register(app, classifier)
     if (url := _flask_run_url()) is not None:
@@ -54,6 +56,27 @@ def _flask_run_url() -> str | None:
     if watched and not is_running_from_reloader():
         return None
     return f"http://{context.params.get('host')}:{context.params.get('port')}"
+
+
+def _refuse_strangers_the_debugger() -> None:
+    """Werkzeug's debugger runs code; its guards are a PIN and a header that anybody can send."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.info_name != "run":
+        return
+    debugger, host = context.params.get("debugger"), context.params.get("host") or "127.0.0.1"
+    if (get_debug_flag() if debugger is None else debugger) and not _is_here(host):
+        sys.exit(
+            f"The debugger is not served on {host}, where others may reach it. Leave out --debug,"
+            " or --host."
+        )
+
+
+def _is_here(host: str) -> bool:
+    """Whether only this machine reaches an address to listen on."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.startswith("unix://")
 
 
 def announce(classifier: Classifier, url: str) -> None:
@@ -95,7 +118,8 @@ def main() -> None:
     classifier = app.extensions["classifier"]
     announce(classifier, f"http://{options.host}:{options.port}")
     classifier.start()
-    app.run(options.host, options.port, threaded=True)
+    # Not what FLASK_DEBUG says: whoever wants the debugger has `flask run --debug`.
+    app.run(options.host, options.port, debug=False, threaded=True)
 
 
 if __name__ == "__main__":

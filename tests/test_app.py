@@ -1,12 +1,14 @@
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import requests
 
-from app import announce, create_app, describe
+from app import _is_here, announce, create_app, describe
 from conftest import ToyInfo, toy_engine
 from predictor.classifier import Classifier
 from predictor.errors import WeightsError
@@ -115,3 +117,34 @@ def test_flask_run_takes_the_development_app_and_not_production(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert "/predict" in done.stdout
     assert "predict.predict" in done.stdout
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "photos.example.org"])
+@pytest.mark.parametrize("options", [["--debug"], ["--debugger"]], ids=lambda options: options[0])
+def test_the_debugger_is_not_served_where_others_reach_it(host, options):
+    command = [sys.executable, "-m", "flask", "--app", "app", "run", "--host", host, *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"The debugger is not served on {host}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "unix:///tmp/x"])
+def test_the_debugger_is_served_to_this_machine(host):
+    assert _is_here(host)
+
+
+def test_python_app_py_has_no_debugger_whatever_the_environment_says():
+    """On an address that others reach, with the header that werkzeug's own guard asks for."""
+    command = [sys.executable, "app.py", "--host", "0.0.0.0", "--port", "0"]
+    env = {**os.environ, "FLASK_DEBUG": "1", "PREDICTOR_MODEL": "efficientnet_lite0"}
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        port = next(m[1] for line in process.stderr if (m := re.search(r"127.0.0.1:(\d+)", line)))
+        for path in ("/console", "/?__debugger__=yes&cmd=resource&f=debugger.js"):
+            answer = requests.get(f"http://127.0.0.1:{port}{path}", timeout=60)
+            assert "debugger" not in answer.text.lower()
+        assert answer.headers["Content-Security-Policy"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
