@@ -143,3 +143,26 @@ def test_the_photo_is_chosen_by_keyboard(open_page):
     assert page.evaluate("document.activeElement.name") == "file"
     page.keyboard.press("Enter")
     assert wait_until(lambda: page.evaluate("true") and choosers)
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    running = Server(model="efficientnet_lite0", tokens="correct-horse-battery").wait_until_ready()
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_the_browser_asks_for_the_token_and_the_page_works(browser, guarded, photo, javascript):
+    login = {"username": "anybody", "password": "correct-horse-battery"}
+    with browser.new_context(http_credentials=login, java_script_enabled=javascript) as context:
+        page = context.new_page()
+        assert page.goto(guarded.url).status == 200
+        page.set_input_files("input[type=file]", photo)
+        if not javascript:
+            page.get_by_role("button", name="What is it?").click()
+        expect(page.locator("#predictions li").first).to_contain_text("espresso")
+        assert (
+            page.locator("#photo").evaluate("image => getComputedStyle(image).objectFit")
+            == "contain"
+        )
