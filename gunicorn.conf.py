@@ -53,7 +53,9 @@ timeout = 60  # for the worker's heartbeat, which goes on while a request is in 
 graceful_timeout = math.ceil(settings.request_timeout_s) + 5  # whoever was admitted is answered
 keepalive = 30  # an idle connection costs no thread, a new one costs a round trip
 preload_app = False  # see above
-worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk can block the heartbeat
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # disks block heartbeats
+forwarder_headers = ""  # whose headers are believed, PREDICTOR_TRUSTED_PROXIES says and not this
+secure_scheme_headers = {}
 control_socket_disable = True  # signals do; and a read-only file system has no place for it
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ ROOT = Path(__file__).parent.parent
 
 
 class Server:
-    """Starts gunicorn with the settings given; ended by its own process id."""
+    """Starts gunicorn with the settings given; ended by its own process id.
 
-    def __init__(self, *options: str, **settings: Any) -> None:
+    ``under`` is a command that becomes it, such as ``setpriv``.
+    """
+
+    def __init__(self, *options: str, under: Sequence[str] = (), **settings: Any) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         environ = {name: value for name, value in os.environ.items() if not SETTING.match(name)}
         environ |= {f"PREDICTOR_{name.upper()}": str(value) for name, value in settings.items()}
-        command = [sys.executable, "-m", "gunicorn", "wsgi:app", *options]
+        command = [*under, sys.executable, "-m", "gunicorn", "wsgi:app", *options]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env={**environ, "PORT": "0"}, stdout=self._log, stderr=self._log
         )
@@ -44,7 +48,7 @@ class Server:
     @property
     def url(self) -> str:
         found = wait_until(
-            lambda: re.search(r"Listening at: (http://\S+)", self.log) or self._check_alive()
+            lambda: re.search(r"Listening at: (https?://\S+)", self.log) or self._check_alive()
         )
         return str(found[1])
 
