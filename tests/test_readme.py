@@ -60,3 +60,13 @@ def test_its_python_runs(monkeypatch, tmp_path, capsys):
     exec(code, {})
     assert "red_thing" in capsys.readouterr().out
     classifier.close()
+
+
+def test_every_threat_in_security_md_has_tests_that_are_there():
+    rows = re.findall(r"^\| .*", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
+    threats = [row for row in rows if not row.startswith("| Threat ")]
+    assert len(threats) > 20
+    assert [row for row in threats if "`test_" not in row.split(" | ")[2]] == []
+    files = (ROOT / "tests").rglob("test_*.py")
+    there = {name for f in files for name in re.findall(r"^def (test_\w+)", f.read_text(), re.M)}
+    assert set(re.findall(r"`(test_\w+)`", "".join(threats))) - there == set()

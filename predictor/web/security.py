@@ -47,9 +47,10 @@ WANTED = (
 def register(app: Flask, settings: Settings) -> None:
     """Guard the app as the settings ask; each guard runs before any view, in this order."""
     if hops := settings.trusted_proxies:
-        # Not the host: no answer holds an absolute address, so believing it could only harm.
+        # A proxy adds its client to the list of X-Forwarded-For, and replaces the other two. Not
+        # the host: only a redirect from doubled slashes would show it, to whoever sent both.
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=hops, x_proto=hops, x_host=0, x_prefix=hops
+            app.wsgi_app, x_for=hops, x_proto=1, x_host=0, x_prefix=1
         )
     tokens = [token.encode() for token in settings.tokens + settings.tokens_file]
     if settings.cors_origins:

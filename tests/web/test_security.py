@@ -224,12 +224,19 @@ def test_behind_a_proxy_the_client_is_whom_the_proxy_names(serve):
     assert ask(client, **forged).status_code == 429
 
 
-def test_behind_a_proxy_the_page_can_live_below_a_path(serve):
-    headers = {"X-Forwarded-Prefix": "/photos"}
-    assert (
-        'src="/photos/static/predict.js"' in serve(trusted_proxies=1).get("/", headers=headers).text
-    )
-    assert "/photos" not in serve().get("/", headers=headers).text
+def test_behind_two_proxies_the_client_is_whom_the_outer_one_names(serve):
+    client = serve(rate_limit="1/day", trusted_proxies=2)
+    for outer, status in (("192.0.2.8", 200), ("192.0.2.9", 200), ("192.0.2.9", 429)):
+        chain = {"X-Forwarded-For": f"203.0.113.1, {outer}, 10.0.0.1"}
+        assert ask(client, **chain).status_code == status
+
+
+@pytest.mark.parametrize(("proxies", "prefix"), [(0, ""), (1, "/photos"), (2, "/photos")])
+def test_behind_a_proxy_the_page_can_live_below_a_path(serve, proxies, prefix):
+    client = serve(trusted_proxies=proxies)
+    page = client.get("/", headers={"X-Forwarded-Prefix": "/photos"}).text
+    assert f'src="{prefix}/static/predict.js"' in page
+    assert f'action="{prefix}/"' in page
 
 
 # CORS
@@ -354,3 +361,24 @@ def test_an_address_in_the_query_is_not_followed(serve, parameter):
     response = serve().post(f"/predict?{parameter}=file:///etc/hostname")
     assert response.status_code == 400
     assert "no body" in response.json["detail"]
+
+
+# What is sent to us stays what it is
+
+
+def test_what_a_caller_sends_is_text_on_the_page(serve):
+    field = "<script>alert(1)</script>"
+    page = serve().post("/", data={field: "x"}, content_type="multipart/form-data").text
+    assert "&lt;script&gt;alert(1)" in page
+    assert field not in page
+
+
+@pytest.mark.parametrize("path", ["../app.py", "..%2fapp.py", "%2e%2e/app.py", "..\\app.py", "%00"])
+def test_no_path_leads_out_of_the_static_files(serve, path):
+    assert serve().get(f"/static/{path}").status_code == 404
+
+
+def test_no_photo_touches_a_disk(serve, monkeypatch):
+    monkeypatch.setattr("werkzeug.formparser.SpooledTemporaryFile", lambda **_: pytest.fail("disk"))
+    form = {"file": (io.BytesIO(picture()), "photo.png")}
+    assert serve().post("/predict", data=form).status_code == 200
