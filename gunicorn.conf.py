@@ -9,6 +9,7 @@ import glob
 import math
 import os
 import socket
+import ssl
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # for gunicorn -c from elsewhere
@@ -57,6 +58,27 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # disks
 forwarder_headers = ""  # whose headers are believed, PREDICTOR_TRUSTED_PROXIES says and not this
 secure_scheme_headers = {}
 control_socket_disable = True  # signals do; and a read-only file system has no place for it
+
+
+class BriefHandshake(ssl.SSLSocket):
+    """A TLS connection whose handshake ends in time: gunicorn gives a thread to it for ever."""
+
+    def do_handshake(self, block=False):
+        """Shake hands within the seconds that gunicorn itself waits for a first byte."""
+        self.settimeout(5)
+        try:
+            super().do_handshake(block)
+        except TimeoutError as error:  # as if the client had left, which is no line in the log
+            raise ssl.SSLError(ssl.SSL_ERROR_EOF, "The handshake took too long.") from error
+        finally:
+            self.settimeout(None)
+
+
+def ssl_context(config, default_ssl_context_factory):
+    """TLS as gunicorn's options say, but for the handshake's limit."""
+    context = default_ssl_context_factory()
+    context.sslsocket_class = BriefHandshake
+    return context
 
 
 def on_starting(server):

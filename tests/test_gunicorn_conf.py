@@ -186,3 +186,10 @@ def test_workers_of_gpus_have_no_memory_for_weights(conf):
     arbiter.num_workers = 2
     names.on_starting(arbiter)
     assert arbiter.weights_fd is None
+
+
+def test_the_heartbeat_is_in_memory_where_there_is_a_place_for_it(conf, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, _mode: path == "/dev/shm")
+    assert conf().worker_tmp_dir == "/dev/shm"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert conf().worker_tmp_dir is None

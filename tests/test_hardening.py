@@ -1,5 +1,6 @@
 """The real gunicorn where it is exposed: strangers, TLS, no rights, no place to write."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -159,24 +160,46 @@ def test_a_guard_that_cannot_stand_stops_the_server_with_a_sentence(start, setti
 # TLS
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl on this machine")
-def test_gunicorn_serves_tls_by_itself(start, tmp_path, photo):
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Our own for 127.0.0.1: the certificate's path and the key's."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on this machine")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "cert.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "1", "-subj",
          "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out",
          certificate],
         check=True, capture_output=True,
     )  # fmt: skip
-    server = start("--certfile", str(certificate), "--keyfile", str(key))
+    return str(certificate), str(key)
+
+
+def test_gunicorn_serves_tls_by_itself(start, certificate, photo):
+    server = start("--certfile", certificate[0], "--keyfile", certificate[1])
     assert server.url.startswith("https://")
-    trust = {"verify": str(certificate), "timeout": 60}
+    trust = {"verify": certificate[0], "timeout": 60}
     wait_until(lambda: requests.get(f"{server.url}/readyz", **trust).ok)
     answer = requests.post(f"{server.url}/predict", data=photo, **trust).json()
     assert answer["class_name"] == "espresso"
     assert f"Ready at {server.url}" in server.log
     with pytest.raises(requests.ConnectionError):
         requests.get(server.url.replace("https:", "http:"))
+
+
+def test_handshakes_that_never_end_do_not_hold_the_server_for_ever(start, certificate):
+    """Ten that begin one and fall silent, where there are nine threads."""
+    server = start("--certfile", certificate[0], "--keyfile", certificate[1], max_in_flight=1)
+    url = urlsplit(server.url)
+    with contextlib.ExitStack() as silent:
+        for _ in range(10):
+            address = (url.hostname, url.port)
+            connection = silent.enter_context(socket.create_connection(address))
+            connection.sendall(b"\x16")
+        answer = requests.get(f"{server.url}/healthz", verify=certificate[0], timeout=60)
+        assert answer.json() == {"status": "alive"}
+    assert "Traceback" not in server.log
 
 
 # No rights, and no place to write
