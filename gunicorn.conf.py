@@ -47,7 +47,7 @@ host, port = os.environ.get("HOST") or "127.0.0.1", number("PORT", 5000, 0, 6553
 
 bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 wsgi_app = "wsgi:app"
-worker_class = "gthread"  # a request waits for the model in a thread; it does not compute
+worker_class = "receiving.Worker"  # a whole request waits for the model in a thread
 workers = number("WEB_CONCURRENCY", len(gpus) or 1, 1, 1000)  # a batch fills in one process only
 threads = settings.max_in_flight + 8  # the 8 answer probes, the page and refusals when all is full
 timeout = 60  # for the worker's heartbeat, which goes on while a request is in work

@@ -87,6 +87,14 @@ class Settings:
     hang_timeout_s: float = setting(
         120.0, "Seconds one batch may take before `/healthz` turns bad.", limits=(0.001, 86_400)
     )
+    receive_timeout_s: float = setting(
+        120.0, "Seconds a request may take to arrive; 408 after.", limits=(0.001, 86_400)
+    )
+    max_receive_bytes: int = setting(
+        256 * 1024 * 1024,
+        "Most bytes of all requests that are arriving; 503 above.",
+        limits=(1, 2**40),
+    )
     max_upload_bytes: int = setting(
         20 * 1024 * 1024, "Most bytes in a request's body; 413 above.", limits=(1, 2**31)
     )

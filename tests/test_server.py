@@ -266,7 +266,7 @@ def test_the_command_line_ends_quietly_when_its_reader_does(photos):
 def test_several_processes_serve_one_port(start, photos):
     server = start("--workers", "2", model="efficientnet_lite0").wait_until_ready()
     wait_until(lambda: server.log.count("Ready at") == 2)
-    assert f" {max(1, available_cpus() // 2)} threads" in server.log
+    assert f" {max(1, available_cpus() // 2)} thread" in server.log
     assert server.predict((photos / "coffee.png").read_bytes()).status_code == 200
 
 

@@ -1,0 +1,237 @@
+"""A request is received by the event loop, and given to a thread when it is whole.
+
+gunicorn's threads read from the connection themselves: two hundred clients that send a byte now
+and then would hold them all. Here a slow client costs a buffer, never a thread. Over TLS and
+HTTP/2 gunicorn receives as it always does; a proxy in front is the better place for both.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from selectors import EVENT_READ
+from time import monotonic
+from typing import Any
+
+from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
+
+from predictor.settings import Settings
+
+CHUNK = 256 * 1024
+# gunicorn refuses longer ones; past it, the refusal is left to gunicorn.
+MAX_HEAD = 64 * 1024
+LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)", re.IGNORECASE)
+ENCODING = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+EXPECTS = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
+MAX_CHUNK_LINE = 1024
+
+
+class Reception:
+    """What has come of one request, and whether it is whole.
+
+    It is also called whole as soon as waiting for more would be of no use: it is larger than
+    accepted, or it is malformed. The parser that reads it next refuses it with the right words.
+    """
+
+    def __init__(self, max_body: int, deadline: float) -> None:
+        """Nothing has come yet."""
+        self.buffer = bytearray()
+        self.deadline = deadline  # by the monotonic clock
+        self.whole = False
+        self.expects_continue = False
+        self._max_body = max_body
+        self._end: int | None = None  # of the body, where its length is known
+        self._chunk: int | None = None  # where the next chunk begins, where it comes in chunks
+
+    def feed(self, data: bytes) -> None:
+        """Take what has come."""
+        self.buffer += data
+        if self._end is None and self._chunk is None:
+            self._read_head()
+        if self._chunk is not None:
+            self._skip_chunks()
+        if self._end is not None:
+            self.whole = len(self.buffer) >= self._end
+
+    def _read_head(self) -> None:
+        body = self.buffer.find(b"\r\n\r\n") + 4
+        if body < 4:
+            self.whole = len(self.buffer) > MAX_HEAD
+            return
+        head = bytes(self.buffer[: body - 2])
+        lengths, chunked = LENGTH.findall(head), ENCODING.search(head) is not None
+        length = int(lengths[0]) if lengths else 0
+        if (expects := EXPECTS.search(head)) is not None:
+            self.expects_continue = length <= self._max_body
+            del self.buffer[slice(*expects.span())]  # or gunicorn would say it a second time
+            body -= len(expects[0])
+        if chunked and not lengths:
+            self._chunk = body
+        elif chunked or len(lengths) > 1 or length > self._max_body:
+            self._end = body
+        else:
+            self._end = body + length
+
+    def _skip_chunks(self) -> None:
+        """Go from chunk to chunk: hexadecimal size, line's end, data, line's end."""
+        assert self._chunk is not None
+        while self._end is None and (line := self.buffer.find(b"\r\n", self._chunk)) >= 0:
+            try:
+                size = int(self.buffer[self._chunk : line].partition(b";")[0], 16)
+            except ValueError:
+                self._end = 0
+                return
+            if size <= 0:  # after the last chunk come trailers, if any, and an empty line
+                end = self.buffer.find(b"\r\n\r\n", line)
+                self._end = end + 4 if end >= 0 else None
+                break
+            self._chunk = line + 2 + size + 2
+        overdue = len(self.buffer) - self._chunk > MAX_CHUNK_LINE
+        if self._end is None and (overdue or len(self.buffer) > self._max_body + MAX_HEAD):
+            self._end = 0
+
+
+class ReceivedFirst(SocketUnreader):  # type: ignore[misc]
+    """Where gunicorn's parser reads: what was received, piece by piece, and then the socket.
+
+    gunicorn's own could be given it back at once, and would copy all the rest at every read.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        """Nothing was received yet."""
+        super().__init__(sock)
+        self._received = memoryview(b"")
+
+    def put(self, data: bytearray) -> None:
+        """Have this read next."""
+        self._received = memoryview(data)
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """The next piece."""
+        if not self._received:
+            more: bytes = super().chunk(size_hint)
+            return more
+        size = max(self.mxchunk, min(size_hint or 0, self.max_body_chunk))
+        piece, self._received = bytes(self._received[:size]), self._received[size:]
+        return piece
+
+    def take_rest(self) -> bytes:
+        """What was received and not read: the beginning of the next request."""
+        rest: bytes = self.take_buffered() + bytes(self._received)
+        self._received = memoryview(b"")
+        return rest
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's threaded worker, with receptions before its threads."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Read the limits; everything else is gunicorn's."""
+        super().__init__(*args, **kwargs)
+        settings = Settings.from_env()
+        self._max_body = settings.max_upload_bytes
+        self._timeout_s = settings.receive_timeout_s
+        self._room = settings.max_receive_bytes
+        self._receptions: dict[TConn, Reception] = {}  # the oldest first
+        self._received = 0  # bytes in all of them
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Receive the connection's next request; a thread handles it when it is whole."""
+        if self.cfg.is_ssl or "h2" in self.cfg.http_protocols:
+            super().enqueue_req(conn)
+            return
+        if not conn.initialized:
+            conn.init()
+            conn.data_ready = True
+            conn.parser.unreader = ReceivedFirst(conn.sock)
+        conn.sock.setblocking(False)
+        self._receptions[conn] = Reception(self._max_body, monotonic() + self._timeout_s)
+        self.poller.register(conn.sock, EVENT_READ, partial(self._on_readable, conn))
+        self._take(conn, conn.parser.unreader.take_rest())
+        if conn in self._receptions:
+            self._on_readable(conn, conn.sock)
+
+    def finish_request(self, conn: TConn, fs: Any) -> None:
+        """Show gunicorn what came with the request and belongs to the next one."""
+        if isinstance(unreader := getattr(conn.parser, "unreader", None), ReceivedFirst):
+            unreader.unread(unreader.take_rest())
+        super().finish_request(conn, fs)
+
+    def _on_readable(self, conn: TConn, _sock: Any) -> None:
+        try:
+            data = conn.sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._take(conn, data)
+        else:  # closed before the request was whole: nobody waits for an answer
+            self._forget(conn)
+            self._close(conn)
+
+    def _take(self, conn: TConn, data: bytes) -> None:
+        """Add to the reception, and end it when it is whole or there is no room."""
+        reception = self._receptions[conn]
+        self._received -= len(reception.buffer)
+        reception.feed(data)
+        self._received += len(reception.buffer)
+        if reception.whole:
+            self._forget(conn)
+            conn.sock.setblocking(True)
+            conn.parser.unreader.put(reception.buffer)
+            super().enqueue_req(conn)
+        elif self._received > self._room:
+            self._refuse(conn, HTTPStatus.SERVICE_UNAVAILABLE, "Too much is being received.")
+        elif reception.expects_continue:
+            reception.expects_continue = False
+            self._send(conn, b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def murder_pending(self) -> None:
+        """End the receptions whose time is up, and the oldest when there is no room for others."""
+        super().murder_pending()
+        now = monotonic()
+        while self.nr_conns >= self.worker_connections and self.keepalived_conns:
+            self.keepalived_conns[0].timeout = now
+            self.murder_keepalived()
+        for conn, reception in list(self._receptions.items()):
+            crowded = self.nr_conns >= self.worker_connections
+            silent = not reception.buffer
+            if silent and (not self.alive or crowded or now > reception.deadline):
+                self._forget(conn)
+                self._close(conn)
+            elif crowded or now > reception.deadline:
+                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, "The request came too slowly.")
+            elif self.alive:
+                break  # the rest are younger
+
+    def _refuse(self, conn: TConn, status: HTTPStatus, detail: str) -> None:
+        """Answer what is not whole, and close."""
+        self._forget(conn)
+        code = status.phrase.lower().replace(" ", "-")
+        problem = {"type": "about:blank", "title": status.phrase, "status": status.value}
+        body = json.dumps({**problem, "code": code, "detail": detail}) + "\n"
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/problem+json\r\n"
+            f"Content-Length: {len(body)}\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"
+        )
+        self._send(conn, f"{head}{body}".encode())
+        self._close(conn)
+
+    def _forget(self, conn: TConn) -> None:
+        self._received -= len(self._receptions.pop(conn).buffer)
+        self.poller.unregister(conn.sock)
+
+    def _close(self, conn: TConn) -> None:
+        self.nr_conns -= 1
+        conn.close()
+
+    @staticmethod
+    def _send(conn: TConn, data: bytes) -> None:
+        """A few bytes into an empty buffer; who does not take them is not waited for."""
+        with suppress(OSError):
+            conn.sock.send(data)
