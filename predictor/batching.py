@@ -105,6 +105,12 @@ class Batcher(Generic[Item, Result]):
         return not self._closed and all(thread.is_alive() for thread in self._threads)
 
     @property
+    def waiting(self) -> int:
+        """How many items wait, without those whose callers have left."""
+        with self._changed:
+            return sum(not job.future.cancelled() for job in self._waiting)
+
+    @property
     def busy_s(self) -> float:
         """Seconds for which the longest call in work has been running; 0 when there is none."""
         since = min(list(self._busy_since.values()), default=None)

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import Protocol
@@ -36,6 +37,7 @@ from predictor.labels import Label, load_labels
 from predictor.preprocessing import Preprocessing
 from predictor.ranking import Prediction, rank
 from predictor.settings import Settings
+from predictor.timings import Passenger, Timings
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +102,9 @@ class Classifier:
 
     It loads in the background: ``loading`` is done when the model has answered once, and
     holds the error when it cannot be had.
+
+    Attributes:
+        on_pass: told the images and the seconds of every forward pass that a caller waits for.
     """
 
     def __init__(
@@ -109,7 +114,8 @@ class Classifier:
         self.settings = settings
         self.loading: Future[Engine] = Future()
         self._load = load
-        self._batcher: Batcher[Pixels, Logits] | None = None
+        self.on_pass: Callable[[int, float], None] = lambda images, seconds: None
+        self._batcher: Batcher[Passenger[Pixels], Logits] | None = None
         self._start_once = threading.Lock()
         self._places = threading.BoundedSemaphore(settings.max_in_flight)
         # Decoding competes with the model for the processors, and a decoded photo is large.
@@ -150,6 +156,16 @@ class Classifier:
             return f"A batch has been running for {self._batcher.busy_s:.0f} s."
         return None
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests are in work."""
+        return self.settings.max_in_flight - self._places._value
+
+    @property
+    def queue_depth(self) -> int:
+        """How many images wait for the model."""
+        return 0 if self._batcher is None else self._batcher.waiting
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         """Take a place for one request, before any of its work is done.
@@ -167,27 +183,29 @@ class Classifier:
             self._places.release()
 
     def classify(
-        self, images: Sequence[bytes], top_k: int = 1
+        self, images: Sequence[bytes], top_k: int = 1, timings: Timings | None = None
     ) -> list[list[Prediction] | PredictorError]:
         """Classify encoded images, best class first; one that fails has its error in its place.
 
         Args:
             images: whole files, as :func:`predictor.decoding.decode` reads them.
             top_k: how many classes to name, 1 to all.
+            timings: to be told where the time went.
 
         Raises:
             RequestError: ``top_k`` is out of range, or there are too many images.
             ServiceError: the model is not there, has no room or took too long.
         """
-        engine = self.engine()
+        engine, timings = self.engine(), timings or Timings()
         deadline = monotonic() + self.settings.request_timeout_s
         if not 1 <= top_k <= len(engine.labels):
             raise BadRequest(f"top_k is {top_k}; it can be 1 to {len(engine.labels)}.")
         if len(images) > self.settings.max_queue:
             raise TooLarge(f"{len(images)} images; at most {self.settings.max_queue} a request.")
-        prepared = [self._prepare(data, engine, deadline) for data in images]
+        with timings.measure("decode"):
+            prepared = [self._prepare(data, engine, deadline) for data in images]
         readable = [pixels for pixels in prepared if not isinstance(pixels, RequestError)]
-        answers = iter(self._answer(readable, engine.labels, top_k, deadline))
+        answers = iter(self._answer(readable, engine.labels, top_k, deadline, timings))
         return [p if isinstance(p, RequestError) else next(answers) for p in prepared]
 
     def _prepare(self, data: bytes, engine: Engine, deadline: float) -> Pixels | RequestError:
@@ -203,15 +221,22 @@ class Classifier:
             self._decoders.release()
 
     def _answer(
-        self, images: Sequence[Pixels], labels: Sequence[Label], top_k: int, deadline: float
+        self,
+        images: Sequence[Pixels],
+        labels: Sequence[Label],
+        top_k: int,
+        deadline: float,
+        timings: Timings,
     ) -> list[list[Prediction] | InferenceFailed]:
         assert self._batcher is not None
-        futures = self._batcher.submit(images)
+        passengers = [Passenger(pixels, submitted=monotonic()) for pixels in images]
+        futures = self._batcher.submit(passengers)
         try:
             return [self._wait(future, labels, top_k, deadline) for future in futures]
         finally:
             for future in futures:  # whoever leaves early takes the rest out of the queue
                 future.cancel()
+            timings.settle(passengers)
 
     def _wait(
         self, future: Future[Logits], labels: Sequence[Label], top_k: int, deadline: float
@@ -230,11 +255,23 @@ class Classifier:
             failure.__cause__ = error
             return failure
 
+    def _score(self, model: Scorer, passengers: Sequence[Passenger[Pixels]], shares: int) -> Logits:
+        began = monotonic()
+        for passenger in passengers:
+            passenger.began = passenger.began or began
+        logits = model.logits([passenger.item for passenger in passengers], shares)
+        ended = monotonic()
+        for passenger in passengers:
+            passenger.ended = ended
+        if self.loading.done():  # the warm-up's first-time costs are nobody's
+            self.on_pass(len(passengers), ended - began)
+        return logits
+
     def _load_in_background(self) -> None:
         try:
             engine = self._load(self.settings)
             self._batcher = Batcher(
-                engine.model.logits,
+                partial(self._score, engine.model),
                 max_batch_size=engine.model.max_batch_size,
                 max_queue=self.settings.max_queue,
                 max_delay_s=self.settings.max_batch_delay_ms / 1000,
@@ -254,7 +291,7 @@ class Classifier:
         """Run blank images: no caller pays for first-time costs."""
         assert self._batcher is not None
         crop = engine.model.preprocessing.crop
-        blank = np.zeros((crop, crop, 3), np.uint8)
+        blank = Passenger(np.zeros((crop, crop, 3), np.uint8), submitted=monotonic())
         room = self.settings.max_queue
         for size in sorted({min(size, room) for size in engine.model.warm_up_sizes}):
             for future in self._batcher.submit([blank] * size):

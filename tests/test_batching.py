@@ -101,6 +101,7 @@ def test_who_gave_up_is_skipped_and_leaves_the_place_to_others(gate, make_batche
     gate.entered.acquire(timeout=10)
     gone, stays = batcher.submit([1, 2])
     assert gone.cancel()
+    assert batcher.waiting == 1
     (new,) = batcher.submit([3])
     gate.let.release(10)
     assert results([stays, new]) == [4, 6]

@@ -23,6 +23,8 @@ from predictor.errors import (
     WeightsError,
 )
 from predictor.settings import Settings
+from predictor.timings import Timings
+from waiting import wait_until
 
 
 class StuckModel(ToyModel):
@@ -197,3 +199,47 @@ def test_places_are_limited_and_given_back(make_classifier):
         pass
     with classifier.admit():
         pass
+
+
+def test_a_caller_learns_where_the_time_went(classifier):
+    timings = Timings()
+    classifier.classify([picture(), picture("blue")], timings=timings)
+    assert list(timings.known()) == ["decode", "queue", "inference"]  # nothing was read here
+
+
+def test_an_image_that_did_not_get_to_the_model_has_not_waited_for_it(classifier):
+    timings = Timings()
+    classifier.classify([b"text"], timings=timings)
+    assert list(timings.known()) == ["decode"]
+
+
+def test_a_refused_image_has_not_waited(classifier, monkeypatch):
+    def full(*_):
+        raise Overloaded("No room.")
+
+    monkeypatch.setattr("predictor.batching.Batcher.submit", full)
+    timings = Timings()
+    with pytest.raises(Overloaded):
+        classifier.classify([picture()], timings=timings)
+    assert list(timings.known()) == ["decode"]
+
+
+def test_every_forward_pass_is_told_but_the_warm_up(make_classifier):
+    model, passes = ToyModel(), []
+    classifier = make_classifier(model)
+    classifier.on_pass = lambda images, seconds: passes.append((images, seconds >= 0))
+    warm_up = len(model.batches)
+    classifier.classify([picture()] * 5)
+    assert passes == [(size, True) for size in model.batches[warm_up:]]
+
+
+def test_requests_in_work_and_images_that_wait_are_known(make_classifier):
+    model = StuckModel()
+    classifier = make_classifier(model)
+    assert (classifier.in_flight, classifier.queue_depth) == (0, 0)
+    with ThreadPoolExecutor(1) as pool, classifier.admit():
+        assert classifier.in_flight == 1
+        pool.submit(classifier.classify, [picture()] * (model.max_batch_size + 2))
+        wait_until(lambda: classifier.queue_depth == 2)
+        model.let.set()
+    assert (classifier.in_flight, classifier.queue_depth) == (0, 0)
