@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from concurrent.futures import Future
@@ -16,10 +17,12 @@ from flask import Flask
 from flask.helpers import get_debug_flag
 from werkzeug.serving import is_running_from_reloader
 
-from predictor import web
+from predictor import logs, web
 from predictor.classifier import Classifier, Engine
 from predictor.errors import SettingsError
 from predictor.settings import Settings
+
+log = logging.getLogger(__name__)
 
 # Where the 528 MB of VGG16 cannot be had, a small model stands in and says so; a production
 # start never changes the model by itself.
@@ -41,6 +44,7 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     app = Flask(__name__)
     web.register(app, classifier)
     if (url := _flask_run_url()) is not None:
+        _configure_logs(settings)
         announce(classifier, url)
         classifier.start()
     return app
@@ -85,7 +89,9 @@ def announce(classifier: Classifier, url: str) -> None:
     def report(loading: Future[Engine]) -> None:
         if loading.exception() is not None:
             os._exit(CANNOT_SERVE)  # in the loader's thread, where sys.exit ends only the thread
-        print(describe(loading.result(), url), file=sys.stderr, flush=True)
+        engine = loading.result()
+        fields = {"url": url, "model": engine.info.public()}
+        log.info("Ready at %(url)s", fields, extra={"block": describe(engine, url)})
 
     classifier.loading.add_done_callback(report)
 
@@ -105,6 +111,12 @@ Ready at {url}
 """
 
 
+def _configure_logs(settings: Settings) -> None:
+    logs.configure(settings.log_format)
+    # Its own line for each request, beside ours.
+    logging.getLogger("werkzeug").addFilter(lambda record: " - - [" not in record.getMessage())
+
+
 def main() -> None:
     """Serve for development, with werkzeug's own server."""
     parser = argparse.ArgumentParser(description="Serve the app for development.")
@@ -116,6 +128,7 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(str(error))
     classifier = app.extensions["classifier"]
+    _configure_logs(classifier.settings)
     announce(classifier, f"http://{options.host}:{options.port}")
     classifier.start()
     # Not what FLASK_DEBUG says: whoever wants the debugger has `flask run --debug`.

@@ -12,8 +12,11 @@ import socket
 import ssl
 import sys
 
+from gunicorn.glogging import Logger
+
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # for gunicorn -c from elsewhere
 
+from predictor import logs
 from predictor.cpus import available_cpus, share_of_cpus
 from predictor.errors import SettingsError
 from predictor.settings import Settings
@@ -37,6 +40,18 @@ def number(name: str, default: int, least: int, most: int) -> int:
     return int(text)
 
 
+class OneFormat(Logger):
+    """The application's log goes where gunicorn's own goes (--error-logfile), in one format.
+
+    Not by logconfig_dict, with which gunicorn prepares an access line for every request.
+    """
+
+    def setup(self, cfg):
+        """Also called for a reload."""
+        super().setup(cfg)
+        logs.configure(settings.log_format, self.error_log.handlers, self.loglevel)
+
+
 try:
     settings = Settings.from_env()
 except SettingsError as error:
@@ -57,6 +72,7 @@ preload_app = False  # see above
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # disks block heartbeats
 forwarder_headers = ""  # whose headers are believed, PREDICTOR_TRUSTED_PROXIES says and not this
 secure_scheme_headers = {}
+logger_class = OneFormat
 control_socket_disable = True  # signals do; and a read-only file system has no place for it
 
 

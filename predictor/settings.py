@@ -153,6 +153,12 @@ class Settings:
         " and `-Prefix` are believed.",
         limits=(0, 16),
     )
+    log_format: str = setting(
+        "auto",
+        "`text`: a line for people; `json`: an object a line; `auto`: text on a terminal, else"
+        " JSON.",
+        choices=("auto", "text", "json"),
+    )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:

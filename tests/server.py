@@ -29,6 +29,7 @@ class Server:
     def __init__(self, *options: str, under: Sequence[str] = (), **settings: Any) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         environ = {name: value for name, value in os.environ.items() if not SETTING.match(name)}
+        settings = {"log_format": "text"} | settings  # which the tests and their readers read
         environ |= {f"PREDICTOR_{name.upper()}": str(value) for name, value in settings.items()}
         command = [*under, sys.executable, "-m", "gunicorn", "wsgi:app", *options]
         self.process = subprocess.Popen(

@@ -5,14 +5,15 @@ from __future__ import annotations
 from io import BytesIO
 from typing import IO, Any
 
-from flask import Flask, Request, Response
+from flask import Flask, Response
 from flask.json.provider import DefaultJSONProvider
 
 from predictor.classifier import Classifier
-from predictor.web import health, pages, predict, problems, security
+from predictor.web import health, pages, predict, problems, request_log, security
+from predictor.web.exchange import ObservedRequest
 
 
-class InMemoryRequest(Request):
+class InMemoryRequest(ObservedRequest):
     """Keeps uploads in memory, which the body limit bounds: no photo ever touches a disk."""
 
     def _get_file_stream(self, *_args: Any, **_kwargs: Any) -> IO[bytes]:
@@ -39,6 +40,7 @@ def register(app: Flask, classifier: Classifier) -> None:
     app.request_class = InMemoryRequest
     app.json = OneLineJSON(app)
     app.extensions["classifier"] = classifier
+    request_log.register(app)
     for module in (predict, pages, health):
         app.register_blueprint(module.blueprint)
     problems.register(app)

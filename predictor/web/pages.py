@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, TooManyRequests
 from predictor.errors import PredictorError
 from predictor.info import ModelInfo
 from predictor.ranking import Prediction
+from predictor.web.exchange import current_exchange
 from predictor.web.extension import current_classifier
 from predictor.web.predict import classify
 from predictor.web.problems import describe
@@ -75,6 +76,7 @@ def _page(
         top_k=_top_k(model),
         predictions=predictions,
         problem=problem,
+        request_id=current_exchange().id,
     )
     response = make_response(page, problem["status"] if problem else 200)
     response.headers["Content-Security-Policy"] = POLICY

@@ -10,6 +10,7 @@ from flask import Blueprint, request
 from predictor.classifier import Classifier
 from predictor.errors import BadRequest, PredictorError, RequestError
 from predictor.ranking import Prediction, as_answer
+from predictor.web.exchange import current_exchange
 from predictor.web.extension import current_classifier
 from predictor.web.problems import describe
 from predictor.web.uploads import Upload, read_upload
@@ -37,8 +38,11 @@ def classify(
 ) -> list[list[Prediction] | PredictorError]:
     """Classify what could be unpacked of the upload; the errors keep their places."""
     readable = [image for image in upload.images if isinstance(image, bytes)]
-    outcomes = iter(classifier.classify(readable, top_k))
-    return [i if isinstance(i, RequestError) else next(outcomes) for i in upload.images]
+    exchange = current_exchange()
+    outcomes = classifier.classify(readable, top_k, exchange.timings)
+    exchange.class_ids += [o[0].class_id for o in outcomes if not isinstance(o, PredictorError)]
+    classified = iter(outcomes)
+    return [i if isinstance(i, RequestError) else next(classified) for i in upload.images]
 
 
 def _top_k() -> int | None:

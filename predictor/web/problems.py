@@ -9,6 +9,7 @@ from flask import Flask, Response, current_app, make_response, request
 from werkzeug.exceptions import HTTPException
 
 from predictor.errors import PredictorError, ServiceError
+from predictor.web.exchange import current_exchange
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def describe(error: Exception) -> dict[str, Any]:
 
 
 def _problem(status: int, title: str, code: str, detail: str) -> dict[str, Any]:
+    current_exchange().codes.append(code)
     return {
         "type": "about:blank",
         "title": title,
@@ -51,7 +53,8 @@ def _problem(status: int, title: str, code: str, detail: str) -> dict[str, Any]:
 def answer(error: Exception) -> Response:
     """An error as a response, with the headers that belong to it (Allow, Retry-After)."""
     problem = describe(error)
-    response = make_response(problem, problem["status"])
+    body = problem | {"request_id": current_exchange().id}
+    response = make_response(body, problem["status"])
     response.mimetype = "application/problem+json"
     if isinstance(error, HTTPException):
         kept = (h for h in error.get_headers() if h[0] not in ("Content-Type", "Content-Length"))
@@ -63,7 +66,8 @@ def answer(error: Exception) -> Response:
 
 def answer_unexpected(error: Exception) -> Response:
     """A 500 that is a defect of ours: the log has the cause, the caller has not."""
-    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    fields = {"method": request.method, "path": request.path, "request_id": current_exchange().id}
+    log.error("%(method)s %(path)s failed, %(request_id)s", fields, exc_info=error)
     return answer(error)
 
 

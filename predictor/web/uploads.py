@@ -12,6 +12,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from predictor.decoding import begins_like_an_image
 from predictor.errors import BadRequest, RequestError, TooLarge, UnsupportedImage
+from predictor.web.exchange import current_exchange
 
 HOW_TO = (
     ' Send a file in the form field "file" (curl -F file=@photo.jpg), or the photo itself as the'
@@ -43,7 +44,8 @@ def read_upload(request: Request, max_images: int) -> Upload:
             f"A body with Content-Encoding {request.content_encoding} is not read here;"
             " images are compressed already."
         )
-    body = _body(request)
+    with current_exchange().timings.measure("read"):
+        body = _body(request)
     if request.mimetype == "multipart/form-data":
         return _from_form(request, max_images)
     if request.is_json:

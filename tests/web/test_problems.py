@@ -9,7 +9,7 @@ from predictor.errors import DeadlineExceeded, NotReady, Overloaded
 from predictor.settings import Settings
 from test_errors import tree
 
-MEMBERS = ["type", "title", "status", "code", "detail"]
+MEMBERS = ["type", "title", "status", "code", "detail", "request_id"]
 
 
 def refused(response, status):

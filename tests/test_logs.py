@@ -1,0 +1,163 @@
+import io
+import json
+import logging
+import os
+import pty
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from predictor.logs import JSONFormatter, TextFormatter, configure
+from server import ROOT, Server
+
+# What a client would send to begin a line, move the cursor or turn the text around.
+FORGERIES = [
+    pytest.param(f"a{c}2026-01-01 00:00:00 [1] INFO forged", id=repr(c))
+    for c in ("\n", "\r", "\r\n", "\v", "\f", "\x1b[2K", "\b", "\x85", "\u2028", "\u202e", "\udc80")
+]
+
+
+def record(message, *args, **extra):
+    made = logging.makeLogRecord({"name": "some", "levelname": "INFO", "msg": message, **extra})
+    made.args = args[0] if args and isinstance(args[0], dict) else args
+    return made
+
+
+def failure(message):
+    try:
+        raise ValueError(message)
+    except ValueError:
+        return sys.exc_info()
+
+
+@pytest.mark.parametrize("text", FORGERIES)
+@pytest.mark.parametrize("formatter", [TextFormatter(), JSONFormatter()])
+def test_no_text_of_a_client_begins_a_line_or_moves_the_cursor(formatter, text):
+    for made in (record(text), record("%s", text), record("%(path)s", {"path": text})):
+        assert formatter.format(made).isprintable()
+
+
+@pytest.mark.parametrize("text", FORGERIES)
+def test_in_a_traceback_it_is_indented(text):
+    first, *others = TextFormatter().format(record("m", exc_info=failure(text))).split("\n")
+    assert first.endswith("m")
+    assert "ValueError: a" in "".join(others)
+    assert all(line.startswith("    ") and line.isprintable() for line in others)
+
+
+@pytest.mark.parametrize("text", FORGERIES)
+def test_in_json_a_traceback_is_a_member(text):
+    line = JSONFormatter().format(record("m", exc_info=failure(text)))
+    assert line.isprintable()
+    assert json.loads(line)["traceback"].endswith(f"ValueError: {text}")
+
+
+def test_named_arguments_are_members_and_forge_none_of_ours():
+    args = {"status": 200, "level": "forged"}
+    line = json.loads(JSONFormatter().format(record("%(status)d", args, process=7)))
+    assert line["status"] == 200
+    assert (line["level"], line["message"], line["logger"], line["pid"]) == (
+        "INFO", "200", "some", 7,
+    )  # fmt: skip
+    assert list(line)[:2] == ["time", "level"]
+
+
+def test_letters_of_all_languages_stay_readable():
+    assert TextFormatter().format(record("Größe 25 × 3, 猫")).endswith("Größe 25 × 3, 猫")
+
+
+# Everything that a process can say, through the log.
+TALKATIVE = """
+import logging, sys, threading, warnings
+from predictor import logs
+logs.configure(sys.argv[1])
+logging.getLogger("any").info("said")
+warnings.warn("careful")
+thread = threading.Thread(target=lambda: 1 / 0, name="some thread")
+thread.start()
+thread.join()
+"""
+
+
+def talk(log_format, stderr=subprocess.PIPE):
+    command = [sys.executable, "-c", TALKATIVE, log_format]
+    return subprocess.run(command, cwd=ROOT, stderr=stderr, text=True, timeout=60).stderr
+
+
+def test_in_json_every_line_is_an_object_also_of_warnings_and_dying_threads():
+    lines = [json.loads(line) for line in talk("json").splitlines()]
+    assert [line["level"] for line in lines] == ["INFO", "WARNING", "CRITICAL"]
+    assert "careful" in lines[1]["message"]
+    assert "some thread" in lines[2]["message"]
+    assert "ZeroDivisionError" in lines[2]["traceback"]
+
+
+def test_without_a_terminal_auto_is_json():
+    assert talk("auto").startswith('{"time": ')
+
+
+def test_on_a_terminal_auto_is_text():
+    ours, theirs = pty.openpty()
+    try:
+        talk("auto", stderr=theirs)
+        assert b"INFO said" in os.read(ours, 10_000)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+@pytest.fixture
+def untouched(monkeypatch):
+    """What configuring changes in the process, given back."""
+    import threading
+
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    level, shown = logging.root.level, warnings.showwarning
+    yield
+    logging.captureWarnings(False)
+    assert warnings.showwarning is shown
+    logging.root.setLevel(level)
+
+
+def test_a_handler_that_is_no_stream_is_written_to_as_well(untouched):
+    lines = []
+
+    class Elsewhere(logging.Handler):
+        def emit(self, record):
+            lines.append(self.format(record))
+
+    configure("auto", [Elsewhere()], logging.WARNING)
+    logging.getLogger("any").info("unsaid")
+    logging.getLogger("any").warning("said")
+    assert [json.loads(line)["message"] for line in lines] == ["said"]
+
+
+def test_configured_twice_it_writes_once(untouched):
+    streams = [io.StringIO(), io.StringIO()]
+    for stream in streams:
+        configure("text", [logging.StreamHandler(stream)])
+    logging.getLogger("any").info("said")
+    assert [stream.getvalue().count("said") for stream in streams] == [0, 1]
+
+
+def test_a_server_writes_nothing_but_json_and_a_line_for_each_request():
+    """gunicorn's lines, ours, a client's that is no HTTP, and no access line of gunicorn's."""
+    server = Server(model="efficientnet_lite0", log_format="json")
+    server.wait_until_ready()
+    response = server.predict(b"no photo", token="secret")
+    server.stop()
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    server.close()
+    assert {line["logger"] for line in lines} >= {
+        "gunicorn.error",
+        "app",
+        "predictor.web.request_log",
+    }
+    (ready,) = [line for line in lines if line["message"].startswith("Ready at")]
+    assert ready["model"]["name"] == "efficientnet_lite0"
+    (asked,) = [line for line in lines if line.get("path") == "/predict"]
+    assert asked["request_id"] == response.headers["X-Request-ID"]
+    assert "secret" not in str(lines)

@@ -1,0 +1,151 @@
+import json
+import logging
+import re
+
+import pytest
+
+from pictures import picture
+from predictor.errors import Overloaded
+from predictor.logs import JSONFormatter, TextFormatter
+
+
+@pytest.fixture
+def lines(caplog):
+    """The lines of the requests so far, as JSON has them."""
+    caplog.set_level(logging.INFO)
+
+    def read():
+        made = [
+            JSONFormatter().format(r)
+            for r in caplog.records
+            if r.name == "predictor.web.request_log"
+        ]
+        return [json.loads(line) for line in made]
+
+    return read
+
+
+def test_a_prediction_is_one_line_with_where_its_time_went(client, lines):
+    response = client.post("/predict?top_k=2", data=picture("green"))
+    (line,) = lines()
+    assert (line["method"], line["path"], line["status"]) == ("POST", "/predict", 200)
+    assert line["bytes"] == len(response.data)
+    assert line["class_id"] == response.json["class_id"]
+    assert line["request_id"] == response.headers["X-Request-ID"]
+    steps = [line[f"{step}_ms"] for step in ("read", "decode", "queue", "inference")]
+    assert 0 < sum(steps) <= line["duration_ms"] + 0.02  # each is rounded
+
+
+def test_for_people_it_is_a_sentence(client, caplog):
+    caplog.set_level(logging.INFO)
+    client.post("/predict", data=picture("green"), headers={"X-Request-ID": "mine"})
+    (text,) = [
+        TextFormatter().format(r) for r in caplog.records if r.name == "predictor.web.request_log"
+    ]
+    step = r"[\d.]+"
+    assert re.search(
+        rf" INFO POST /predict 200, 55 bytes, {step} ms \(read {step}, decode {step}, queue {step},"
+        rf" inference {step}\), n00000001, mine$",
+        text,
+    ), text
+
+
+def test_of_several_photos_each_class_and_each_error_is_named(client, lines):
+    client.post("/predict", json={"images": ["%%", "AAAA"]})
+    (line,) = lines()
+    assert (line["status"], line["code"]) == (200, "bad-request,unsupported-image")
+    assert "class_id" not in line
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "level"),
+    [
+        ("bad-request", 400, "INFO"),
+        ("overloaded", 503, "WARNING"),
+        ("internal-error", 500, "ERROR"),
+    ],
+)
+def test_a_failure_has_its_code_and_ours_are_louder(app, lines, code, status, level):
+    @app.get("/fails")
+    def fails():
+        if status == 500:
+            raise ZeroDivisionError
+        raise Overloaded("Later.")
+
+    app.test_client().get("/fails") if status >= 500 else app.test_client().post("/predict")
+    (line,) = lines()
+    assert (line["code"], line["status"], line["level"]) == (code, status, level)
+
+
+def test_neither_query_nor_headers_nor_body_are_written(client, lines, caplog):
+    secrets = {"Authorization": "Bearer s3cret", "Cookie": "s3cret", "Referer": "http://s3cret/"}
+    client.post("/predict?token=s3cret", data=b"s3cret", headers=secrets)
+    assert len(lines()) == 1
+    assert "s3cret" not in caplog.text
+
+
+def test_a_path_cannot_forge_a_line(client, caplog):
+    caplog.set_level(logging.INFO)
+    client.get("/a%0A2026-01-01%20INFO%20forged%1B%5B2K")
+    (record,) = [r for r in caplog.records if r.name == "predictor.web.request_log"]
+    assert "\n" in record.getMessage()
+    for formatter in (TextFormatter(), JSONFormatter()):
+        assert formatter.format(record).isprintable()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_are_logged_only_when_they_fail(client, classifier, lines, path):
+    client.get(path)
+    assert lines() == []
+    classifier.close()
+    client.get(path)
+    assert [line["status"] for line in lines()] == [500]
+
+
+@pytest.mark.parametrize("given", ["a", "7f-3.A_b:c/d+e=@", "x" * 128])
+def test_a_sane_request_id_is_kept(client, given):
+    response = client.get("/healthz", headers={"X-Request-ID": given})
+    assert response.headers["X-Request-ID"] == given
+
+
+@pytest.mark.parametrize("given", [None, "", "x" * 129, "a b", "<i>", "é", "a;b", '"', "a\x1b[2K"])
+def test_any_other_is_replaced(client, given):
+    headers = {} if given is None else {"X-Request-ID": given}
+    ids = [client.get("/healthz", headers=headers).headers["X-Request-ID"] for _ in range(2)]
+    assert all(re.fullmatch("[0-9a-f]{32}", id) for id in ids)
+    assert ids[0] != ids[1]
+
+
+@pytest.mark.parametrize("path", ["/", "/readyz", "/static/style.css", "/nothing"])
+def test_every_answer_has_an_id(client, path):
+    with client.get(path) as response:
+        assert response.headers["X-Request-ID"]
+
+
+def test_an_error_carries_the_id_in_its_body(client):
+    response = client.post("/predict", data=b"text", headers={"X-Request-ID": "mine"})
+    assert response.json["request_id"] == "mine"
+
+
+def test_the_page_shows_the_id_of_what_failed_and_only_then(client):
+    headers = {"X-Request-ID": "mine"}
+    assert "<code>mine</code>" in client.post("/", headers=headers).text
+    assert "mine" not in client.get("/", headers=headers).text
+
+
+def test_a_defect_is_logged_with_its_traceback_and_the_id(app, caplog):
+    @app.get("/fails")
+    def fails():
+        raise ZeroDivisionError
+
+    app.test_client().get("/fails", headers={"X-Request-ID": "mine"})
+    (record,) = [r for r in caplog.records if r.exc_info]
+    assert "/fails failed, mine" in record.getMessage()
+
+
+def test_the_split_is_told_to_the_caller_as_well(client):
+    timing = client.post("/predict", data=picture()).headers["Server-Timing"]
+    assert re.sub(r"[\d.]+", "N", timing) == (
+        "read;dur=N, decode;dur=N, queue;dur=N, inference;dur=N"
+    )
+    assert "Server-Timing" not in client.get("/healthz").headers
