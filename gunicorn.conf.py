@@ -8,9 +8,11 @@ import errno
 import glob
 import math
 import os
+import shutil
 import socket
 import ssl
 import sys
+import tempfile
 
 from gunicorn.glogging import Logger
 
@@ -124,6 +126,24 @@ def on_reload(server):
     server.weights_fd = make_memory_for_weights(server)
 
 
+def when_ready(server):
+    """Give the workers a folder for what they count, in memory where that can be had.
+
+    Always our own, and new: what another run has left there would be counted again.
+    """
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    server.metrics_folder = None
+    for parent in (worker_tmp_dir, None):
+        try:
+            folder = tempfile.mkdtemp(prefix="predictor-metrics-", dir=parent)
+            os.chown(folder, server.cfg.uid, server.cfg.gid)  # of the workers, by --user
+        except OSError:
+            continue
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = server.metrics_folder = folder
+        return
+    server.log.warning("No folder can be written to: each worker has metrics of its own.")
+
+
 def is_taken(address: tuple[str, int]) -> bool:
     """Whether somebody listens there, asked as gunicorn will ask."""
     with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as probe:
@@ -162,6 +182,7 @@ def post_worker_init(worker):
     """Load while listening; a model that cannot be loaded stops the server, not just the worker."""
     from app import announce
 
+    worker.wsgi.extensions["metrics"].keep_fresh()
     classifier = worker.wsgi.extensions["classifier"]
     announce(classifier, str(worker.sockets[0]))
     classifier.start()
@@ -172,3 +193,16 @@ def worker_exit(server, worker):
     if worker.booted:
         sys.stderr.flush()
         os._exit(0)
+
+
+def child_exit(server, worker):
+    """Keep a dead worker's counts, drop its gauges. In the master, and not before it has forked."""
+    from predictor.metrics import bury
+
+    bury(worker.pid, alive=server.WORKERS.keys())
+
+
+def on_exit(server):
+    """Take the folder of the metrics along."""
+    if folder := getattr(server, "metrics_folder", None):
+        shutil.rmtree(folder, ignore_errors=True)

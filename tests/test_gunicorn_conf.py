@@ -193,3 +193,36 @@ def test_the_heartbeat_is_in_memory_where_there_is_a_place_for_it(conf, monkeypa
     assert conf().worker_tmp_dir == "/dev/shm"
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert conf().worker_tmp_dir is None
+
+
+def test_every_start_has_a_folder_of_its_own_for_metrics_and_takes_it_along(conf):
+    names, arbiters = conf(PROMETHEUS_MULTIPROC_DIR="/of/another/run"), []
+    for _ in range(2):
+        arbiters.append(server(uid=os.geteuid(), gid=os.getegid()))
+        names.when_ready(arbiters[-1])
+        assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == arbiters[-1].metrics_folder
+    folders = [Path(arbiter.metrics_folder) for arbiter in arbiters]
+    assert folders[0] != folders[1]
+    assert all(folder.is_dir() for folder in folders)
+    conf().on_exit(arbiters[0])  # read again, as for a reload
+    assert [folder.exists() for folder in folders] == [False, True]
+    names.on_exit(arbiters[1])
+
+
+def test_where_nothing_can_be_written_each_worker_counts_for_itself_and_says_so(conf, monkeypatch):
+    def read_only(**_):
+        raise OSError(30, "Read-only file system")
+
+    names = conf(PROMETHEUS_MULTIPROC_DIR="/of/another/run")
+    arbiter, warnings = server(), []
+    arbiter.log = SimpleNamespace(warning=warnings.append)
+    monkeypatch.setattr("tempfile.mkdtemp", read_only)
+    names.when_ready(arbiter)
+    assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+    assert len(warnings) == 1
+    names.child_exit(arbiter, SimpleNamespace(pid=1))
+    names.on_exit(arbiter)
+
+
+def test_a_server_that_never_became_ready_leaves_nothing(conf):
+    conf().on_exit(server())

@@ -41,3 +41,12 @@ def test_the_app_listens_before_torch_is_imported():
     """Importing the app, as gunicorn's worker does, must not take the seconds torch takes."""
     check = "import sys, wsgi; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
+
+
+def test_the_master_imports_neither_torch_nor_what_must_wait_for_its_folder():
+    """prometheus_client decides, when it is imported, whether there are several processes."""
+    check = (
+        "import runpy, sys; runpy.run_path('gunicorn.conf.py');"
+        " sys.exit(bool({'torch', 'prometheus_client'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0

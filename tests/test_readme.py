@@ -34,6 +34,15 @@ def test_every_address_is_in_the_readme(app):
     assert [rule for rule in rules if f" {rule}`" not in README] == []
 
 
+def test_every_metric_is_in_the_readme(client):
+    client.post("/predict", data=picture())
+    described = re.findall(r"# TYPE (predictor_\w+)", client.get("/metrics").text)
+    assert len(described) > 10
+    assert [name for name in described if f"`{name}`" not in README] == []
+    named = set(re.findall(r"`(predictor_\w+)`", README))
+    assert named == set(described)
+
+
 def test_every_file_it_names_is_there():
     layout = README.split("```\napp.py")[1].split("```")[0]
     names = re.findall(r"[\w./]+(?:\.py|/)(?=[\s,])", "app.py" + layout)

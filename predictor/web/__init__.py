@@ -9,7 +9,7 @@ from flask import Flask, Response
 from flask.json.provider import DefaultJSONProvider
 
 from predictor.classifier import Classifier
-from predictor.web import health, pages, predict, problems, request_log, security
+from predictor.web import health, metrics, pages, predict, problems, request_log, security
 from predictor.web.exchange import ObservedRequest
 
 
@@ -41,6 +41,7 @@ def register(app: Flask, classifier: Classifier) -> None:
     app.json = OneLineJSON(app)
     app.extensions["classifier"] = classifier
     request_log.register(app)
+    metrics.register(app)
     for module in (predict, pages, health):
         app.register_blueprint(module.blueprint)
     problems.register(app)

@@ -1,0 +1,24 @@
+"""What /metrics says, as numbers."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+
+class Scrape(dict[str, float]):
+    """Samples as they are written: ``predictor_requests_total{route="/"}`` → number."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                labels = ",".join(f'{k}="{v}"' for k, v in sorted(sample.labels.items()) if v)
+                self[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+
+    @property
+    def names(self) -> set[str]:
+        return {name.partition("{")[0] for name in self}
+
+    def sum(self, prefix: str) -> float:
+        """Over all series of a metric, or those whose labels begin so."""
+        return sum(value for name, value in self.items() if name.startswith(prefix))
