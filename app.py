@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from concurrent.futures import Future
 from ipaddress import ip_address
@@ -113,8 +114,14 @@ Ready at {url}
 
 def _configure_logs(settings: Settings) -> None:
     logs.configure(settings.log_format)
-    # Its own line for each request, beside ours.
-    logging.getLogger("werkzeug").addFilter(lambda record: " - - [" not in record.getMessage())
+    logging.getLogger("werkzeug").addFilter(_tame)
+
+
+def _tame(record: logging.LogRecord) -> bool:
+    """Let werkzeug speak without colours and line breaks, and not of each request."""
+    text = re.sub(r"\x1b\[\d+m", "", record.getMessage())
+    record.msg, record.args = " ".join(text.split()), ()
+    return " - - [" not in text
 
 
 def main() -> None:

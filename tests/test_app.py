@@ -110,6 +110,26 @@ def test_flask_run_loads_the_model_once_also_under_the_reloader(tmp_path, option
     assert lines.count("LOADS\n") == 1, lines
 
 
+def test_in_development_a_request_has_one_line_too_and_none_is_coloured():
+    command = [sys.executable, "app.py", "--port", "0"]
+    env = {**os.environ, "PREDICTOR_MODEL": "efficientnet_lite0", "PREDICTOR_LOG_FORMAT": "text"}
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    lines = []
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if found := re.search(r"Running on (http://\S+)", line):
+                requests.get(found[1], timeout=60)
+            if "GET / " in line:
+                break
+    finally:
+        process.terminate()
+        lines += process.communicate(timeout=60)[1].splitlines()
+    assert sum("GET / " in line for line in lines) == 1
+    assert "\\x1b" not in "".join(lines)
+    assert "development server" in "".join(lines)
+
+
 def test_flask_run_takes_the_development_app_and_not_production(tmp_path):
     """`flask run` prefers wsgi.py unless it is told otherwise; FLASK_APP tells it."""
     command = [sys.executable, "-m", "flask", "routes"]
