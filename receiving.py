@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from selectors import EVENT_READ
+from socket import SHUT_WR
 from time import monotonic
 from typing import Any
 
@@ -26,24 +27,27 @@ CHUNK = 256 * 1024
 MAX_HEAD = 64 * 1024
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)", re.IGNORECASE)
 ENCODING = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+AUTHORIZATION = re.compile(rb"\r\nauthorization:", re.IGNORECASE)
 EXPECTS = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
 MAX_CHUNK_LINE = 1024
+LINGER_S = 2.0  # for an answer to arrive before its connection is closed
 
 
 class Reception:
     """What has come of one request, and whether it is whole.
 
-    It is also called whole as soon as waiting for more would be of no use: it is larger than
-    accepted, or it is malformed. The parser that reads it next refuses it with the right words.
+    It is ``done`` also when waiting for more would be of no use, because it is larger than
+    accepted, lacks the token that is wanted, or is malformed: whoever reads it next refuses it
+    with the right words.
     """
 
-    def __init__(self, max_body: int, deadline: float) -> None:
+    def __init__(self, max_body: int, deadline: float, guarded: bool = False) -> None:
         """Nothing has come yet."""
         self.buffer = bytearray()
         self.deadline = deadline  # by the monotonic clock
-        self.whole = False
+        self.whole = self.done = False
         self.expects_continue = False
-        self._max_body = max_body
+        self._max_body, self._guarded = max_body, guarded
         self._end: int | None = None  # of the body, where its length is known
         self._chunk: int | None = None  # where the next chunk begins, where it comes in chunks
 
@@ -56,11 +60,12 @@ class Reception:
             self._skip_chunks()
         if self._end is not None:
             self.whole = len(self.buffer) >= self._end
+        self.done = self.done or self.whole
 
     def _read_head(self) -> None:
         body = self.buffer.find(b"\r\n\r\n") + 4
         if body < 4:
-            self.whole = len(self.buffer) > MAX_HEAD
+            self.done = len(self.buffer) > MAX_HEAD
             return
         head = bytes(self.buffer[: body - 2])
         lengths, chunked = LENGTH.findall(head), ENCODING.search(head) is not None
@@ -69,10 +74,11 @@ class Reception:
             self.expects_continue = length <= self._max_body
             del self.buffer[slice(*expects.span())]  # or gunicorn would say it a second time
             body -= len(expects[0])
-        if chunked and not lengths:
+        unknown = self._guarded and AUTHORIZATION.search(head) is None
+        if unknown or len(lengths) > 1 or (lengths and chunked) or length > self._max_body:
+            self.done = True
+        elif chunked:
             self._chunk = body
-        elif chunked or len(lengths) > 1 or length > self._max_body:
-            self._end = body
         else:
             self._end = body + length
 
@@ -83,7 +89,7 @@ class Reception:
             try:
                 size = int(self.buffer[self._chunk : line].partition(b";")[0], 16)
             except ValueError:
-                self._end = 0
+                self.done = True
                 return
             if size <= 0:  # after the last chunk come trailers, if any, and an empty line
                 end = self.buffer.find(b"\r\n\r\n", line)
@@ -92,7 +98,7 @@ class Reception:
             self._chunk = line + 2 + size + 2
         overdue = len(self.buffer) - self._chunk > MAX_CHUNK_LINE
         if self._end is None and (overdue or len(self.buffer) > self._max_body + MAX_HEAD):
-            self._end = 0
+            self.done = True
 
 
 class ReceivedFirst(SocketUnreader):  # type: ignore[misc]
@@ -105,10 +111,11 @@ class ReceivedFirst(SocketUnreader):  # type: ignore[misc]
         """Nothing was received yet."""
         super().__init__(sock)
         self._received = memoryview(b"")
+        self.whole = True
 
-    def put(self, data: bytearray) -> None:
+    def put(self, data: bytearray, whole: bool) -> None:
         """Have this read next."""
-        self._received = memoryview(data)
+        self._received, self.whole = memoryview(data), whole
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         """The next piece."""
@@ -136,8 +143,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._max_body = settings.max_upload_bytes
         self._timeout_s = settings.receive_timeout_s
         self._room = settings.max_receive_bytes
+        self._guarded = bool(settings.tokens or settings.tokens_file)
         self._receptions: dict[TConn, Reception] = {}  # the oldest first
         self._received = 0  # bytes in all of them
+        self._leaving: dict[TConn, float] = {}  # answered, to be closed at the latest then
 
     def enqueue_req(self, conn: TConn) -> None:
         """Receive the connection's next request; a thread handles it when it is whole."""
@@ -149,17 +158,31 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn.data_ready = True
             conn.parser.unreader = ReceivedFirst(conn.sock)
         conn.sock.setblocking(False)
-        self._receptions[conn] = Reception(self._max_body, monotonic() + self._timeout_s)
+        deadline = monotonic() + self._timeout_s
+        self._receptions[conn] = Reception(self._max_body, deadline, self._guarded)
         self.poller.register(conn.sock, EVENT_READ, partial(self._on_readable, conn))
         self._take(conn, conn.parser.unreader.take_rest())
         if conn in self._receptions:
             self._on_readable(conn, conn.sock)
 
     def finish_request(self, conn: TConn, fs: Any) -> None:
-        """Show gunicorn what came with the request and belongs to the next one."""
+        """Show gunicorn what came with the request and belongs to the next one.
+
+        Where there is none, gunicorn would wait for the client to close, and all others with it.
+        """
         if isinstance(unreader := getattr(conn.parser, "unreader", None), ReceivedFirst):
+            if fs.cancelled() or fs.exception() or not fs.result():
+                self._leave(conn)
+                return
             unreader.unread(unreader.take_rest())
         super().finish_request(conn, fs)
+
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        """As gunicorn does; but what was not received whole ends its connection."""
+        if isinstance(unreader := conn.parser.unreader, ReceivedFirst) and not unreader.whole:
+            req.force_close()
+            conn.sock.settimeout(LINGER_S)
+        return super().handle_request(req, conn)
 
     def _on_readable(self, conn: TConn, _sock: Any) -> None:
         try:
@@ -180,10 +203,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._received -= len(reception.buffer)
         reception.feed(data)
         self._received += len(reception.buffer)
-        if reception.whole:
+        if reception.done:
             self._forget(conn)
             conn.sock.setblocking(True)
-            conn.parser.unreader.put(reception.buffer)
+            conn.parser.unreader.put(reception.buffer, reception.whole)
             super().enqueue_req(conn)
         elif self._received > self._room:
             self._refuse(conn, HTTPStatus.SERVICE_UNAVAILABLE, "Too much is being received.")
@@ -195,6 +218,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """End the receptions whose time is up, and the oldest when there is no room for others."""
         super().murder_pending()
         now = monotonic()
+        for conn in [conn for conn, until in self._leaving.items() if now > until]:
+            self._left(conn)
         while self.nr_conns >= self.worker_connections and self.keepalived_conns:
             self.keepalived_conns[0].timeout = now
             self.murder_keepalived()
@@ -220,11 +245,34 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             f"Content-Length: {len(body)}\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"
         )
         self._send(conn, f"{head}{body}".encode())
-        self._close(conn)
+        self._leave(conn)
 
     def _forget(self, conn: TConn) -> None:
         self._received -= len(self._receptions.pop(conn).buffer)
         self.poller.unregister(conn.sock)
+
+    def _leave(self, conn: TConn) -> None:
+        """Close when the client has read the answer: what it still sends would destroy it."""
+        with suppress(OSError):
+            conn.sock.shutdown(SHUT_WR)
+        conn.sock.setblocking(False)
+        self._leaving[conn] = monotonic() + LINGER_S
+        self.poller.register(conn.sock, EVENT_READ, partial(self._on_rest, conn))
+
+    def _on_rest(self, conn: TConn, _sock: Any) -> None:
+        try:
+            ended = not conn.sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        if ended:
+            self._left(conn)
+
+    def _left(self, conn: TConn) -> None:
+        del self._leaving[conn]
+        self.poller.unregister(conn.sock)
+        self._close(conn)
 
     def _close(self, conn: TConn) -> None:
         self.nr_conns -= 1

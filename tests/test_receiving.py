@@ -43,8 +43,9 @@ def test_a_request_is_whole_with_its_last_byte_however_it_comes(request_):
         received = reception()
         for at in range(0, len(request_) - 1, step):
             received.feed(request_[at : min(at + step, len(request_) - 1)])
-            assert not received.whole
+            assert not received.done
         received.feed(request_[-1:])
+        assert received.done
         assert received.whole
         assert bytes(received.buffer) == request_
 
@@ -64,7 +65,15 @@ def test_a_request_is_whole_with_its_last_byte_however_it_comes(request_):
 def test_what_will_be_refused_is_not_waited_for(hopeless):
     received = reception()
     received.feed(hopeless)
-    assert received.whole
+    assert received.done
+    assert not received.whole
+
+
+@pytest.mark.parametrize(("head", "waits"), [(b"", False), (b"AUTHORIZATION: Bearer x\r\n", True)])
+def test_where_tokens_are_wanted_nobody_without_one_is_waited_for(head, waits):
+    received = Reception(MAX_BODY, deadline=0.0, guarded=True)
+    received.feed(POST + head + b"Content-Length: 5\r\n\r\n")
+    assert received.done is not waits
 
 
 def test_what_follows_a_request_stays_with_it():
@@ -79,7 +88,7 @@ def test_a_client_that_asks_is_told_to_go_on_unless_it_sends_too_much(length, wa
     received = reception()
     received.feed(POST + b"Expect: 100-Continue\r\nContent-Length: %d\r\n\r\n" % length)
     assert received.expects_continue is wanted
-    assert received.whole is not wanted
+    assert received.done is not wanted
     assert b"xpect" not in received.buffer
 
 
@@ -198,6 +207,20 @@ def test_who_hangs_up_before_the_end_leaves_nothing_behind(server, connect):
     for one in opened:
         one.close()
     wait_until(lambda: len(list(worker.iterdir())) <= before)
+
+
+def test_clients_that_never_close_hold_up_nobody(server, connect, coffee):
+    """gunicorn itself waits for each of them, two seconds in the loop that serves all."""
+    last = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    opened = [connect(server, last) for _ in range(100)]
+    begun = monotonic()
+    assert server.predict(coffee).ok
+    for one in opened:
+        text = answers(one)
+        assert text.startswith("HTTP/1.1 200")
+        assert one.recv(1) == b""
+    assert monotonic() - begun < 100  # half of what it would take one after the other
+    wait_until(lambda: server.get("/healthz").ok)
 
 
 @pytest.fixture
