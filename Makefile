@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 5000
 BIN := $(VENV)/bin
 
-.PHONY: serve test bench format
+.PHONY: serve test bench fuzz soak format
 export HOST PORT
 
 # Where VGG16's weights cannot be had, a small model stands in and says so. Not in production.
@@ -23,6 +23,14 @@ test: $(VENV)/requirements-dev.stamp
 # What it can be told: make bench BENCH="--help"
 bench: $(VENV)/requirements-dev.stamp
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# make fuzz FUZZ="--images 100000"; the seed it prints makes the same inputs again.
+fuzz: $(VENV)/requirements-dev.stamp
+	PYTHONPATH=. $(BIN)/python tests/fuzz.py $(FUZZ)
+
+# make soak SOAK="--minutes 15"
+soak: $(VENV)/requirements-dev.stamp
+	$(BIN)/python -m benchmarks.soak $(SOAK)
 
 format: $(VENV)/requirements-dev.stamp
 	$(BIN)/ruff format .

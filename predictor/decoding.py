@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import struct
+import warnings
+from collections import Counter
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from predictor.errors import BadRequest, DamagedImage, Overloaded, TooLarge, UnsupportedImage
 
@@ -14,8 +18,43 @@ from predictor.errors import BadRequest, DamagedImage, Overloaded, TooLarge, Uns
 # or what only a specialist sends; each format is one more parser for an attacker to try.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
-# libjpeg's own progressive script has 10 scans; a marker's bytes do not occur within pixel data.
-MAX_SCANS, START_OF_SCAN = 100, b"\xff\xda"
+# What bounds the time: Pillow's parsers are Python that a small file can keep busy for minutes.
+MAX_READS = 200_000  # a photo takes some thousands, a text one byte at a time some millions
+MAX_TAG_VALUES = 100_000  # in one tag of a TIFF; each strip or tile is a value
+MAX_SLOW_PIXELS = 5_000_000  # where Pillow's decoder is Python, too: BMP's runs
+# libjpeg's own progressive script has 10 scans; an app's extended XMP or depth map fills APPs.
+MAX_SEGMENTS, MAX_APP_SEGMENTS = 100, 500
+MAX_PROFILES = 10
+
+SEGMENT = re.compile(rb"\xff([^\x00\xd0-\xd8\xff])")  # of a JPEG: a marker that has a length
+END_OF_IMAGE = b"\xd9"
+BYTES = (1, 2, 6, 7)  # TIFF's types that Pillow does not unpack value by value
+TILE_WIDTH, TILE_LENGTH = 322, 323
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Each has numbers out of the file, so Python would keep every one of them for ever.
+warnings.filterwarnings("ignore", module=r"PIL\.(Jpeg|Mpo|Tiff|Png|Gif|WebP|Avif|Bmp)ImagePlugin")
+
+
+class _Metered(io.BytesIO):
+    """The file, as long as it is not read in too many small pieces."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise TooLarge("The image is stored in too many small pieces; save it anew.")
+        return super().read(size)
 
 
 def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Image:
@@ -31,7 +70,7 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Ima
     Raises:
         BadRequest: there are no bytes.
         UnsupportedImage: not one of the formats.
-        TooLarge: more than ``max_pixels``, or more scans than a photo has.
+        TooLarge: more than ``max_pixels``, or stored so that it would take too long to read.
         DamagedImage: anything else that Pillow stumbles over.
         Overloaded: no memory.
     """
@@ -41,12 +80,10 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Ima
     # zlib.error, KeyError …), so everything they raise on a stranger's bytes means one thing.
     try:
         with _open(data, max_pixels) as image:
-            _check_scans(image, data)
             if enough is not None:
                 image.draft(None, (enough, enough))
             image.load()
-            _turn_upright(image)
-            return to_rgb(image)
+            return to_rgb(_upright(image))
     except (UnsupportedImage, TooLarge):
         raise
     except MemoryError:
@@ -60,8 +97,9 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Ima
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     """Read the header only."""
+    _check_parts(data)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(_Metered(data), formats=FORMATS)
     except UnidentifiedImageError:
         if begins_like_an_image(data):
             raise
@@ -79,13 +117,64 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
             f"The image has {image.width} × {image.height} = {pixels:,} pixels;"
             f" at most {max_pixels:,} are accepted. Send a smaller one."
         )
+    _check_decoder(image, pixels, max_pixels)
     return image
 
 
-def _check_scans(image: Image.Image, data: bytes) -> None:
-    """A progressive JPEG may go over all its pixels again with every few bytes it spends."""
-    if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_SCANS:
-        raise TooLarge(f"The JPEG has more than {MAX_SCANS} scans; save it anew.")
+def _check_parts(data: bytes) -> None:
+    """Refuse what Pillow would join, unpack or decompress part by part for minutes."""
+    if data.startswith(b"\xff\xd8\xff"):
+        _check_segments(data)
+    elif data.startswith((b"II", b"MM")):
+        _check_tags(data)
+    elif data.startswith(b"\x89PNG") and data.count(b"iCCP") > MAX_PROFILES:
+        raise TooLarge(f"The PNG has more than {MAX_PROFILES} colour profiles; save it anew.")
+
+
+def _check_segments(data: bytes) -> None:
+    """A JPEG may go over all its pixels again with each scan, and EXIF is joined quadratically.
+
+    What comes after the end of the image, a phone's video for example, does not count.
+    """
+    kinds: Counter[bytes] = Counter()
+    place = 2
+    while (found := SEGMENT.search(data, place)) and found[1] != END_OF_IMAGE:
+        kinds[found[1]] += 1
+        most = MAX_APP_SEGMENTS if b"\xe0" <= found[1] <= b"\xef" else MAX_SEGMENTS
+        if kinds[found[1]] > most:
+            raise TooLarge(f"The JPEG has more than {most} scans or segments; save it anew.")
+        place = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+
+
+def _check_tags(data: bytes) -> None:
+    """A TIFF's tags and strips are unpacked value by value."""
+    order = "<" if data.startswith(b"II") else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    (place,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    count = struct.Struct(order + ("Q" if big else "H"))
+    entry = struct.Struct(order + ("HHQQ" if big else "HHII"))
+    (entries,) = count.unpack_from(data, place)
+    first = place + count.size
+    entries = min(entries, MAX_READS, (len(data) - first) // entry.size)
+    for _, kind, values, _ in entry.iter_unpack(data[first : first + entries * entry.size]):
+        if kind not in BYTES and values > MAX_TAG_VALUES:
+            raise TooLarge(f"The TIFF has more than {MAX_TAG_VALUES:,} strips; save it anew.")
+
+
+def _check_decoder(image: Image.Image, pixels: int, max_pixels: int) -> None:
+    """Refuse what the header allows and the decoder would need minutes or gigabytes for."""
+    tile: list[tuple[str, ...]] = getattr(image, "tile", [])
+    codec = tile[0][0] if tile else ""
+    if codec == "ppm_plain":
+        raise UnsupportedImage("PPM as text (P1, P2, P3) is not read here; save it as binary.")
+    if codec in Image.DECODERS and pixels > MAX_SLOW_PIXELS:
+        raise TooLarge(
+            f"The image is of a kind that is read slowly, and has more than {MAX_SLOW_PIXELS:,}"
+            " pixels; save it as JPEG or PNG."
+        )
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(TILE_WIDTH, 0) * tags.get(TILE_LENGTH, 0) > max_pixels:
+        raise TooLarge(f"The TIFF has tiles of more than {max_pixels:,} pixels; save it anew.")
 
 
 def begins_like_an_image(data: bytes) -> bool:
@@ -95,10 +184,22 @@ def begins_like_an_image(data: bytes) -> bool:
     return any(accept(data[:16]) is True for accept in accepts if accept)
 
 
-def _turn_upright(image: Image.Image) -> None:
-    """Turn the image as its EXIF orientation says; EXIF that cannot be read says nothing."""
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn the image as its EXIF orientation says; EXIF that cannot be read says nothing.
+
+    ``ImageOps.exif_transpose`` would also write all of the EXIF anew, which a stranger can
+    make a matter of minutes.
+    """
     with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
+        method = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+        return image if method is None else _transposed(image, method)
+    return image
+
+
+def _transposed(image: Image.Image, method: Image.Transpose) -> Image.Image:
+    turned = image.transpose(method)
+    turned.info = image.info
+    return turned
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

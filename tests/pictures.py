@@ -23,17 +23,27 @@ def picture(colour: str = "red", size: tuple[int, int] = (32, 24)) -> bytes:
     return encode(Image.new("RGB", size, COLOURS[colour]))
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A PNG chunk with its checksum."""
+    return struct.pack(">I", len(content)) + kind + content + checksum(kind + content)
+
+
+def checksum(content: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(content))
+
+
+def png(
+    size: tuple[int, int], depth: int, colour: int, rows: bytes, *chunks: bytes, interlaced: int = 0
+) -> bytes:
+    """A PNG by hand, of kinds that Pillow does not write; ``chunks`` come before the pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, interlaced))
+    pixels = chunk(b"IDAT", zlib.compress(rows))
+    return b"".join([b"\x89PNG\r\n\x1a\n", header, *chunks, pixels, chunk(b"IEND", b"")])
+
+
 def one_bit_png(width: int, height: int) -> bytes:
     """A PNG whose header promises many pixels in a few kilobytes."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + checksum
-
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    rows = zlib.compress(bytes((width + 7) // 8 + 1) * height)
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return png((width, height), 1, 0, bytes((width + 7) // 8 + 1) * height)
 
 
 def scan_bomb(scans: int) -> bytes:

@@ -1,4 +1,7 @@
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from bad_images import BAD_IMAGES
 from pictures import encode, one_bit_png, picture, scan_bomb
 from predictor.decoding import FORMATS, decode
 from predictor.errors import (
@@ -17,6 +21,7 @@ from predictor.errors import (
     UnsupportedImage,
 )
 
+ROOT = Path(__file__).parent.parent
 LIMIT = 50_000_000
 ORIENTATION = 0x0112
 
@@ -223,6 +228,48 @@ def test_a_jpeg_that_goes_over_its_pixels_for_ever_is_too_large():
     assert decode(scan_bomb(20), LIMIT)
     with pytest.raises(TooLarge, match="scans"):
         decode(scan_bomb(200), LIMIT)
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES, ids=lambda case: case.name)
+def test_every_bad_image_has_its_status(case):
+    """With what production does about warnings, which is nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            status = 200 if decode(case.data, LIMIT, 20) else 0
+        except RequestError as error:
+            status = error.status
+    assert status == case.status
+
+
+def test_pillows_warnings_are_not_kept():
+    """Each names numbers of a stranger's file, so every file would leave some behind."""
+    code = """
+import sys
+from PIL import TiffImagePlugin
+from predictor.decoding import decode
+from predictor.errors import DamagedImage
+for size in range(9, 99):
+    try:
+        decode(b"II*\\0" + bytes([size, 0, 0, 0]) + bytes(size), 100)
+    except DamagedImage:
+        pass
+sys.exit(len(getattr(TiffImagePlugin, "__warningregistry__", ())))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nothing_a_stranger_sends_starts_a_program(monkeypatch):
+    def fails(*_args, **_kwargs):
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("subprocess.Popen", fails)
+    monkeypatch.setattr("os.system", fails)
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF"
+    for data in (postscript, b"\xc5\xd0\xd3\xc6" + bytes(30) + postscript, b"%PDF-1.7\n"):
+        with pytest.raises(UnsupportedImage):
+            decode(data, LIMIT)
 
 
 def test_no_memory_is_no_fault_of_the_photo(monkeypatch):
