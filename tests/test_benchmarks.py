@@ -1,9 +1,11 @@
-"""The benchmark runs; what it measures is no matter for a test."""
+"""The benchmark and the soak run; what they measure is no matter for a test."""
 
 import json
+import re
 import subprocess
 import sys
 
+from benchmarks.soak import Balance, Ledger, Rest
 from server import ROOT
 
 
@@ -20,3 +22,32 @@ def test_a_short_run_ends_with_figures_and_a_plot(tmp_path):
     assert "this app, 2 clients: p50 " in done.stdout
     assert "times the best textbook's" in done.stdout
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_short_soak_has_an_exact_balance():
+    """Memory is another matter: what is cached for good comes in the first minutes."""
+    options = ["--minutes", "0.1", "--most-growth", "1"]
+    command = [sys.executable, "-m", "benchmarks.soak", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = re.findall(r"^all +(.*)$", done.stdout, re.MULTILINE)
+    sent, *outcomes = (int(number.replace(",", "")) for number in row.split())
+    assert sent == sum(outcomes) > 100
+    assert outcomes[-2:] == [0, 0]  # wrong, no answer
+
+
+def test_a_balance_that_is_not_exact_is_said():
+    ledger, rest = Ledger(), Rest(pss_mb=100.0, threads=10, descriptors=5)
+    grown = Rest(pss_mb=110.0, threads=11, descriptors=5)
+    assert Balance(ledger, rest, rest, rest, 100.0).complaints(most_growth=0.02) == []
+    ledger.sent["good"], ledger.became["good", "by the server"] = 2, 1
+    ledger.wrong.append("good: a tench")
+    ledger.reasons["500 internal-error"] += 1
+    assert Balance(ledger, rest, rest, grown, 110.0).complaints(most_growth=0.02) == [
+        "2 were sent and 1 are accounted for.",
+        "1 wrong answers.",
+        "There were 500 internal-error.",
+        "The server broke off unprovoked: good.",
+        "Memory grew by 10.0%.",
+        "Threads or descriptors leaked.",
+    ]

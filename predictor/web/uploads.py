@@ -82,7 +82,7 @@ def _from_form(request: Request, max_images: int) -> Upload:
     count = len(files) + len(texts)
     if count == 0:
         fields = [*request.files, *request.form]
-        found = f"; there is {', '.join(map(repr, fields[:5]))}" if fields else ""
+        found = f"; there is {', '.join(repr(name[:30]) for name in fields[:5])}" if fields else ""
         raise BadRequest(f'There is no image: the form has no field "file"{found}.{HOW_TO}')
     _check_count(count, max_images)
     read = [file.stream.read() for file in files]
