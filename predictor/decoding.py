@@ -28,8 +28,11 @@ MAX_PROFILES = 10
 
 SEGMENT = re.compile(rb"\xff([^\x00\xd0-\xd8\xff])")  # of a JPEG: a marker that has a length
 END_OF_IMAGE = b"\xd9"
+# An AVIF is turned by its own boxes, whatever its EXIF says; Pillow would write that anew.
+AVIF_EXIF = re.compile(rb"(infe.{8,10})Exif", re.DOTALL)
 BYTES = (1, 2, 6, 7)  # TIFF's types that Pillow does not unpack value by value
 TILE_WIDTH, TILE_LENGTH = 322, 323
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -83,6 +86,7 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Ima
             if enough is not None:
                 image.draft(None, (enough, enough))
             image.load()
+            _scale_key(image, data)
             return to_rgb(_upright(image))
     except (UnsupportedImage, TooLarge):
         raise
@@ -98,6 +102,8 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Ima
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     """Read the header only."""
     _check_parts(data)
+    if data[4:8] == b"ftyp":
+        data = AVIF_EXIF.sub(rb"\1none", data)
     try:
         image = Image.open(_Metered(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -202,6 +208,16 @@ def _transposed(image: Image.Image, method: Image.Transpose) -> Image.Image:
     return turned
 
 
+def _scale_key(image: Image.Image, data: bytes) -> None:
+    """A PNG's transparent colour comes in the file's depth, but its pixels in 8 bits."""
+    key, depth = image.info.get("transparency"), data[24] if data[12:16] == b"IHDR" else 8
+    if image.mode == "RGB" and isinstance(key, tuple) and depth == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    if image.mode == "L" and isinstance(key, int) and depth < 8:
+        greatest = (1 << depth) - 1
+        image.info["transparency"] = (key & greatest) * 255 // greatest
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any of Pillow's modes so that it looks right.
 
@@ -215,8 +231,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _from_16_bits(image, key)
     if image.mode in ("I", "F"):
         return _stretched(image).convert("RGB")
-    if isinstance(key, tuple) and max(key) > 255:  # a 16-bit PNG's, decoded to 8
-        image.info["transparency"] = tuple(value >> 8 for value in key)
     if not image.has_transparency_data:
         return image.convert("RGB")
     rgba = image.convert("RGBA")
@@ -233,6 +247,8 @@ def _over_white(image: Image.Image, mask: Image.Image) -> Image.Image:
 def _from_16_bits(image: Image.Image, transparent: object) -> Image.Image:
     """16-bit grey → RGB: the upper 8 bits of each pixel."""
     values = np.asarray(image)
+    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        values = 65535 - values
     grey = Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     return (
         grey if transparent is None else _over_white(grey, Image.fromarray(values != transparent))

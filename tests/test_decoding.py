@@ -1,3 +1,4 @@
+import struct
 import subprocess
 import sys
 import warnings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from bad_images import BAD_IMAGES
-from pictures import encode, one_bit_png, picture, scan_bomb
+from pictures import chunk, encode, one_bit_png, picture, png, scan_bomb
 from predictor.decoding import FORMATS, decode
 from predictor.errors import (
     BadRequest,
@@ -121,6 +122,39 @@ def test_16_bit_grey_has_its_transparency_in_16_bits():
     assert [decode(data, LIMIT).getpixel((x, 0)) for x in (0, 1)] == [(255,) * 3, (1,) * 3]
 
 
+@pytest.mark.parametrize(
+    ("depth", "colour", "key", "row", "expected"),
+    [
+        (1, 0, b"\0\0", b"\x40", [255, 255]),
+        (2, 0, b"\0\1", b"\x60", [255, 170]),
+        (4, 0, b"\0\3", b"\x34", [255, 68]),
+        (8, 0, b"\0\3", b"\3\4", [255, 4]),
+        (16, 2, b"\0\3" * 3, b"\0\3" * 3 + b"\x80\0" * 3, [255, 128]),
+    ],
+)
+def test_a_transparent_colour_is_meant_in_the_files_own_depth(depth, colour, key, row, expected):
+    data = png((2, 1), depth, colour, b"\0" + row, chunk(b"tRNS", key))
+    assert np.asarray(decode(data, LIMIT))[0, :, 0].tolist() == expected
+
+
+def test_a_16_bit_tiff_whose_zero_is_white_is_not_a_negative():
+    grey = wide(ramp(), "<u2", 257)
+    negative = Image.fromarray(65535 - np.asarray(grey))
+    data = bytearray(encode(negative, "TIFF"))
+    entry = data.index(struct.pack("<HHI", 262, 3, 1))
+    data[entry + 8 : entry + 10] = bytes(2)
+    assert difference(decode(bytes(data), LIMIT), ramp()) < 3
+
+
+def test_a_png_that_lost_some_of_its_data_between_good_chunks_is_damaged():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+    data = encode(noise)
+    last = data.rindex(b"IDAT") - 4
+    assert data.count(b"IDAT") > 1
+    with pytest.raises(DamagedImage):
+        decode(data[:last] + chunk(b"IEND", b""), LIMIT)
+
+
 def test_half_transparent_black_is_grey():
     assert (
         decode(encode(Image.new("RGBA", (4, 4), (0, 0, 0, 128))), LIMIT).getpixel((0, 0))
@@ -128,7 +162,7 @@ def test_half_transparent_black_is_grey():
     )
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photo_taken_with_the_camera_turned_is_upright(orientation, format):
     stored = {
@@ -152,6 +186,22 @@ def test_a_photo_taken_with_the_camera_turned_is_upright(orientation, format):
 def test_exif_that_cannot_be_read_says_nothing():
     data = encode(ramp(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff garbage")
     assert decode(data, LIMIT).size == (64, 48)
+
+
+def test_exif_of_many_numbers_is_never_written_anew(monkeypatch):
+    """Pillow takes 3 s to write 200,000 of them, and an upload holds ten times as many."""
+    numbers = struct.pack("<HHII", 0x9000, 5, 1000, 38) + bytes(4) + bytes(8000)
+    tags = b"Exif\0\0II*\0\x08\0\0\0\2\0" + struct.pack("<HHIHH", 0x0111, 3, 1, 6, 0) + numbers
+    turned = [
+        encode(ramp(), format, exif=tags).replace(b"\x11\1\3\0\1\0\0\0", b"\x12\1\3\0\1\0\0\0")
+        for format in ("JPEG", "WEBP", "AVIF")
+    ]
+
+    def fails(*_):
+        raise AssertionError("EXIF was written")
+
+    monkeypatch.setattr("PIL.Image.Exif.tobytes", fails)
+    assert [decode(data, LIMIT).size for data in turned] == [(48, 64), (48, 64), (64, 48)]
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
