@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from statistics import median
 from time import monotonic, process_time
 from typing import Any
 
@@ -438,8 +439,8 @@ class Report:
     def growth(self, warm_up: int) -> float:
         """How much the memory grew from the warm-up to the end, each as a median over cases."""
         sample = max(1, len(self.memory_kb) // 20)
-        start = sorted(self.memory_kb[warm_up : warm_up + sample])[sample // 2]
-        return sorted(self.memory_kb[-sample:])[sample // 2] / start - 1
+        start = median(self.memory_kb[warm_up : warm_up + sample])
+        return median(self.memory_kb[-sample:]) / start - 1
 
 
 def fuzz(seed: int, count: int, limit_s: float, progress: Callable[[int], object] = id) -> Report:
@@ -520,9 +521,9 @@ def _print(report: Report, options: argparse.Namespace, seconds: float) -> None:
     count, memory = sum(report.statuses.values()), [kb / 1000 for kb in report.memory_kb]
     print(f"{count:,} inputs, seed {options.seed}, {seconds:.0f} s, {count / seconds:.0f} a second")
     print("status: ", ", ".join(f"{s} × {n:,}" for s, n in sorted(report.statuses.items())))
-    warm_up = count // 20
-    print(f"memory:  {memory[0]:.0f} MB at first, {memory[warm_up]:.0f} after {warm_up:,} inputs,"
-          f" {memory[-1]:.0f} at the end, {max(memory):.0f} at most")  # fmt: skip
+    tenths = [memory[count * i // 10 : count * (i + 1) // 10] or [0] for i in range(10)]
+    print(f"memory:  {memory[0]:.0f} MB at first, {memory[-1]:.0f} at the end, {max(memory):.0f} at"
+          f" most; medians of the tenths {', '.join(f'{median(t):.0f}' for t in tenths)}")  # fmt: skip
     print(f"slowest: number {report.slowest[1]}, {report.slowest[0]:.2f} s")
     for number, finding in report.findings:
         print(f"FINDING: number {number} {finding}")

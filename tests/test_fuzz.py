@@ -49,6 +49,22 @@ def test_a_case_is_the_same_whenever_it_is_made():
     assert fuzz.case(7, 3) == fuzz.case(7, 3) != fuzz.case(7, 4)
 
 
+def test_a_child_that_crashes_costs_one_case_and_every_finding_is_named(tmp_path, monkeypatch):
+    script = tmp_path / "child.py"
+    script.write_text("""
+import os, sys
+for number in range(int(sys.argv[3]), int(sys.argv[4])):
+    print("begin", number, flush=True)
+    if number == 3:
+        os.abort()
+    print("end", 200, 9.0 if number == 5 else 0.1, 70_000, "status 500" if number == 7 else "")
+""")
+    monkeypatch.setattr(fuzz, "__file__", str(script))
+    report = fuzz.fuzz(seed=0, count=9, limit_s=5)
+    assert [number for number, _ in report.findings] == [3, 5, 7]
+    assert report.statuses == {200: 8}
+
+
 def answered(app: Flask, case: fuzz.Case) -> None:
     client = app.test_client()
     assert fuzz.complaint(fuzz.ask(client, case)) is None

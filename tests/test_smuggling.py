@@ -120,6 +120,7 @@ ABSURD = {
         (200, 400, 413),
     ),
     "a form within a form": (multipart(b"b", PART + INNER), 415),
+    "a part without a name": (multipart(b"b", PART.replace(b"name", b"nome", 1) + b"\r\n1"), 400),
     "a boundary of nothing": (multipart(b"", PART + b"\r\n" + PHOTO), 400),
     "a boundary of 5,000 letters": (multipart(b"b" * 5000, PART + b"\r\n" + PHOTO), (200, 400)),
     "a boundary everywhere": (

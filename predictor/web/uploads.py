@@ -81,7 +81,7 @@ def _from_form(request: Request, max_images: int) -> Upload:
         texts = [text.replace(" ", "+") for text in texts]
     count = len(files) + len(texts)
     if count == 0:
-        fields = [*request.files, *request.form]
+        fields = [name for name in (*request.files, *request.form) if name]  # a part may have none
         found = f"; there is {', '.join(repr(name[:30]) for name in fields[:5])}" if fields else ""
         raise BadRequest(f'There is no image: the form has no field "file"{found}.{HOW_TO}')
     _check_count(count, max_images)
