@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fuzz
+import mutations
 from pictures import picture
 
 SLICE = 4000
@@ -40,7 +41,7 @@ def test_mutated_images_leave_no_memory_behind(report):
 
 
 def test_every_original_is_a_good_image(client):
-    for original in fuzz.originals():
+    for original in mutations.originals():
         if not original.startswith(b"P3"):  # as text
             assert client.post("/predict", data=original).status_code == 200, original[:40]
 
