@@ -26,7 +26,7 @@ bench: $(VENV)/requirements-dev.stamp
 
 # make fuzz FUZZ="--images 100000"; the seed it prints makes the same inputs again.
 fuzz: $(VENV)/requirements-dev.stamp
-	PYTHONPATH=. $(BIN)/python tests/fuzz.py $(FUZZ)
+	$(BIN)/python tests/fuzz.py $(FUZZ)
 
 # make soak SOAK="--minutes 15"
 soak: $(VENV)/requirements-dev.stamp

@@ -126,6 +126,7 @@ def ask(client: Any, one: Case) -> Any:
 
 def child(seed: int, first: int, end: int, limit_s: float) -> None:
     """Run the cases and print a line before and after each."""
+    sys.path.insert(0, str(ROOT))
     from app import create_app
     from conftest import toy_engine
     from predictor.classifier import Classifier
@@ -178,12 +179,11 @@ class Report:
 def fuzz(seed: int, count: int, limit_s: float, progress: Callable[[int], object] = id) -> Report:
     """Run ``count`` cases in child processes; a crash or a hang is a finding and costs a child."""
     report, number = Report(), 0
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     while number < count:
         command = [sys.executable, __file__, "--child", *map(str, (seed, number, count, limit_s))]
         with tempfile.TemporaryFile("w+") as words:  # libtiff's too, a line for each bad file
             pipes = {"stdout": subprocess.PIPE, "stderr": words}
-            with subprocess.Popen(command, text=True, env=environ, **pipes) as process:
+            with subprocess.Popen(command, text=True, **pipes) as process:
                 last = _follow(process, report, limit_s, progress)
             if process.returncode != 0:
                 words.seek(0)
