@@ -131,7 +131,7 @@ def _check_parts(data: bytes) -> None:
     """Refuse what Pillow would join, unpack or decompress part by part for minutes."""
     if data.startswith(b"\xff\xd8\xff"):
         _check_segments(data)
-    elif data.startswith((b"II", b"MM")):
+    elif data[:2] in (b"II", b"MM") and data[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+"):
         _check_tags(data)
     elif data.startswith(b"\x89PNG") and data.count(b"iCCP") > MAX_PROFILES:
         raise TooLarge(f"The PNG has more than {MAX_PROFILES} colour profiles; save it anew.")

@@ -251,7 +251,8 @@ def test_no_bytes_are_no_image():
 
 
 @pytest.mark.parametrize(
-    "data", [b"hello", b"<html>", b"%PDF-1.4", b"%!PS-Adobe", bytes(1000), b"\xff"]
+    "data",
+    [b"hello", b"<html>", b"%PDF-1.4", b"%!PS-Adobe", bytes(1000), b"\xff", b"MMA and so on"],
 )
 def test_what_is_no_image_is_called_so(data):
     with pytest.raises(UnsupportedImage):
