@@ -30,6 +30,10 @@ ENCODING = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 AUTHORIZATION = re.compile(rb"\r\nauthorization:", re.IGNORECASE)
 EXPECTS = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
 MAX_CHUNK_LINE = 1024
+REASONS = {
+    HTTPStatus.REQUEST_TIMEOUT: "request-timeout",
+    HTTPStatus.SERVICE_UNAVAILABLE: "overloaded",
+}
 LINGER_S = 2.0  # for an answer to arrive before its connection is closed
 
 
@@ -148,6 +152,32 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._received = 0  # bytes in all of them
         self._leaving: dict[TConn, float] = {}  # answered, to be closed at the latest then
 
+    def notify(self) -> None:
+        """The heartbeat; a process whose model hangs or has died answers everybody and ends.
+
+        gunicorn starts another in its place.
+        """
+        super().notify()
+        self.alive: bool
+        classifier = self._classifier()
+        if classifier is None or not self.alive:
+            return
+        loaded = classifier.loading.done() and classifier.loading.exception() is None
+        if loaded and (ailment := classifier.ailment()) is not None:
+            self.log.error("This process is replaced. %s", ailment)
+            classifier.abandon()
+            self.alive = False
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM: finish what is in work; whoever asks is told that it is the last."""
+        if (classifier := self._classifier()) is not None:
+            classifier.draining = True
+        super().handle_exit(sig, frame)
+
+    def _classifier(self) -> Any:
+        """The app's, once there is one."""
+        return getattr(self.wsgi, "extensions", {}).get("classifier")
+
     def enqueue_req(self, conn: TConn) -> None:
         """Receive the connection's next request; a thread handles it when it is whole."""
         if self.cfg.is_ssl or "h2" in self.cfg.http_protocols:
@@ -237,7 +267,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def _refuse(self, conn: TConn, status: HTTPStatus, detail: str) -> None:
         """Answer what is not whole, and close."""
         self._forget(conn)
-        code = status.phrase.lower().replace(" ", "-")
+        code = REASONS[status]
+        self.log.info("A request from %s is refused: %s", conn.client and conn.client[0], detail)
+        self.wsgi.extensions["metrics"].rejected.labels(code).inc()
         problem = {"type": "about:blank", "title": status.phrase, "status": status.value}
         body = json.dumps({**problem, "code": code, "detail": detail}) + "\n"
         head = (

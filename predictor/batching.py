@@ -10,15 +10,20 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
 from typing import Generic, TypeVar
 
-from predictor.errors import InferenceFailed, Overloaded
+from predictor.errors import DeadlineExceeded, InferenceFailed, Overloaded
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# How much the last call counts in the running mean of what an item takes.
+NEWEST = 0.2
 
 
 @dataclass(slots=True)
@@ -26,6 +31,7 @@ class Job(Generic[Item, Result]):
     """An item on its way, and where its result will appear."""
 
     item: Item
+    deadline: float = inf  # by the monotonic clock; nobody waits for a result after it
     future: Future[Result] = field(default_factory=Future)
     arrived: float = field(default_factory=monotonic)
 
@@ -60,11 +66,13 @@ class Batcher(Generic[Item, Result]):
         self._max_batch_size = max_batch_size
         self._max_queue = max_queue
         self._max_delay_s = max_delay_s
-        self._free = shares
+        self._shares = self._free = shares
+        self._item_s = 0.0  # of all shares together, for one item; 0 before the first call
         self._waiting: deque[Job[Item, Result]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._busy_since: dict[int, float] = {}  # by thread
+        self._running: dict[int, list[Job[Item, Result]]] = {}  # by thread
         self._threads = [
             threading.Thread(target=self._serve, name=f"inference-{number}", daemon=True)
             for number in range(shares)
@@ -72,21 +80,30 @@ class Batcher(Generic[Item, Result]):
         for thread in self._threads:
             thread.start()
 
-    def submit(self, items: Sequence[Item]) -> list[Future[Result]]:
+    def submit(self, items: Sequence[Item], deadline: float = inf) -> list[Future[Result]]:
         """Queue the items, all of them or none; a future's ``cancel()`` takes one out again.
 
+        Args:
+            items: any number.
+            deadline: by the monotonic clock; what cannot be done by then is not begun.
+
         Raises:
-            Overloaded: there is no room for them.
+            Overloaded: there is no room for them, or too much is before them.
             InferenceFailed: an inference thread has ended.
         """
-        jobs: list[Job[Item, Result]] = [Job(item) for item in items]
+        jobs: list[Job[Item, Result]] = [Job(item, deadline) for item in items]
         with self._changed:
             if self._closed:
                 raise InferenceFailed("The model has stopped; the service must be restarted.")
             if len(self._waiting) + len(jobs) > self._max_queue:
                 self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
             if len(self._waiting) + len(jobs) > self._max_queue:
-                raise Overloaded(f"{len(self._waiting)} images are waiting already; try again.")
+                count, backlog_s = len(self._waiting), self._backlog_s()
+                raise Overloaded(f"{count} images are waiting already; try again.", backlog_s)
+            # Where nothing waits it is begun in any case, or one slow call could end all service.
+            ready = monotonic() + self._backlog_s() + len(jobs) * self._item_s
+            if self._waiting and ready > deadline:
+                raise Overloaded("It would not be done in time; try again.", self._backlog_s())
             self._waiting.extend(jobs)
             self._changed.notify_all()
         return [job.future for job in jobs]
@@ -98,6 +115,25 @@ class Batcher(Generic[Item, Result]):
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def abandon(self) -> None:
+        """Fail everything, also what is in work: a call hangs, and nobody shall hang with it."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            orphans = [*self._waiting, *(job for jobs in self._running.values() for job in jobs)]
+            self._waiting.clear()
+        _fail(orphans, "The model hangs; try again.")
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds until all that waits and runs now is done, as far as recent calls tell."""
+        with self._changed:
+            return self._backlog_s()
+
+    def _backlog_s(self) -> float:
+        running = sum(map(len, self._running.values()))
+        return (len(self._waiting) + running) * self._item_s
 
     @property
     def alive(self) -> bool:
@@ -121,20 +157,21 @@ class Batcher(Generic[Item, Result]):
         try:
             while taken := self._take():
                 jobs, shares = taken
-                self._busy_since[me] = monotonic()
-                self._run(jobs, shares)
+                began = self._busy_since[me] = monotonic()
+                count = self._run(jobs, shares)
                 del self._busy_since[me]
                 with self._changed:
+                    self._running.pop(me, None)
+                    self._learn((monotonic() - began) * shares / self._shares, count)
                     self._free += shares
                     self._changed.notify_all()
         finally:  # whatever ended the thread, nobody is left waiting for it
             with self._changed:
                 self._closed = True
                 self._changed.notify_all()
-                orphans, self._waiting = self._waiting, deque()
-            for job in orphans:
-                if job.future.set_running_or_notify_cancel():
-                    job.future.set_exception(InferenceFailed("The model has stopped."))
+                orphans = [*self._waiting, *self._running.pop(me, [])]
+                self._waiting.clear()
+            _fail(orphans, "The model has stopped.")
 
     def _take(self) -> tuple[list[Job[Item, Result]], int] | None:
         """Wait for jobs and a share, then for company until full or out of time.
@@ -166,11 +203,23 @@ class Batcher(Generic[Item, Result]):
         self._free -= shares
         return [self._waiting.popleft() for _ in range(size)], shares
 
-    def _run(self, jobs: Sequence[Job[Item, Result]], shares: int) -> None:
-        """Run the jobs whose callers still wait."""
+    def _run(self, jobs: Sequence[Job[Item, Result]], shares: int) -> int:
+        """Run the jobs whose callers still wait and will live to see the result; how many."""
         wanted = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+        late = [job for job in wanted if monotonic() + self._item_s > job.deadline]
+        for job in late:
+            job.future.set_exception(DeadlineExceeded("There is no time left; the server is busy."))
+        wanted = [job for job in wanted if job not in late]
+        with self._changed:
+            self._running[threading.get_ident()] = wanted
         if wanted:
             self._settle(wanted, shares)
+        return len(wanted)
+
+    def _learn(self, seconds: float, count: int) -> None:
+        if count:
+            newest = seconds / count
+            self._item_s += (newest - self._item_s) * (NEWEST if self._item_s else 1.0)
 
     def _settle(self, jobs: Sequence[Job[Item, Result]], shares: int) -> None:
         """Give every job its result, or its own failure and nobody else's."""
@@ -181,7 +230,8 @@ class Batcher(Generic[Item, Result]):
                 raise ValueError(f"{len(jobs)} items gave {len(results)} results")
         except Exception as error:
             if len(jobs) == 1:
-                jobs[0].future.set_exception(error)
+                with suppress(InvalidStateError):
+                    jobs[0].future.set_exception(error)
                 return
             results = None
         if results is None:
@@ -192,4 +242,11 @@ class Batcher(Generic[Item, Result]):
             self._settle(jobs[middle:], shares)
             return
         for job, result in zip(jobs, results, strict=True):
-            job.future.set_result(result)
+            with suppress(InvalidStateError):  # abandoned meanwhile
+                job.future.set_result(result)
+
+
+def _fail(jobs: Iterable[Job[Item, Result]], sentence: str) -> None:
+    for job in jobs:
+        with suppress(InvalidStateError):  # it was done just now, or its caller has left
+            job.future.set_exception(InferenceFailed(sentence))

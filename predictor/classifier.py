@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,10 +21,12 @@ from predictor.cpus import available_cpus
 from predictor.decoding import decode
 from predictor.errors import (
     BadRequest,
+    ClientGone,
     DeadlineExceeded,
     InferenceFailed,
     ModelError,
     NotReady,
+    OutOfMemory,
     Overloaded,
     PredictorError,
     RequestError,
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 # enlarged to 12 megapixels, EfficientNet-Lite0 gives each the same class as from all pixels,
 # and the class's probability moves by 0.007 on average (0.019 with 1 instead of 2).
 OVERSAMPLING = 2
+# How soon it is noticed that a client has hung up.
+POLL_S = 0.25
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -97,6 +100,19 @@ def _version(package: str) -> str:
         return "(not installed)"
 
 
+def _failure(error: Exception) -> InferenceFailed:
+    """What a caller is told of an exception of the model's."""
+    # By name and words, because torch is not imported here, and on the CPU it has no type for it.
+    words = ("OutOfMemory", "can't allocate memory", "not enough memory")
+    named = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or any(word in named for word in words):
+        failure: InferenceFailed = OutOfMemory("There is not enough memory just now; try again.")
+    else:
+        failure = InferenceFailed("The model failed on this image.")
+    failure.__cause__ = error
+    return failure
+
+
 class Classifier:
     """Classifies encoded images; any thread may call it.
 
@@ -104,6 +120,7 @@ class Classifier:
     holds the error when it cannot be had.
 
     Attributes:
+        draining: whether the process is about to end, and should be sent no more requests.
         on_pass: told the images and the seconds of every forward pass that a caller waits for.
     """
 
@@ -116,6 +133,7 @@ class Classifier:
         self._load = load
         self.on_pass: Callable[[int, float], None] = lambda images, seconds: None
         self._batcher: Batcher[Passenger[Pixels], Logits] | None = None
+        self.draining = False
         self._start_once = threading.Lock()
         self._places = threading.BoundedSemaphore(settings.max_in_flight)
         # Decoding competes with the model for the processors, and a decoded photo is large.
@@ -125,6 +143,12 @@ class Classifier:
         """Begin to load in the background; again, it does nothing."""
         if self._start_once.acquire(blocking=False):
             threading.Thread(target=self._load_in_background, name="loader", daemon=True).start()
+
+    def abandon(self) -> None:
+        """Answer everybody who waits, with a failure: the model hangs."""
+        self.draining = True
+        if self._batcher is not None:
+            self._batcher.abandon()
 
     def close(self) -> None:
         """End the inference threads."""
@@ -176,14 +200,19 @@ class Classifier:
         """
         self.engine()
         if not self._places.acquire(blocking=False):
-            raise Overloaded(f"{self.settings.max_in_flight} requests are in work; try again.")
+            backlog_s = self._batcher.backlog_s if self._batcher else None
+            raise Overloaded(f"{self.settings.max_in_flight} are in work; try again.", backlog_s)
         try:
             yield
         finally:
             self._places.release()
 
     def classify(
-        self, images: Sequence[bytes], top_k: int = 1, timings: Timings | None = None
+        self,
+        images: Sequence[bytes],
+        top_k: int = 1,
+        timings: Timings | None = None,
+        has_left: Callable[[], bool] = lambda: False,
     ) -> list[list[Prediction] | PredictorError]:
         """Classify encoded images, best class first; one that fails has its error in its place.
 
@@ -191,9 +220,10 @@ class Classifier:
             images: whole files, as :func:`predictor.decoding.decode` reads them.
             top_k: how many classes to name, 1 to all.
             timings: to be told where the time went.
+            has_left: whether the caller has gone; asked now and then while the model is waited for.
 
         Raises:
-            RequestError: ``top_k`` is out of range, or there are too many images.
+            RequestError: ``top_k`` is out of range, there are too many images, or the caller left.
             ServiceError: the model is not there, has no room or took too long.
         """
         engine, timings = self.engine(), timings or Timings()
@@ -205,7 +235,8 @@ class Classifier:
         with timings.measure("decode"):
             prepared = [self._prepare(data, engine, deadline) for data in images]
         readable = [pixels for pixels in prepared if not isinstance(pixels, RequestError)]
-        answers = iter(self._answer(readable, engine.labels, top_k, deadline, timings))
+        logits = self._score_all(readable, deadline, timings, has_left)
+        answers = iter([self._rank(one, engine.labels, top_k) for one in logits])
         return [p if isinstance(p, RequestError) else next(answers) for p in prepared]
 
     def _prepare(self, data: bytes, engine: Engine, deadline: float) -> Pixels | RequestError:
@@ -220,40 +251,54 @@ class Classifier:
         finally:
             self._decoders.release()
 
-    def _answer(
+    def _score_all(
         self,
         images: Sequence[Pixels],
-        labels: Sequence[Label],
-        top_k: int,
         deadline: float,
         timings: Timings,
-    ) -> list[list[Prediction] | InferenceFailed]:
+        has_left: Callable[[], bool],
+    ) -> list[Logits | InferenceFailed]:
         assert self._batcher is not None
         passengers = [Passenger(pixels, submitted=monotonic()) for pixels in images]
-        futures = self._batcher.submit(passengers)
+        futures = self._batcher.submit(passengers, deadline)
         try:
-            return [self._wait(future, labels, top_k, deadline) for future in futures]
+            return [self._wait(future, deadline, has_left) for future in futures]
         finally:
             for future in futures:  # whoever leaves early takes the rest out of the queue
                 future.cancel()
             timings.settle(passengers)
 
     def _wait(
-        self, future: Future[Logits], labels: Sequence[Label], top_k: int, deadline: float
-    ) -> list[Prediction] | InferenceFailed:
-        try:
-            return rank(future.result(timeout=max(0.0, deadline - monotonic())), labels, top_k)
-        except InferenceFailed as error:
-            return error
-        except FutureTimeout:
+        self, future: Future[Logits], deadline: float, has_left: Callable[[], bool]
+    ) -> Logits | InferenceFailed:
+        while not future.done() and (left_s := deadline - monotonic()) > 0:
+            wait([future], min(left_s, POLL_S))
+            if not future.done() and has_left():
+                raise ClientGone("The client has hung up.")
+        if not future.done():
             raise DeadlineExceeded(
                 f"No answer within {self.settings.request_timeout_s:g} s; the server is busy."
-            ) from None
+            )
+        try:
+            return future.result()
+        except InferenceFailed as error:
+            return error
+        except DeadlineExceeded:
+            raise
         except Exception as error:
             log.exception("The model failed")
-            failure = InferenceFailed("The model failed on this image.")
-            failure.__cause__ = error
-            return failure
+            return _failure(error)
+
+    @staticmethod
+    def _rank(
+        logits: Logits | InferenceFailed, labels: Sequence[Label], top_k: int
+    ) -> list[Prediction] | InferenceFailed:
+        if isinstance(logits, InferenceFailed):
+            return logits
+        try:
+            return rank(logits, labels, top_k)
+        except InferenceFailed as error:
+            return error
 
     def _score(self, model: Scorer, passengers: Sequence[Passenger[Pixels]], shares: int) -> Logits:
         began = monotonic()

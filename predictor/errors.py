@@ -13,9 +13,11 @@
     │   ├── BadRequest        400
     │   ├── TooLarge          413
     │   ├── UnsupportedImage  415
-    │   └── DamagedImage      422
+    │   ├── DamagedImage      422
+    │   └── ClientGone        400  nobody reads it; the log does
     └── ServiceError                what the caller can only wait for
         ├── InferenceFailed   500
+        │   └── OutOfMemory   503
         ├── NotReady          503
         ├── Overloaded        503
         └── DeadlineExceeded  504
@@ -26,6 +28,7 @@ HTTP answers; ``code`` names the kind of error to a program.
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -96,16 +99,41 @@ class DamagedImage(RequestError):
     code = "damaged-image"
 
 
-class ServiceError(PredictorError):
-    """The request is fine and the service cannot answer it now."""
+class ClientGone(RequestError):
+    """The client has closed its connection; its work is not done any more."""
 
-    retry_after_s: ClassVar[int | None] = None
+    code = "client-gone"
+
+
+class ServiceError(PredictorError):
+    """The request is fine and the service cannot answer it now.
+
+    Args:
+        detail: a sentence for the caller.
+        retry_after_s: seconds after which to come again, where more is known than the kind.
+    """
+
+    retry_after_s: int | None = None
+
+    def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
+        """Whole seconds, as the header wants them, and at least one."""
+        super().__init__(detail)
+        if retry_after_s is not None:
+            self.retry_after_s = max(1, math.ceil(retry_after_s))
 
 
 class InferenceFailed(ServiceError):
     """The model raised, or answered something that is not a number."""
 
     code = "inference-failed"
+
+
+class OutOfMemory(InferenceFailed):
+    """Not even this image alone found the memory for a forward pass."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "out-of-memory"
+    retry_after_s = 1
 
 
 class NotReady(ServiceError):

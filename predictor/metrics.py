@@ -114,7 +114,8 @@ class Metrics:
     def refresh(self) -> None:
         """Read from the classifier what it knows of itself."""
         classifier = self._classifier
-        ready = classifier.loading.done() and classifier.ailment() is None
+        well = classifier.loading.done() and classifier.ailment() is None
+        ready = well and not classifier.draining
         self._ready.set(ready)
         self._in_flight.set(classifier.in_flight)
         self._queue_depth.set(classifier.queue_depth)

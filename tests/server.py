@@ -26,12 +26,14 @@ class Server:
     ``under`` is a command that becomes it, such as ``setpriv``.
     """
 
-    def __init__(self, *options: str, under: Sequence[str] = (), **settings: Any) -> None:
+    def __init__(
+        self, *options: str, under: Sequence[str] = (), app: str = "wsgi:app", **settings: Any
+    ) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         environ = {name: value for name, value in os.environ.items() if not SETTING.match(name)}
         settings = {"log_format": "text"} | settings  # which the tests and their readers read
         environ |= {f"PREDICTOR_{name.upper()}": str(value) for name, value in settings.items()}
-        command = [*under, sys.executable, "-m", "gunicorn", "wsgi:app", *options]
+        command = [*under, sys.executable, "-m", "gunicorn", app, *options]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env={**environ, "PORT": "0"}, stdout=self._log, stderr=self._log
         )

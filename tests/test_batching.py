@@ -1,9 +1,10 @@
 import threading
+from time import monotonic
 
 import pytest
 
 from predictor.batching import Batcher
-from predictor.errors import InferenceFailed, Overloaded
+from predictor.errors import DeadlineExceeded, InferenceFailed, Overloaded
 from waiting import wait_until
 
 
@@ -227,3 +228,71 @@ def test_closing_fails_what_waits_and_finishes_what_runs(gate, make_batcher):
     with pytest.raises(InferenceFailed):
         waiting.result(timeout=10)
     closer.join(10)
+
+
+def test_who_is_refused_learns_how_long_the_backlog_takes(gate, make_batcher):
+    batcher = make_batcher(max_queue=2, max_batch_size=1)
+    assert batcher.backlog_s == 0
+    first = batcher.submit([0])
+    gate.let.release()
+    assert results(first) == [0]
+    batcher._item_s = 3.0  # what the last call took, had it been a large model
+    batcher.submit([1])
+    wait_until(lambda: batcher.waiting == 0)
+    batcher.submit([2, 3])
+    assert batcher.backlog_s == 9
+    with pytest.raises(Overloaded) as refusal:
+        batcher.submit([4])
+    assert refusal.value.retry_after_s == 9
+
+
+def test_what_cannot_be_done_in_time_is_refused_unless_nothing_waits(gate, make_batcher):
+    batcher = make_batcher(max_batch_size=1)
+    batcher.submit([0])
+    gate.entered.acquire(timeout=10)
+    batcher._item_s = 1000.0  # also after the call in work has been learnt from
+    soon = monotonic() + 50
+    late = batcher.submit([1], soon)  # nothing waits: it is taken, and then not begun
+    gate.let.release()
+    with pytest.raises(DeadlineExceeded):
+        results(late)
+    assert gate.batches == [[0]]
+
+    batcher.submit([2])
+    gate.entered.acquire(timeout=10)
+    batcher._item_s = 100.0
+    batcher.submit([3])
+    with pytest.raises(Overloaded, match="not be done in time"):
+        batcher.submit([4], monotonic() + 50)
+
+
+def test_one_slow_call_does_not_end_all_service(gate, make_batcher):
+    batcher = make_batcher()
+    batcher._item_s = 1e6
+    gate.let.release(10)
+    assert results(batcher.submit([1])) == [2]
+    assert batcher._item_s < 1e6
+
+
+def test_what_hangs_is_answered_when_it_is_abandoned(gate, make_batcher):
+    batcher = make_batcher(max_batch_size=1)
+    hanging, waiting = batcher.submit([1]), batcher.submit([2])
+    gate.entered.acquire(timeout=10)
+    batcher.abandon()
+    for future in (*hanging, *waiting):
+        with pytest.raises(InferenceFailed, match="hangs"):
+            future.result(timeout=10)
+    assert not batcher.alive
+    with pytest.raises(InferenceFailed):
+        batcher.submit([3])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ends_in_a_call_leaves_nobody_waiting():
+    def infer(items, _shares):
+        raise SystemExit
+
+    batcher = Batcher(infer, max_batch_size=1, max_queue=4)
+    with pytest.raises(InferenceFailed, match="has stopped"):
+        batcher.submit([1])[0].result(timeout=10)
+    batcher.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import uuid
 from dataclasses import dataclass, field
 from time import monotonic
@@ -35,6 +36,18 @@ class ObservedRequest(Request):
         super().__init__(*args, **kwargs)
         given = self.headers.get("X-Request-ID", "")
         self.exchange = Exchange(given if SANE_ID.fullmatch(given) else uuid.uuid4().hex)
+
+    def client_has_left(self) -> bool:
+        """Whether the client has closed its connection; over TLS that is not to be seen."""
+        connection = self.environ.get("gunicorn.socket")
+        if type(connection) is not socket.socket:
+            return False
+        try:
+            return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 def current_exchange() -> Exchange:

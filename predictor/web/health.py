@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from predictor.errors import InferenceFailed
+from predictor.errors import InferenceFailed, NotReady
 from predictor.web.extension import current_classifier
 
 blueprint = Blueprint("health", __name__)
@@ -24,4 +24,6 @@ def healthz() -> dict[str, str]:
 def readyz() -> dict[str, Any]:
     """Ready, and which model answers; 503 until it is loaded and warm."""
     healthz()
+    if current_classifier().draining:
+        raise NotReady("The process is about to end; others answer.")
     return {"status": "ready", "model": current_classifier().engine().info.public()}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 from flask import Blueprint, request
 
 from predictor.classifier import Classifier
 from predictor.errors import BadRequest, PredictorError, RequestError
 from predictor.ranking import Prediction, as_answer
-from predictor.web.exchange import current_exchange
+from predictor.web.exchange import ObservedRequest, current_exchange
 from predictor.web.extension import current_classifier
 from predictor.web.problems import describe
 from predictor.web.uploads import Upload, read_upload
@@ -38,8 +38,8 @@ def classify(
 ) -> list[list[Prediction] | PredictorError]:
     """Classify what could be unpacked of the upload; the errors keep their places."""
     readable = [image for image in upload.images if isinstance(image, bytes)]
-    exchange = current_exchange()
-    outcomes = classifier.classify(readable, top_k, exchange.timings)
+    exchange, has_left = current_exchange(), cast(ObservedRequest, request).client_has_left
+    outcomes = classifier.classify(readable, top_k, exchange.timings, has_left)
     exchange.class_ids += [o[0].class_id for o in outcomes if not isinstance(o, PredictorError)]
     classified = iter(outcomes)
     return [i if isinstance(i, RequestError) else next(classified) for i in upload.images]

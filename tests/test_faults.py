@@ -1,0 +1,217 @@
+"""What breaks while a real gunicorn serves: all are answered, and none with another's class."""
+
+import os
+import re
+import signal
+import socket
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import monotonic
+
+import pytest
+import requests
+from PIL import Image
+
+from faulty import DIES, HANGS, NO_MEMORY, RAISES
+from pictures import COLOURS, encode, picture
+from server import ROOT, Server
+from waiting import wait_until
+
+
+@pytest.fixture
+def start():
+    started = []
+
+    def run(*options, **settings):
+        server = Server("--pythonpath", "tests", *options, app="faulty:app", **settings)
+        started.append(server)
+        return server.wait_until_ready()
+
+    yield run
+    for one in started:
+        one.close()
+
+
+def one_colour(colour):
+    return encode(Image.new("RGB", (16, 16), colour))
+
+
+class Load:
+    """Clients that ask for red, green and blue in turn until told to stop; counts every answer."""
+
+    def __init__(self, server, clients=6):
+        self.tally, self._server, self._ended = Counter(), server, False
+        self._pool = ThreadPoolExecutor(clients)
+        self._clients = [self._pool.submit(self._ask, number) for number in range(clients)]
+
+    def _ask(self, number):
+        while not self._ended:
+            colour = list(COLOURS)[number % 3]
+            try:
+                response = requests.post(f"{self._server.url}/predict", picture(colour), timeout=60)
+            except requests.ConnectionError:
+                self.tally["broken off"] += 1
+                continue
+            body = response.json()
+            right = body.get("class_name") == f"{colour}_thing"
+            self.tally["right" if right else body.get("code", "wrong")] += 1
+
+    def __enter__(self):
+        wait_until(lambda: self.tally["right"] > 5)
+        return self
+
+    def __exit__(self, *_):
+        before = self.tally["right"]
+        wait_until(lambda: self.tally["right"] > before + 5)  # the service goes on
+        self._ended = True
+        for client in self._clients:
+            client.result(timeout=60)
+        self._pool.shutdown()
+
+
+def ask(server, colour):
+    return requests.post(f"{server.url}/predict", one_colour(colour), timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("colour", "status", "code"),
+    [(RAISES, 500, "inference-failed"), (NO_MEMORY, 503, "out-of-memory")],
+)
+def test_one_image_that_fails_is_answered_and_its_neighbours_are_not_harmed(
+    start, colour, status, code
+):
+    server = start()
+    with Load(server) as load:
+        for _ in range(5):
+            response = ask(server, colour)
+            assert (response.status_code, response.json()["code"]) == (status, code)
+    assert set(load.tally) == {"right"}
+    assert ("Retry-After" in response.headers) is (status == 503)
+
+
+def test_a_process_whose_inference_thread_has_died_is_replaced(start):
+    server = start()
+    first = server.worker
+    with Load(server) as load:
+        assert ask(server, DIES).json()["code"] == "inference-failed"
+        wait_until(lambda: server.worker != first)
+    assert set(load.tally) <= {"right", "inference-failed", "not-ready", "broken off"}
+    assert "An inference thread has ended." in server.log
+
+
+def test_a_process_whose_model_hangs_is_replaced_and_nobody_hangs_with_it(start):
+    server = start(hang_timeout_s=1, request_timeout_s=50)
+    first, begun = server.worker, monotonic()
+    with Load(server) as load:
+        response = ask(server, HANGS)
+        assert response.json()["code"] == "inference-failed"
+        assert monotonic() - begun < 30
+        wait_until(lambda: server.worker != first)
+    assert set(load.tally) <= {"right", "inference-failed", "not-ready", "broken off"}
+    assert re.search("This process is replaced. A batch has been running for", server.log)
+
+
+def test_a_killed_process_takes_only_what_it_had(start):
+    server = start("--workers", "2")
+    with Load(server) as load:
+        os.kill(server.worker, signal.SIGKILL)
+        wait_until(lambda: server.log.count("Booting worker") == 3)
+    assert set(load.tally) <= {"right", "not-ready", "broken off"}
+    assert load.tally["broken off"] <= 6  # what was in work
+
+
+def test_a_reload_loses_no_request(start):
+    server = start()
+    with Load(server) as load:
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: server.log.count("Booting worker") == 2)
+    assert set(load.tally) <= {"right", "not-ready"}
+
+
+def test_a_drained_process_says_that_it_is_not_ready_and_finishes_its_work(start):
+    server = start()
+    kept = requests.Session()
+    assert kept.get(f"{server.url}/readyz").status_code == 200
+    with ThreadPoolExecutor(40) as clients:
+        asked = [clients.submit(server.predict, picture("blue")) for _ in range(40)]
+        wait_until(lambda: busy(server) >= 10)
+        server.process.terminate()
+        wait_until(lambda: "Handling signal: term" in server.log)
+        response = kept.get(f"{server.url}/readyz", timeout=30)
+        assert (response.status_code, response.json()["code"]) == (503, "not-ready")
+        assert {a.result().json()["class_name"] for a in asked} == {"blue_thing"}
+    assert server.process.wait(timeout=60) == 0
+
+
+def busy(server):
+    found = re.search(r"^predictor_in_flight\S* (\S+)", server.get("/metrics").text, re.MULTILINE)
+    return float(found[1])
+
+
+def test_who_is_refused_is_told_at_once_when_to_come_again(start):
+    """Ten images a second; eight places."""
+    server = start(max_in_flight=8)
+    with ThreadPoolExecutor(40) as clients:
+        found = list(clients.map(lambda _: server.predict(picture("red")), range(80)))
+    refused = [response for response in found if response.status_code == 503]
+    assert {r.json()["class_name"] for r in found if r.ok} == {"red_thing"}
+    assert {r.json()["code"] for r in refused} == {"overloaded"}
+    assert refused
+    waits = {int(r.headers["Retry-After"]) for r in refused}
+    assert waits <= {1, 2}  # eight at ten a second, and never nothing
+
+
+def test_what_would_come_too_late_is_not_begun(start):
+    """A second's work may wait; thirty come at once."""
+    server = start(request_timeout_s=1, max_in_flight=64)
+    assert server.predict(picture("green")).ok  # it knows how long one takes
+    with ThreadPoolExecutor(30) as clients:
+        found = list(clients.map(lambda _: server.predict(picture("green")), range(30)))
+    codes = Counter(r.json().get("code", "right") for r in found)
+    assert codes["right"] >= 4
+    assert codes["overloaded"] > codes["deadline-exceeded"]
+    assert all(r.elapsed.total_seconds() < 20 for r in found)
+
+
+def test_a_client_that_hangs_up_frees_its_place(start):
+    server = start(max_in_flight=2, request_timeout_s=60)
+    with ThreadPoolExecutor(1) as clients:
+        stuck = clients.submit(ask, server, HANGS)
+        wait_until(lambda: busy(server) == 1)
+        port = int(server.url.rpartition(":")[2])
+        photo = picture("red")
+        with socket.create_connection(("127.0.0.1", port)) as gone:
+            head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(photo)}\r\n\r\n"
+            gone.sendall(head.encode() + photo)
+            wait_until(lambda: busy(server) == 2)
+        wait_until(lambda: busy(server) == 1)
+        wait_until(lambda: 'reason="client-gone"} 1.0' in server.get("/metrics").text)
+        os.kill(server.worker, signal.SIGKILL)
+        with pytest.raises(requests.ConnectionError):
+            stuck.result()
+
+
+def test_weights_that_vanish_are_served_on_and_missed_at_the_next_start(tmp_path):
+    from torch import save
+    from torchvision.models import squeezenet1_1
+
+    path = tmp_path / "weights.pth"
+    save(squeezenet1_1(num_classes=1000).state_dict(), path)
+    server = Server(model="squeezenet1_1", weights=path).wait_until_ready()
+    try:
+        path.unlink()
+        assert server.predict(picture("red")).ok
+        os.kill(server.worker, signal.SIGKILL)
+        assert server.process.wait(timeout=60) != 0
+        assert f"PREDICTOR_WEIGHTS='{path}' names no file." in server.log
+    finally:
+        server.close()
+
+
+def test_no_step_reads_a_clock_that_can_jump():
+    """But for the rate limit's, whose library counts in the wall clock's windows."""
+    sources = {*(ROOT / "predictor").rglob("*.py"), ROOT / "receiving.py"}
+    sources.remove(ROOT / "predictor" / "web" / "security.py")
+    jumping = re.compile(r"\btime\.time\(|\bfrom time import .*\btime\b|datetime\.now|utcnow")
+    assert [p.name for p in sources if jumping.search(Path(p).read_text())] == []
