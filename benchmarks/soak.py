@@ -2,7 +2,8 @@
 
 Every request sent is accounted for: answered right, refused with a reason, or broken off, by us
 or by the server. Memory, threads and descriptors are counted at rest: before the load, after the
-warm-up (a burst that wakes every thread, and a fifth of the time) and after the rest of it.
+warm-up (a burst that wakes every thread, and a fifth of the time) and after the rest of it. Only
+memory of the server's own may not grow: of a mapped file each process bears its share.
 """
 
 from __future__ import annotations
@@ -315,6 +316,7 @@ class Rest:
     """What the server holds while nobody asks."""
 
     pss_mb: float
+    own_mb: float  # without mapped files, whose share depends on who else maps them
     threads: int
     descriptors: int
 
@@ -326,7 +328,7 @@ def at_rest(server: Server, most: Rest | None = None, timeout_s: float = 20) -> 
         sleep(1)
         now = _count(server)
         settled = (now.threads, now.descriptors) == (last.threads, last.descriptors)
-        if settled and abs(now.pss_mb - last.pss_mb) < 1 and not (most and _leaks(now, most)):
+        if settled and abs(now.own_mb - last.own_mb) < 1 and not (most and _leaks(now, most)):
             break
         last = now
     return last
@@ -337,12 +339,14 @@ def _leaks(now: Rest, before: Rest) -> bool:
 
 
 def _count(server: Server) -> Rest:
-    threads = descriptors = 0
+    threads = descriptors = own_kb = 0
     for pid in server.processes():
         with suppress(OSError):
+            memory = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            own_kb += int(memory.split("Pss_Anon:")[1].split()[0])
             threads += len(list(Path(f"/proc/{pid}/task").iterdir()))
             descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    return Rest(server.pss_mb(), threads, descriptors)
+    return Rest(server.pss_mb(), own_kb / 1000, threads, descriptors)
 
 
 # The balance.
@@ -360,8 +364,8 @@ class Balance:
 
     @property
     def growth(self) -> float:
-        """Growth of the memory at rest, from the end of the warm-up to the end."""
-        return self.end.pss_mb / self.warm.pss_mb - 1
+        """Growth of its own memory at rest from the warm-up to the end, as a share of all."""
+        return (self.end.own_mb - self.warm.own_mb) / self.warm.pss_mb
 
     def complaints(self, most_growth: float) -> list[str]:
         """What must not be, one sentence each."""
@@ -410,7 +414,8 @@ def show(balance: Balance) -> None:
         print(f"  {n:8,} × {reason}")
     for name in ("start", "warm", "end"):
         rest: Rest = getattr(balance, name)
-        print(f"{name:8}{rest.pss_mb:8.1f} MB {rest.threads:5} threads {rest.descriptors:5} files")
+        memory = f"{rest.pss_mb:8.1f} MB, {rest.own_mb:.1f} its own"
+        print(f"{name:8}{memory} {rest.threads:5} threads {rest.descriptors:5} files")
     print(f"peak    {balance.peak_mb:8.1f} MB; from warm to end {balance.growth:+.2%}")
     for wrong in ledger.wrong[:10]:
         print("wrong answer:", wrong)

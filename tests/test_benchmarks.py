@@ -37,8 +37,8 @@ def test_a_short_soak_has_an_exact_balance():
 
 
 def test_a_balance_that_is_not_exact_is_said():
-    ledger, rest = Ledger(), Rest(pss_mb=100.0, threads=10, descriptors=5)
-    grown = Rest(pss_mb=110.0, threads=11, descriptors=5)
+    ledger, rest = Ledger(), Rest(pss_mb=100.0, own_mb=50.0, threads=10, descriptors=5)
+    grown = Rest(pss_mb=110.0, own_mb=60.0, threads=11, descriptors=5)
     assert Balance(ledger, rest, rest, rest, 100.0).complaints(most_growth=0.02) == []
     ledger.sent["good"], ledger.became["good", "by the server"] = 2, 1
     ledger.wrong.append("good: a tench")
