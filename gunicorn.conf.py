@@ -18,6 +18,7 @@ from gunicorn.glogging import Logger
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # for gunicorn -c from elsewhere
 
+from handover import Handover
 from predictor import logs
 from predictor.cpus import available_cpus, share_of_cpus
 from predictor.errors import SettingsError
@@ -103,6 +104,7 @@ def on_starting(server):
     """Refuse, in a sentence, what would fail later and less clearly."""
     if server.cfg.preload_app:
         sys.exit("Leave out --preload: CUDA and OpenMP do not survive the fork that follows it.")
+    server.handover = Handover()
     server.weights_fd = make_memory_for_weights(server)
     if os.environ.keys() & {"GUNICORN_FD", "LISTEN_FDS"}:
         return  # the listening socket is handed over by a predecessor or by systemd
@@ -156,13 +158,16 @@ def is_taken(address: tuple[str, int]) -> bool:
 
 
 def pre_fork(server, worker):
-    """Give the worker the lowest place that no living worker has, also when it replaces one."""
-    taken = {other.place for other in server.WORKERS.values()}
-    worker.place = min(set(range(len(taken) + 1)) - taken)
+    """Give the worker the seat that fewest have: of one that died, or goes after a reload."""
+    held = [other.seat for other in server.WORKERS.values()]
+    worker.seat = min(range(server.num_workers), key=held.count)
+    worker.handover = server.handover
+    worker.predecessor = server.handover.expect(worker.seat)
 
 
 def post_fork(server, worker):
     """Tell the worker its share of the machine: a GPU, or some of the processors."""
+    server.handover.arrive(worker.seat)
     # This file has made the master import our code; the worker's own import makes HUP a reload.
     for name in [name for name in sys.modules if name.split(".")[0] == "predictor"]:
         del sys.modules[name]
@@ -170,10 +175,9 @@ def post_fork(server, worker):
         share = max(1, available_cpus() // server.num_workers)
         os.environ["PREDICTOR_TORCH_THREADS"] = str(share)
     if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[worker.place % len(gpus)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[worker.seat % len(gpus)]
     elif server.num_workers > 1 and hasattr(os, "sched_setaffinity"):
-        places = server.num_workers
-        os.sched_setaffinity(0, share_of_cpus(worker.place % places, places))
+        os.sched_setaffinity(0, share_of_cpus(worker.seat, server.num_workers))
     if server.weights_fd is not None:
         os.environ["PREDICTOR_SHARED_WEIGHTS_FD"] = str(server.weights_fd)
 
@@ -185,6 +189,7 @@ def post_worker_init(worker):
     worker.wsgi.extensions["metrics"].keep_fresh()
     classifier = worker.wsgi.extensions["classifier"]
     announce(classifier, str(worker.sockets[0]))
+    classifier.loading.add_done_callback(lambda _: worker.handover.be_ready(worker.seat))
     classifier.start()
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from selectors import EVENT_READ
+from signal import SIGTERM
 from socket import SHUT_WR
 from time import monotonic
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
+from handover import Handover, lives
 from predictor.settings import Settings
 
 CHUNK = 256 * 1024
@@ -34,6 +36,7 @@ REASONS = {
     HTTPStatus.REQUEST_TIMEOUT: "request-timeout",
     HTTPStatus.SERVICE_UNAVAILABLE: "overloaded",
 }
+HANDOVER_S = 120.0  # for a successor to load, before its predecessor ends all the same
 LINGER_S = 2.0  # for an answer to arrive before its connection is closed
 
 
@@ -138,7 +141,14 @@ class ReceivedFirst(SocketUnreader):  # type: ignore[misc]
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker, with receptions before its threads."""
+    """gunicorn's threaded worker, with receptions before its threads.
+
+    ``gunicorn.conf.py`` tells it its seat, and who was there before.
+    """
+
+    handover: Handover
+    seat: int
+    predecessor: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Read the limits; everything else is gunicorn's."""
@@ -150,6 +160,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._guarded = bool(settings.tokens or settings.tokens_file)
         self._receptions: dict[TConn, Reception] = {}  # the oldest first
         self._received = 0  # bytes in all of them
+        self._retires_by: float | None = None
         self._leaving: dict[TConn, float] = {}  # answered, to be closed at the latest then
 
     def notify(self) -> None:
@@ -159,6 +170,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """
         super().notify()
         self.alive: bool
+        if self._retires_by and (
+            monotonic() > self._retires_by or not self.handover.is_succeeded(self.seat)
+        ):
+            self._retires_by = None
+            self._retire()
         classifier = self._classifier()
         if classifier is None or not self.alive:
             return
@@ -169,10 +185,23 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.alive = False
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM: finish what is in work; whoever asks is told that it is the last."""
+        """SIGTERM: finish what is in work, but after a reload not before the successor is ready."""
+        if self.handover.is_succeeded(self.seat):
+            self._retires_by = self._retires_by or monotonic() + HANDOVER_S
+        else:
+            self._retire()
+
+    def _retire(self) -> None:
         if (classifier := self._classifier()) is not None:
             classifier.draining = True
-        super().handle_exit(sig, frame)
+        super().handle_exit(SIGTERM, None)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Leave new connections to the predecessor while there is one and no model here."""
+        classifier = self._classifier()
+        loading = classifier is not None and not classifier.loading.done()
+        if not (enabled and loading and lives(self.predecessor)):
+            super().set_accept_enabled(enabled)
 
     def _classifier(self) -> Any:
         """The app's, once there is one."""
@@ -256,7 +285,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         for conn, reception in list(self._receptions.items()):
             crowded = self.nr_conns >= self.worker_connections
             silent = not reception.buffer
-            if silent and (not self.alive or crowded or now > reception.deadline):
+            # Who has connected just now may have sent: that is seen in a moment.
+            ending = not self.alive and now > reception.deadline - self._timeout_s + LINGER_S
+            if silent and (ending or crowded or now > reception.deadline):
                 self._forget(conn)
                 self._close(conn)
             elif crowded or now > reception.deadline:

@@ -38,7 +38,8 @@ class FaultyModel(ToyModel):
 
 
 def load(_settings):
-    """The toy, with the particulars that a start prints."""
+    """The toy, with the particulars that a start prints; after a while, as real ones."""
+    time.sleep(1)
     info = ModelInfo("toy", "toy.pth", "cpu", "float32", threads=1, parameters=0, classes=3)
     return replace(toy_engine(FaultyModel()), info=info)
 

@@ -121,12 +121,14 @@ def test_a_killed_process_takes_only_what_it_had(start):
     assert load.tally["broken off"] <= 6  # what was in work
 
 
-def test_a_reload_loses_no_request(start):
-    server = start()
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reload_refuses_nobody_and_loses_no_request(start, workers):
+    server = start("--workers", workers)
+    wait_until(lambda: server.log.count("Ready at") == int(workers))
     with Load(server) as load:
         server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: server.log.count("Booting worker") == 2)
-    assert set(load.tally) <= {"right", "not-ready"}
+        wait_until(lambda: server.log.count("Ready at") == 2 * int(workers))
+    assert set(load.tally) == {"right"}
 
 
 def test_a_drained_process_says_that_it_is_not_ready_and_finishes_its_work(start):

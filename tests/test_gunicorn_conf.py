@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from handover import Handover
+
 CONF = Path(__file__).parent.parent / "gunicorn.conf.py"
 
 
@@ -31,7 +33,7 @@ def conf(monkeypatch):
 
 def server(**settings):
     cfg = SimpleNamespace(**{"preload_app": False, "address": []} | settings)
-    return SimpleNamespace(cfg=cfg, WORKERS={}, num_workers=1, weights_fd=None)
+    return SimpleNamespace(cfg=cfg, WORKERS={}, num_workers=1, weights_fd=None, handover=Handover())
 
 
 def test_on_a_cpu_one_process_owns_the_model(conf):
@@ -98,7 +100,7 @@ def test_a_number_that_is_none_stops_the_start_in_a_sentence(conf, name, value):
 
 
 def test_threads_that_were_chosen_are_not_shared_out(conf):
-    conf(PREDICTOR_TORCH_THREADS="3").post_fork(server(), SimpleNamespace(place=0))
+    conf(PREDICTOR_TORCH_THREADS="3").post_fork(server(), SimpleNamespace(seat=0))
     assert os.environ["PREDICTOR_TORCH_THREADS"] == "3"
 
 
@@ -120,23 +122,32 @@ def test_a_socket_that_is_handed_over_is_not_taken_for_a_strangers(conf):
         conf(GUNICORN_FD="3").on_starting(server(address=[taken.getsockname()]))
 
 
-def test_a_worker_that_replaces_another_takes_its_place(conf):
+def test_a_worker_takes_the_seat_of_the_one_that_died_or_will_go(conf):
     arbiter, pre_fork = server(), conf().pre_fork
-    for pid in (11, 12, 13):
+    arbiter.num_workers = 3
+    pids = iter(range(10, 20))
+
+    def fork():
         worker = SimpleNamespace()
         pre_fork(arbiter, worker)
-        arbiter.WORKERS[pid] = worker
-    del arbiter.WORKERS[12]
-    heir = SimpleNamespace()
-    pre_fork(arbiter, heir)
-    assert heir.place == 1
+        arbiter.WORKERS[next(pids)] = worker
+        return worker.seat
+
+    assert [fork() for _ in range(3)] == [0, 1, 2]
+    del arbiter.WORKERS[11]
+    assert fork() == 1
+    assert [fork() for _ in range(3)] == [0, 1, 2]  # a reload
+    for old in (10, 12, 13):
+        del arbiter.WORKERS[old]
+    del arbiter.WORKERS[16]
+    assert fork() == 2
 
 
 def test_each_worker_has_a_gpu_of_its_own(conf):
     names = conf(CUDA_VISIBLE_DEVICES="2,GPU-8f")
     seen = []
-    for place in range(3):
-        names.post_fork(server(), SimpleNamespace(place=place))
+    for seat in range(3):
+        names.post_fork(server(), SimpleNamespace(seat=seat))
         seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
     assert seen == ["2", "GPU-8f", "2"]
 
@@ -154,7 +165,7 @@ def pinned(monkeypatch):
 def test_workers_on_a_cpu_share_the_processors(conf, pinned):
     arbiter = server()
     arbiter.num_workers = 3
-    conf().post_fork(arbiter, SimpleNamespace(place=1))
+    conf().post_fork(arbiter, SimpleNamespace(seat=1))
     assert os.environ["PREDICTOR_TORCH_THREADS"] == "2"
     assert pinned == [(0, (1, 3))]
 
@@ -163,7 +174,7 @@ def test_workers_on_a_cpu_share_the_processors(conf, pinned):
 def test_one_worker_and_those_of_gpus_are_not_pinned(conf, pinned, workers, environ):
     arbiter = server()
     arbiter.num_workers = workers
-    conf(**environ).post_fork(arbiter, SimpleNamespace(place=0))
+    conf(**environ).post_fork(arbiter, SimpleNamespace(seat=0))
     assert pinned == []
 
 
@@ -174,7 +185,7 @@ def test_several_workers_on_a_cpu_are_given_one_memory_for_the_weights(conf, mon
     arbiter.num_workers = 2
     names.on_starting(arbiter)
     first = os.fstat(arbiter.weights_fd)
-    names.post_fork(arbiter, SimpleNamespace(place=0))
+    names.post_fork(arbiter, SimpleNamespace(seat=0))
     assert os.environ["PREDICTOR_SHARED_WEIGHTS_FD"] == str(arbiter.weights_fd)
     names.on_reload(arbiter)  # HUP: the weights may be others now
     assert os.fstat(arbiter.weights_fd).st_ino != first.st_ino
