@@ -114,6 +114,21 @@ def test_it_is_loaded_once_however_often_it_is_started():
     classifier.close()
 
 
+def test_only_the_inference_thread_computes_however_many_ask(make_classifier):
+    """Each thread that computes keeps workers and memory of torch's for itself."""
+    computed = set()
+
+    class Watched(ToyModel):
+        def logits(self, images, shares):
+            computed.add(threading.get_ident())
+            return super().logits(images, shares)
+
+    classifier = make_classifier(Watched())
+    with ThreadPoolExecutor(8) as callers:
+        list(callers.map(lambda _: classifier.classify([picture()]), range(40)))
+    assert len(computed) == ToyModel.shares
+
+
 def test_a_model_that_cannot_be_loaded_is_an_ailment():
     def load(_settings):
         raise WeightsError("No such weights.")

@@ -213,6 +213,13 @@ def test_of_an_animation_the_first_frame_counts(format):
     assert blue < 5
 
 
+def test_what_later_frames_of_an_animation_claim_is_of_no_account():
+    """The second of these would have four thousand megapixels."""
+    data = encode(Image.new("L", (8, 8)), "GIF")
+    later = b",\0\0\0\0\xff\xff\xff\xff\0\2\2\x44\1\0;"
+    assert decode(data[:-1] + later, LIMIT).size == (8, 8)
+
+
 @pytest.mark.parametrize(
     ("enough", "width"), [(None, 1000), (376, 1000), (375, 500), (100, 250), (50, 125)]
 )

@@ -194,6 +194,31 @@ def test_a_client_that_hangs_up_frees_its_place(start):
             stuck.result()
 
 
+def test_probes_are_answered_while_the_model_computes_and_every_place_is_taken(start):
+    server = start(max_in_flight=2)
+    with ThreadPoolExecutor(2) as clients:
+        stuck = [clients.submit(ask, server, HANGS) for _ in range(2)]
+        wait_until(lambda: busy(server) == 2)
+        assert server.predict(picture("red")).status_code == 503
+        assert [server.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+        os.kill(server.worker, signal.SIGKILL)
+        for one in stuck:
+            with pytest.raises(requests.ConnectionError):
+                one.result()
+
+
+def test_work_that_takes_longer_than_gunicorns_timeout_is_finished(start):
+    """A hundred images take five seconds."""
+    server = start("--timeout", "3", max_queue=100)
+    first = server.worker
+    photos = [("file", picture("green"))] * 100
+    response = requests.post(f"{server.url}/predict", files=photos, timeout=60)
+    assert response.elapsed.total_seconds() > 3
+    assert [result["class_name"] for result in response.json()["results"]] == ["green_thing"] * 100
+    assert server.worker == first
+    assert "WORKER TIMEOUT" not in server.log
+
+
 def test_weights_that_vanish_are_served_on_and_missed_at_the_next_start(tmp_path):
     from torch import save
     from torchvision.models import squeezenet1_1

@@ -1,4 +1,5 @@
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -73,6 +74,14 @@ def test_an_image_scores_the_same_alone_and_in_a_batch(lite, photos):
     pixels = [lite.preprocessing(photo) for photo in photos]
     alone = np.concatenate([lite.logits([one]) for one in pixels])
     np.testing.assert_allclose(lite.logits(pixels), alone, atol=1e-4)
+
+
+def test_forward_passes_side_by_side_do_not_mix_their_images(lite, photos):
+    pixels = [lite.preprocessing(photo) for photo in photos]
+    alone = np.concatenate([lite.logits([one]) for one in pixels])
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda one: lite.logits([one]), pixels * 6))
+    np.testing.assert_allclose(np.concatenate(together), np.tile(alone, (6, 1)), atol=1e-4)
 
 
 def test_random_weights_are_announced():
@@ -160,6 +169,14 @@ def test_a_forward_pass_has_its_share_of_the_threads(shares, threads):
     used = torch.get_num_threads()
     torch.set_num_threads(before)
     assert (served.shares, info.threads, used) == (4, 4, threads)
+
+
+def test_the_model_takes_as_many_threads_as_the_container_grants(monkeypatch):
+    monkeypatch.setattr(model, "available_cpus", lambda: 3)
+    before = torch.get_num_threads()
+    _, info = load_model(Settings(model="squeezenet1_1", weights="random"), 10)
+    torch.set_num_threads(before)
+    assert info.threads == 3
 
 
 @pytest.mark.parametrize(

@@ -151,16 +151,22 @@ def test_the_server_listens_at_once_and_is_ready_when_the_model_is(start):
     assert early.status_code == 503  # torch takes seconds to import
     assert early.headers["Retry-After"]
     server.wait_until_ready()
-    for part in ("Ready at http://", "efficientnet_lite0, 4,652,008 parameters", "curl -F file=@"):
-        assert part in server.log
+    parts = ("Ready at http://", "efficientnet_lite0, 4,652,008 parameters", "curl -F file=@")
+    wait_until(lambda: all(part in server.log for part in parts))  # said just after it is so
+
+
+def has_torch(pid):
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
 
 
 def test_a_worker_that_was_killed_is_replaced_and_ready_again(start, photos):
+    """The master forks again, and still without torch, whose threads and CUDA survive no fork."""
     server = start(model="efficientnet_lite0").wait_until_ready()
     killed = server.worker
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: server.log.count("Ready at") == 2 and server.worker != killed)
     assert server.predict((photos / "coffee.png").read_bytes()).status_code == 200
+    assert (has_torch(server.process.pid), has_torch(server.worker)) == (False, True)
 
 
 def test_a_request_in_work_is_finished_after_sigterm(start):

@@ -8,6 +8,10 @@ def test_without_an_environment_the_defaults_hold():
     assert Settings.from_env({"PATH": "/bin"}) == Settings()
 
 
+def test_nobody_waits_for_company_unless_the_operator_says_so():
+    assert Settings.from_env({}).max_batch_delay_ms == 0
+
+
 def test_values_have_their_columns_type():
     environ = {
         "PREDICTOR_MODEL": "resnet18",
