@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from predictor.errors import ModelError
 from predictor.imports import torchvision
@@ -67,10 +68,26 @@ def find_model(name: str) -> ModelSpec:
     return _torchvision(name)
 
 
+class Uninitialised(TorchFunctionMode):
+    """Fills nothing: where there is no memory, torch imports a compiler to draw random numbers."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Leave the tensor as it is."""
+        kwargs = kwargs or {}
+        if (
+            func in (Tensor.normal_, Tensor.uniform_)
+            or getattr(func, "__module__", "") == "torch.nn.init"
+        ):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def build_empty(spec: ModelSpec, classes: int) -> nn.Module:
     """The network without memory for its weights, to be given them; eval mode."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Uninitialised():
             network = spec.build(classes)
     except NotImplementedError:  # RegNet computes its widths with tensors, so it needs a device
         network = spec.build(classes)
