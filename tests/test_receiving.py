@@ -1,5 +1,6 @@
 """Slow clients cost a buffer, never a thread."""
 
+import re
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -221,6 +222,21 @@ def test_clients_that_never_close_hold_up_nobody(server, connect, coffee):
         assert one.recv(1) == b""
     assert monotonic() - begun < 100  # half of what it would take one after the other
     wait_until(lambda: server.get("/healthz").ok)
+
+
+def test_memory_that_a_rush_took_is_given_back(server):
+    """Four photos of 48 MB of pixels each, and some more besides, in many threads."""
+    large = encode(Image.effect_noise((4000, 4000), 60).convert("RGB"), "JPEG")
+
+    def resident():
+        status = Path(f"/proc/{server.worker}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000
+
+    server.predict(large)
+    before = resident()
+    with ThreadPoolExecutor(8) as clients:
+        assert all(r.ok for r in clients.map(lambda _: server.predict(large), range(24)))
+    wait_until(lambda: resident() < before + 60)
 
 
 @pytest.fixture
