@@ -29,7 +29,7 @@ from pictures import picture
 
 ROOT = Path(__file__).parent.parent
 STATUSES = {200, 400, 413, 415, 422}
-PROBLEM = ["type", "title", "status", "code", "detail"]
+PROBLEM = ["type", "title", "status", "code", "detail", "request_id"]
 
 # Requests around the images.
 

@@ -78,6 +78,23 @@ def test_where_tokens_are_wanted_nobody_without_one_is_waited_for(head, waits):
     assert received.done is not waits
 
 
+@pytest.mark.parametrize(
+    "coding", [b"identity", b"gzip, chunked", b"chunked\r\nTransfer-Encoding: x"]
+)
+def test_another_coding_is_the_parsers_to_refuse(coding):
+    received = reception()
+    received.feed(POST + b"Transfer-Encoding: " + coding + b"\r\n\r\n")
+    assert received.done
+
+
+@pytest.mark.parametrize(("size", "refused"), [(1, True), (16, True), (100, False), (5000, False)])
+def test_a_body_in_crumbs_is_refused_before_it_costs_seconds(size, refused):
+    received = Reception(10**6, deadline=0.0)
+    chunk = b"%x\r\n" % size + b"x" * size + b"\r\n"
+    received.feed(CHUNKED + chunk * (200_000 // size))
+    assert (received.refusal is not None) is refused
+
+
 def test_what_follows_a_request_stays_with_it():
     received = reception()
     received.feed(WHOLE[1] + b"GET /healthz")

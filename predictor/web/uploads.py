@@ -92,8 +92,10 @@ def _from_form(request: Request, max_images: int) -> Upload:
 def _from_json(body: bytes, max_images: int) -> Upload:
     try:
         content = json.loads(body)
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON: {error}.") from error
+    except (ValueError, RecursionError) as error:  # Python's words, and no business of a caller's
+        raise BadRequest("The body is not JSON that can be read.") from error
     if isinstance(content, dict) and {"image", "images"} <= content.keys():
         raise BadRequest('The JSON has both "image" and "images"; send one of them.')
     if isinstance(content, dict) and isinstance(content.get("images"), list) and content["images"]:
