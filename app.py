@@ -84,12 +84,12 @@ def _is_here(host: str) -> bool:
         return host == "localhost" or host.startswith("unix://")
 
 
-def announce(classifier: Classifier, url: str) -> None:
+def announce(classifier: Classifier, url: str, status: int = CANNOT_SERVE) -> None:
     """Say on the console what is served once it is; if it cannot be, stop: the log says why."""
 
     def report(loading: Future[Engine]) -> None:
         if loading.exception() is not None:
-            os._exit(CANNOT_SERVE)  # in the loader's thread, where sys.exit ends only the thread
+            os._exit(status)  # in the loader's thread, where sys.exit ends only the thread
         engine = loading.result()
         fields = {"url": url, "model": engine.info.public()}
         log.info("Ready at %(url)s", fields, extra={"block": describe(engine, url)})

@@ -13,12 +13,13 @@ import socket
 import ssl
 import sys
 import tempfile
+from functools import partial
 
 from gunicorn.glogging import Logger
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # for gunicorn -c from elsewhere
 
-from handover import Handover
+from handover import Handover, lives
 from predictor import logs
 from predictor.cpus import available_cpus, share_of_cpus
 from predictor.errors import SettingsError
@@ -105,12 +106,23 @@ def on_starting(server):
     if server.cfg.preload_app:
         sys.exit("Leave out --preload: CUDA and OpenMP do not survive the fork that follows it.")
     server.handover = Handover()
+    server.reload = partial(reload_if_it_would_start, server, server.reload)
     server.weights_fd = make_memory_for_weights(server)
     if os.environ.keys() & {"GUNICORN_FD", "LISTEN_FDS"}:
         return  # the listening socket is handed over by a predecessor or by systemd
     for address in server.cfg.address:
         if isinstance(address, tuple) and is_taken(address):
             sys.exit(f"Port {address[1]} on {address[0]} is taken. Choose another: PORT=5001.")
+
+
+def reload_if_it_would_start(server, reload):
+    """SIGHUP: gunicorn ends where this file, read again, refuses the settings or the tokens."""
+    try:
+        Settings.from_env()
+    except SettingsError as error:
+        server.log.error("Not reloaded. %s", error)
+    else:
+        reload()
 
 
 def make_memory_for_weights(server):
@@ -184,11 +196,13 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     """Load while listening; a model that cannot be loaded stops the server, not just the worker."""
-    from app import announce
+    from app import CANNOT_SERVE, announce
 
     worker.wsgi.extensions["metrics"].keep_fresh()
     classifier = worker.wsgi.extensions["classifier"]
-    announce(classifier, str(worker.sockets[0]))
+    # After a reload the predecessor serves on, and gunicorn must not stop because of us.
+    status = 1 if lives(worker.predecessor) else CANNOT_SERVE
+    announce(classifier, str(worker.sockets[0]), status)
     classifier.loading.add_done_callback(lambda _: worker.handover.be_ready(worker.seat))
     classifier.start()
 

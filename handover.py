@@ -42,6 +42,11 @@ class Handover:
         successor, ready = self._read(seat)
         return successor != os.getpid() and not ready and (successor == COMING or lives(successor))
 
+    def failed(self, seat: int) -> bool:
+        """In a process told to end: whether the other that took its seat ended before it."""
+        successor, ready = self._read(seat)
+        return successor != os.getpid() and not ready and not lives(successor)
+
     def _read(self, seat: int) -> tuple[int, bool]:
         pid, ready = SLOT.unpack_from(self._shared, seat % SEATS * SLOT.size)
         return pid, ready

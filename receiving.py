@@ -162,6 +162,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """
 
     handover: Handover
+    _retires_by: float | None
     seat: int
     predecessor: int
 
@@ -175,7 +176,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._guarded = bool(settings.tokens or settings.tokens_file)
         self._receptions: dict[TConn, Reception] = {}  # the oldest first
         self._received = 0  # bytes in all of them
-        self._retires_by: float | None = None
+        self._told, self._retires_by = 0, None  # SIGTERMs; the end of waiting for a successor
         self._tidy_at = monotonic() + TIDY_AFTER_S
         self._leaving: dict[TConn, float] = {}  # answered, to be closed at the latest then
 
@@ -193,11 +194,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().notify()
         self._give_memory_back()
         self.alive: bool
-        if self._retires_by and (
-            monotonic() > self._retires_by or not self.handover.is_succeeded(self.seat)
-        ):
-            self._retires_by = None
-            self._retire()
+        if self._retires_by is not None:
+            self._look_for_successor(self._retires_by)
         classifier = self._classifier()
         if classifier is None or not self.alive:
             return
@@ -219,10 +217,24 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM: finish what is in work, but after a reload not before the successor is ready."""
+        self._told += 1
         if self.handover.is_succeeded(self.seat):
             self._retires_by = self._retires_by or monotonic() + HANDOVER_S
         else:
             self._retire()
+
+    def _look_for_successor(self, until: float) -> None:
+        """Go when there is one, and stay when it failed; told twice to go, go in any case."""
+        if self.handover.is_succeeded(self.seat) and monotonic() < until:
+            return
+        self._retires_by = None
+        if self._told > 1 or monotonic() >= until or not self.handover.failed(self.seat):
+            self._retire()
+        else:
+            self._told = 0
+            self.handover.arrive(self.seat)
+            self.handover.be_ready(self.seat)
+            self.log.error("The reload failed; this process serves on.")
 
     def _retire(self) -> None:
         if (classifier := self._classifier()) is not None:

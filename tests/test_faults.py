@@ -131,6 +131,48 @@ def test_a_reload_refuses_nobody_and_loses_no_request(start, workers):
     assert set(load.tally) == {"right"}
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reload_that_fails_leaves_the_old_processes_in_service(tmp_path, workers):
+    """First for its weights, then for its tokens; then all is well, and the new ones serve."""
+    from torch import save
+    from torchvision.models import squeezenet1_1
+
+    weights, tokens, good = (tmp_path / name for name in ("weights.pth", "tokens", "good.pth"))
+    save(squeezenet1_1().state_dict(), good)
+    weights.write_bytes(good.read_bytes())
+    tokens.write_text("a-token-of-sixteen-characters\n")
+    options = {"model": "squeezenet1_1", "weights": weights, "tokens_file": tokens}
+    server = Server("--workers", workers, **options)
+
+    def serves():
+        header = {"Authorization": "Bearer a-token-of-sixteen-characters"}
+        answer = requests.post(f"{server.url}/predict", picture("red"), headers=header, timeout=60)
+        return answer.status_code == 200
+
+    def replace_weights(content):
+        weights.with_suffix(".new").write_bytes(content)
+        weights.with_suffix(".new").replace(weights)
+
+    try:
+        wait_until(lambda: server.log.count("Ready at") == int(workers))
+        replace_weights(b"cut off")
+        server.process.send_signal(signal.SIGHUP)
+        failed = "The reload failed; this process serves on."
+        wait_until(lambda: serves() and server.log.count(failed) == int(workers))
+        replace_weights(good.read_bytes())
+
+        tokens.write_text("")
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "Not reloaded. PREDICTOR_TOKENS_FILE" in server.log)
+        assert serves()
+        tokens.write_text("a-token-of-sixteen-characters\n")
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: serves() and server.log.count("Ready at") == 2 * int(workers))
+        assert server.stop() == 0
+    finally:
+        server.close()
+
+
 def test_a_drained_process_says_that_it_is_not_ready_and_finishes_its_work(start):
     server = start()
     kept = requests.Session()

@@ -33,7 +33,14 @@ def conf(monkeypatch):
 
 def server(**settings):
     cfg = SimpleNamespace(**{"preload_app": False, "address": []} | settings)
-    return SimpleNamespace(cfg=cfg, WORKERS={}, num_workers=1, weights_fd=None, handover=Handover())
+    return SimpleNamespace(
+        cfg=cfg,
+        WORKERS={},
+        num_workers=1,
+        weights_fd=None,
+        handover=Handover(),
+        reload=lambda: None,
+    )
 
 
 def test_on_a_cpu_one_process_owns_the_model(conf):

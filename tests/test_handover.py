@@ -45,6 +45,9 @@ def test_it_does_not_wait_for_a_successor_that_died():
     assert handover.expect(0) == died  # the memory is the same in both
     handover._write(0, died, False)
     assert not handover.is_succeeded(0)
+    assert handover.failed(0)
+    handover._write(0, died, True)
+    assert not handover.failed(0)  # it could answer, and has gone since
 
 
 def test_who_was_succeeded_can_no_longer_be_ready():
