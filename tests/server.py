@@ -77,9 +77,14 @@ class Server:
         return self
 
     def stop(self) -> int:
-        """SIGTERM; the exit status."""
+        """SIGTERM; the exit status. One that does not end by itself is not left behind."""
         self.process.terminate()
-        return self.process.wait(timeout=60)
+        try:
+            return self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def _check_alive(self) -> None:
         assert self.process.poll() is None, self.log
