@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flask import Blueprint, Response, make_response, render_template, request
+from flask import Blueprint, Response, current_app, make_response, render_template, request
 from werkzeug.exceptions import HTTPException, TooManyRequests
 
 from predictor.errors import PredictorError
@@ -23,8 +23,9 @@ TOP_K = 5
 # The page needs nothing from anywhere else, and shows the photo from the browser's own memory.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
-    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors {ancestors}"
 )
+ANCESTORS = "FRAME_ANCESTORS"  # in the app's config: who may show the page in a frame
 
 
 @blueprint.get("/")
@@ -79,5 +80,6 @@ def _page(
         request_id=current_exchange().id,
     )
     response = make_response(page, problem["status"] if problem else 200)
-    response.headers["Content-Security-Policy"] = POLICY
+    ancestors = current_app.config.get(ANCESTORS, "'none'")
+    response.headers["Content-Security-Policy"] = POLICY.format(ancestors=ancestors)
     return response

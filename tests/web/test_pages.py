@@ -91,3 +91,12 @@ def test_the_page_needs_nothing_from_anywhere_else(client):
         if link.startswith("/static/"):
             with client.get(link) as response:
                 assert response.status_code == 200
+
+
+def test_the_page_is_in_nobodys_frame_but_a_notebooks_that_the_app_names(app, client):
+    def ancestors():
+        return client.get("/").headers["Content-Security-Policy"].rpartition("frame-ancestors ")[2]
+
+    assert ancestors() == "'none'"
+    app.config["FRAME_ANCESTORS"] = "https://notebook.example"
+    assert ancestors() == "https://notebook.example"
