@@ -68,7 +68,8 @@ bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 wsgi_app = "wsgi:app"
 worker_class = "receiving.Worker"  # a whole request waits for the model in a thread
 workers = number("WEB_CONCURRENCY", len(gpus) or 1, 1, 1000)  # a batch fills in one process only
-threads = settings.max_in_flight + 8  # the 8 answer probes, the page and refusals when all is full
+# 8 answer probes, the page and refusals when all is full.
+threads = settings.max_in_flight + settings.max_explanations + 8
 timeout = 60  # for the worker's heartbeat, which goes on while a request is in work
 graceful_timeout = math.ceil(settings.request_timeout_s) + 5  # whoever was admitted is answered
 keepalive = 30  # an idle connection costs no thread, a new one costs a round trip

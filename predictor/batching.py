@@ -10,20 +10,22 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 from typing import Generic, TypeVar
 
-from predictor.errors import DeadlineExceeded, InferenceFailed, Overloaded
+from predictor.errors import ClientGone, DeadlineExceeded, InferenceFailed, Overloaded
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # How much the last call counts in the running mean of what an item takes.
 NEWEST = 0.2
+# How soon it is noticed that a client has hung up.
+POLL_S = 0.25
 
 
 @dataclass(slots=True)
@@ -244,6 +246,26 @@ class Batcher(Generic[Item, Result]):
         for job, result in zip(jobs, results, strict=True):
             with suppress(InvalidStateError):  # abandoned meanwhile
                 job.future.set_result(result)
+
+
+def wait_for(future: Future[Result], deadline: float, has_left: Callable[[], bool]) -> None:
+    """Wait until a future is done.
+
+    Args:
+        future: one of :meth:`Batcher.submit`'s.
+        deadline: by the monotonic clock.
+        has_left: whether the caller has gone; asked every :data:`POLL_S`.
+
+    Raises:
+        ClientGone: the caller has.
+        DeadlineExceeded: it is not done in time.
+    """
+    while not future.done() and (left_s := deadline - monotonic()) > 0:
+        wait([future], min(left_s, POLL_S))
+        if not future.done() and has_left():
+            raise ClientGone("The client has hung up.")
+    if not future.done():
+        raise DeadlineExceeded("No answer within the time allowed; the server is busy.")
 
 
 def _fail(jobs: Iterable[Job[Item, Result]], sentence: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,25 +16,24 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from predictor.batching import Batcher
+from predictor.batching import Batcher, wait_for
 from predictor.cpus import available_cpus
 from predictor.decoding import decode
 from predictor.errors import (
     BadRequest,
-    ClientGone,
     DeadlineExceeded,
     InferenceFailed,
     ModelError,
     NotReady,
-    OutOfMemory,
-    Overloaded,
     PredictorError,
     RequestError,
     StartError,
     TooLarge,
+    inference_failure,
 )
 from predictor.info import ModelInfo
 from predictor.labels import Label, load_labels
+from predictor.places import Places
 from predictor.preprocessing import Preprocessing
 from predictor.ranking import Prediction, rank
 from predictor.settings import Settings
@@ -46,11 +45,10 @@ log = logging.getLogger(__name__)
 # enlarged to 12 megapixels, EfficientNet-Lite0 gives each the same class as from all pixels,
 # and the class's probability moves by 0.007 on average (0.019 with 1 instead of 2).
 OVERSAMPLING = 2
-# How soon it is noticed that a client has hung up.
-POLL_S = 0.25
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
+Heat = NDArray[np.float32]
 
 
 class Scorer(Protocol):
@@ -63,6 +61,11 @@ class Scorer(Protocol):
 
     def logits(self, images: Sequence[Pixels], shares: int) -> Logits:
         """Score N images with some of the processors: ``(N, classes)`` float32 logits."""
+
+    def explain(
+        self, image: Pixels, class_index: int | None, pause: Callable[[], None]
+    ) -> tuple[Logits, Heat]:
+        """Score one image and explain a class: ``(classes,)`` logits, ``(h, w)`` heat, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +103,6 @@ def _version(package: str) -> str:
         return "(not installed)"
 
 
-def _failure(error: Exception) -> InferenceFailed:
-    """What a caller is told of an exception of the model's."""
-    # By name and words, because torch is not imported here, and on the CPU it has no type for it.
-    words = ("OutOfMemory", "can't allocate memory", "not enough memory")
-    named = f"{type(error).__name__}: {error}"
-    if isinstance(error, MemoryError) or any(word in named for word in words):
-        failure: InferenceFailed = OutOfMemory("There is not enough memory just now; try again.")
-    else:
-        failure = InferenceFailed("The model failed on this image.")
-    failure.__cause__ = error
-    return failure
-
-
 class Classifier:
     """Classifies encoded images; any thread may call it.
 
@@ -120,6 +110,7 @@ class Classifier:
     holds the error when it cannot be had.
 
     Attributes:
+        places: those of the requests that are in work.
         draining: whether the process is about to end, and should be sent no more requests.
         on_pass: told the images and the seconds of every forward pass that a caller waits for.
     """
@@ -135,7 +126,7 @@ class Classifier:
         self._batcher: Batcher[Passenger[Pixels], Logits] | None = None
         self.draining = False
         self._start_once = threading.Lock()
-        self._places = threading.BoundedSemaphore(settings.max_in_flight)
+        self.places = Places(settings.max_in_flight)
         # Decoding competes with the model for the processors, and a decoded photo is large.
         self._decoders = threading.BoundedSemaphore(available_cpus())
 
@@ -181,11 +172,6 @@ class Classifier:
         return None
 
     @property
-    def in_flight(self) -> int:
-        """How many requests are in work."""
-        return self.settings.max_in_flight - self._places._value
-
-    @property
     def queue_depth(self) -> int:
         """How many images wait for the model."""
         return 0 if self._batcher is None else self._batcher.waiting
@@ -199,13 +185,15 @@ class Classifier:
             Overloaded: all places are taken.
         """
         self.engine()
-        if not self._places.acquire(blocking=False):
-            backlog_s = self._batcher.backlog_s if self._batcher else None
-            raise Overloaded(f"{self.settings.max_in_flight} are in work; try again.", backlog_s)
-        try:
+        with self.places.take(lambda: self._batcher.backlog_s if self._batcher else None):
             yield
-        finally:
-            self._places.release()
+
+    @property
+    def enough_pixels(self) -> int | None:
+        """Pixels of a photo's shorter side that suffice, if not all are wanted."""
+        if self.settings.exact_decode:
+            return None
+        return OVERSAMPLING * self.engine().model.preprocessing.resize
 
     def classify(
         self,
@@ -242,10 +230,9 @@ class Classifier:
     def _prepare(self, data: bytes, engine: Engine, deadline: float) -> Pixels | RequestError:
         if not self._decoders.acquire(timeout=max(0.0, deadline - monotonic())):
             raise DeadlineExceeded("There was no time to read the image; the server is busy.")
-        preprocess = engine.model.preprocessing
-        enough = None if self.settings.exact_decode else OVERSAMPLING * preprocess.resize
         try:
-            return preprocess(decode(data, self.settings.max_pixels, enough))
+            photo = decode(data, self.settings.max_pixels, self.enough_pixels)
+            return engine.model.preprocessing(photo)
         except RequestError as error:
             return error
         finally:
@@ -271,14 +258,7 @@ class Classifier:
     def _wait(
         self, future: Future[Logits], deadline: float, has_left: Callable[[], bool]
     ) -> Logits | InferenceFailed:
-        while not future.done() and (left_s := deadline - monotonic()) > 0:
-            wait([future], min(left_s, POLL_S))
-            if not future.done() and has_left():
-                raise ClientGone("The client has hung up.")
-        if not future.done():
-            raise DeadlineExceeded(
-                f"No answer within {self.settings.request_timeout_s:g} s; the server is busy."
-            )
+        wait_for(future, deadline, has_left)
         try:
             return future.result()
         except InferenceFailed as error:
@@ -287,7 +267,7 @@ class Classifier:
             raise
         except Exception as error:
             log.exception("The model failed")
-            return _failure(error)
+            return inference_failure(error)
 
     @staticmethod
     def _rank(

@@ -14,6 +14,7 @@
     │   ├── TooLarge          413
     │   ├── UnsupportedImage  415
     │   ├── DamagedImage      422
+    │   ├── NotExplainable    501
     │   └── ClientGone        400  nobody reads it; the log does
     └── ServiceError                what the caller can only wait for
         ├── InferenceFailed   500
@@ -99,6 +100,13 @@ class DamagedImage(RequestError):
     code = "damaged-image"
 
 
+class NotExplainable(RequestError):
+    """The model is of a kind whose answers cannot be explained here; another one's can."""
+
+    status = HTTPStatus.NOT_IMPLEMENTED
+    code = "not-explainable"
+
+
 class ClientGone(RequestError):
     """The client has closed its connection; its work is not done any more."""
 
@@ -157,3 +165,16 @@ class DeadlineExceeded(ServiceError):
 
     status = HTTPStatus.GATEWAY_TIMEOUT
     code = "deadline-exceeded"
+
+
+def inference_failure(error: Exception) -> InferenceFailed:
+    """What a caller is told of an exception of the model's, with it as the cause."""
+    # By name and words, because torch is not imported here, and on the CPU it has no type for it.
+    words = ("OutOfMemory", "can't allocate memory", "not enough memory")
+    named = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or any(word in named for word in words):
+        failure: InferenceFailed = OutOfMemory("There is not enough memory just now; try again.")
+    else:
+        failure = InferenceFailed("The model failed on this image.")
+    failure.__cause__ = error
+    return failure

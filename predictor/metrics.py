@@ -73,6 +73,9 @@ class Metrics:
             "read": seconds("read_seconds", "Reading a request's body."),
             "decode": seconds("decode_seconds", "Decoding and resizing a request's images."),
             "queue": seconds("queue_seconds", "A request's wait for a forward pass."),
+            "explain": seconds(
+                "explain_seconds", "An explanation, with its wait for a quiet moment."
+            ),
         }
         self.pass_seconds = seconds("inference_seconds", "One forward pass.")
         self.batch_size = histogram("batch_size", "Images in one forward pass.", buckets=IMAGES)
@@ -80,6 +83,11 @@ class Metrics:
             "queue_depth", "Images that wait for the model.", multiprocess_mode="livesum"
         )
         self._in_flight = gauge("in_flight", "Requests in work.", multiprocess_mode="livesum")
+        self.explanations_in_flight = gauge(
+            "explanations_in_flight",
+            "Requests for an explanation in work.",
+            multiprocess_mode="livesum",
+        )
         self._ready = gauge(
             "ready", "Whether this process can answer: 1 or 0.", multiprocess_mode="liveall"
         )
@@ -117,7 +125,7 @@ class Metrics:
         well = classifier.loading.done() and classifier.ailment() is None
         ready = well and not classifier.draining
         self._ready.set(ready)
-        self._in_flight.set(classifier.in_flight)
+        self._in_flight.set(classifier.places.taken)
         self._queue_depth.set(classifier.queue_depth)
         if ready:
             info = classifier.engine().info.public()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from predictor import weights
 from predictor.cpus import available_cpus
 from predictor.errors import ModelError, WeightsUnavailable
+from predictor.gradcam import GradCAM
 from predictor.info import RANDOM, ModelInfo
 from predictor.packing import pack
 from predictor.preprocessing import Preprocessing
@@ -80,6 +81,35 @@ class Model:
             ``(N, classes)`` float32 logits, in class-index order.
         """
         torch.set_num_threads(max(1, self._threads * shares // self.shares))  # of this thread alone
+        logits: NDArray[np.float32] = self._network(self._batch(images)).float().cpu().numpy()
+        return logits
+
+    def explain(
+        self, image: NDArray[np.uint8], class_index: int | None, pause: Callable[[], None]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Score one image and say where the evidence for a class lies; one thread at a time.
+
+        Args:
+            image: ``(crop, crop, 3)`` uint8, as the preprocessing makes it.
+            class_index: the class to explain; the best one when not given.
+            pause: called before each layer.
+
+        Returns:
+            ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat from 0 to 1.
+
+        Raises:
+            NotExplainable: the network has no feature maps.
+        """
+        torch.set_num_threads(self._threads)
+        logits, heat = self._grad_cam(self._batch([image]), class_index, pause)
+        return logits[0].float().cpu().numpy(), heat.cpu().numpy()
+
+    @cached_property
+    def _grad_cam(self) -> GradCAM:
+        return GradCAM(self._network)
+
+    def _batch(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Stack and normalise: ``(N, 3, crop, crop)`` on the device, channels last."""
         # Pinned memory, which torch keeps and gives out again, is copied to the GPU in the
         # background; nothing waits for the GPU before the logits are wanted.
         shape = len(images), *images[0].shape
@@ -87,9 +117,7 @@ class Model:
         np.stack(images, out=staged.numpy())
         pixels = staged.to(self._device, non_blocking=True)
         batch = (pixels.float() - self._mean) / self._std  # (N, H, W, 3)
-        batch = batch.to(self._dtype).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last as it lies
-        logits: NDArray[np.float32] = self._network(batch).float().cpu().numpy()
-        return logits
+        return batch.to(self._dtype).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last as it lies
 
 
 def load_model(settings: Settings, classes: int) -> tuple[Model, ModelInfo]:

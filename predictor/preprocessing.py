@@ -32,17 +32,42 @@ class Preprocessing:
 
         The same pixels as torchvision's ``Resize(resize)`` and ``CenterCrop(crop)`` on a PIL image.
         """
-        if max(image.size) > RIBBON * min(image.size):
-            image = _middle(image, RIBBON * min(image.size))
-        width, height = image.size
-        shorter = min(width, height)
-        size = int(self.resize * width / shorter), int(self.resize * height / shorter)
+        middle = _middle(image.size)
+        if middle != (0, 0, *image.size):
+            image = image.crop(middle)
+        size, left, top = self._geometry(image.size)
         image = image.resize(size, self.interpolation)
-        left, top = (round((side - self.crop) / 2) for side in size)
         return np.asarray(image.crop((left, top, left + self.crop, top + self.crop)))
 
+    def seen(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The part of an image that is left of it: left, top, right, bottom.
 
-def _middle(image: Image.Image, longest: int) -> Image.Image:
-    width, height = (min(side, longest) for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
+        Args:
+            size: the image's width and height in pixels; the part's sides are in the same
+                pixels, and not whole.
+        """
+        left, top, right, bottom = _middle(size)
+        (width, height), x, y = self._geometry((right - left, bottom - top))
+        across, down = (right - left) / width, (bottom - top) / height
+        return (
+            left + x * across,
+            top + y * down,
+            left + (x + self.crop) * across,
+            top + (y + self.crop) * down,
+        )
+
+    def _geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], int, int]:
+        """To which width and height an image is resized, and where the crop begins in that."""
+        width, height = size
+        shorter = min(size)
+        resized = int(self.resize * width / shorter), int(self.resize * height / shorter)
+        left, top = (round((side - self.crop) / 2) for side in resized)
+        return resized, left, top
+
+
+def _middle(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The part of an image that is looked at at all: left, top, right, bottom."""
+    longest = RIBBON * min(size)
+    width, height = (min(side, longest) for side in size)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height

@@ -81,6 +81,12 @@ class Settings:
     max_in_flight: int = setting(
         64, "Most requests in work at once; further ones are refused with 503.", limits=(1, 900)
     )
+    max_explanations: int = setting(
+        4,
+        "Most requests for an explanation at once; further ones are refused with 503. `0`: nothing"
+        " is explained.",
+        limits=(0, 64),
+    )
     request_timeout_s: float = setting(
         30.0, "Seconds after which a request is answered 504.", limits=(0.001, 86_400)
     )

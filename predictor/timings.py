@@ -16,13 +16,14 @@ class Timings:
     """Seconds of one request, by a monotonic clock; None for a step it did not come to.
 
     Of several images, ``decode`` is the sum, and ``queue`` and ``inference`` are those of the
-    image that was run last: the four add up to what the caller waited for.
+    image that was run last: the steps add up to what the caller waited for.
     """
 
     read: float | None = None  # the body, from the client
     decode: float | None = None  # to pixels of the model's size, with the wait for a decoder
     queue: float | None = None  # until a forward pass took it
     inference: float | None = None
+    explain: float | None = None  # an explanation from its queue to its end, decoding included
 
     @contextmanager
     def measure(self, step: str) -> Iterator[None]:

@@ -251,10 +251,10 @@ def test_every_forward_pass_is_told_but_the_warm_up(make_classifier):
 def test_requests_in_work_and_images_that_wait_are_known(make_classifier):
     model = StuckModel()
     classifier = make_classifier(model)
-    assert (classifier.in_flight, classifier.queue_depth) == (0, 0)
+    assert (classifier.places.taken, classifier.queue_depth) == (0, 0)
     with ThreadPoolExecutor(1) as pool, classifier.admit():
-        assert classifier.in_flight == 1
+        assert classifier.places.taken == 1
         pool.submit(classifier.classify, [picture()] * (model.max_batch_size + 2))
         wait_until(lambda: classifier.queue_depth == 2)
         model.let.set()
-    assert (classifier.in_flight, classifier.queue_depth) == (0, 0)
+    assert (classifier.places.taken, classifier.queue_depth) == (0, 0)

@@ -63,7 +63,7 @@ def test_on_cuda_there_is_a_process_for_each_gpu(conf, environ, workers):
 
 
 def test_probes_find_a_thread_when_all_places_are_taken(conf):
-    assert conf(PREDICTOR_MAX_IN_FLIGHT="10").threads > 10
+    assert conf(PREDICTOR_MAX_IN_FLIGHT="10", PREDICTOR_MAX_EXPLANATIONS="7").threads > 17
 
 
 def test_whoever_was_admitted_is_answered_before_the_end(conf):

@@ -9,7 +9,7 @@ from flask import Flask, Response
 from flask.json.provider import DefaultJSONProvider
 
 from predictor.classifier import Classifier
-from predictor.web import health, metrics, pages, predict, problems, request_log, security
+from predictor.web import explain, health, metrics, pages, predict, problems, request_log, security
 from predictor.web.exchange import ObservedRequest
 
 
@@ -44,5 +44,6 @@ def register(app: Flask, classifier: Classifier) -> None:
     metrics.register(app)
     for module in (predict, pages, health):
         app.register_blueprint(module.blueprint)
+    explain.register(app, classifier)
     problems.register(app)
     security.register(app, classifier.settings)

@@ -23,7 +23,7 @@ def predict() -> dict[str, Any]:
     """Classify the photo sent, or several: each has its own answer or its own error."""
     classifier = current_classifier()
     with classifier.admit():
-        top_k = _top_k()
+        top_k = whole_number("top_k")
         upload = read_upload(request, classifier.settings.max_queue)
         outcomes = classify(classifier, upload, 1 if top_k is None else top_k)
     if upload.several:
@@ -45,13 +45,17 @@ def classify(
     return [i if isinstance(i, RequestError) else next(classified) for i in upload.images]
 
 
-def _top_k() -> int | None:
-    """The parameter, where it is given; whether there are as many classes is said later."""
-    text = request.args.get("top_k")
+def whole_number(name: str) -> int | None:
+    """A parameter of the query, where it is given; whether it is in range is said later.
+
+    Raises:
+        BadRequest: it is no whole number.
+    """
+    text = request.args.get(name)
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise BadRequest(f"top_k is {text!r}; a whole number is wanted.")
+        raise BadRequest(f"{name} is {text!r}; a whole number is wanted.")
     return int(text)
 
 
