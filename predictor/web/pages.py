@@ -1,8 +1,9 @@
-"""The page: choose, drop or paste a photo; without JavaScript, a form."""
+"""The page: choose, drop, paste or take photos; without JavaScript, a form."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from flask import Blueprint, Response, current_app, make_response, render_template, request
@@ -36,17 +37,24 @@ def show() -> Response:
 
 @blueprint.post("/")
 def answer() -> Response:
-    """The page with the answer to the form's photo, or with the reason why there is none."""
+    """The page with the answers to the form's photos, or with the reason why there are none."""
     classifier = current_classifier()
     try:
         with classifier.admit():
             upload = read_upload(request, classifier.settings.max_queue)
-            outcome = classify(classifier, upload, _top_k(classifier.engine().info))[0]
-        if isinstance(outcome, PredictorError):
-            raise outcome
+            outcomes = classify(classifier, upload, _top_k(classifier.engine().info))
+        if len(outcomes) == 1 and isinstance(outcomes[0], PredictorError):
+            raise outcomes[0]
     except (PredictorError, HTTPException) as error:
         return _page(problem=describe(error))
-    return _page(predictions=outcome)
+    names = [file.filename for file in request.files.getlist("file")]
+    return _page([_answer(*pair) for pair in zip_longest(names, outcomes)])
+
+
+def _answer(name: str | None, outcome: list[Prediction] | PredictorError) -> dict[str, Any]:
+    if isinstance(outcome, PredictorError):
+        return {"name": name, "problem": describe(outcome), "predictions": ()}
+    return {"name": name, "problem": None, "predictions": outcome}
 
 
 @blueprint.errorhandler(TooManyRequests)
@@ -63,7 +71,7 @@ def _top_k(model: ModelInfo | None) -> int:
 
 
 def _page(
-    predictions: Sequence[Prediction] = (), problem: Mapping[str, Any] | None = None
+    answers: Sequence[Mapping[str, Any]] = (), problem: Mapping[str, Any] | None = None
 ) -> Response:
     classifier = current_classifier()
     classifier.start()
@@ -75,7 +83,9 @@ def _page(
         loading=not loaded,
         max_upload_bytes=classifier.settings.max_upload_bytes,
         top_k=_top_k(model),
-        predictions=predictions,
+        explains="explainer" in current_app.extensions,
+        guarded=bool(classifier.settings.tokens + classifier.settings.tokens_file),
+        answers=answers,
         problem=problem,
         request_id=current_exchange().id,
     )

@@ -35,6 +35,25 @@ def test_the_form_alone_is_answered_with_a_page(post):
     assert '<meter min="0" max="1" value="0.99' in response.text
 
 
+def test_several_photos_of_the_form_are_answered_each_under_its_name(client):
+    files = [(picture("blue"), "sea.png"), (b"text", "notes.txt"), (picture("red"), "<b>.png")]
+    form = {"file": [(io.BytesIO(data), name) for data, name in files]}
+    response = client.post("/", data=form)
+    assert response.status_code == 200
+    names = re.findall(r'<h2 class="file">(.+?)</h2>', response.text)
+    assert names == ["sea.png", "notes.txt", "&lt;b&gt;.png"]
+    assert response.text.count('class="error">This is not an image') == 1
+    assert re.findall(r'class="name">(\w+) thing<', response.text)[::3] == ["blue", "red"]
+
+
+def test_the_scripts_rows_can_be_pressed_only_where_something_is_explained(make_classifier):
+    for places, pressable in ((1, True), (0, False)):
+        classifier = make_classifier(max_explanations=places)
+        page = create_app(classifier.settings, classifier).test_client().get("/").text
+        assert ('<button type=button aria-pressed=false class="row">' in page) == pressable
+        assert ('data-explain="/explain"' in page) == pressable
+
+
 def test_the_address_the_script_asks_answers_also_for_a_model_of_few_classes(client):
     (endpoint,) = re.findall(r'data-endpoint="([^"]*)"', client.get("/").text)
     answer = client.post(endpoint, data=picture()).json

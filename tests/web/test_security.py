@@ -59,7 +59,7 @@ def test_whoever_brings_a_token_is_let_in(serve, headers):
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", "/predict"), ("PUT", "/predict/"), ("GET", "/"), ("POST", "/"), ("OPTIONS", "/"),
-     ("GET", "/static/predict.js"), ("GET", "/nothing"), ("GET", f"/?token={TOKEN}")],
+     ("GET", "/static/page.js"), ("GET", "/nothing"), ("GET", f"/?token={TOKEN}")],
 )  # fmt: skip
 def test_whoever_brings_none_is_refused_whatever_he_asks(serve, method, path, headers):
     response = serve(tokens=f"{TOKEN},{OTHER}").open(path, method=method, headers=headers)
@@ -190,7 +190,7 @@ def test_guessing_tokens_is_limited_too(serve):
 
 def test_what_costs_nothing_is_not_counted(serve):
     client = serve(rate_limit="1/day")
-    for path in ("/healthz", "/readyz", "/", "/static/predict.js") * 2:
+    for path in ("/healthz", "/readyz", "/", "/static/page.js") * 2:
         with client.get(path) as response:
             assert response.status_code == 200
     assert ask(client).status_code == 200
@@ -235,7 +235,7 @@ def test_behind_two_proxies_the_client_is_whom_the_outer_one_names(serve):
 def test_behind_a_proxy_the_page_can_live_below_a_path(serve, proxies, prefix):
     client = serve(trusted_proxies=proxies)
     page = client.get("/", headers={"X-Forwarded-Prefix": "/photos"}).text
-    assert f'src="{prefix}/static/predict.js"' in page
+    assert f'src="{prefix}/static/page.js"' in page
     assert f'action="{prefix}/"' in page
 
 
@@ -301,7 +301,7 @@ def test_a_refusal_for_want_of_a_token_can_be_read_by_the_page(serve):
     ("method", "path", "status"),
     [
         ("GET", "/", 200),
-        ("GET", "/static/predict.js", 200),
+        ("GET", "/static/page.js", 200),
         ("GET", "/healthz", 200),
         ("POST", "/predict", 200),
         ("GET", "/predict", 405),

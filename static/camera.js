@@ -1,0 +1,28 @@
+// A photo from the camera of a machine that has no camera app.
+
+/** Show what the camera sees; resolves to a photo, or to null when none is wanted. */
+export async function takePhoto(dialog) {
+  const video = dialog.querySelector("video");
+  const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  try {
+    video.srcObject = stream;
+    dialog.returnValue = "";
+    dialog.showModal();
+    await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+    return dialog.returnValue === "take" ? await frame(video) : null;
+  } finally {
+    for (const track of stream.getTracks()) track.stop();
+    video.srcObject = null;
+  }
+}
+
+async function frame(video) {
+  if (!video.videoWidth) await new Promise((resolve) => (video.onloadeddata = resolve));
+  const canvas = document.createElement("canvas");
+  canvas.width = video.videoWidth;
+  canvas.height = video.videoHeight;
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.95));
+  const time = new Date().toTimeString().slice(0, 8).replaceAll(":", "-");
+  return new File([blob], `camera-${time}.jpg`, { type: "image/jpeg" });
+}

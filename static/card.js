@@ -1,0 +1,213 @@
+// A photo's card: on its way, answered, or failed; and why, for the class that is chosen.
+
+import { draw } from "./heat.js";
+import { ask } from "./request.js";
+import { shrink } from "./scale.js";
+import { copy, curl, python } from "./snippets.js";
+
+const template = document.querySelector("#card");
+const live = document.querySelector("#live");
+let count = 0;
+
+const readable = (name) => name.replaceAll("_", " ");
+const percent = (probability) => `${(probability * 100).toFixed(1)} %`;
+const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+
+/** Put a card for the file among the answers, and have it classified when it is its turn. */
+export function addCard(file, { form, answers, before, enqueue }) {
+  const card = new Card(file, form.dataset, enqueue);
+  answers.insertBefore(card.element, before);
+  card.start();
+}
+
+class Card {
+  constructor(file, settings, enqueue) {
+    this.file = this.sent = file;
+    this.settings = settings;
+    this.enqueue = enqueue;
+    this.element = template.content.firstElementChild.cloneNode(true);
+    const title = this.find(".file");
+    title.textContent = file.name;
+    title.id = `photo-${(count += 1)}`;
+    this.element.setAttribute("aria-labelledby", title.id);
+    this.show(file);
+    this.find(".cancel").addEventListener("click", () => this.cancel());
+    this.find(".again").addEventListener("click", () => this.start());
+    for (const button of this.element.querySelectorAll(".copy")) {
+      button.addEventListener("click", () => copy(button.parentElement.querySelector("code"), button));
+    }
+  }
+
+  find(selector) {
+    return this.element.querySelector(selector);
+  }
+
+  write(selector, text) {
+    const element = this.find(selector);
+    element.textContent = text;
+    element.hidden = !text;
+  }
+
+  show(file) {
+    const photo = this.find("img");
+    photo.src = URL.createObjectURL(file);
+    photo.alt = file.name;
+    photo.onload = () => (this.find(".stage").hidden = false);
+    // The server reads formats that a browser may not: then there is no picture.
+    photo.onerror = () => (this.find("figure").hidden = true);
+  }
+
+  start() {
+    const { signal } = (this.cancelling = new AbortController());
+    this.busy("Waiting for its turn");
+    this.write(".error", "");
+    this.enqueue(() => signal.aborted || this.classify(signal));
+  }
+
+  cancel() {
+    this.cancelling.abort(); // also what waits for its turn, and so says nothing by itself
+    this.fail("Cancelled.");
+  }
+
+  busy(text, done = null) {
+    const bar = this.find("progress");
+    this.element.classList.add("busy");
+    this.find(".way").hidden = false;
+    this.find(".again").hidden = true;
+    this.find(".doing").textContent = text;
+    if (done === null) bar.removeAttribute("value");
+    else bar.value = done;
+  }
+
+  rest() {
+    this.element.classList.remove("busy");
+    this.find(".way").hidden = true;
+  }
+
+  async classify(signal) {
+    try {
+      this.answer(await this.askWithinLimits(signal));
+    } catch (reason) {
+      if (!signal.aborted) this.fail(reason.message);
+    }
+  }
+
+  /** What is too large by bytes, or by pixels, which the server counts, is made smaller first. */
+  async askWithinLimits(signal) {
+    if (this.sent.size > this.settings.maxBytes) await this.makeSmaller();
+    try {
+      return await this.ask(signal);
+    } catch (reason) {
+      if (reason.status !== 413 || this.sent !== this.file) throw reason;
+      await this.makeSmaller(reason.message);
+      return this.ask(signal);
+    }
+  }
+
+  ask(signal) {
+    return ask(this.settings.endpoint, this.sent, {
+      signal,
+      onProgress: (part) => this.busy(part < 1 ? "Sending" : "Looking", part < 1 ? part : null),
+      onWait: (seconds) => this.busy(`The server is busy; trying again in ${seconds} s`),
+    });
+  }
+
+  async makeSmaller(refusal) {
+    this.busy("Making it smaller");
+    const limit = Number(this.settings.maxBytes);
+    const smaller = await shrink(this.file, limit);
+    if (!smaller) {
+      throw new Error(
+        refusal ?? `This file has ${megabytes(this.file.size)}; the server accepts ${megabytes(limit)}.`,
+      );
+    }
+    this.sent = smaller;
+    this.write(
+      ".note",
+      `Too large for the server (${megabytes(this.file.size)}), so your browser sent a smaller copy` +
+        ` (${megabytes(smaller.size)}). The percentages can differ a little from the original's.`,
+    );
+  }
+
+  answer({ answer: { predictions }, times, ms }) {
+    this.rest();
+    this.find(".predictions").replaceChildren(...predictions.map((one) => this.row(one)));
+    this.find(".classes").replaceChildren(...predictions.map((one) => this.particulars(one)));
+    this.find(".details").hidden = false;
+    this.write(".time", timeTaken(times, ms));
+    const url = new URL(this.settings.endpoint, location.href).href;
+    const guarded = "guarded" in this.settings;
+    this.find(".curl code").textContent = curl(url, this.sent.name, guarded);
+    this.find(".python code").textContent = python(url, this.sent.name, guarded);
+    if (this.sent !== this.file || this.file.name.startsWith("camera-")) this.offerToSave();
+    const best = predictions[0];
+    live.textContent = `${this.file.name}: ${readable(best.class_name)}, ${percent(best.probability)}`;
+  }
+
+  row({ class_index, class_name, probability }) {
+    const row = document.querySelector("#row").content.firstElementChild.cloneNode(true);
+    row.querySelector(".name").textContent = readable(class_name);
+    row.querySelector(".share").textContent = percent(probability);
+    row.querySelector("meter").value = probability;
+    const button = row.querySelector("button"); // there is none where nothing is explained
+    button?.addEventListener("click", () => this.explain(button, class_index, readable(class_name)));
+    return row;
+  }
+
+  particulars({ class_index, class_id, class_name, probability }) {
+    const row = document.createElement("tr");
+    for (const text of [readable(class_name), class_id, class_index, probability.toPrecision(4)]) {
+      row.insertCell().textContent = text;
+    }
+    return row;
+  }
+
+  offerToSave() {
+    const link = this.find(".save");
+    link.href = URL.createObjectURL(this.sent);
+    link.download = this.sent.name;
+    link.hidden = false;
+  }
+
+  fail(message) {
+    this.rest();
+    this.write(".error", message);
+    this.find(".again").hidden = false;
+    live.textContent = `${this.file.name}: ${message}`;
+  }
+
+  /** Show where the class is seen; the same button again takes it away. */
+  async explain(button, classIndex, name) {
+    const canvas = this.find("canvas");
+    const wanted = button.getAttribute("aria-pressed") !== "true";
+    this.explaining?.abort();
+    this.explaining = new AbortController();
+    const { signal } = this.explaining;
+    for (const one of this.element.querySelectorAll(".row")) one.setAttribute("aria-pressed", "false");
+    canvas.hidden = true;
+    this.write("figcaption", "");
+    if (!wanted) return;
+    button.setAttribute("aria-pressed", "true");
+    this.write("figcaption", "Looking for the reasons …");
+    try {
+      const url = `${this.settings.explain}?format=json&class_index=${classIndex}`;
+      const { answer } = await ask(url, this.sent, { signal });
+      draw(canvas, answer.heat, answer.box);
+      canvas.hidden = false;
+      const cold = answer.heat.flat().every((value) => value === 0);
+      this.write("figcaption", cold ? `Nothing here speaks for ${name}.` : `The brighter, the more it speaks for ${name}.`);
+    } catch (reason) {
+      if (signal.aborted) return;
+      button.setAttribute("aria-pressed", "false");
+      this.write("figcaption", reason.message);
+    }
+  }
+}
+
+/** As the server measured it; what is left is the way there and back. */
+function timeTaken(times, ms) {
+  const here = times.reduce((sum, [, step]) => sum + step, 0);
+  const parts = [...times, ["way there and back", Math.max(0, ms - here)]];
+  const split = parts.map(([step, part]) => `${step} ${Math.round(part)} ms`).join(", ");
+  return `${(ms / 1000).toFixed(2)} s: ${split}`;
+}

@@ -1,0 +1,84 @@
+// The page: photos come in by choosing, dropping, pasting or the camera, and each becomes a card.
+// Without this file the form does.
+
+import { takePhoto } from "./camera.js";
+import { addCard } from "./card.js";
+
+const AT_ONCE = 2; // one travels while the other is computed; more would only wait in the server
+
+const form = document.querySelector("form");
+const input = form.elements.file;
+const drop = form.querySelector(".drop");
+const camera = form.querySelector("#camera");
+const capture = form.querySelector("#capture");
+const answers = document.querySelector("#answers");
+const problem = document.querySelector("#problem");
+
+const waiting = [];
+let running = 0;
+
+function say(message) {
+  problem.textContent = message;
+  problem.hidden = !message;
+}
+
+function classify(files, otherwise = "") {
+  say(files.length ? "" : otherwise);
+  const before = answers.firstChild; // the newest are on top, in the order they came
+  for (const file of files) addCard(file, { form, answers, before, enqueue });
+}
+
+function enqueue(work) {
+  waiting.push(work);
+  next();
+}
+
+async function next() {
+  if (running >= AT_ONCE || !waiting.length) return;
+  running += 1;
+  try {
+    await waiting.shift()();
+  } finally {
+    running -= 1;
+    next();
+  }
+}
+
+function chosen({ target }) {
+  classify([...target.files]);
+  target.value = ""; // so that the same photo can be chosen again
+}
+
+async function photograph() {
+  // A phone's own camera app is better than ours.
+  if (matchMedia("(pointer: coarse)").matches) return capture.click();
+  try {
+    const photo = await takePhoto(document.querySelector("dialog"));
+    if (photo) classify([photo]);
+  } catch (reason) {
+    say(`The camera cannot be used: ${reason.message}.`);
+  }
+}
+
+form.classList.add("live");
+input.removeAttribute("required");
+camera.hidden = !navigator.mediaDevices && !matchMedia("(pointer: coarse)").matches;
+camera.addEventListener("click", photograph);
+input.addEventListener("change", chosen);
+capture.addEventListener("change", chosen);
+form.addEventListener("submit", (event) => event.preventDefault());
+document.addEventListener("paste", ({ clipboardData }) => {
+  classify([...clipboardData.files], "There is no photo on the clipboard.");
+});
+
+// The whole page is a target: a photo dropped beside the frame must not replace the page.
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  drop.classList.add("over");
+});
+document.addEventListener("dragleave", () => drop.classList.remove("over"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  classify([...event.dataTransfer.files], "That was no file. Save the photo first, then drop it here.");
+});

@@ -1,0 +1,65 @@
+"""Chromium and what a person does in it: fixtures for the tests of the page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from server import Server
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
+)
+# As root there is no sandbox; nothing here may ask the network; the camera shows a test picture.
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
+           "--disable-component-update", "--no-first-run", "--use-fake-device-for-media-stream",
+           "--use-fake-ui-for-media-stream"]  # fmt: skip
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True
+}  # fmt: skip
+OpenPage = Callable[..., Page]
+
+
+def launch() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+
+
+def opener(browser: Browser, server: Server) -> Iterator[OpenPage]:
+    """Open the page in a window of its own; it may ask nobody else, nor break its own policy."""
+    contexts, asked, complaints = [], [], []
+
+    def open_(path: str = "/", **options: Any) -> Page:
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda m: complaints.append(m.text) if "Policy" in m.text else None)
+        page.goto(server.url + path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert [url for url in asked if not url.startswith((server.url, "blob:"))] == []
+    assert complaints == []
+
+
+def choose(page: Page, *photos: Path) -> None:
+    page.set_input_files("input[name=file]", photos)
+
+
+def expect_espresso(page: Page, card: int = 0) -> None:
+    rows = page.locator(".card").nth(card).locator(".predictions li")
+    expect(rows).to_have_count(5)
+    expect(rows.first).to_contain_text("espresso")
+    expect(rows.first).to_contain_text("95.1 %")
+    assert rows.first.locator("meter").evaluate("meter => meter.value") > 0.9
