@@ -88,7 +88,7 @@ class Card {
     try {
       this.answer(await this.askWithinLimits(signal));
     } catch (reason) {
-      if (!signal.aborted) this.fail(reason.message);
+      if (!signal.aborted) this.fail(reason.message, !wouldBeRefusedAgain(reason.status));
     }
   }
 
@@ -169,10 +169,10 @@ class Card {
     link.hidden = false;
   }
 
-  fail(message) {
+  fail(message, mayHelpToTryAgain = true) {
     this.rest();
     this.write(".error", message);
-    this.find(".again").hidden = false;
+    this.find(".again").hidden = !mayHelpToTryAgain;
     live.textContent = `${this.file.name}: ${message}`;
   }
 
@@ -202,6 +202,11 @@ class Card {
       this.write("figcaption", reason.message);
     }
   }
+}
+
+/** Whether the same photo would be refused again: any 4xx but "too many requests". */
+function wouldBeRefusedAgain(status) {
+  return status >= 400 && status < 500 && status !== 429;
 }
 
 /** As the server measured it; what is left is the way there and back. */

@@ -332,6 +332,7 @@ def test_what_is_no_photo_is_said_and_the_next_one_is_named(open_page, photo, fo
     page = open_page()
     choose(page, folder / "notes.txt")
     expect(page.locator(".card .error")).to_contain_text("not an image")
+    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
     choose(page, photo)
     expect_espresso(page)
 

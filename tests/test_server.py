@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import re
 import signal
@@ -101,6 +102,15 @@ def test_curl_gets_the_contracts_answer(server, photos, options):
 def resident_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
+def test_an_explanation_is_a_picture_and_its_numbers_for_whoever_wants_json(server, photos):
+    def curl(*options):
+        command = ["curl", "-sS", *options, "-F", "file=@coffee.png", f"{server.url}/explain"]
+        return subprocess.run(command, cwd=photos, capture_output=True, timeout=60).stdout
+
+    assert Image.open(io.BytesIO(curl())).size == (600, 400)
+    assert json.loads(curl("-H", "Accept: application/json"))["class_name"] == "espresso"
 
 
 def test_bad_images_are_refused_and_leave_nothing_behind(server, photos):
