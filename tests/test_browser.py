@@ -357,7 +357,7 @@ def test_a_photo_too_large_is_sent_smaller_and_that_is_said(open_page, folder, l
     choose(page, path)
     expect(page.locator(".predictions li").first).to_contain_text("espresso")
     expect(page.locator(".note")).to_contain_text("your browser sent a smaller copy")
-    assert copy_sent(page).size == (1536, 1024)
+    assert copy_sent(page).size == (1500, 1000)
 
 
 def test_what_is_transparent_is_white_in_the_smaller_copy_too(open_page, folder):
