@@ -21,6 +21,7 @@
         │   └── OutOfMemory   503
         ├── NotReady          503
         ├── Overloaded        503
+        ├── NoQuietMoment     503  only explanations wait for one
         └── DeadlineExceeded  504
 
 A message is a sentence for the person who has to act on it. ``status`` is what
@@ -158,6 +159,17 @@ class Overloaded(ServiceError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "overloaded"
     retry_after_s = 1
+
+
+class NoQuietMoment(ServiceError):
+    """Predictions leave no time for an explanation, or others wait for it already.
+
+    A kind of its own, because it is no sign of a service that is asked too much.
+    """
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "no-quiet-moment"
+    retry_after_s = 5
 
 
 class DeadlineExceeded(ServiceError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from time import monotonic
@@ -26,6 +26,8 @@ from predictor.errors import (
     BadRequest,
     ClientGone,
     DeadlineExceeded,
+    NoQuietMoment,
+    Overloaded,
     PredictorError,
     inference_failure,
 )
@@ -82,10 +84,14 @@ class Explainer:
 
         Raises:
             NotReady: there is no model yet.
-            Overloaded: all places are taken.
+            NoQuietMoment: all places are taken.
         """
         self._classifier.engine()
-        with self.places.take():
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.places.take())
+            except Overloaded:
+                raise NoQuietMoment("Others wait for an explanation already.") from None
             yield
 
     def explain(
@@ -123,6 +129,8 @@ class Explainer:
         try:
             wait_for(future, task.deadline, has_left)
             return future.result()
+        except DeadlineExceeded:
+            raise NoQuietMoment("There was no quiet moment for it; the server is busy.") from None
         except PredictorError:
             raise
         except Exception as error:
@@ -144,7 +152,7 @@ class Explainer:
                 if task.given_up:
                     raise ClientGone("Nobody waits for the explanation.")
                 if monotonic() > task.deadline:
-                    raise DeadlineExceeded("There was no quiet moment; the server is busy.")
+                    raise DeadlineExceeded("There was no quiet moment.")
 
         stand_aside()
         classifier = self._classifier

@@ -15,10 +15,9 @@ from predictor.errors import (
     BadRequest,
     ClientGone,
     DamagedImage,
-    DeadlineExceeded,
     InferenceFailed,
+    NoQuietMoment,
     NotExplainable,
-    Overloaded,
 )
 from predictor.explaining import Explainer
 from predictor.settings import Settings
@@ -154,7 +153,7 @@ def test_between_two_layers_it_lets_a_prediction_pass(make_classifier):
 def test_where_there_is_no_quiet_moment_it_is_given_up_in_time(make_classifier):
     classifier = make_classifier(request_timeout_s=0.1)
     explainer = Explainer(classifier)
-    with classifier.admit(), pytest.raises(DeadlineExceeded):
+    with classifier.admit(), pytest.raises(NoQuietMoment, match="busy"):
         explainer.explain(picture())
     assert explainer.explain(picture()).prediction.class_index == RED
 
@@ -180,7 +179,7 @@ def test_one_is_computed_at_a_time_and_places_are_limited(make_classifier):
 
     asked = [in_background(ask) for _ in range(2)]
     wait_until(lambda: explainer.places.taken == 2)
-    with pytest.raises(Overloaded), explainer.admit():
+    with pytest.raises(NoQuietMoment, match="already"), explainer.admit():
         pass
     model.go_on.set()
     for thread, outcome in asked:

@@ -85,7 +85,7 @@ def test_what_is_over_the_limit_is_told_when_to_come_again(app, client):
             stack.enter_context(places.take())
         response = client.post("/explain", data=picture())
         assert client.post("/predict", data=picture()).status_code == 200
-    assert response.status_code == 503
+    assert (response.status_code, response.json["code"]) == (503, "no-quiet-moment")
     assert int(response.headers["Retry-After"]) >= 1
 
 
