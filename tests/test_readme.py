@@ -51,6 +51,12 @@ def test_every_file_it_names_is_there():
     assert [name for name in names if not any((f / name).exists() for f in folders)] == []
 
 
+def test_every_picture_it_shows_is_there_and_small():
+    pictures = [ROOT / name for name in re.findall(r'<img src="([^"]+)"', README)]
+    assert len(pictures) == 2
+    assert [picture for picture in pictures if picture.stat().st_size > 150_000] == []
+
+
 def test_every_make_target_it_names_is_one():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"\bmake (\w+)", README))
