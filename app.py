@@ -9,6 +9,7 @@ import argparse
 import logging
 import os
 import re
+import signal
 import sys
 from concurrent.futures import Future
 from ipaddress import ip_address
@@ -22,6 +23,7 @@ from predictor import logs, web
 from predictor.classifier import Classifier, Engine
 from predictor.errors import SettingsError
 from predictor.settings import Settings
+from predictor.share import NAMES, publish
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +131,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve the app for development.")
     parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"))
     parser.add_argument("--port", default=os.environ.get("PORT", "5000"), type=int)
+    parser.add_argument(
+        "--share", nargs="?", const="auto", choices=NAMES, metavar="PROVIDER",
+        help=f"with a public address, too; by one of {', '.join(NAMES)} (the first: whichever can)",
+    )  # fmt: skip
     options = parser.parse_args()
     try:
         app = create_app()
@@ -136,10 +142,29 @@ def main() -> None:
         sys.exit(str(error))
     classifier = app.extensions["classifier"]
     _configure_logs(classifier.settings)
+    if options.share:
+        return _share(app, options.host, options.port, options.share)
     announce(classifier, f"http://{options.host}:{options.port}")
     classifier.start()
     # Not what FLASK_DEBUG says: whoever wants the debugger has `flask run --debug`.
     app.run(options.host, options.port, debug=False, threaded=True)
+
+
+def _share(app: Flask, host: str, port: int, provider: str) -> None:
+    """Serve with a public address, until Ctrl-C or SIGTERM: no tunnel outlives the app."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        shared = publish(app, host, port, provider)
+        classifier = app.extensions["classifier"]
+        classifier.loading.add_done_callback(
+            lambda loading: shared.close() if loading.exception() else None
+        )
+        announce(classifier, shared.url)
+        shared.wait()
+    except OSError as error:
+        sys.exit(f"Nobody can listen on {host}:{port} ({error.strerror}).")
+    except KeyboardInterrupt:
+        pass  # so early that the tunnel was not open yet
 
 
 if __name__ == "__main__":
