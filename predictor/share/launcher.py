@@ -141,10 +141,10 @@ def run_with_ngrok(app: App, provider: str | Provider = AUTO, *, background: boo
             return None
         if debug or app.debug or options.get("use_reloader") or options.get("use_debugger"):
             _say("Neither debugger nor reloader: the address is public.")
-        share = publish(app, host, port, provider)
         if background:
-            return share
-        share.wait()
+            return publish(app, host, port, provider)
+        with suppress(KeyboardInterrupt):  # as Flask's own; so early, it is closed by publish
+            publish(app, host, port, provider).wait()
         return None
 
     flask.run = run

@@ -67,7 +67,9 @@ def open_pyngrok(address: str, token: str | None) -> Tunnel:
     if not config.auth_token and not _holds_token(Path(conf.get_config_path(config))):
         raise Missing(NO_TOKEN)
     try:
-        url = str(ngrok.connect(address, pyngrok_config=config).public_url)
+        # By itself it makes the address a part of the name, and the name a part of a path.
+        name = f"app-{urlsplit(address).port}"
+        url = str(ngrok.connect(address, name=name, pyngrok_config=config).public_url)
     except (PyngrokError, OSError) as error:
         reason = getattr(error, "ngrok_error", None) or error
         raise TunnelError(advise(reason, config.auth_token)) from None
@@ -75,7 +77,7 @@ def open_pyngrok(address: str, token: str | None) -> Tunnel:
     def close() -> None:
         if not process.is_process_running(config.ngrok_path):
             return  # whoever asks it now would start it
-        with suppress(PyngrokError):
+        with suppress(PyngrokError, OSError):
             ngrok.disconnect(url, config)
             if ngrok.get_tunnels(config):
                 return  # they are somebody else's

@@ -1,0 +1,67 @@
+"""Stands in for ngrok's SDK: its tunnel leads from another port of this machine to the app."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import socketserver
+import threading
+from contextlib import suppress
+
+tunnels = {}
+
+
+class Listener:
+    def __init__(self, url):
+        self._url = url
+
+    def url(self):
+        return self._url
+
+
+class Forwarder(socketserver.ThreadingTCPServer):
+    """Passes bytes both ways, a connection of its own for each."""
+
+    daemon_threads = True
+
+    def __init__(self, target):
+        self.target = target
+        super().__init__(("127.0.0.1", 0), Connection)
+
+
+class Connection(socketserver.BaseRequestHandler):
+    def handle(self):
+        with socket.create_connection(self.server.target) as app:
+            answers = threading.Thread(target=pass_on, args=(app, self.request))
+            answers.start()
+            pass_on(self.request, app)
+            answers.join()
+
+
+def pass_on(source, sink):
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+def forward(addr, authtoken):
+    """As the real one: in an event loop a task, and one exception for everything."""
+    if authtoken == "revoked":
+        said = f"The authtoken was revoked. Your authtoken: {authtoken}"
+        raise ValueError("failed to connect session", said, "ERR_NGROK_107")
+    with suppress(RuntimeError):
+        return asyncio.get_running_loop().create_task(asyncio.sleep(0))
+    host, port = addr.removeprefix("http://").split(":")
+    forwarder = Forwarder((host, int(port)))
+    url = f"http://127.0.0.1:{forwarder.server_address[1]}"
+    threading.Thread(target=forwarder.serve_forever, args=(0.05,), daemon=True).start()
+    tunnels[url] = forwarder
+    return Listener(url)
+
+
+def disconnect(url):
+    forwarder = tunnels.pop(url)
+    forwarder.shutdown()
+    forwarder.server_close()

@@ -1,0 +1,463 @@
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import requests
+from flask import Flask
+
+from app import create_app
+from conftest import toy_engine
+from predictor import share as package
+from predictor.classifier import Classifier
+from predictor.settings import Settings
+from predictor.share import Tunnel, TunnelError, launcher, run_with_ngrok
+from tunnels import install, is_running, use_modules
+from waiting import wait_until
+
+ROOT = Path(__file__).parent.parent.parent
+TOKEN_LINE = 'os.environ["PREDICTOR_TOKENS"] = secrets.token_hex(16)'
+
+
+class Provider:
+    """Opens tunnels that lead nowhere, and remembers them."""
+
+    def __init__(self):
+        self.open, self.closed = [], []
+
+    def __call__(self, address, token):
+        assert requests.get(address, timeout=10).text == "hello"  # it is served already
+        url = f"https://{len(self.open) + len(self.closed)}.example.org"
+        self.open.append(url)
+        return Tunnel(url, lambda: self._close(url))
+
+    def _close(self, url):
+        self.open.remove(url)
+        self.closed.append(url)
+
+
+@pytest.fixture
+def provider():
+    return Provider()
+
+
+def make_plain(name="plain"):
+    app = Flask(name)
+    app.add_url_rule("/name", view_func=lambda: name, endpoint="name")
+    app.add_url_rule("/", view_func=lambda: "hello")
+    return app
+
+
+@pytest.fixture
+def plain():
+    """Any Flask app: it has nothing of ours."""
+    return make_plain()
+
+
+@pytest.fixture
+def run():
+    """The two lines, in the background; what they opened is closed at the end."""
+    shares = []
+
+    def run(app, provider, *args, background=True, **options):
+        run_with_ngrok(app, provider)
+        shares.append(app.run(*args, background=background, **options))
+        return shares[-1]
+
+    yield run
+    for share in shares:
+        share.close()
+
+
+@pytest.fixture
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
+
+
+def none(_address, _token):
+    raise TunnelError("there is none today")
+
+
+def test_the_names_are_exact():
+    assert sorted(package.__all__) == [
+        "NAMES", "Provider", "Share", "Tunnel", "TunnelError", "publish", "run_with_ngrok",
+    ]  # fmt: skip
+    assert all(hasattr(package, name) for name in package.__all__)
+
+
+def test_two_lines_print_the_public_address_as_ever(plain, provider, run, capsys):
+    share = run(plain, provider, port=0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f" * Running on {share.local_url}", " * Running on https://0.example.org"]
+    assert share.url == share.public_url == plain.config["PUBLIC_URL"] == "https://0.example.org"
+    assert requests.get(share.local_url, timeout=10).text == "hello"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        lambda port: (("127.0.0.1", port), {}),
+        lambda port: (("localhost", port, False, False), {"threaded": True}),
+        lambda port: ((), {"host": "127.0.0.1", "port": port}),
+        lambda port: ((None, str(port)), {"debug": None, "load_dotenv": True}),
+        lambda port: ((), {"port": port, "ssl_context": "adhoc", "processes": 3}),
+    ],
+    ids=["positional", "all positional", "keywords", "as text", "of no account"],
+)
+def test_app_run_takes_what_flasks_takes(plain, provider, run, free_port, arguments):
+    args, options = arguments(free_port)
+    share = run(plain, provider, *args, **options)
+    assert share.port == free_port
+    assert share.local_url.startswith("http://")
+
+
+def test_the_port_is_flasks_where_nobody_says_another(plain, provider, run, capsys):
+    share = run(plain, provider)
+    assert share.port == 5000 or "Port 5000 is taken" in capsys.readouterr().out
+
+
+def test_the_server_name_of_the_config_says_where(plain, provider, run, free_port):
+    plain.config["SERVER_NAME"] = f"localhost:{free_port}"
+    assert run(plain, provider).local_url == f"http://localhost:{free_port}"
+
+
+def test_a_taken_port_is_replaced_by_the_next_free_one_and_that_is_said(
+    plain, provider, run, capsys
+):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        share = run(plain, provider, port=port)
+    assert share.port > port
+    assert f" * Port {port} is taken; this is the next one that is free." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("another_app", [False, True])
+def test_running_the_cell_again_replaces_the_server_and_the_tunnel(
+    plain, provider, run, free_port, another_app
+):
+    run(plain, provider, port=free_port)
+    again = make_plain("another") if another_app else plain
+    share = run(again, provider, port=free_port)
+    assert share.port == free_port
+    assert (provider.open, provider.closed) == (
+        ["https://1.example.org"],
+        ["https://0.example.org"],
+    )
+    assert requests.get(f"{share.local_url}/name", timeout=10).text == again.name
+
+
+def test_also_where_the_port_was_taken_by_somebody_else(plain, provider, run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        first = run(plain, provider, port=port)
+        second = run(plain, provider, port=port)
+    assert second.port == first.port
+    assert len(provider.open) == 1
+
+
+def test_two_ports_are_two_shares(plain, provider, run, free_port):
+    run(plain, provider, port=free_port)
+    run(make_plain(), provider, port=0)
+    assert len(provider.open) == 2
+
+
+def test_the_model_of_the_app_that_was_replaced_makes_room(
+    classifier, make_classifier, run, free_port
+):
+    run(create_app(classifier.settings, classifier), none, port=free_port)
+    other = make_classifier()
+    run(create_app(other.settings, other), none, port=free_port)
+    assert classifier.ailment() == "An inference thread has ended."
+    assert other.ailment() is None
+
+
+def test_running_the_cell_again_keeps_the_model_of_the_same_app(app, classifier, run, free_port):
+    run(app, none, port=free_port)
+    run(app, none, port=free_port)
+    assert classifier.ailment() is None
+
+
+def test_closing_ends_the_tunnel_and_the_server_and_may_be_done_twice(plain, provider, run):
+    share = run(plain, provider, port=0)
+    share.close()
+    share.close()
+    assert provider.open == []
+    assert "PUBLIC_URL" not in plain.config
+    with pytest.raises(requests.ConnectionError):
+        requests.get(share.local_url, timeout=10)
+
+
+def test_a_tunnel_that_cannot_be_closed_does_not_keep_the_server(plain, run):
+    def broken():
+        raise OSError("The agent is gone.")
+
+    share = run(plain, lambda address, token: Tunnel("https://x.example.org", broken), port=0)
+    share.close()
+    with pytest.raises(requests.ConnectionError):
+        requests.get(share.local_url, timeout=10)
+
+
+def test_without_background_it_serves_until_it_is_replaced(plain, provider):
+    run_with_ngrok(plain, provider)
+    thread = threading.Thread(target=plain.run, kwargs={"port": 0})
+    thread.start()
+    wait_until(lambda: "PUBLIC_URL" in plain.config)
+    assert thread.is_alive()
+    share = plain.run(port=0, background=True)
+    thread.join(10)
+    share.close()
+    assert not thread.is_alive()
+
+
+def test_background_may_be_asked_for_in_either_line(plain, provider):
+    run_with_ngrok(plain, provider, background=True)
+    share = plain.run(port=0)
+    assert share.url == "https://0.example.org"
+    share.close()
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (TunnelError("there is none today"), "there is none today"),
+        (RuntimeError("an accident"), "RuntimeError: an accident"),
+    ],
+)
+def test_without_a_tunnel_the_app_is_served_and_one_sentence_says_why(
+    plain, run, capsys, failure, said
+):
+    def fail(address, token):
+        raise failure
+
+    share = run(plain, fail, port=0)
+    assert requests.get(share.url, timeout=10).text == "hello"
+    out, err = capsys.readouterr()
+    text = " ".join(out.split())
+    assert text.endswith(
+        f"* No public address (fail: {said}); the app is at {share.url} all the same."
+    )
+    assert err == "" or "GET /" in err  # werkzeug's line of the request above
+    assert share.public_url is None
+    assert "PUBLIC_URL" not in plain.config
+
+
+def test_a_provider_that_hangs_is_not_waited_for_and_its_late_tunnel_is_closed(
+    plain, run, monkeypatch, capsys
+):
+    monkeypatch.setattr(launcher, "OPEN_S", 0.1)
+    come, closed = threading.Event(), []
+
+    def hang(address, token):
+        come.wait(10)
+        return Tunnel("https://late.example.org", lambda: closed.append(True))
+
+    assert run(plain, hang, port=0).public_url is None
+    assert "hang: no answer in 0.1 s" in capsys.readouterr().out
+    come.set()
+    wait_until(lambda: closed)
+
+
+@pytest.fixture
+def nobody(monkeypatch, tmp_path):
+    """Neither token nor program; the one folder of the PATH is the result."""
+    monkeypatch.delenv("NGROK_AUTHTOKEN", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("pyngrok.conf.DEFAULT_NGROK_CONFIG_PATH", str(tmp_path / "ngrok.yml"))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("nobody")
+def test_where_nobody_can_one_paragraph_says_what_each_lacks_and_what_helps(plain, run, capsys):
+    run(plain, "auto", port=0)
+    running, *paragraph = capsys.readouterr().out.splitlines()
+    assert running.startswith(" * Running on http://127.0.0.1:")
+    assert [line[:3] for line in paragraph] == [" * "] + ["   "] * (len(paragraph) - 1)
+    text = " ".join(" ".join(paragraph).split())
+    for part in (
+        "ngrok: it needs the token of a free account; pyngrok: ",
+        "cloudflared: it is not on the PATH; colab: this is no Colab notebook",
+        "https://dashboard.ngrok.com/get-started/your-authtoken and set it as NGROK_AUTHTOKEN",
+    ):
+        assert part in text
+
+
+@pytest.mark.usefixtures("nobody")
+def test_one_that_was_chosen_by_name_and_is_missing_is_one_sentence(plain, run, capsys):
+    share = run(plain, "cloudflared", port=0)
+    text = " ".join(capsys.readouterr().out.splitlines()[-2:])
+    assert "No public address (cloudflared: it is not on the PATH); the app is at" in text
+    assert requests.get(share.url, timeout=10).ok
+
+
+def test_a_name_that_is_none_is_refused_in_the_first_line(plain):
+    with pytest.raises(ValueError, match="There is no provider 'ngork'"):
+        run_with_ngrok(plain, "ngork")
+
+
+def test_where_the_first_is_refused_the_next_one_serves_and_the_refusal_is_said(
+    plain, run, nobody, capsys, monkeypatch
+):
+    use_modules(monkeypatch)
+    monkeypatch.setitem(sys.modules, "pyngrok", None)
+    monkeypatch.setitem(sys.modules, "google", None)
+    monkeypatch.setenv("NGROK_AUTHTOKEN", "revoked")
+    install("cloudflared.py", nobody)
+    share = run(plain, "auto", port=0)
+    assert share.url == "https://red-green-blue.trycloudflare.com"
+    text = " ".join(capsys.readouterr().out.split())
+    assert " * Not by ngrok: the token was reset or revoked" in text
+    assert "pyngrok" not in text.partition("Not by")[2]
+
+
+def test_debugger_and_reloader_are_off_whoever_asks(plain, provider, run, monkeypatch, capsys):
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    monkeypatch.setenv("WERKZEUG_RUN_MAIN", "true")  # as in a reloader's child
+    share = run(plain, provider, port=0, debug=True, use_reloader=True)
+    assert not plain.debug
+    assert "Neither debugger nor reloader: the address is public." in capsys.readouterr().out
+    assert requests.get(f"{share.local_url}/console", timeout=10).status_code == 404
+    assert len(provider.open) == 1
+
+
+def test_under_flask_run_flask_itself_serves(plain, provider, monkeypatch, capsys):
+    monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
+    run_with_ngrok(plain, provider)
+    assert plain.run(port=0) is None
+    assert provider.open == []
+    assert "Ignoring a call to 'app.run()'" in capsys.readouterr().out
+
+
+def test_a_public_address_that_asks_for_no_token_comes_with_the_line_that_makes_it_ask(
+    app, run, capsys
+):
+    share = run(app, lambda address, token: Tunnel("https://x.example.org", lambda: None), port=0)
+    out = capsys.readouterr().out
+    assert "Whoever has this address can use the app." in out
+    assert TOKEN_LINE in out
+    assert share.public_url
+
+
+@pytest.mark.parametrize("setting", ["tokens", "tokens_file"])
+def test_one_that_asks_for_a_token_comes_without_a_warning(make_classifier, run, capsys, setting):
+    classifier = make_classifier(**{setting: ("t" * 16,)})
+    app = create_app(classifier.settings, classifier)
+    share = run(app, lambda address, token: Tunnel("https://x.example.org", lambda: None), port=0)
+    assert capsys.readouterr().out.splitlines()[1:] == [" * Running on https://x.example.org"]
+    assert requests.post(f"{share.local_url}/predict", timeout=10).status_code == 401
+
+
+def test_the_line_that_makes_it_ask_for_a_token_does(monkeypatch):
+    scope = {}
+    monkeypatch.setenv("PREDICTOR_TOKENS", "")
+    exec(f"import os, secrets\n{launcher.TOKEN_LINE}", scope)
+    (token,) = Settings.from_env().tokens
+    assert len(token) == 32
+
+
+def test_another_app_is_warned_of_without_our_settings(plain, provider, run, capsys):
+    run(plain, provider, port=0)
+    out = capsys.readouterr().out
+    assert "Whoever has this address can use the app." in out
+    assert "PREDICTOR" not in out
+
+
+def test_the_model_begins_to_load_when_the_app_is_shared(run):
+    loaded = threading.Event()
+    classifier = Classifier(Settings(), load=lambda _: loaded.set() or toy_engine())
+    run(create_app(classifier.settings, classifier), none, port=0)
+    assert loaded.wait(10)
+    classifier.loading.result(10)
+    classifier.close()
+
+
+def test_in_colab_its_pages_may_show_the_app(app, client, run, monkeypatch):
+    use_modules(monkeypatch)
+    share = run(app, "colab", port=0)
+    policy = requests.get(share.local_url, timeout=10).headers["Content-Security-Policy"]
+    assert policy.endswith(
+        "frame-ancestors https://colab.research.google.com https://*.googleusercontent.com"
+    )
+
+
+def test_colabs_own_proxy_is_no_public_address(plain, run, monkeypatch, capsys):
+    use_modules(monkeypatch)
+    share = run(plain, "colab", port=0)
+    assert share.public_url is None
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"Colab shows port {share.port}." in text
+    assert "to you alone" in text
+    assert "Whoever has this address" not in text
+
+
+@pytest.mark.parametrize(
+    ("kernel", "ancestors"),
+    [(True, "http://localhost:* http://127.0.0.1:*"), (False, "'none'")],
+    ids=["a notebook of this machine", "no notebook"],
+)
+def test_elsewhere_only_a_notebook_of_this_machine_may(app, run, monkeypatch, kernel, ancestors):
+    monkeypatch.setattr(sys, "modules", {k: v for k, v in sys.modules.items() if k != "ipykernel"})
+    if kernel:
+        monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    share = run(app, none, port=0)
+    policy = requests.get(share.local_url, timeout=10).headers["Content-Security-Policy"]
+    assert policy.endswith(f"frame-ancestors {ancestors}")
+
+
+def test_the_apps_own_choice_of_frames_stays(app, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    app.config["FRAME_ANCESTORS"] = "https://hub.example.org"
+    run(app, none, port=0)
+    assert app.config["FRAME_ANCESTORS"] == "https://hub.example.org"
+
+
+SCRIPT = """
+from flask import Flask
+from predictor.share import run_with_ngrok
+app = Flask("script")
+run_with_ngrok(app, "cloudflared")
+app.run(port=0)
+print("The end.")
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        (["-c", SCRIPT], signal.SIGINT),
+        (["app.py", "--share", "--port", "0"], signal.SIGINT),
+        (["app.py", "--share", "cloudflared", "--port", "0"], signal.SIGTERM),
+    ],
+    ids=["the two lines, Ctrl-C", "app.py --share, Ctrl-C", "app.py --share, SIGTERM"],
+)
+def test_whoever_ends_the_app_ends_the_tunnel(tmp_path, command, number):
+    install("cloudflared.py", tmp_path)
+    env = {
+        **os.environ,
+        "PATH": str(tmp_path),
+        "PREDICTOR_MODEL": "efficientnet_lite0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    env.pop("NGROK_AUTHTOKEN", None)
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env=env, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "trycloudflare" in line:
+            break
+    assert is_running(tmp_path / "process")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert not is_running(tmp_path / "process")
+    assert "Traceback" not in err
+    assert re.match(r" \* Running on http://127.0.0.1:\d+\n", lines[0])
