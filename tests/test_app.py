@@ -13,6 +13,7 @@ from conftest import ToyInfo, toy_engine
 from predictor.classifier import Classifier
 from predictor.errors import WeightsError
 from predictor.settings import Settings
+from tunnels import install, is_running
 from waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -168,3 +169,29 @@ def test_python_app_py_has_no_debugger_whatever_the_environment_says():
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+def test_a_model_that_cannot_be_served_leaves_no_tunnel_behind(tmp_path):
+    install("cloudflared.py", tmp_path)
+    command = [sys.executable, "app.py", "--share", "cloudflared", "--port", "0"]
+    env = {**os.environ, "PATH": str(tmp_path), "PREDICTOR_WEIGHTS": str(tmp_path / "none.pth")}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 4
+    assert not is_running(tmp_path / "process")
+    assert "none.pth" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--share", "ngork"], "invalid choice: 'ngork'"),
+        (["--share", "--host", "192.0.2.1"], "Nobody can listen on 192.0.2.1:5000 (Cannot assign"),
+    ],
+    ids=["no such provider", "no such address"],
+)
+def test_what_cannot_be_shared_is_a_sentence(options, said):
+    command = [sys.executable, "app.py", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "predictor").glob("*.py"))
 WEB = sorted((ROOT / "predictor" / "web").glob("*.py"))
+SHARE = sorted((ROOT / "predictor" / "share").glob("*.py"))
 
 
 def imports(path):
@@ -30,6 +31,19 @@ def test_the_core_knows_no_web_framework(path):
 def test_the_web_knows_no_torch(path):
     heavy = {"torch", "torchvision", "predictor.model", "predictor.weights", "predictor.zoo"}
     assert not [name for name in imports(path) if heavy & {name, name.split(".")[0]}]
+
+
+@pytest.mark.parametrize("path", SHARE, ids=lambda p: p.stem)
+def test_sharing_knows_neither_the_web_framework_nor_torch(path):
+    """It takes any Flask app as it is; who serves it is predictor.web's business."""
+    others = {"flask", "werkzeug", "torch", "torchvision"}
+    assert not [name for name in imports(path) if name.split(".")[0] in others]
+
+
+@pytest.mark.parametrize("module", ["ngrok", "pyngrok", "flask_ngrok", "google.colab"])
+def test_who_shares_nothing_imports_no_provider(module):
+    check = f"import sys, wsgi; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
 
 
 @pytest.mark.parametrize("module", ["batching", "decoding", "ranking", "labels", "settings"])

@@ -1,16 +1,21 @@
 """The README tells the truth."""
 
 import re
+import threading
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import requests
 
 import predictor
 from conftest import toy_engine
 from pictures import picture
 from predictor.classifier import Classifier
 from predictor.settings import PREFIX, Settings
+from predictor.share import NAMES, publish
+from tunnels import use_modules
+from waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -47,7 +52,8 @@ def test_every_file_it_names_is_there():
     layout = README.split("```\napp.py")[1].split("```")[0]
     names = re.findall(r"[\w./]+(?:\.py|/)(?=[\s,])", "app.py" + layout)
     assert len(names) > 15
-    folders = (ROOT, ROOT / "predictor", ROOT / "predictor" / "web")
+    package = ROOT / "predictor"
+    folders = (ROOT, package, package / "web", package / "share")
     assert [name for name in names if not any((f / name).exists() for f in folders)] == []
 
 
@@ -64,8 +70,11 @@ def test_every_make_target_it_names_is_one():
     assert [target for target in targets if f"\n{target}:" not in makefile] == []
 
 
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 def test_its_python_runs(monkeypatch, tmp_path, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, _ = PYTHON
     (tmp_path / "photo.jpg").write_bytes(picture("red"))
     monkeypatch.chdir(tmp_path)
     classifier = Classifier(Settings(), load=lambda _: toy_engine())
@@ -75,6 +84,26 @@ def test_its_python_runs(monkeypatch, tmp_path, capsys):
     exec(code, {})
     assert "red_thing" in capsys.readouterr().out
     classifier.close()
+
+
+def test_its_two_lines_share_the_app(monkeypatch, app):
+    _, code = PYTHON
+    use_modules(monkeypatch)
+    monkeypatch.setenv("NGROK_AUTHTOKEN", "a-token")
+    monkeypatch.setattr("app.create_app", lambda: app)
+    cell = threading.Thread(target=exec, args=(code, {}))
+    cell.start()
+    url = wait_until(lambda: app.config.get("PUBLIC_URL"))
+    answer = requests.post(f"{url}/predict", data=picture("red"), timeout=10)
+    assert answer.json()["class_name"] == "red_thing"
+    publish(app, port=5000).close()  # as if the cell were run again
+    cell.join(10)
+    assert not cell.is_alive()
+
+
+def test_the_providers_are_in_the_readme_in_their_order():
+    rows = re.findall(r"^\| `([a-z-]+)` \| [^|]* \|$", README, re.MULTILINE)
+    assert rows == list(NAMES[1:])
 
 
 def test_every_threat_in_security_md_has_tests_that_are_there():

@@ -1,0 +1,89 @@
+"""The notebook, run as Colab runs it: in a fresh clone, by a kernel of its own."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tunnels import FAKES
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOK = ROOT / "notebooks" / "colab.ipynb"
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """What somebody has who cloned the last commit."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "clone"], check=True, timeout=60)
+    return tmp_path / "clone"
+
+
+@pytest.fixture
+def run(clone, tmp_path, monkeypatch):
+    """Run the clone's notebook where only some modules are faked; the text of each code cell."""
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel = tmp_path / "jupyter" / "kernels" / "here" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(json.dumps({"argv": argv, "display_name": "here", "language": "python"}))
+    for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+
+    def run(*modules):
+        for name in modules:
+            copy = shutil.copytree if (FAKES / name).is_dir() else shutil.copy
+            (tmp_path / "modules").mkdir(exist_ok=True)
+            copy(FAKES / name, tmp_path / "modules" / name)
+        notebook = nbformat.read(clone / "notebooks" / "colab.ipynb", as_version=4)
+        where = {"metadata": {"path": str(clone / "notebooks")}}
+        NotebookClient(notebook, timeout=200, kernel_name="here", resources=where).execute()
+        return [str(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
+
+    return run
+
+
+def test_in_colab_it_ends_with_the_right_class_through_the_tunnel(run):
+    install, _, serve, ready, ask, show = run("ngrok.py", "google")
+    assert "error" not in install.lower()
+    local, public = re.findall(r"Running on (http://127.0.0.1:\d+)", serve)
+    assert local != public
+    assert "efficientnet_lite0" in ready or "vgg16" in ready
+    assert f"{public} {{'class_id': 'n07920052', 'class_name': 'espresso'}}" in ask
+    assert f"Colab shows port {local.rpartition(':')[2]}." in show
+
+
+def test_elsewhere_it_does_too_and_leaves_nothing_in_the_clone(run, clone, monkeypatch):
+    monkeypatch.setenv("NGROK_AUTHTOKEN", "a-token-of-the-environments")
+    *_, serve, _, ask, show = run("ngrok.py")
+    local, public = re.findall(r"Running on (http://127.0.0.1:\d+)", serve)
+    assert f"{public} {{'class_id': 'n07920052', 'class_name': 'espresso'}}" in ask
+    assert f'src="{local}"' in show
+    status = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=clone, capture_output=True, timeout=60, check=True
+    )
+    assert status.stdout == b""
+
+
+def test_it_is_kept_without_outputs():
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    ran = [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
+    assert ran == []
+
+
+def test_the_readmes_badge_opens_the_notebook_of_the_repository_that_it_clones():
+    (badge,) = re.findall(
+        r"\(https://colab.research.google.com/github/([^/]+/[^/]+)/blob/main/([^)]+)\)",
+        (ROOT / "README.md").read_text(),
+    )
+    assert ROOT / badge[1] == NOTEBOOK
+    assert f'REPOSITORY = \\"https://github.com/{badge[0]}\\"' in NOTEBOOK.read_text()
