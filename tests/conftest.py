@@ -101,5 +101,5 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     for name in list(os.environ):
-        if name.startswith("PREDICTOR_"):
+        if name.startswith("PREDICTOR_") or name == "NGROK_AUTHTOKEN":
             monkeypatch.delenv(name)

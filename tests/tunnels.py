@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pyngrok import conf, ngrok
 
 FAKES = Path(__file__).parent / "fakes"
 
@@ -26,6 +29,17 @@ def use_modules(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)  # remembered, and undone with the test
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(FAKES)
+
+
+@contextmanager
+def pyngrok_with(program: Path) -> Iterator[None]:
+    """Have pyngrok use this agent, and a configuration beside it; the agent is ended."""
+    before = conf.get_default()
+    config_path = str(program.with_name("ngrok.yml"))
+    conf.set_default(conf.PyngrokConfig(ngrok_path=str(program), config_path=config_path))
+    yield
+    ngrok.kill()
+    conf.set_default(before)
 
 
 def is_running(process: Path) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from predictor.classifier import Classifier
 from predictor.share.advice import TOKEN_PAGE
 from predictor.share.providers import AUTO, TOKEN, choose, find_token
 from predictor.share.tunnel import Missing, Provider, Tunnel, TunnelError, within
@@ -25,7 +26,7 @@ REMEDY = (
     " (in Colab: as a secret of that name), or put cloudflared on the PATH; then run this again."
 )
 WARNING = "Whoever has this address can use the app."
-TOKEN_LINE = 'os.environ["PREDICTOR_TOKENS"] = secrets.token_hex(16)'
+TOKEN_LINE = 'import os, secrets; os.environ["PREDICTOR_TOKENS"] = secrets.token_hex(16)'
 # Who may show the page in a frame. Elsewhere than in Colab a notebook is a page of this machine.
 COLAB = "https://colab.research.google.com https://*.googleusercontent.com"
 JUPYTER = "http://localhost:* http://127.0.0.1:*"
@@ -64,6 +65,10 @@ class Share:
         self._tunnel: Tunnel | None = None
         self._closed = threading.Event()
         self._closing = threading.Lock()
+
+    def __repr__(self) -> str:
+        """What a notebook shows of a cell that ends with ``app.run()``."""
+        return f"<Share {self.url}>"
 
     @property
     def url(self) -> str:
@@ -206,9 +211,10 @@ def _replace(port: int, app: App) -> None:
         classifier.loading.add_done_callback(lambda _: classifier.close())
 
 
-def _classifier(app: App) -> Any:
-    """Ours; None in an app that is not."""
-    return app.extensions.get("classifier")
+def _classifier(app: App) -> Classifier | None:
+    """The app's, if it is one of ours."""
+    found = app.extensions.get("classifier")
+    return found if isinstance(found, Classifier) else None
 
 
 def _notebook() -> str | None:
@@ -242,7 +248,7 @@ def _attempt(provider: Provider, address: str, token: str | None) -> Tunnel:
     except TunnelError:
         raise
     except TimeoutError:
-        raise TunnelError(f"no answer in {OPEN_S} s") from None
+        raise TunnelError("no answer in time") from None
     except Exception as error:
         raise TunnelError(f"{type(error).__name__}: {error}") from error
 
@@ -255,12 +261,12 @@ def _announce(share: Share, failures: Mapping[str, TunnelError]) -> None:
         _say(f"Shown below by Colab, to you alone and while this notebook is open. {REMEDY}")
         return
     print(f" * Running on {share.public_url}", flush=True)
-    settings = getattr(_classifier(share.app), "settings", None)
-    if settings is None:
+    classifier = _classifier(share.app)
+    if classifier is None:
         _say(WARNING)
-    elif not (settings.tokens or settings.tokens_file):
-        _say(f"{WARNING} To let in only who has a token, run this before create_app():")
-        print(f"       {TOKEN_LINE}", flush=True)
+    elif not (classifier.settings.tokens or classifier.settings.tokens_file):
+        _say(f"{WARNING} For a token that all must bring, set one before the app is made:")
+        print(f"   {TOKEN_LINE}", flush=True)
 
 
 def _say(text: str) -> None:

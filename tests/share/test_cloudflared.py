@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from predictor.share import TunnelError, cloudflared
@@ -24,6 +26,13 @@ def test_it_gives_the_address_and_ends_with_the_tunnel(folder):
     assert is_running(folder / "process")
     tunnel.close()
     assert not is_running(folder / "process")
+
+
+def test_an_interrupted_cell_is_not_its_business(folder):
+    """Jupyter sends SIGINT to all of the kernel's group."""
+    tunnel = open_cloudflared(LOCAL)
+    assert os.getpgid(int((folder / "process").read_text())) != os.getpgid(0)
+    tunnel.close()
 
 
 def test_one_that_is_not_there_is_not_downloaded(monkeypatch, tmp_path):

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 import requests
-from pyngrok import conf
 
 from predictor.share import TunnelError, flask_ngrok
 from predictor.share.flask_ngrok import open_flask_ngrok, put_agent
-from tunnels import install, is_running
+from tunnels import install, is_running, pyngrok_with
 
 LOCAL = "http://127.0.0.1:5001"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="flask-ngrok's agent runs for root alone")
@@ -20,9 +19,6 @@ def agent(tmp_path, monkeypatch):
 
     Flask-ngrok asks port 4040; the fake takes any, and its answer comes from there.
     """
-    program = install("agent.py", tmp_path, "ngrok-v3")
-    config = conf.PyngrokConfig(ngrok_path=str(program), config_path=str(tmp_path / "ngrok.yml"))
-    monkeypatch.setattr(conf, "_default_pyngrok_config", config)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("NGROK_AUTHTOKEN", "")
     real = requests.get
@@ -33,7 +29,8 @@ def agent(tmp_path, monkeypatch):
         return real(url.replace("localhost:4040", f"127.0.0.1:{(tmp_path / 'port').read_text()}"))
 
     monkeypatch.setattr(requests, "get", get)
-    return tmp_path
+    with pyngrok_with(install("agent.py", tmp_path, "ngrok-v3")):
+        yield tmp_path
 
 
 @as_root

@@ -21,7 +21,6 @@ from tunnels import install, is_running, use_modules
 from waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
-TOKEN_LINE = 'os.environ["PREDICTOR_TOKENS"] = secrets.token_hex(16)'
 
 
 class Provider:
@@ -97,6 +96,7 @@ def test_two_lines_print_the_public_address_as_ever(plain, provider, run, capsys
     assert lines[:2] == [f" * Running on {share.local_url}", " * Running on https://0.example.org"]
     assert share.url == share.public_url == plain.config["PUBLIC_URL"] == "https://0.example.org"
     assert requests.get(share.local_url, timeout=10).text == "hello"
+    assert repr(share) == "<Share https://0.example.org>"
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_provider_that_hangs_is_not_waited_for_and_its_late_tunnel_is_closed(
         return Tunnel("https://late.example.org", lambda: closed.append(True))
 
     assert run(plain, hang, port=0).public_url is None
-    assert "hang: no answer in 0.1 s" in capsys.readouterr().out
+    assert "hang: no answer in time" in capsys.readouterr().out
     come.set()
     wait_until(lambda: closed)
 
@@ -340,7 +340,7 @@ def test_a_public_address_that_asks_for_no_token_comes_with_the_line_that_makes_
     share = run(app, lambda address, token: Tunnel("https://x.example.org", lambda: None), port=0)
     out = capsys.readouterr().out
     assert "Whoever has this address can use the app." in out
-    assert TOKEN_LINE in out
+    assert out.endswith(f"\n   {launcher.TOKEN_LINE}\n")
     assert share.public_url
 
 
@@ -354,14 +354,14 @@ def test_one_that_asks_for_a_token_comes_without_a_warning(make_classifier, run,
 
 
 def test_the_line_that_makes_it_ask_for_a_token_does(monkeypatch):
-    scope = {}
     monkeypatch.setenv("PREDICTOR_TOKENS", "")
-    exec(f"import os, secrets\n{launcher.TOKEN_LINE}", scope)
+    exec(launcher.TOKEN_LINE, {})
     (token,) = Settings.from_env().tokens
     assert len(token) == 32
 
 
 def test_another_app_is_warned_of_without_our_settings(plain, provider, run, capsys):
+    plain.extensions["classifier"] = "its own"
     run(plain, provider, port=0)
     out = capsys.readouterr().out
     assert "Whoever has this address can use the app." in out

@@ -6,7 +6,6 @@ from functools import partial
 import pytest
 import requests
 from flask import Flask
-from pyngrok import conf
 from pyngrok import ngrok as pyngrok
 
 from predictor.share import NAMES, TunnelError
@@ -19,7 +18,7 @@ from predictor.share.providers import (
 )
 from predictor.share.tunnel import within
 from predictor.web.serving import BackgroundServer
-from tunnels import install, is_running, use_modules
+from tunnels import install, is_running, pyngrok_with, use_modules
 
 LOCAL = "http://127.0.0.1:5000"
 # pyngrok leaves its agent's output open, and its thread that reads it.
@@ -38,13 +37,10 @@ def without(monkeypatch):
 
 
 @pytest.fixture
-def agent(tmp_path, monkeypatch):
+def agent(tmp_path):
     """An agent for pyngrok; its folder is the result."""
-    program = install("agent.py", tmp_path, "ngrok")
-    config = conf.PyngrokConfig(ngrok_path=str(program), config_path=str(tmp_path / "ngrok.yml"))
-    monkeypatch.setattr(conf, "_default_pyngrok_config", config)
-    yield tmp_path
-    pyngrok.kill(config)
+    with pyngrok_with(install("agent.py", tmp_path, "ngrok")):
+        yield tmp_path
 
 
 def test_auto_tries_them_in_the_order_of_the_readme():
@@ -167,9 +163,8 @@ def test_the_token_that_the_agent_was_told_for_good_is_enough(agent):
 def test_an_agent_that_cannot_be_downloaded_is_a_sentence(tmp_path, monkeypatch, capsys):
     """Nothing answers at the proxy named; where there is a network, it is not used."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    config = conf.PyngrokConfig(ngrok_path=str(tmp_path / "ngrok"))
-    monkeypatch.setattr(conf, "_default_pyngrok_config", config)
-    with pytest.raises(TunnelError, match="could not be used .*download"):
+    download = pytest.raises(TunnelError, match="could not be used .*download")
+    with pyngrok_with(tmp_path / "ngrok"), download:
         open_pyngrok(LOCAL, "token")
 
 
