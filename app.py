@@ -23,7 +23,6 @@ from predictor import logs, web
 from predictor.classifier import Classifier, Engine
 from predictor.errors import SettingsError
 from predictor.settings import Settings
-from predictor.share import NAMES, publish
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +127,8 @@ def _tame(record: logging.LogRecord) -> bool:
 
 def main() -> None:
     """Serve for development, with werkzeug's own server."""
+    from predictor.share import NAMES  # here: production imports this file and shares nothing
+
     parser = argparse.ArgumentParser(description="Serve the app for development.")
     parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"))
     parser.add_argument("--port", default=os.environ.get("PORT", "5000"), type=int)
@@ -152,6 +153,8 @@ def main() -> None:
 
 def _share(app: Flask, host: str, port: int, provider: str) -> None:
     """Serve with a public address, until Ctrl-C or SIGTERM: no tunnel outlives the app."""
+    from predictor.share import publish
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         shared = publish(app, host, port, provider)
