@@ -58,6 +58,7 @@ class Metrics:
         self._own = CollectorRegistry()
         counter = partial(Counter, namespace="predictor", registry=self._own)
         gauge = partial(Gauge, namespace="predictor", registry=self._own)
+        summed = partial(gauge, multiprocess_mode="livesum")
         histogram = partial(Histogram, namespace="predictor", registry=self._own)
         seconds = partial(histogram, buckets=SECONDS)
 
@@ -73,21 +74,13 @@ class Metrics:
             "read": seconds("read_seconds", "Reading a request's body."),
             "decode": seconds("decode_seconds", "Decoding and resizing a request's images."),
             "queue": seconds("queue_seconds", "A request's wait for a forward pass."),
-            "explain": seconds(
-                "explain_seconds", "An explanation, with its wait for a quiet moment."
-            ),
+            "explain": seconds("explain_seconds", "An explanation, with its wait for quiet."),
         }
         self.pass_seconds = seconds("inference_seconds", "One forward pass.")
         self.batch_size = histogram("batch_size", "Images in one forward pass.", buckets=IMAGES)
-        self._queue_depth = gauge(
-            "queue_depth", "Images that wait for the model.", multiprocess_mode="livesum"
-        )
-        self._in_flight = gauge("in_flight", "Requests in work.", multiprocess_mode="livesum")
-        self.explanations_in_flight = gauge(
-            "explanations_in_flight",
-            "Requests for an explanation in work.",
-            multiprocess_mode="livesum",
-        )
+        self._queue_depth = summed("queue_depth", "Images that wait for the model.")
+        self._in_flight = summed("in_flight", "Requests in work, but for explanations.")
+        self.explanations_in_flight = summed("explanations_in_flight", "Explanations in work.")
         self._ready = gauge(
             "ready", "Whether this process can answer: 1 or 0.", multiprocess_mode="liveall"
         )

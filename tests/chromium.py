@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from skimage import data
 
 from server import Server
 
@@ -28,12 +31,28 @@ PHONE: dict[str, Any] = {
 OpenPage = Callable[..., Page]
 
 
-def launch() -> Iterator[Browser]:
+# Small, so that a photo over the limits is made in no time.
+MAX_BYTES, MAX_PIXELS = 1_000_000, 3_000_000
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Server]:
+    """The server whose page is looked at."""
+    running = Server(
+        model="efficientnet_lite0", max_upload_bytes=MAX_BYTES, max_pixels=MAX_PIXELS
+    ).wait_until_ready()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
 
 
-def opener(browser: Browser, server: Server) -> Iterator[OpenPage]:
+@pytest.fixture
+def open_page(browser: Browser, site: Server) -> Iterator[OpenPage]:
     """Open the page in a window of its own; it may ask nobody else, nor break its own policy."""
     contexts, asked, complaints = [], [], []
 
@@ -43,14 +62,35 @@ def opener(browser: Browser, server: Server) -> Iterator[OpenPage]:
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda m: complaints.append(m.text) if "Policy" in m.text else None)
-        page.goto(server.url + path)
+        page.goto(site.url + path)
         return page
 
     yield open_
     for context in contexts:
         context.close()
-    assert [url for url in asked if not url.startswith((server.url, "blob:"))] == []
+    assert [url for url in asked if not url.startswith((site.url, "blob:"))] == []
     assert complaints == []
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the photos lie that are chosen."""
+    return tmp_path_factory.mktemp("photos")
+
+
+@pytest.fixture(scope="session")
+def photo(folder: Path) -> Path:
+    path = folder / "coffee.png"
+    Image.fromarray(data.coffee()).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def three(folder: Path, photo: Path) -> tuple[Path, Path, Path]:
+    """The espresso in the middle."""
+    for name in ("chelsea", "rocket"):
+        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
+    return folder / "chelsea.png", photo, folder / "rocket.png"
 
 
 def choose(page: Page, *photos: Path) -> None:
@@ -63,3 +103,11 @@ def expect_espresso(page: Page, card: int = 0) -> None:
     expect(rows.first).to_contain_text("espresso")
     expect(rows.first).to_contain_text("95.1 %")
     assert rows.first.locator("meter").evaluate("meter => meter.value") > 0.9
+
+
+def copy_sent(page: Page) -> Image.Image:
+    """The photo that was sent, where it is not the file on the disk."""
+    page.locator("summary").click()
+    with page.expect_download() as download:
+        page.get_by_text("Save the photo").click()
+    return Image.open(io.BytesIO(download.value.path().read_bytes()))

@@ -19,6 +19,8 @@ from predictor.labels import Label
 from predictor.preprocessing import Preprocessing
 from predictor.settings import Settings
 
+pytest_plugins = ["chromium"]
+
 
 class ToyModel:
     """Tells red, green and blue apart by the mean of each channel: checkable by eye."""

@@ -1,0 +1,119 @@
+"""Why it thinks so, and a card's details."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+from skimage import data
+
+from chromium import choose, needs_chromium
+
+pytestmark = needs_chromium
+
+
+def shown(page):
+    """The heat map's place in the photo, in parts of it, and where it is brightest."""
+    return page.evaluate(
+        """() => {
+            const canvas = document.querySelector("canvas"), {style, width, height} = canvas;
+            const {data} = canvas.getContext("2d").getImageData(0, 0, width, height);
+            const opacity = data.filter((_, index) => index % 4 === 3);
+            return {
+                box: [style.left, style.top, style.width, style.height].map(parseFloat),
+                brightest: opacity.indexOf(Math.max(...opacity)) / width / height,
+            };
+        }"""
+    )
+
+
+def test_a_class_shows_where_it_is_and_another_shows_another_place(open_page, folder):
+    """A cat above a cup of coffee."""
+    both = Image.new("RGB", (600, 600))
+    both.paste(Image.fromarray(data.chelsea()).resize((600, 300)), (0, 0))
+    both.paste(Image.fromarray(data.coffee()).resize((600, 300)), (0, 300))
+    both.save(folder / "both.png")
+    page = open_page()
+    choose(page, folder / "both.png")
+    cat, espresso = (page.locator(".row", has_text=name) for name in ("Egyptian cat", "espresso"))
+    cat.click()
+    expect(page.locator("figcaption")).to_contain_text("speaks for Egyptian cat")
+    assert shown(page)["brightest"] < 0.5
+    espresso.click()
+    expect(page.locator("figcaption")).to_contain_text("speaks for espresso")
+    assert shown(page)["brightest"] > 0.5
+    assert shown(page)["box"] == pytest.approx([6.25, 6.25, 87.5, 87.5])
+    assert (cat.get_attribute("aria-pressed"), espresso.get_attribute("aria-pressed")) == (
+        "false", "true"
+    )  # fmt: skip
+    espresso.click()
+    expect(page.locator("canvas")).to_be_hidden()
+    expect(espresso).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_reason_that_cannot_be_had_is_said(open_page, photo):
+    page = open_page()
+    choose(page, photo)
+    problem = json.dumps({"detail": "It has no feature maps."})
+    page.route("**/explain*", lambda route: route.fulfill(status=501, body=problem))
+    row = page.locator(".row").first
+    row.click()
+    expect(page.locator("figcaption")).to_have_text("It has no feature maps.")
+    expect(row).to_have_attribute("aria-pressed", "false")
+
+
+def test_the_scripts_colours_are_the_pictures(open_page):
+    from predictor.heatmap import COLOURS, OPACITY
+
+    source = open_page("/static/heat.js").locator("pre").text_content()
+    assert json.loads(re.search(r"COLOURS = (.+);", source)[1]) == [list(c) for c in COLOURS]
+    assert float(re.search(r"OPACITY = (.+);", source)[1]) == OPACITY
+
+
+# The details
+
+
+@pytest.mark.parametrize("name", ["coffee.png", 'it\'s "50%" of a; cup, $HOME.png'])
+def test_the_lines_to_copy_do_the_same_again(open_page, folder, photo, name):
+    (folder / name).write_bytes(photo.read_bytes())
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    choose(page, folder / name)
+    page.locator("summary").click()
+    copied = []
+    for line in ("curl", "Python"):
+        page.get_by_role("button", name=f"Copy the {line} line").click()
+        expect(page.get_by_text("Copied")).to_be_visible()
+        copied.append(page.evaluate("navigator.clipboard.readText()"))
+        expect(page.get_by_text("Copied")).to_be_hidden()
+    curl, python = copied
+    answers = [
+        json.loads(run(["sh", "-c", curl], folder)),
+        eval(run([sys.executable, "-c", python], folder)),
+    ]
+    for answer in answers:
+        assert answer["class_name"] == "espresso"
+        assert len(answer["predictions"]) == 5
+
+
+def run(command, folder):
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_details_have_the_wordnet_ids_and_where_the_time_went(open_page, photo):
+    page = open_page()
+    choose(page, photo)
+    page.locator("summary").click()
+    first = page.locator(".classes tr").first.locator("td").all_text_contents()
+    assert first[:3] == ["espresso", "n07920052", "967"]
+    assert float(first[3]) == pytest.approx(0.951, abs=1e-3)
+    text = page.locator(".time").text_content()
+    (seconds, parts), steps = text.split(" s: "), r"(\w[\w ]*) (\d+) ms"
+    split = {step: int(ms) for step, ms in re.findall(steps, parts)}
+    assert list(split) == ["read", "decode", "queue", "inference", "way there and back"]
+    assert split["inference"] > 0
+    assert sum(split.values()) == pytest.approx(float(seconds) * 1000, abs=10)
