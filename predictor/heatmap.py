@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from predictor.explaining import Explanation
@@ -34,7 +35,7 @@ def paint(explanation: Explanation) -> Image.Image:
     return picture
 
 
-def _colour(heat: np.ndarray) -> tuple[Image.Image, Image.Image]:
+def _colour(heat: NDArray[np.float32]) -> tuple[Image.Image, Image.Image]:
     """Colours, RGB, and how much they cover, L, of ``(h, w)`` heat from about 0 to 1."""
     levels = np.linspace(0, 1, len(COLOURS))
     channels = [np.interp(heat, levels, channel) for channel in zip(*COLOURS, strict=True)]
