@@ -9,7 +9,6 @@ import argparse
 import logging
 import os
 import re
-import signal
 import sys
 from concurrent.futures import Future
 from ipaddress import ip_address
@@ -29,6 +28,7 @@ log = logging.getLogger(__name__)
 # Where the 528 MB of VGG16 cannot be had, a small model stands in and says so; a production
 # start never changes the model by itself.
 DEVELOPMENT = {"PREDICTOR_FALLBACK_MODEL": "efficientnet_lite0"}
+TOKEN_LINE = "export PREDICTOR_TOKENS=$(openssl rand -hex 16); echo $PREDICTOR_TOKENS"
 CANNOT_SERVE = 4  # gunicorn's "app failed to load": it stops instead of trying for ever
 
 
@@ -131,7 +131,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description="Serve the app for development.")
     parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"))
-    parser.add_argument("--port", default=os.environ.get("PORT", "5000"), type=int)
+    parser.add_argument("--port", default=os.environ.get("PORT", "5000"), type=_port)
     parser.add_argument(
         "--share", nargs="?", const="auto", choices=NAMES, metavar="PROVIDER",
         help=f"with a public address, too; by one of {', '.join(NAMES)} (the first: whichever can)",
@@ -151,19 +151,25 @@ def main() -> None:
     app.run(options.host, options.port, debug=False, threaded=True)
 
 
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 65535")
+    return int(text)
+
+
 def _share(app: Flask, host: str, port: int, provider: str) -> None:
     """Serve with a public address, until Ctrl-C or SIGTERM: no tunnel outlives the app."""
-    from predictor.share import publish
+    from predictor.share import publish, signals_interrupt
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        shared = publish(app, host, port, provider)
-        classifier = app.extensions["classifier"]
-        classifier.loading.add_done_callback(
-            lambda loading: shared.close() if loading.exception() else None
-        )
-        announce(classifier, shared.url)
-        shared.wait()
+        with signals_interrupt():
+            shared = publish(app, host, port, provider, TOKEN_LINE)
+            classifier = app.extensions["classifier"]
+            classifier.loading.add_done_callback(
+                lambda loading: shared.close() if loading.exception() else None
+            )
+            announce(classifier, shared.url)
+            shared.wait()
     except OSError as error:
         sys.exit(f"Nobody can listen on {host}:{port} ({error.strerror}).")
     except KeyboardInterrupt:

@@ -77,6 +77,20 @@ def test_elsewhere_it_does_too_and_leaves_nothing_in_the_clone(run, clone, monke
     assert status.stdout == b""
 
 
+def test_the_tokens_of_the_environment_hold_and_the_photo_is_sent_with_one(run, monkeypatch):
+    monkeypatch.setenv("PREDICTOR_TOKENS", "correct-horse-battery")
+    *_, serve, _, ask, _ = run("ngrok.py", "google")
+    assert "Whoever has this address" not in serve
+    assert "espresso" in ask
+
+
+def test_what_it_imports_it_installs():
+    """Here everything is installed that the tests need."""
+    code = "\n".join("".join(c["source"]) for c in json.loads(NOTEBOOK.read_text())["cells"])
+    assert "from skimage import data" in code
+    assert re.search(r"%pip install .* scikit-image$", code, re.MULTILINE)
+
+
 def test_it_is_kept_without_outputs():
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     ran = [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]

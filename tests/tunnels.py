@@ -29,6 +29,7 @@ def use_modules(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)  # remembered, and undone with the test
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(FAKES)
+    monkeypatch.setattr("IPython.get_ipython", object)  # a notebook's own process has one
 
 
 @contextmanager

@@ -8,8 +8,17 @@ The habit of two lines stays::
 
 from __future__ import annotations
 
-from predictor.share.launcher import Share, publish, run_with_ngrok
+from predictor.share.launcher import Share, publish, run_with_ngrok, signals_interrupt
 from predictor.share.providers import NAMES
 from predictor.share.tunnel import Provider, Tunnel, TunnelError
 
-__all__ = ["NAMES", "Provider", "Share", "Tunnel", "TunnelError", "publish", "run_with_ngrok"]
+__all__ = [
+    "NAMES",
+    "Provider",
+    "Share",
+    "Tunnel",
+    "TunnelError",
+    "publish",
+    "run_with_ngrok",
+    "signals_interrupt",
+]

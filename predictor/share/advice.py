@@ -28,10 +28,10 @@ def advise(error: object, token: str | None = None) -> str:
     """One sentence about an error of ngrok's SDK or agent, without the token it may quote."""
     # The SDK's exceptions hold several texts, and the last may be the code.
     texts = error.args if isinstance(error, Exception) else (error,)
-    text = " ".join(" ".join(map(str, texts)).split())
+    text = " ".join(", ".join(map(str, texts)).split())
     if code := re.search(r"ERR_NGROK_(\d+)", text):
         more = f"see https://ngrok.com/docs/errors/err_ngrok_{code[1]}"
         return f"{ADVICE.get(code[1], more)} ({code[0]})"
     if token:
         text = text.replace(token, "…")
-    return f"ngrok could not be used ({text[:200]})"
+    return f"it could not be used ({text[:200]})"

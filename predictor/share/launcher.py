@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import textwrap
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from predictor.classifier import Classifier
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 OPEN_S, CLOSE_S = 45, 10  # more than any provider takes by itself
 REMEDY = (
     f"For an address that others can use, get a free token at {TOKEN_PAGE} and set it as {TOKEN}"
-    " (in Colab: as a secret of that name), or put cloudflared on the PATH; then run this again."
+    " (in Colab: as a secret of that name, with notebook access), or put cloudflared on the PATH;"
+    " then run this again."
 )
 WARNING = "Whoever has this address can use the app."
-TOKEN_LINE = 'import os, secrets; os.environ["PREDICTOR_TOKENS"] = secrets.token_hex(16)'
+TOKEN_LINE = (
+    'import os, secrets; os.environ["PREDICTOR_TOKENS"] = token = secrets.token_hex(16);'
+    " print(token)"
+)
 # Who may show the page in a frame. Elsewhere than in Colab a notebook is a page of this machine.
 COLAB = "https://colab.research.google.com https://*.googleusercontent.com"
 JUPYTER = "http://localhost:* http://127.0.0.1:*"
@@ -38,6 +43,10 @@ class App(Protocol):
     config: Any
     debug: Any
     extensions: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request, as WSGI has it."""
@@ -59,7 +68,10 @@ class Share:
             OSError: nobody can listen there.
         """
         self.app = app
-        self._server = BackgroundServer(app, host, port)
+        options: dict[str, Any] = {}
+        if (classifier := _classifier(app)) is not None:  # ours has a log of its own
+            options = {"timeout_s": classifier.settings.receive_timeout_s, "quiet": True}
+        self._server = BackgroundServer(app, host, port, **options)
         self.local_url = self._server.url
         self.public_url: str | None = None
         self._tunnel: Tunnel | None = None
@@ -105,12 +117,14 @@ class Share:
                     with suppress(Exception):  # it has ended already, or ends with this process
                         within(CLOSE_S, self._tunnel.close)
             finally:
-                self.app.config.pop("PUBLIC_URL", None)
+                if self.app.config.get("PUBLIC_URL") == self.public_url:  # or it has another
+                    self.app.config.pop("PUBLIC_URL", None)
                 self._server.close()
                 self._closed.set()
 
 
-_shares: dict[int, Share] = {}  # by the port that was asked for
+# By the port that was asked for; of those that asked for any, by the app's name.
+_shares: dict[int | str, Share] = {}
 
 
 def run_with_ngrok(app: App, provider: str | Provider = AUTO, *, background: bool = False) -> None:
@@ -148,15 +162,35 @@ def run_with_ngrok(app: App, provider: str | Provider = AUTO, *, background: boo
             _say("Neither debugger nor reloader: the address is public.")
         if background:
             return publish(app, host, port, provider)
-        with suppress(KeyboardInterrupt):  # as Flask's own; so early, it is closed by publish
+        with signals_interrupt(), suppress(KeyboardInterrupt):  # as Flask's own
             publish(app, host, port, provider).wait()
         return None
 
     flask.run = run
 
 
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end the block as Ctrl-C does, so that tunnels close."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def publish(
-    app: App, host: str | None = None, port: int | None = None, provider: str | Provider = AUTO
+    app: App,
+    host: str | None = None,
+    port: int | None = None,
+    provider: str | Provider = AUTO,
+    token_line: str = TOKEN_LINE,
 ) -> Share:
     """Serve the app in the background, open a tunnel to it, and print both addresses.
 
@@ -168,25 +202,28 @@ def publish(
         host: the address to listen on; SERVER_NAME's, or 127.0.0.1.
         port: the port to listen on; SERVER_NAME's, or 5000. 0: any.
         provider: see :func:`run_with_ngrok`.
+        token_line: what to advise, where anybody with the address can use the app.
 
     Raises:
         OSError: nobody can listen there.
-        ValueError: there is no provider of that name.
+        ValueError: there is no provider of that name, or no such port.
     """
     providers = choose(provider)
     host, port = _address(app, host, port)
-    _replace(port, app)
+    key = port or app.name
+    _replace(key, app)
     app.debug = False
     if ancestors := _notebook():
         app.config.setdefault("FRAME_ANCESTORS", ancestors)
-    share = _shares[port] = Share(app, host, port)
+    share = _shares[key] = Share(app, host, port)
     try:
         if port not in (0, share.port):
             _say(f"Port {port} is taken; this is the next one that is free.")
         print(f" * Running on {share.local_url}", flush=True)
         if (classifier := _classifier(app)) is not None:
             classifier.start()
-        _open_tunnel(share, providers)
+        if _open_tunnel(share, providers):
+            _warn(app, token_line)
     except BaseException:
         share.close()
         raise
@@ -198,15 +235,19 @@ def _address(app: App, host: str | None, port: int | None) -> tuple[str, int]:
     name, _, number = (app.config.get("SERVER_NAME") or "").partition(":")
     if port is None:
         port = int(number or 5000)
+    if not 0 <= int(port) <= 65535:
+        raise ValueError(f"port is {port}; it can be 0 to 65535.")
     return host or name or "127.0.0.1", int(port)
 
 
-def _replace(port: int, app: App) -> None:
+def _replace(key: int | str, app: App) -> None:
     """Close what this port had before: the cell is run again."""
-    if (before := _shares.pop(port, None)) is None:
+    if (before := _shares.pop(key, None)) is None:
         return
     before.close()
-    if before.app is not app and (classifier := _classifier(before.app)) is not None:
+    classifier = _classifier(before.app)
+    in_use = [_classifier(one) for one in (app, *(share.app for share in _shares.values()))]
+    if classifier is not None and not any(classifier is one for one in in_use):
         # Its memory, once it has loaded: a GPU has no room for two.
         classifier.loading.add_done_callback(lambda _: classifier.close())
 
@@ -226,47 +267,59 @@ def _notebook() -> str | None:
     return COLAB
 
 
-def _open_tunnel(share: Share, providers: Mapping[str, Provider]) -> None:
+def _open_tunnel(share: Share, providers: Mapping[str, Provider]) -> bool:
+    """By the first that can, and say where it is; whether strangers can use it."""
     token = find_token()
     failures: dict[str, TunnelError] = {}
     for name, provider in providers.items():
         try:
-            share.connect(_attempt(provider, share.local_url, token))
+            tunnel = _attempt(provider, share.local_url, token)
         except TunnelError as error:
             failures[name] = error
-        else:
-            return _announce(share, failures)
+            continue
+        share.connect(tunnel)
+        _announce(tunnel, failures)
+        return tunnel.public
     reasons = "; ".join(f"{name}: {failure}" for name, failure in failures.items())
-    remedy = f" {REMEDY}" if len(providers) > 1 else ""
+    missing = len(failures) > 1 and all(isinstance(f, Missing) for f in failures.values())
+    remedy = f" {REMEDY}" if missing else ""
     _say(f"No public address ({reasons}); the app is at {share.local_url} all the same.{remedy}")
+    return False
 
 
 def _attempt(provider: Provider, address: str, token: str | None) -> Tunnel:
     """The provider's tunnel; every failure is a TunnelError."""
     try:
-        return within(OPEN_S, lambda: provider(address, token), lambda late: late.close())
+        tunnel = within(OPEN_S, lambda: provider(address, token), lambda late: late.close())
     except TunnelError:
         raise
     except TimeoutError:
         raise TunnelError("no answer in time") from None
     except Exception as error:
         raise TunnelError(f"{type(error).__name__}: {error}") from error
+    if not isinstance(tunnel, Tunnel):
+        raise TunnelError(f"it gave {tunnel!r} and no Tunnel")
+    return tunnel
 
 
-def _announce(share: Share, failures: Mapping[str, TunnelError]) -> None:
+def _announce(tunnel: Tunnel, failures: Mapping[str, TunnelError]) -> None:
     for name, failure in failures.items():
         if not isinstance(failure, Missing):
             _say(f"Not by {name}: {failure}.")
-    if share.public_url is None:
+    if tunnel.public:
+        print(f" * Running on {tunnel.url}", flush=True)
+    else:
         _say(f"Shown below by Colab, to you alone and while this notebook is open. {REMEDY}")
-        return
-    print(f" * Running on {share.public_url}", flush=True)
-    classifier = _classifier(share.app)
+
+
+def _warn(app: App, token_line: str) -> None:
+    """Say so where no token is asked for."""
+    classifier = _classifier(app)
     if classifier is None:
         _say(WARNING)
     elif not (classifier.settings.tokens or classifier.settings.tokens_file):
-        _say(f"{WARNING} For a token that all must bring, set one before the app is made:")
-        print(f"   {TOKEN_LINE}", flush=True)
+        _say(f"{WARNING} For a token that all must bring, begin with this line:")
+        print(f"   {token_line}", flush=True)
 
 
 def _say(text: str) -> None:

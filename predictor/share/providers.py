@@ -48,7 +48,13 @@ def open_ngrok(address: str, token: str | None, **options: Any) -> Tunnel:
         url = ngrok.forward(address, authtoken=token, **options).url()
     except Exception as error:  # the SDK raises ValueError for everything
         raise TunnelError(advise(error, token)) from None
-    return Tunnel(url, lambda: ngrok.disconnect(url))
+
+    def close() -> None:
+        ngrok.disconnect(url)
+        if not ngrok.get_listeners():  # type: ignore[attr-defined] # its stubs lack it
+            ngrok.kill()  # the session, too: the account counts it, and it keeps its token
+
+    return Tunnel(url, close)
 
 
 def open_pyngrok(address: str, token: str | None) -> Tunnel:
@@ -95,8 +101,11 @@ def open_colab(address: str, _token: str | None = None) -> Tunnel:
     """By Colab's own proxy, below the cell: for the notebook's user alone, while it is open."""
     try:
         from google.colab import output
+        from IPython import get_ipython
     except ImportError:
         raise Missing("this is no Colab notebook") from None
+    if get_ipython() is None:  # a program that a cell has started shows nothing below it
+        raise Missing("this is not the notebook's own process")
     output.serve_kernel_port_as_iframe(urlsplit(address).port, width="100%", height="600")
     return Tunnel(address, lambda: None, public=False)
 

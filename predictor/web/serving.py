@@ -8,13 +8,20 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.serving import ThreadedWSGIServer
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 NEXT_PORTS = 20  # after them, any that is free
 POLL_S = 0.1  # how soon it notices that it should stop
+
+
+class QuietHandler(WSGIRequestHandler):
+    """For an app that logs its requests itself."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Say nothing."""
 
 
 class BackgroundServer(ThreadedWSGIServer):
@@ -24,21 +31,33 @@ class BackgroundServer(ThreadedWSGIServer):
         url: the address under which this machine reaches it.
     """
 
-    def __init__(self, app: WSGIApplication, host: str, port: int) -> None:
+    def __init__(
+        self,
+        app: WSGIApplication,
+        host: str,
+        port: int,
+        *,
+        timeout_s: float = 120.0,
+        quiet: bool = False,
+    ) -> None:
         """Listen, and begin to serve.
 
         Args:
             app: what answers.
             host: the address to listen on.
             port: where to listen; when it is taken, the next that is free. 0: any.
+            timeout_s: how long a client may be silent before its connection is closed.
+            quiet: whether no line is logged for a request.
 
         Raises:
             OSError: nobody can listen there.
         """
         self._connections: set[Any] = set()
+        base = QuietHandler if quiet else WSGIRequestHandler
+        handler = type("Handler", (base,), {"timeout": timeout_s})
         # Werkzeug itself ends the process when a port is taken.
         with listen(host, port) as listening:
-            super().__init__(host, port, app, fd=listening.fileno())
+            super().__init__(host, port, app, handler, fd=listening.fileno())
         reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         self.url = (
             f"http://[{reached}]:{self.port}" if ":" in host else f"http://{reached}:{self.port}"
@@ -57,7 +76,7 @@ class BackgroundServer(ThreadedWSGIServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Remember the connection: its thread lives as long as the client keeps it."""
+        """Remember the connection, to close it whatever its thread waits for."""
         self._connections.add(request)
         super().process_request(request, client_address)
 

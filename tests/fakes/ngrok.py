@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 
 tunnels = {}
+killed = []
 
 
 class Listener:
@@ -65,3 +66,11 @@ def disconnect(url):
     forwarder = tunnels.pop(url)
     forwarder.shutdown()
     forwarder.server_close()
+
+
+def get_listeners():
+    return list(tunnels)
+
+
+def kill():
+    killed.append(True)

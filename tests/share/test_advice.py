@@ -30,7 +30,7 @@ def test_the_code_may_be_in_any_part_of_the_sdks_exception():
 def test_a_failure_without_a_number_says_what_the_library_says_in_one_line():
     error = ValueError("failed to connect session", "failed to establish\ntcp connection")
     assert advise(error) == (
-        "ngrok could not be used (failed to connect session failed to establish tcp connection)"
+        "it could not be used (failed to connect session, failed to establish tcp connection)"
     )
 
 

@@ -1,4 +1,5 @@
 import os
+import signal
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_what_it_says_at_its_end_is_passed_on(folder):
 def test_one_that_opens_nothing_is_not_waited_for_for_ever(folder, monkeypatch, fate):
     monkeypatch.setattr(cloudflared, "PATIENCE_S", 1)
     (folder / "fate").write_text(fate)
-    with pytest.raises(TunnelError, match="opened no tunnel"):
+    with pytest.raises(TunnelError, match="opened no tunnel in time"):
         open_cloudflared(LOCAL)
     assert not is_running(folder / "process")
 
@@ -61,6 +62,27 @@ def test_its_log_does_not_fill_the_pipe_and_stop_it(folder):
     (folder / "fate").write_text("talkative")
     tunnel = open_cloudflared(LOCAL)
     wait_until((folder / "done").exists)
+    tunnel.close()
+
+
+def test_what_a_wrapper_has_started_is_ended_too(folder, monkeypatch):
+    monkeypatch.setattr(cloudflared, "GRACE_S", 0.1)
+    (folder / "fate").write_text("obstinate")
+    (folder / "cloudflared").rename(folder / "real")
+    wrapper = folder / "cloudflared"
+    wrapper.write_text(f'#!/bin/sh\n{folder}/real "$@"\n')
+    wrapper.chmod(0o755)
+    tunnel = open_cloudflared(LOCAL)
+    assert is_running(folder / "process")
+    tunnel.close()
+    wait_until(lambda: not is_running(folder / "process"))
+
+
+def test_one_that_ends_later_is_told_of(folder, capsys):
+    tunnel = open_cloudflared(LOCAL)
+    os.kill(int((folder / "process").read_text()), signal.SIGKILL)
+    said = []
+    wait_until(lambda: said.append(capsys.readouterr().out) or "run this again" in "".join(said))
     tunnel.close()
 
 

@@ -13,6 +13,7 @@ from flask import Flask
 
 from app import create_app
 from conftest import toy_engine
+from pictures import picture
 from predictor import share as package
 from predictor.classifier import Classifier
 from predictor.settings import Settings
@@ -86,6 +87,7 @@ def none(_address, _token):
 def test_the_names_are_exact():
     assert sorted(package.__all__) == [
         "NAMES", "Provider", "Share", "Tunnel", "TunnelError", "publish", "run_with_ngrok",
+        "signals_interrupt",
     ]  # fmt: skip
     assert all(hasattr(package, name) for name in package.__all__)
 
@@ -120,6 +122,12 @@ def test_app_run_takes_what_flasks_takes(plain, provider, run, free_port, argume
 def test_the_port_is_flasks_where_nobody_says_another(plain, provider, run, capsys):
     share = run(plain, provider)
     assert share.port == 5000 or "Port 5000 is taken" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("port", [-1, 65536, "70000"])
+def test_a_port_that_is_none_is_refused_with_the_range(plain, provider, run, port):
+    with pytest.raises(ValueError, match="it can be 0 to 65535"):
+        run(plain, provider, port=port)
 
 
 def test_the_server_name_of_the_config_says_where(plain, provider, run, free_port):
@@ -181,6 +189,32 @@ def test_running_the_cell_again_keeps_the_model_of_the_same_app(app, classifier,
     run(app, none, port=free_port)
     run(app, none, port=free_port)
     assert classifier.ailment() is None
+
+
+def test_a_model_that_another_app_still_serves_is_kept(classifier, run, free_port, make_classifier):
+    first, second = (create_app(classifier.settings, classifier) for _ in range(2))
+    run(first, none, port=free_port)
+    share = run(second, none, port=free_port)
+    assert requests.post(f"{share.url}/predict", data=picture(), timeout=10).ok
+    elsewhere = run(first, none, port=0)
+    other = make_classifier()
+    run(create_app(other.settings, other), none, port=free_port)
+    assert requests.post(f"{elsewhere.url}/predict", data=picture(), timeout=10).ok
+
+
+def test_of_two_apps_at_any_port_neither_takes_the_others_place(provider, run):
+    shares = [run(make_plain(name), provider, port=0) for name in ("one", "two")]
+    assert [requests.get(f"{s.local_url}/name", timeout=10).text for s in shares] == ["one", "two"]
+    run(make_plain("two"), provider, port=0)
+    assert provider.closed == ["https://1.example.org"]
+
+
+def test_closing_one_of_an_apps_two_shares_leaves_it_the_others_address(plain, provider, run):
+    first = run(plain, provider, port=0)
+    plain.name = "another"
+    second = run(plain, provider, port=0)
+    first.close()
+    assert plain.config["PUBLIC_URL"] == second.url
 
 
 def test_closing_ends_the_tunnel_and_the_server_and_may_be_done_twice(plain, provider, run):
@@ -245,6 +279,39 @@ def test_without_a_tunnel_the_app_is_served_and_one_sentence_says_why(
     assert err == "" or "GET /" in err  # werkzeug's line of the request above
     assert share.public_url is None
     assert "PUBLIC_URL" not in plain.config
+
+
+@pytest.mark.parametrize("nonsense", [None, "https://x.example.org"])
+def test_a_provider_that_gives_no_tunnel_is_a_sentence_too(plain, run, capsys, nonsense):
+    share = run(plain, lambda address, token: nonsense, port=0)
+    assert requests.get(share.url, timeout=10).text == "hello"
+    assert f"it gave {nonsense!r} and no Tunnel" in capsys.readouterr().out
+
+
+def test_advice_for_who_has_no_token_is_not_given_to_who_has_one(plain, run, nobody, capsys):
+    install("cloudflared.py", nobody)
+    (nobody / "fate").write_text("refused")
+    run(plain, "auto", port=0)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "cloudflared: it opened no tunnel" in out
+    assert "get a free token" not in out
+
+
+def test_a_client_that_falls_silent_gives_its_place_back(make_classifier, run):
+    classifier = make_classifier(receive_timeout_s=0.2, max_in_flight=1)
+    share = run(create_app(classifier.settings, classifier), none, port=0)
+    with socket.create_connection(("127.0.0.1", share.port)) as silent:
+        silent.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        wait_until(lambda: classifier.places.taken == 1)
+        wait_until(lambda: classifier.places.taken == 0)
+    assert requests.post(f"{share.url}/predict", data=picture(), timeout=10).ok
+
+
+def test_our_own_app_is_not_logged_twice(app, plain, run, caplog):
+    caplog.set_level("INFO", "werkzeug")
+    for one, lines in ((app, 0), (plain, 1)):
+        requests.get(f"{run(one, none, port=0).url}/name", timeout=10)
+        assert sum(record.name == "werkzeug" for record in caplog.records) == lines
 
 
 def test_a_provider_that_hangs_is_not_waited_for_and_its_late_tunnel_is_closed(
@@ -353,11 +420,12 @@ def test_one_that_asks_for_a_token_comes_without_a_warning(make_classifier, run,
     assert requests.post(f"{share.local_url}/predict", timeout=10).status_code == 401
 
 
-def test_the_line_that_makes_it_ask_for_a_token_does(monkeypatch):
+def test_the_line_that_makes_it_ask_for_a_token_does(monkeypatch, capsys):
     monkeypatch.setenv("PREDICTOR_TOKENS", "")
     exec(launcher.TOKEN_LINE, {})
     (token,) = Settings.from_env().tokens
     assert len(token) == 32
+    assert capsys.readouterr().out == f"{token}\n"
 
 
 def test_another_app_is_warned_of_without_our_settings(plain, provider, run, capsys):
@@ -432,9 +500,12 @@ print("The end.")
     [
         (["-c", SCRIPT], signal.SIGINT),
         (["app.py", "--share", "--port", "0"], signal.SIGINT),
+        (["-c", SCRIPT], signal.SIGTERM),
+        (["-c", SCRIPT], signal.SIGHUP),
+        (["-c", SCRIPT], signal.SIGKILL),
         (["app.py", "--share", "cloudflared", "--port", "0"], signal.SIGTERM),
+        (["app.py", "--share", "cloudflared", "--port", "0"], signal.SIGKILL),
     ],
-    ids=["the two lines, Ctrl-C", "app.py --share, Ctrl-C", "app.py --share, SIGTERM"],
 )
 def test_whoever_ends_the_app_ends_the_tunnel(tmp_path, command, number):
     install("cloudflared.py", tmp_path)
@@ -457,7 +528,7 @@ def test_whoever_ends_the_app_ends_the_tunnel(tmp_path, command, number):
     assert is_running(tmp_path / "process")
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert not is_running(tmp_path / "process")
+    assert process.returncode == (-number if number == signal.SIGKILL else 0)
+    wait_until(lambda: not is_running(tmp_path / "process"))
     assert "Traceback" not in err
     assert re.match(r" \* Running on http://127.0.0.1:\d+\n", lines[0])

@@ -97,6 +97,17 @@ def test_the_sdk_leads_to_the_app_until_it_is_closed():
 
 
 @pytest.mark.usefixtures("fakes")
+def test_the_accounts_session_ends_with_the_last_of_its_tunnels():
+    import ngrok
+
+    first, second = (open_ngrok(LOCAL, "token") for _ in range(2))
+    first.close()
+    assert ngrok.killed == []
+    second.close()
+    assert ngrok.killed == [True]
+
+
+@pytest.mark.usefixtures("fakes")
 def test_the_sdk_works_in_a_notebook_whose_thread_runs_an_event_loop():
     async def cell():
         return within(10, partial(open_ngrok, LOCAL, "token"))
@@ -166,6 +177,13 @@ def test_an_agent_that_cannot_be_downloaded_is_a_sentence(tmp_path, monkeypatch,
     download = pytest.raises(TunnelError, match="could not be used .*download")
     with pyngrok_with(tmp_path / "ngrok"), download:
         open_pyngrok(LOCAL, "token")
+
+
+@pytest.mark.usefixtures("fakes")
+def test_a_program_that_a_cell_of_colab_starts_shows_nothing(monkeypatch):
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)
+    with pytest.raises(TunnelError, match="not the notebook's own process"):
+        open_colab(LOCAL)
 
 
 @pytest.mark.usefixtures("fakes")
