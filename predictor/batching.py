@@ -167,6 +167,7 @@ class Batcher(Generic[Item, Result]):
                     self._learn((monotonic() - began) * shares / self._shares, count)
                     self._free += shares
                     self._changed.notify_all()
+                del taken, jobs  # not to be held until the next ones come
         finally:  # whatever ended the thread, nobody is left waiting for it
             with self._changed:
                 self._closed = True

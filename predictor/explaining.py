@@ -7,11 +7,11 @@ no request for a prediction is in work.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from time import monotonic
 from typing import NamedTuple
 
@@ -35,11 +35,14 @@ from predictor.places import Places
 from predictor.ranking import Prediction, rank
 from predictor.timings import Timings
 
+log = logging.getLogger(__name__)
+
 # How long there must have been no prediction in work. A client that asks one photo after the
 # other leaves gaps of about a millisecond, into which a layer of VGG16 (up to 25 ms) does not fit.
 QUIET_S = 0.05
 # How soon an explanation that nobody waits for any more is given up.
 POLL_S = 0.25
+LONGEST = 1024  # pixels of the photo that is kept to paint on: shown on a page it is no larger
 
 
 class Box(NamedTuple):
@@ -58,7 +61,7 @@ class Explanation:
     prediction: Prediction
     heat: NDArray[np.float32]  # (h, w), from 0 to 1; over the box
     box: Box  # what the model saw of the photo
-    photo: Image.Image  # upright, RGB; of a large JPEG a half, a quarter or an eighth
+    photo: Image.Image  # upright, RGB; at most LONGEST pixels wide and high
 
 
 @dataclass(slots=True)
@@ -76,7 +79,8 @@ class Explainer:
         """Prepare; the thread begins with the first explanation."""
         self.places = Places(classifier.settings.max_explanations)
         self._classifier = classifier
-        self._first_call = threading.Lock()
+        self._starting = threading.Lock()
+        self._batcher: Batcher[_Task, Explanation] | None = None
 
     @contextmanager
     def admit(self) -> Iterator[None]:
@@ -123,25 +127,28 @@ class Explainer:
             return self._run(task, has_left)
 
     def _run(self, task: _Task, has_left: Callable[[], bool]) -> Explanation:
-        with self._first_call:  # by halves made, it would be made twice
-            worker = self._worker
-        (future,) = worker.submit([task])
+        (future,) = self._worker().submit([task])
         try:
             wait_for(future, task.deadline, has_left)
             return future.result()
         except DeadlineExceeded:
-            raise NoQuietMoment("There was no quiet moment for it; the server is busy.") from None
+            raise NoQuietMoment("There was no quiet moment in which to finish it.") from None
         except PredictorError:
             raise
         except Exception as error:
+            log.exception("The explanation failed")
             raise inference_failure(error) from error
         finally:
             future.cancel()
             task.given_up = True
 
-    @cached_property
     def _worker(self) -> Batcher[_Task, Explanation]:
-        return Batcher(self._explain_all, max_batch_size=1, max_queue=self.places.count)
+        """The thread, begun with the first explanation, and anew should it have ended."""
+        with self._starting:
+            if self._batcher is None or not self._batcher.alive:
+                most = self.places.count
+                self._batcher = Batcher(self._explain_all, max_batch_size=1, max_queue=most)
+            return self._batcher
 
     def _explain_all(self, tasks: list[_Task], _shares: int) -> list[Explanation]:
         return [self._explain(task) for task in tasks]
@@ -164,4 +171,5 @@ class Explainer:
         index = ranked[0].class_index if task.class_index is None else task.class_index
         prediction = next(p for p in ranked if p.class_index == index)
         box = Box(*np.divide(preprocess.seen(photo.size), photo.size * 2).tolist())
+        photo.thumbnail((LONGEST, LONGEST))
         return Explanation(prediction, heat, box, photo)

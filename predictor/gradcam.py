@@ -8,8 +8,10 @@ so may be computed as for a prediction, by operators that have no gradient.
 from __future__ import annotations
 
 import copy
+import itertools
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +28,8 @@ class GradCAM:
         """Take an eval-mode network, which stays as it is."""
         self._network = twin(network)
         self._pause: Callable[[], None] = lambda: None
-        self._layer: nn.Module | None = None
+        self._place: Place | None = None
+        self._looked = False
         for module in self._network.modules():
             if next(module.children(), None) is None:
                 module.register_forward_pre_hook(lambda *_: self._pause())
@@ -49,25 +52,40 @@ class GradCAM:
             NotExplainable: the network has no feature maps to look at.
         """
         self._pause = pause
-        if self._layer is None:
-            self._layer = last_feature_maps(self._network, batch)
-        logits, features = self._forward(batch, self._layer)
+        try:
+            logits, features = self._forward(batch, self._last_place(batch))
+        finally:
+            self._pause = lambda: None  # it may hold on to a photo
         index = int(logits.argmax()) if class_index is None else class_index
         (gradient,) = torch.autograd.grad(logits[0, index], features)
         features = features.detach().float()
         heat = (gradient.float().mean((2, 3), keepdim=True) * features).sum(1)[0].relu()
         return logits.detach(), heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)
 
-    def _forward(self, batch: Tensor, layer: nn.Module) -> tuple[Tensor, Tensor]:
-        """The logits, and the layer's output, from which on they have a gradient."""
+    def _last_place(self, batch: Tensor) -> Place:
+        if not self._looked:
+            self._place = last_feature_maps(self._network, batch)
+            self._looked = True
+        if self._place is None:
+            raise NotExplainable(
+                "This model's answers cannot be explained: it has no feature maps, which a"
+                " convolutional network has."
+            )
+        return self._place
+
+    def _forward(self, batch: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+        """The logits, and the feature maps, from which on they have a gradient."""
         kept: list[Tensor] = []
+        calls = itertools.count(1)
 
         def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            if next(calls) < place.call:
+                return output
             torch.set_grad_enabled(True)  # until no_grad, below, puts back what was before
             kept.append(output.detach().requires_grad_())
             return kept[-1].clone()  # the next layer may work in place
 
-        handle = layer.register_forward_hook(keep)
+        handle = place.module.register_forward_hook(keep)
         try:
             with torch.no_grad():
                 return self._network(batch), kept[-1]
@@ -87,19 +105,26 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return [tensor for tensor in registered if isinstance(tensor, Tensor)]
 
 
-def last_feature_maps(network: nn.Module, batch: Tensor) -> nn.Module:
-    """The module whose output is the last that still says what is where.
+class Place(NamedTuple):
+    """Where in a forward pass something comes out: of a module, at its so-manieth call."""
+
+    module: nn.Module
+    call: int
+
+
+def last_feature_maps(network: nn.Module, batch: Tensor) -> Place | None:
+    """Where the last output comes from that still says what is where.
 
     VGG's last ReLU (14 × 14), ResNet's ``layer4``, EfficientNet's ``features``, and so on: found by
-    looking at what passes, before it is pooled.
-
-    Raises:
-        NotExplainable: what comes last are tokens, as in a vision transformer.
+    looking at what passes, before it is pooled. None where what comes last are tokens, as in a
+    vision transformer.
     """
-    found: list[nn.Module | None] = [None]
+    found: list[Place | None] = [None]
+    calls: Counter[nn.Module] = Counter()
     pooled: list[Tensor] = []  # themselves, and not their ids, which would be given out again
 
     def see(module: nn.Module, _inputs: Any, output: Any) -> None:
+        calls[module] += 1
         if not isinstance(output, Tensor):
             return
         if isinstance(module, POOLS):
@@ -107,7 +132,7 @@ def last_feature_maps(network: nn.Module, batch: Tensor) -> nn.Module:
         elif output.ndim == 4 and min(output.shape[2:]) > 1:
             # A container that ends with a pool hands on the pool's output.
             if not any(output is one for one in pooled):
-                found.append(module)
+                found.append(Place(module, calls[module]))
         elif output.ndim == 3:
             found.append(None)
 
@@ -118,9 +143,4 @@ def last_feature_maps(network: nn.Module, batch: Tensor) -> nn.Module:
     finally:
         for handle in handles:
             handle.remove()
-    if found[-1] is None:
-        raise NotExplainable(
-            "This model's answers cannot be explained: it has no feature maps, which a"
-            " convolutional network has."
-        )
     return found[-1]

@@ -8,7 +8,6 @@ from PIL import Image, ImageEnhance
 
 from predictor.explaining import Explanation
 
-LONGEST = 1024  # pixels; a photo shown on a page is no larger
 # Matplotlib's inferno at 0, 1/4 … 1: lightness grows with the heat, for the colour-blind too.
 # The page's script has the same ones.
 COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
@@ -17,9 +16,8 @@ UNSEEN = 0.35  # brightness of what the model does not look at
 
 
 def paint(explanation: Explanation) -> Image.Image:
-    """Lay the heat over the photo, dim what the model has not seen: RGB, at most 1024 pixels."""
-    photo = explanation.photo.copy()
-    photo.thumbnail((LONGEST, LONGEST))
+    """Lay the heat over the photo, and dim what the model has not seen: RGB, of its size."""
+    photo = explanation.photo
     width, height = photo.size
     box = explanation.box
     left, top, right, bottom = (

@@ -1,6 +1,8 @@
 """Explanations: what they say, and that they stand aside for every prediction."""
 
+import gc
 import threading
+import weakref
 from time import monotonic
 
 import numpy as np
@@ -153,7 +155,7 @@ def test_between_two_layers_it_lets_a_prediction_pass(make_classifier):
 def test_where_there_is_no_quiet_moment_it_is_given_up_in_time(make_classifier):
     classifier = make_classifier(request_timeout_s=0.1)
     explainer = Explainer(classifier)
-    with classifier.admit(), pytest.raises(NoQuietMoment, match="busy"):
+    with classifier.admit(), pytest.raises(NoQuietMoment, match="no quiet moment"):
         explainer.explain(picture())
     assert explainer.explain(picture()).prediction.class_index == RED
 
@@ -167,6 +169,36 @@ def test_a_caller_that_has_left_is_not_explained_to(make_classifier):
             explainer.explain(picture(), has_left=lambda: True)
         assert monotonic() - began < 10
     assert explainer.explain(picture()).prediction.class_index == RED
+
+
+def test_a_large_photo_is_kept_small_and_none_is_kept_longer_than_its_answer(classifier):
+    explanation = Explainer(classifier).explain(picture(size=(4096, 2048)))
+    assert explanation.photo.size == (1024, 512)
+    kept = weakref.ref(explanation.photo)
+    del explanation
+    wait_until(lambda: gc.collect() < 0 or kept() is None)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_ended_is_begun_anew(make_classifier):
+    model = Failing(SystemExit())
+    explainer = Explainer(make_classifier(model))
+    before = set(threading.enumerate())
+    with pytest.raises(InferenceFailed):
+        explainer.explain(picture())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    model.error = NotExplainable("It has none.")
+    with pytest.raises(NotExplainable):
+        explainer.explain(picture())
+
+
+def test_the_cause_of_a_failure_is_in_the_log_and_nowhere_else(make_classifier, caplog):
+    explainer = Explainer(make_classifier(Failing(RuntimeError("boom"))))
+    with pytest.raises(InferenceFailed) as failed:
+        explainer.explain(picture())
+    assert "boom" not in str(failed.value)
+    assert "boom" in caplog.text
 
 
 def test_one_is_computed_at_a_time_and_places_are_limited(make_classifier):

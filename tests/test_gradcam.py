@@ -79,14 +79,41 @@ def test_without_a_class_the_best_is_explained(named):
 
 def test_a_vision_transformer_is_said_to_have_nothing_to_look_at():
     network = build_random(find_model("vit_b_32"), 10)
+    explain, asked = GradCAM(network), []
     with pytest.raises(NotExplainable, match="no feature maps"):
-        GradCAM(network)(some_images(), 0, never)
+        explain(some_images(), 0, never)
+    with pytest.raises(NotExplainable):
+        explain(some_images(), 0, lambda: asked.append(1))
+    assert asked == []  # it is looked for once
 
 
 def test_what_ends_in_a_pool_is_looked_at_before_it():
     convolution = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
     network = nn.Sequential(convolution, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
-    assert last_feature_maps(network, some_images(side=16)) is convolution[1]
+    assert last_feature_maps(network, some_images(side=16)) == (convolution[1], 1)
+
+
+class Twice(nn.Module):
+    """Uses one activation at both ends, as EfficientNet-Lite0 does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+        self.activation, self.head = nn.ReLU6(), nn.Linear(4 * 16, 3)
+
+    def forward(self, images):
+        maps = self.activation(self.second(self.activation(self.first(images))))
+        return self.head(maps.flatten(1))
+
+
+def test_of_a_module_that_is_used_twice_the_last_use_counts():
+    network = Twice().eval()
+    assert last_feature_maps(network, some_images(side=8)) == (network.activation, 2)
+    explain, graded = GradCAM(network), []
+    second = explain._network.second
+    second.register_forward_hook(lambda *_: graded.append(torch.is_grad_enabled()))
+    assert explain(some_images(side=8), 0, never)[1].shape == (4, 4)
+    assert graded == [False, False]  # when it is looked for, and when it is explained
 
 
 class Small(nn.Sequential):

@@ -62,8 +62,7 @@ def _picture(explanation: Explanation) -> Response:
     png = io.BytesIO()
     paint(explanation).save(png, "PNG", compress_level=SPEED)
     response = Response(png.getvalue(), mimetype=FORMATS["png"])
-    prediction = explanation.prediction
-    name = f"{prediction.class_id}_{prediction.class_name}.png"
+    name = f"class-{explanation.prediction.class_index}.png"  # what it is called need not be ASCII
     response.headers.set("Content-Disposition", "inline", filename=name)
     return response
 

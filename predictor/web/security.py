@@ -106,10 +106,9 @@ def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Cal
         for rate in rates:
             if not limiter.hit(rate, client):
                 end = limiter.get_window_stats(rate, client).reset_time  # by the wall's clock
-                raise TooManyRequests(
-                    f"More requests than {rate}; come again when Retry-After says.",
-                    retry_after=max(1, math.ceil(end - time())),
-                )
+                seconds = max(1, math.ceil(end - time()))
+                words = f"More requests than {rate}; come again in {seconds:,} s."
+                raise TooManyRequests(words, retry_after=seconds)
 
     return check
 

@@ -15,7 +15,7 @@ def test_without_a_wish_the_answer_is_a_picture(client):
     assert (response.status_code, response.mimetype) == (200, "image/png")
     image = Image.open(io.BytesIO(response.data))
     assert image.size == (64, 48)
-    assert response.headers["Content-Disposition"] == ("inline; filename=n00000002_blue_thing.png")
+    assert response.headers["Content-Disposition"] == ("inline; filename=class-2.png")
 
 
 @pytest.mark.parametrize(
