@@ -1,7 +1,7 @@
 // A photo's card: on its way, answered, or failed; and why, for the class that is chosen.
 
-import { draw } from "./heat.js";
-import { ask } from "./request.js";
+import { Picture } from "./picture.js";
+import { ServerError, ask } from "./request.js";
 import { shrink } from "./scale.js";
 import { copy, curl, python } from "./snippets.js";
 
@@ -14,8 +14,9 @@ const percent = (probability) => `${(probability * 100).toFixed(1)} %`;
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 /** Put a card for the file among the answers, and have it classified when it is its turn. */
-export function addCard(file, { form, answers, before, enqueue }) {
+export function addCard(file, { form, answers, before, enqueue, onDisk }) {
   const card = new Card(file, form.dataset, enqueue);
+  card.onDisk = onDisk;
   answers.insertBefore(card.element, before);
   card.start();
 }
@@ -30,7 +31,7 @@ class Card {
     title.textContent = file.name;
     title.id = `photo-${(count += 1)}`;
     this.element.setAttribute("aria-labelledby", title.id);
-    this.show(file);
+    this.picture = new Picture(this.element, file, settings.explain);
     this.find(".cancel").addEventListener("click", () => this.cancel());
     this.find(".again").addEventListener("click", () => this.start());
     for (const button of this.element.querySelectorAll(".copy")) {
@@ -48,19 +49,13 @@ class Card {
     element.hidden = !text;
   }
 
-  show(file) {
-    const photo = this.find("img");
-    photo.src = URL.createObjectURL(file);
-    photo.alt = file.name;
-    photo.onload = () => (this.find(".stage").hidden = false);
-    // The server reads formats that a browser may not: then there is no picture.
-    photo.onerror = () => (this.find("figure").hidden = true);
-  }
-
   start() {
+    this.cancelling?.abort();
     const { signal } = (this.cancelling = new AbortController());
-    this.busy("Waiting for its turn");
-    this.write(".error", "");
+    this.change(() => {
+      this.busy("Waiting for its turn");
+      this.write(".error", "");
+    });
     this.enqueue(() => signal.aborted || this.classify(signal));
   }
 
@@ -84,22 +79,38 @@ class Card {
     this.find(".way").hidden = true;
   }
 
+  /** Show something else; where that hides what had the focus, what takes its place has it. */
+  change(act) {
+    const focused = document.activeElement;
+    act();
+    if (!this.element.contains(focused) || focused.checkVisibility()) return;
+    const next = this.element.querySelectorAll(".cancel, .again, button.row, summary");
+    [...next].find((one) => one.checkVisibility())?.focus();
+  }
+
   async classify(signal) {
     try {
       this.answer(await this.askWithinLimits(signal));
     } catch (reason) {
-      if (!signal.aborted) this.fail(reason.message, !wouldBeRefusedAgain(reason.status));
+      if (!signal.aborted) this.fail(await this.words(reason), !wouldBeRefusedAgain(reason.status));
     }
+  }
+
+  /** What could not be sent may not be there: a folder that was dropped, or a file that has gone. */
+  async words({ message, status }) {
+    if (status !== 0) return message;
+    const readable = this.sent.slice(0, 1).arrayBuffer().then(() => true, () => false);
+    return (await readable) ? message : "This cannot be read: it is a folder, or the file has changed.";
   }
 
   /** What is too large by bytes, or by pixels, which the server counts, is made smaller first. */
   async askWithinLimits(signal) {
-    if (this.sent.size > this.settings.maxBytes) await this.makeSmaller();
+    if (this.sent.size > this.settings.maxBytes) await this.makeSmaller(signal);
     try {
       return await this.ask(signal);
     } catch (reason) {
       if (reason.status !== 413 || this.sent !== this.file) throw reason;
-      await this.makeSmaller(reason.message);
+      await this.makeSmaller(signal, reason.message);
       return this.ask(signal);
     }
   }
@@ -112,26 +123,28 @@ class Card {
     });
   }
 
-  async makeSmaller(refusal) {
+  async makeSmaller(signal, refusal) {
     this.busy("Making it smaller");
     const limit = Number(this.settings.maxBytes);
     const smaller = await shrink(this.file, limit);
+    signal.throwIfAborted();
+    const sizes = [this.file.size, smaller ? smaller.size : limit].map(megabytes);
     if (!smaller) {
-      throw new Error(
-        refusal ?? `This file has ${megabytes(this.file.size)}; the server accepts ${megabytes(limit)}.`,
-      );
+      throw new ServerError(refusal ?? `This file has ${sizes[0]}; the server accepts ${sizes[1]}.`, 413);
     }
     this.sent = smaller;
     this.write(
       ".note",
-      `Too large for the server (${megabytes(this.file.size)}), so your browser sent a smaller copy` +
-        ` (${megabytes(smaller.size)}). The percentages can differ a little from the original's.`,
+      `Too large for the server as it is, so your browser sent a smaller copy (${sizes[1]} instead of` +
+        ` ${sizes[0]}). The percentages can differ a little from the original's.`,
     );
   }
 
   answer({ answer: { predictions }, times, ms }) {
-    this.rest();
-    this.find(".predictions").replaceChildren(...predictions.map((one) => this.row(one)));
+    this.change(() => {
+      this.rest();
+      this.find(".predictions").replaceChildren(...predictions.map((one) => this.row(one)));
+    });
     this.find(".classes").replaceChildren(...predictions.map((one) => this.particulars(one)));
     this.find(".details").hidden = false;
     this.write(".time", timeTaken(times, ms));
@@ -139,7 +152,7 @@ class Card {
     const guarded = "guarded" in this.settings;
     this.find(".curl code").textContent = curl(url, this.sent.name, guarded);
     this.find(".python code").textContent = python(url, this.sent.name, guarded);
-    if (this.sent !== this.file || this.file.name.startsWith("camera-")) this.offerToSave();
+    if (this.sent !== this.file || !this.onDisk) this.offerToSave();
     const best = predictions[0];
     live.textContent = `${this.file.name}: ${readable(best.class_name)}, ${percent(best.probability)}`;
   }
@@ -150,13 +163,14 @@ class Card {
     row.querySelector(".share").textContent = percent(probability);
     row.querySelector("meter").value = probability;
     const button = row.querySelector("button"); // there is none where nothing is explained
-    button?.addEventListener("click", () => this.explain(button, class_index, readable(class_name)));
+    const name = readable(class_name);
+    button?.addEventListener("click", () => this.picture.explain(button, this.sent, class_index, name));
     return row;
   }
 
-  particulars({ class_index, class_id, class_name, probability }) {
+  particulars({ class_index, class_id, class_name }) {
     const row = document.createElement("tr");
-    for (const text of [readable(class_name), class_id, class_index, probability.toPrecision(4)]) {
+    for (const text of [readable(class_name), class_id, class_index]) {
       row.insertCell().textContent = text;
     }
     return row;
@@ -170,37 +184,12 @@ class Card {
   }
 
   fail(message, mayHelpToTryAgain = true) {
-    this.rest();
-    this.write(".error", message);
-    this.find(".again").hidden = !mayHelpToTryAgain;
+    this.change(() => {
+      this.rest();
+      this.write(".error", message);
+      this.find(".again").hidden = !mayHelpToTryAgain;
+    });
     live.textContent = `${this.file.name}: ${message}`;
-  }
-
-  /** Show where the class is seen; the same button again takes it away. */
-  async explain(button, classIndex, name) {
-    const canvas = this.find("canvas");
-    const wanted = button.getAttribute("aria-pressed") !== "true";
-    this.explaining?.abort();
-    this.explaining = new AbortController();
-    const { signal } = this.explaining;
-    for (const one of this.element.querySelectorAll(".row")) one.setAttribute("aria-pressed", "false");
-    canvas.hidden = true;
-    this.write("figcaption", "");
-    if (!wanted) return;
-    button.setAttribute("aria-pressed", "true");
-    this.write("figcaption", "Looking for the reasons …");
-    try {
-      const url = `${this.settings.explain}?format=json&class_index=${classIndex}`;
-      const { answer } = await ask(url, this.sent, { signal });
-      draw(canvas, answer.heat, answer.box);
-      canvas.hidden = false;
-      const cold = answer.heat.flat().every((value) => value === 0);
-      this.write("figcaption", cold ? `Nothing here speaks for ${name}.` : `The brighter, the more it speaks for ${name}.`);
-    } catch (reason) {
-      if (signal.aborted) return;
-      button.setAttribute("aria-pressed", "false");
-      this.write("figcaption", reason.message);
-    }
   }
 }
 

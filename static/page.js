@@ -9,6 +9,7 @@ const AT_ONCE = 2; // one travels while the other is computed; more would only w
 const form = document.querySelector("form");
 const input = form.elements.file;
 const drop = form.querySelector(".drop");
+const loading = document.querySelector("#loading"); // there is none once the model is loaded
 const camera = form.querySelector("#camera");
 const capture = form.querySelector("#capture");
 const answers = document.querySelector("#answers");
@@ -16,16 +17,17 @@ const problem = document.querySelector("#problem");
 
 const waiting = [];
 let running = 0;
+let ready = Promise.resolve();
 
 function say(message) {
   problem.textContent = message;
   problem.hidden = !message;
 }
 
-function classify(files, otherwise = "") {
+function classify(files, { otherwise = "", onDisk = true } = {}) {
   say(files.length ? "" : otherwise);
   const before = answers.firstChild; // the newest are on top, in the order they came
-  for (const file of files) addCard(file, { form, answers, before, enqueue });
+  for (const file of files) addCard(file, { form, answers, before, enqueue, onDisk });
 }
 
 function enqueue(work) {
@@ -37,6 +39,7 @@ async function next() {
   if (running >= AT_ONCE || !waiting.length) return;
   running += 1;
   try {
+    await ready;
     await waiting.shift()();
   } finally {
     running -= 1;
@@ -52,14 +55,36 @@ function chosen({ target }) {
 async function photograph() {
   // A phone's own camera app is better than ours.
   if (matchMedia("(pointer: coarse)").matches) return capture.click();
+  camera.disabled = true;
   try {
     const photo = await takePhoto(document.querySelector("dialog"));
-    if (photo) classify([photo]);
+    if (photo) classify([photo], { onDisk: false });
   } catch (reason) {
     say(`The camera cannot be used: ${reason.message}.`);
+  } finally {
+    camera.disabled = false;
   }
 }
 
+/** Photos that come meanwhile wait here, and not in the server. */
+async function untilReady() {
+  for (;;) {
+    const response = await fetch(loading.dataset.ready).catch(() => null);
+    if (response?.ok) return begin((await response.json()).model);
+    if (response && response.status !== 503) return location.reload(); // it says what is wrong
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+}
+
+function begin(model) {
+  if (!answers.firstChild) return location.reload();
+  loading.hidden = true;
+  const url = new URL(form.dataset.endpoint, location.href);
+  url.searchParams.set("top_k", Math.min(url.searchParams.get("top_k"), model.classes));
+  form.dataset.endpoint = url;
+}
+
+if (loading) ready = untilReady();
 form.classList.add("live");
 input.removeAttribute("required");
 camera.hidden = !navigator.mediaDevices && !matchMedia("(pointer: coarse)").matches;
@@ -68,7 +93,10 @@ input.addEventListener("change", chosen);
 capture.addEventListener("change", chosen);
 form.addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("paste", ({ clipboardData }) => {
-  classify([...clipboardData.files], "There is no photo on the clipboard.");
+  classify([...clipboardData.files], {
+    otherwise: "There is no photo on the clipboard.",
+    onDisk: false,
+  });
 });
 
 // The whole page is a target: a photo dropped beside the frame must not replace the page.
@@ -80,5 +108,7 @@ document.addEventListener("dragleave", () => drop.classList.remove("over"));
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
-  classify([...event.dataTransfer.files], "That was no file. Save the photo first, then drop it here.");
+  classify([...event.dataTransfer.files], {
+    otherwise: "That was no file. Save the photo first, then drop it here.",
+  });
 });

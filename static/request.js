@@ -11,27 +11,30 @@ export class ServerError extends Error {
 }
 
 /**
- * Send a photo; resolves to `{answer, times, ms}`: how long it took the server, step by step, and
- * how long in all, both in milliseconds.
+ * Send a photo, and again while the server is busy. Resolves to `{answer, times, ms}`: JSON or what
+ * was accepted, how long it took the server, step by step, and how long in all, in milliseconds.
  */
-export async function ask(url, photo, { signal, onProgress = () => {}, onWait = () => {} }) {
+export async function ask(url, photo, options) {
+  const { signal, accept = "application/json", onProgress = () => {}, onWait = () => {} } = options;
   for (let attempt = 1; ; attempt += 1) {
     const began = performance.now();
-    const request = await send(url, photo, signal, onProgress);
+    const request = await send(url, photo, { signal, accept, onProgress });
+    const ms = performance.now() - began;
     if (request.status === 200) {
-      const ms = performance.now() - began;
-      return { answer: JSON.parse(request.responseText), times: serverTimes(request), ms };
+      const json = accept === "application/json";
+      const answer = json ? JSON.parse(await request.response.text()) : request.response;
+      return { answer, times: serverTimes(request), ms };
     }
     const patience = Number(request.getResponseHeader("Retry-After"));
     const worthWaiting = request.status === 503 && patience && patience <= MOST_PATIENCE_S;
-    if (!worthWaiting || attempt === TRIES) throw failure(request);
+    if (!worthWaiting || attempt === TRIES) throw await failure(request);
     onWait(patience);
     await pause(patience * 1000, signal);
   }
 }
 
 // Not fetch(), which does not tell how much has been sent.
-function send(url, photo, signal, onProgress) {
+function send(url, photo, { signal, accept, onProgress }) {
   const body = new FormData();
   body.append("file", photo, photo.name);
   const request = new XMLHttpRequest();
@@ -45,15 +48,16 @@ function send(url, photo, signal, onProgress) {
     signal.throwIfAborted();
     signal.addEventListener("abort", abort);
     request.open("POST", url);
-    request.setRequestHeader("Accept", "application/json");
+    request.setRequestHeader("Accept", accept);
+    request.responseType = "blob"; // also of a problem, whatever was accepted
     request.send(body);
   });
 }
 
-function failure(request) {
+async function failure(request) {
   let detail;
   try {
-    detail = JSON.parse(request.responseText).detail;
+    detail = JSON.parse(await request.response.text()).detail;
   } catch {
     // a proxy's own page, which is not for people
   }

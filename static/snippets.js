@@ -1,16 +1,18 @@
 // The request that was just made, as a line for a shell and one for Python.
 
 export function curl(url, name, guarded) {
-  // curl itself splits a file's name at these, unless it is quoted.
-  const file = /[,;"\\]/.test(name) ? `"${name.replace(/["\\]/g, "\\$&")}"` : name;
+  // curl splits a file's name at these and trims it, unless it is quoted; "-" is its own input.
+  const escaped = name.replace(/["\\]/g, "\\$&");
+  const file = /[,;"\\]|^\s|\s$/.test(name) ? `"${escaped}"` : name === "-" ? "./-" : name;
   const token = guarded ? ' -H "Authorization: Bearer $TOKEN"' : "";
   return `curl${token} -F ${quoted(`file=@${file}`)} ${quoted(url)}`;
 }
 
 export function python(url, name, guarded) {
-  const token = guarded ? ', headers={"Authorization": f"Bearer {token}"}' : "";
+  const token = guarded ? ', headers={"Authorization": "Bearer " + os.environ["TOKEN"]}' : "";
   const file = `files={"file": open(${JSON.stringify(name)}, "rb")}`;
-  return `import requests; print(requests.post(${JSON.stringify(url)}, ${file}${token}).json())`;
+  const request = `requests.post(${JSON.stringify(url)}, ${file}${token})`;
+  return `import os, requests; print(${request}.json())`;
 }
 
 function quoted(text) {

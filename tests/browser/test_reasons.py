@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 from skimage import data
 
 from chromium import choose, needs_chromium
+from waiting import wait_until
 
 pytestmark = needs_chromium
 
@@ -40,10 +41,10 @@ def test_a_class_shows_where_it_is_and_another_shows_another_place(open_page, fo
     choose(page, folder / "both.png")
     cat, espresso = (page.locator(".row", has_text=name) for name in ("Egyptian cat", "espresso"))
     cat.click()
-    expect(page.locator("figcaption")).to_contain_text("speaks for Egyptian cat")
+    expect(page.locator(".tip")).to_contain_text("speaks for Egyptian cat")
     assert shown(page)["brightest"] < 0.5
     espresso.click()
-    expect(page.locator("figcaption")).to_contain_text("speaks for espresso")
+    expect(page.locator(".tip")).to_contain_text("speaks for espresso")
     assert shown(page)["brightest"] > 0.5
     assert shown(page)["box"] == pytest.approx([6.25, 6.25, 87.5, 87.5])
     assert (cat.get_attribute("aria-pressed"), espresso.get_attribute("aria-pressed")) == (
@@ -54,6 +55,41 @@ def test_a_class_shows_where_it_is_and_another_shows_another_place(open_page, fo
     expect(espresso).to_have_attribute("aria-pressed", "false")
 
 
+def test_what_is_pressed_stays_below_the_pointer(open_page, photo):
+    page = open_page(viewport={"width": 400, "height": 2000})
+    choose(page, photo)
+    row = page.locator(".row").nth(2)
+    before = row.bounding_box()
+    row.click()
+    expect(page.locator("canvas")).to_be_visible()
+    assert row.bounding_box() == before
+
+
+@pytest.mark.parametrize("kind", ["tiff", "webp"])
+def test_what_the_browser_shows_otherwise_than_the_server_is_shown_as_the_servers_picture(
+    open_page, folder, kind
+):
+    """A TIFF it does not show at all, and a WebP it does not turn."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = folder / f"turned.{kind}"
+    Image.fromarray(data.coffee()).save(path, exif=exif)
+    page = open_page()
+    choose(page, path)
+    row = page.locator(".row").first
+    row.click()
+    expect(page.locator(".tip")).to_contain_text("The brighter")
+    expect(page.locator("img")).to_be_visible()
+    expect(page.locator("canvas")).to_be_hidden()
+    size = "image => [image.naturalWidth, image.naturalHeight]"
+    wait_until(lambda: page.locator("img").evaluate(size) == [400, 600])
+    row.click()
+    if kind == "tiff":
+        expect(page.locator("img")).to_be_hidden()
+    else:
+        wait_until(lambda: page.locator("img").evaluate(size) == [600, 400])
+
+
 def test_a_reason_that_cannot_be_had_is_said(open_page, photo):
     page = open_page()
     choose(page, photo)
@@ -61,7 +97,7 @@ def test_a_reason_that_cannot_be_had_is_said(open_page, photo):
     page.route("**/explain*", lambda route: route.fulfill(status=501, body=problem))
     row = page.locator(".row").first
     row.click()
-    expect(page.locator("figcaption")).to_have_text("It has no feature maps.")
+    expect(page.locator(".tip")).to_have_text("It has no feature maps.")
     expect(row).to_have_attribute("aria-pressed", "false")
 
 
@@ -109,8 +145,7 @@ def test_the_details_have_the_wordnet_ids_and_where_the_time_went(open_page, pho
     choose(page, photo)
     page.locator("summary").click()
     first = page.locator(".classes tr").first.locator("td").all_text_contents()
-    assert first[:3] == ["espresso", "n07920052", "967"]
-    assert float(first[3]) == pytest.approx(0.951, abs=1e-3)
+    assert first == ["espresso", "n07920052", "967"]
     text = page.locator(".time").text_content()
     (seconds, parts), steps = text.split(" s: "), r"(\w[\w ]*) (\d+) ms"
     split = {step: int(ms) for step, ms in re.findall(steps, parts)}

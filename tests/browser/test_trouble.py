@@ -7,6 +7,7 @@ from skimage import data
 
 from chromium import MAX_BYTES, MAX_PIXELS, choose, copy_sent, expect_espresso, needs_chromium
 from pictures import encode
+from server import Server
 from waiting import wait_until
 
 pytestmark = needs_chromium
@@ -56,6 +57,33 @@ def test_what_is_transparent_is_white_in_the_smaller_copy_too(open_page, folder)
     assert copy_sent(page).getextrema() == ((255, 255),) * 3
 
 
+def test_what_is_cancelled_while_it_is_made_smaller_is_not_said_to_be_sent(open_page, folder):
+    (folder / "noise.png").write_bytes(encode(Image.effect_noise((1200, 1100), 90)))
+    page = open_page()
+    page.evaluate(
+        """() => {
+            const {createImageBitmap: read} = window, canvas = HTMLCanvasElement.prototype;
+            window.createImageBitmap = async (file) => {
+                await new Promise((resolve) => (window.goOn = resolve));
+                return read(file);
+            };
+            const encode = canvas.toBlob;
+            canvas.toBlob = function (done, ...options) {
+                const finish = (blob) => (done(blob), setTimeout(() => (window.finished = true)));
+                encode.call(this, finish, ...options);
+            };
+        }"""
+    )
+    choose(page, folder / "noise.png")
+    expect(page.locator(".doing")).to_have_text("Making it smaller")
+    wait_until(lambda: page.evaluate("'goOn' in window"))
+    page.get_by_role("button", name="Cancel").click()
+    page.evaluate("window.goOn()")
+    wait_until(lambda: page.evaluate("window.finished"))
+    expect(page.locator(".note")).to_be_hidden()
+    expect(page.locator(".card .error")).to_have_text("Cancelled.")
+
+
 def test_what_is_too_large_and_cannot_be_made_smaller_is_said(open_page, folder):
     (folder / "large.tif").write_bytes(bytes(MAX_BYTES + 1))
     page = open_page()
@@ -63,6 +91,7 @@ def test_what_is_too_large_and_cannot_be_made_smaller_is_said(open_page, folder)
     expect(page.locator(".card .error")).to_have_text(
         "This file has 1.0 MB; the server accepts 1.0 MB."
     )
+    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
 
 
 def test_a_server_that_is_gone_is_said_and_can_be_asked_again(open_page, photo):
@@ -74,6 +103,62 @@ def test_a_server_that_is_gone_is_said_and_can_be_asked_again(open_page, photo):
     page.get_by_role("button", name="Try again").click()
     expect_espresso(page)
     expect(page.locator(".card .error")).to_be_hidden()
+
+
+def test_a_file_that_has_gone_is_no_fault_of_the_servers(open_page, photo, folder):
+    gone = folder / "gone.png"
+    gone.write_bytes(photo.read_bytes())
+    page = open_page()
+    page.context.set_offline(True)
+    choose(page, gone)
+    expect(page.locator(".card .error")).to_contain_text("cannot be reached")
+    gone.unlink()
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".card .error")).to_contain_text("cannot be read")
+
+
+def test_the_focus_goes_to_what_takes_the_buttons_place(open_page, photo):
+    page = open_page()
+    page.route("**/predict*", lambda route: None)
+    choose(page, photo)
+    focused = "document.activeElement.textContent.trim()"
+    page.get_by_role("button", name="Cancel").press("Enter")
+    assert page.evaluate(focused) == "Try again"
+    page.keyboard.press("Enter")
+    assert page.evaluate(focused) == "Cancel"
+    page.keyboard.press("Enter")
+    page.unroute("**/predict*")
+    page.keyboard.press("Enter")
+    expect_espresso(page)
+    assert "espresso" in page.evaluate(focused)
+
+
+def test_photos_that_come_while_the_model_loads_are_answered_when_it_has(browser, photo, tmp_path):
+    """By a model of which the page did not know yet how many classes it has."""
+    (tmp_path / "labels.txt").write_text("one\ntwo\nthree\n")
+    labels = tmp_path / "labels.txt"
+    server = Server(model="resnet18", weights="random", labels=labels)
+    try:
+        page = browser.new_page()
+        page.goto(server.url)
+        expect(page.locator("#loading")).to_be_visible()
+        choose(page, photo)
+        expect(page.locator(".predictions li")).to_have_count(3, timeout=60_000)
+        expect(page.locator("#loading")).to_be_hidden()
+    finally:
+        server.close()
+
+
+def test_a_page_that_is_open_while_the_model_loads_names_it_when_it_has(browser):
+    server = Server(model="efficientnet_lite0")
+    try:
+        page = browser.new_page()
+        page.goto(server.url)
+        expect(page.locator("#loading")).to_be_visible()
+        expect(page.get_by_text("Answered by efficientnet_lite0")).to_be_visible(timeout=60_000)
+    finally:
+        server.close()
 
 
 def test_a_server_that_is_busy_is_asked_again_when_it_says(open_page, photo):

@@ -82,7 +82,7 @@ def test_while_loading_the_page_says_so_and_looks_again():
     classifier.start = lambda: None
     page = create_app(classifier.settings, classifier).test_client().get("/").text
     assert "being loaded" in page
-    assert 'http-equiv="refresh"' in page
+    assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in page
 
 
 def test_a_model_that_is_not_there_is_said_without_the_cause():
