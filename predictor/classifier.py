@@ -112,6 +112,7 @@ class Classifier:
     Attributes:
         places: those of the requests that are in work.
         draining: whether the process is about to end, and should be sent no more requests.
+        on_close: called when it is closed, to end what works for it.
         on_pass: told the images and the seconds of every forward pass that a caller waits for.
     """
 
@@ -123,6 +124,7 @@ class Classifier:
         self.loading: Future[Engine] = Future()
         self._load = load
         self.on_pass: Callable[[int, float], None] = lambda images, seconds: None
+        self.on_close: list[Callable[[], None]] = []
         self._batcher: Batcher[Passenger[Pixels], Logits] | None = None
         self.draining = False
         self._start_once = threading.Lock()
@@ -142,9 +144,11 @@ class Classifier:
             self._batcher.abandon()
 
     def close(self) -> None:
-        """End the inference threads."""
+        """End the inference threads, and what works for it."""
         if self._batcher is not None:
             self._batcher.close()
+        for end in self.on_close:
+            end()
 
     def engine(self) -> Engine:
         """The loaded model.

@@ -26,6 +26,7 @@ from predictor.errors import (
     BadRequest,
     ClientGone,
     DeadlineExceeded,
+    InferenceFailed,
     NoQuietMoment,
     Overloaded,
     PredictorError,
@@ -81,6 +82,15 @@ class Explainer:
         self._classifier = classifier
         self._starting = threading.Lock()
         self._batcher: Batcher[_Task, Explanation] | None = None
+        self._closed = False
+        classifier.on_close.append(self.close)
+
+    def close(self) -> None:
+        """End the thread, which would hold on to the model; nothing is explained any more."""
+        with self._starting:
+            self._closed = True
+            if self._batcher is not None:
+                self._batcher.close()
 
     @contextmanager
     def admit(self) -> Iterator[None]:
@@ -145,6 +155,8 @@ class Explainer:
     def _worker(self) -> Batcher[_Task, Explanation]:
         """The thread, begun with the first explanation, and anew should it have ended."""
         with self._starting:
+            if self._closed:
+                raise InferenceFailed("The model has stopped; the service must be restarted.")
             if self._batcher is None or not self._batcher.alive:
                 most = self.places.count
                 self._batcher = Batcher(self._explain_all, max_batch_size=1, max_queue=most)

@@ -193,6 +193,19 @@ def test_a_thread_that_has_ended_is_begun_anew(make_classifier):
         explainer.explain(picture())
 
 
+def test_it_ends_with_its_classifier(make_classifier):
+    classifier = make_classifier()
+    explainer = Explainer(classifier)
+    before = set(threading.enumerate())
+    explainer.explain(picture())
+    (thread,) = set(threading.enumerate()) - before
+    classifier.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    with pytest.raises(InferenceFailed):
+        explainer.explain(picture())
+
+
 def test_the_cause_of_a_failure_is_in_the_log_and_nowhere_else(make_classifier, caplog):
     explainer = Explainer(make_classifier(Failing(RuntimeError("boom"))))
     with pytest.raises(InferenceFailed) as failed:
@@ -242,6 +255,14 @@ def real():
     classifier.loading.result(60)
     yield Explainer(classifier)
     classifier.close()
+
+
+def test_its_probability_is_that_of_the_networks_prediction(real):
+    photo = encode(Image.fromarray(data.chelsea()))
+    (predicted,) = real._classifier.classify([photo], top_k=5)
+    for prediction in predicted:
+        explained = real.explain(photo, prediction.class_index).prediction
+        assert explained.probability == pytest.approx(prediction.probability, abs=1e-5)
 
 
 def mean_heat(explanation, left, top, right, bottom):
