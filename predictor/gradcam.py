@@ -79,7 +79,7 @@ class GradCAM:
         calls = itertools.count(1)
 
         def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            if next(calls) < place.call:
+            if next(calls) != place.call:
                 return output
             torch.set_grad_enabled(True)  # until no_grad, below, puts back what was before
             kept.append(output.detach().requires_grad_())
@@ -88,7 +88,9 @@ class GradCAM:
         handle = place.module.register_forward_hook(keep)
         try:
             with torch.no_grad():
-                return self._network(batch), kept[-1]
+                logits = self._network(batch)
+            (features,) = kept
+            return logits, features
         finally:
             handle.remove()
 

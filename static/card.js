@@ -84,15 +84,16 @@ class Card {
     const focused = document.activeElement;
     act();
     if (!this.element.contains(focused) || focused.checkVisibility()) return;
-    const next = this.element.querySelectorAll(".cancel, .again, button.row, summary");
-    [...next].find((one) => one.checkVisibility())?.focus();
+    const inTurn = [".cancel", ".again", "button.row", "summary", ".error"].map((one) => this.find(one));
+    inTurn.find((one) => one?.checkVisibility())?.focus();
   }
 
   async classify(signal) {
     try {
       this.answer(await this.askWithinLimits(signal));
     } catch (reason) {
-      if (!signal.aborted) this.fail(await this.words(reason), !wouldBeRefusedAgain(reason.status));
+      const words = await this.words(reason);
+      if (!signal.aborted) this.fail(words, !wouldBeRefusedAgain(reason.status));
     }
   }
 
@@ -144,9 +145,9 @@ class Card {
     this.change(() => {
       this.rest();
       this.find(".predictions").replaceChildren(...predictions.map((one) => this.row(one)));
+      this.find(".details").hidden = false;
     });
     this.find(".classes").replaceChildren(...predictions.map((one) => this.particulars(one)));
-    this.find(".details").hidden = false;
     this.write(".time", timeTaken(times, ms));
     const url = new URL(this.settings.endpoint, location.href).href;
     const guarded = "guarded" in this.settings;

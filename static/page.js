@@ -38,9 +38,10 @@ function enqueue(work) {
 async function next() {
   if (running >= AT_ONCE || !waiting.length) return;
   running += 1;
+  const work = waiting.shift();
   try {
     await ready;
-    await waiting.shift()();
+    await work();
   } finally {
     running -= 1;
     next();
@@ -66,22 +67,28 @@ async function photograph() {
   }
 }
 
-/** Photos that come meanwhile wait here, and not in the server. */
+/** Photos that come while the model loads wait here, and not in the server. */
 async function untilReady() {
-  for (;;) {
+  const words = loading.textContent;
+  for (let failures = 0; ; await new Promise((resolve) => setTimeout(resolve, 1000))) {
     const response = await fetch(loading.dataset.ready).catch(() => null);
-    if (response?.ok) return begin((await response.json()).model);
-    if (response && response.status !== 503) return location.reload(); // it says what is wrong
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    failures = response ? 0 : failures + 1;
+    loading.textContent = failures < 3 ? words : "The server cannot be reached.";
+    // 500 is final, too: the page says what is wrong. Anything else may be a proxy's.
+    if ((response?.ok || response?.status === 500) && (await learnTheModel())) return;
   }
 }
 
-function begin(model) {
-  if (!answers.firstChild) return location.reload();
-  loading.hidden = true;
-  const url = new URL(form.dataset.endpoint, location.href);
-  url.searchParams.set("top_k", Math.min(url.searchParams.get("top_k"), model.classes));
-  form.dataset.endpoint = url;
+/** Take over what the page says of the model by now, without a reload, which would lose photos. */
+async function learnTheModel() {
+  const response = await fetch(form.action).catch(() => null);
+  const text = (await response?.text().catch(() => "")) ?? "";
+  const now = new DOMParser().parseFromString(text, "text/html");
+  const fresh = now.querySelector("form[data-endpoint]");
+  if (!fresh || now.querySelector("#loading")) return false; // another process still loads
+  form.dataset.endpoint = fresh.dataset.endpoint; // asks for no more classes than there are
+  document.querySelector("#model").replaceWith(now.querySelector("#model"));
+  return true;
 }
 
 if (loading) ready = untilReady();

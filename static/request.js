@@ -23,6 +23,7 @@ export async function ask(url, photo, options) {
     if (request.status === 200) {
       const json = accept === "application/json";
       const answer = json ? JSON.parse(await request.response.text()) : request.response;
+      signal.throwIfAborted(); // it may have been cancelled while it was read
       return { answer, times: serverTimes(request), ms };
     }
     const patience = Number(request.getResponseHeader("Retry-After"));

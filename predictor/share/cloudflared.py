@@ -20,7 +20,16 @@ ADDRESS = re.compile(r"https://(?!api\.)[a-z0-9-]+\.trycloudflare\.com")
 CONNECTED = re.compile(r"\bregistered\b", re.IGNORECASE)
 # A shell that runs the program and ends it, with all that it has started, when our end of the
 # pipe closes: however we end. It keeps no copy of the log, whose end is the program's end.
-GUARD = 'exec 3>&2 2>/dev/null; "$@" 2>&3 3>&- </dev/null & exec 3>&-; read _; kill 0'
+GUARD = """
+exec 3>&2 2>/dev/null
+"$@" 2>&3 3>&- </dev/null &
+exec 3>&-
+read _
+trap "" TERM
+kill 0
+command -p sleep 3
+kill -9 0
+"""
 
 
 def open_cloudflared(address: str, _token: str | None = None) -> Tunnel:
@@ -67,10 +76,10 @@ class Agent:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._reader.join(GRACE_S)
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # macOS: of a group that is dead
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._reader.join()
+        self._reader.join(GRACE_S)  # what has left the group may hold the log open
 
     def _read(self) -> None:
         """To the end: it would stop when the pipe is full."""

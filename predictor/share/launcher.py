@@ -246,7 +246,8 @@ def _replace(key: int | str, app: App) -> None:
         return
     before.close()
     classifier = _classifier(before.app)
-    in_use = [_classifier(one) for one in (app, *(share.app for share in _shares.values()))]
+    others = [share.app for share in _shares.values() if not share._closed.is_set()]
+    in_use = [_classifier(one) for one in (app, *others)]
     if classifier is not None and not any(classifier is one for one in in_use):
         # Its memory, once it has loaded: a GPU has no room for two.
         classifier.loading.add_done_callback(lambda _: classifier.close())

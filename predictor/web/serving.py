@@ -23,6 +23,9 @@ class QuietHandler(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Say nothing."""
 
+    def log_error(self, format: str, *args: Any) -> None:
+        """Nor of a connection on which nothing was asked."""
+
 
 class BackgroundServer(ThreadedWSGIServer):
     """Serves from its construction until it is closed.
@@ -54,7 +57,8 @@ class BackgroundServer(ThreadedWSGIServer):
         """
         self._connections: set[Any] = set()
         base = QuietHandler if quiet else WSGIRequestHandler
-        handler = type("Handler", (base,), {"timeout": timeout_s})
+        # Buffered, an answer is sent piece by piece, each within the time, and not all of it.
+        handler = type("Handler", (base,), {"timeout": timeout_s, "wbufsize": 65_536})
         # Werkzeug itself ends the process when a port is taken.
         with listen(host, port) as listening:
             super().__init__(host, port, app, handler, fd=listening.fileno())

@@ -65,6 +65,50 @@ def test_what_is_pressed_stays_below_the_pointer(open_page, photo):
     assert row.bounding_box() == before
 
 
+def test_who_presses_again_while_the_answer_is_read_is_heeded(open_page, photo):
+    page = open_page()
+    choose(page, photo)
+    expect(page.locator(".row")).to_have_count(5)
+    row = page.locator(".row").first
+    page.evaluate(
+        """() => {
+            const text = Blob.prototype.text;
+            Blob.prototype.text = async function () {
+                await new Promise((resolve) => (window.goOn = resolve));
+                return text.call(this);
+            };
+        }"""
+    )
+    row.click()
+    wait_until(lambda: page.evaluate("'goOn' in window"))
+    row.click()
+    page.evaluate("window.goOn()")
+    expect(page.locator(".tip")).to_have_text("Choose a class to see where in the photo it is.")
+    expect(page.locator("canvas")).to_be_hidden()
+
+
+@pytest.mark.parametrize("kind", ["tiff", "a TIFF in disguise", "gif"])
+def test_one_class_after_the_other_is_shown_for_every_kind_and_stays_where_it_is(
+    open_page, folder, kind
+):
+    name = {"a TIFF in disguise": "disguised.jpg"}.get(kind, f"coffee.{kind}")
+    image = Image.fromarray(data.coffee())
+    image.save(folder / name, kind if kind == "gif" else "tiff")
+    page = open_page(viewport={"width": 400, "height": 500})
+    choose(page, folder / name)
+    expect(page.locator(".row")).to_have_count(5)
+    rows = page.locator(".row")
+    for place in (1, 2, 0):
+        rows.nth(place).scroll_into_view_if_needed()
+        before = rows.nth(place).bounding_box()["y"]
+        rows.nth(place).click()
+        name = rows.nth(place).locator(".name").text_content()
+        expect(page.locator(".tip")).to_have_text(f"The brighter, the more it speaks for {name}.")
+        expect(page.locator("img")).to_be_visible()
+        expect(page.locator("canvas")).to_be_hidden()
+        assert rows.nth(place).bounding_box()["y"] == pytest.approx(before, abs=1)
+
+
 @pytest.mark.parametrize("kind", ["tiff", "webp"])
 def test_what_the_browser_shows_otherwise_than_the_server_is_shown_as_the_servers_picture(
     open_page, folder, kind

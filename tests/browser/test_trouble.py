@@ -134,6 +134,18 @@ def test_the_focus_goes_to_what_takes_the_buttons_place(open_page, photo):
     assert "espresso" in page.evaluate(focused)
 
 
+def test_where_nothing_is_left_to_press_the_focus_goes_to_the_reason(open_page, photo):
+    page = open_page()
+    held = []
+    page.route("**/predict*", lambda route: held.append(route))
+    choose(page, photo)
+    page.get_by_role("button", name="Cancel").focus()
+    wait_until(lambda: page.evaluate("true") and held)
+    held[0].fulfill(status=422, body='{"detail": "It is damaged."}')
+    expect(page.locator(".card .error")).to_have_text("It is damaged.")
+    assert page.evaluate("document.activeElement.textContent") == "It is damaged."
+
+
 def test_photos_that_come_while_the_model_loads_are_answered_when_it_has(browser, photo, tmp_path):
     """By a model of which the page did not know yet how many classes it has."""
     (tmp_path / "labels.txt").write_text("one\ntwo\nthree\n")
@@ -146,17 +158,37 @@ def test_photos_that_come_while_the_model_loads_are_answered_when_it_has(browser
         choose(page, photo)
         expect(page.locator(".predictions li")).to_have_count(3, timeout=60_000)
         expect(page.locator("#loading")).to_be_hidden()
+        expect(page.get_by_text("every answer is meaningless")).to_be_visible()
     finally:
         server.close()
 
 
-def test_a_page_that_is_open_while_the_model_loads_names_it_when_it_has(browser):
+def test_a_server_that_ends_while_it_loads_is_said_to_be_gone(browser, photo, tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"no weights")
+    server = Server(model="resnet18", weights=tmp_path / "weights.pth")
+    try:
+        page = browser.new_page()
+        page.goto(server.url)
+        choose(page, photo)
+        expect(page.locator("#loading")).to_have_text(
+            "The server cannot be reached.", timeout=60_000
+        )
+        expect(page.locator(".doing")).to_have_text("Waiting for its turn")
+    finally:
+        server.close()
+
+
+def test_a_page_that_is_open_while_the_model_loads_names_it_when_it_has(browser, photo):
     server = Server(model="efficientnet_lite0")
     try:
         page = browser.new_page()
         page.goto(server.url)
         expect(page.locator("#loading")).to_be_visible()
+        with page.expect_file_chooser() as chooser:
+            page.get_by_text("Choose photos").click()
         expect(page.get_by_text("Answered by efficientnet_lite0")).to_be_visible(timeout=60_000)
+        chooser.value.set_files(photo)  # by somebody who took his time
+        expect_espresso(page)
     finally:
         server.close()
 

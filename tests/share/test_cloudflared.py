@@ -1,10 +1,13 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from predictor.share import TunnelError, cloudflared
 from predictor.share.cloudflared import open_cloudflared
+from server import ROOT
 from tunnels import install, is_running
 from waiting import wait_until
 
@@ -75,6 +78,23 @@ def test_what_a_wrapper_has_started_is_ended_too(folder, monkeypatch):
     tunnel = open_cloudflared(LOCAL)
     assert is_running(folder / "process")
     tunnel.close()
+    wait_until(lambda: not is_running(folder / "process"))
+
+
+def test_even_an_obstinate_one_does_not_outlive_an_app_that_is_killed(folder):
+    (folder / "fate").write_text("obstinate")
+    script = (
+        "from predictor.share.cloudflared import open_cloudflared\n"
+        f"open_cloudflared({LOCAL!r}); print('open', flush=True); input()"
+    )
+    app = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert app.stdout.readline() == "open\n"
+    assert is_running(folder / "process")
+    app.kill()
+    app.communicate(timeout=10)
     wait_until(lambda: not is_running(folder / "process"))
 
 

@@ -202,6 +202,15 @@ def test_a_model_that_another_app_still_serves_is_kept(classifier, run, free_por
     assert requests.post(f"{elsewhere.url}/predict", data=picture(), timeout=10).ok
 
 
+def test_a_share_that_was_closed_keeps_no_model(classifier, run, free_port, make_classifier):
+    app = create_app(classifier.settings, classifier)
+    run(app, none, port=0).close()
+    run(app, none, port=free_port)
+    other = make_classifier()
+    run(create_app(other.settings, other), none, port=free_port)
+    assert classifier.ailment() == "An inference thread has ended."
+
+
 def test_of_two_apps_at_any_port_neither_takes_the_others_place(provider, run):
     shares = [run(make_plain(name), provider, port=0) for name in ("one", "two")]
     assert [requests.get(f"{s.local_url}/name", timeout=10).text for s in shares] == ["one", "two"]
