@@ -1,14 +1,19 @@
-"""The fakes, as programs and as modules."""
+"""The fakes, as programs and as modules; and any Flask app, shared by a provider of the test's."""
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
+from flask import Flask
 from pyngrok import conf, ngrok
+
+from predictor.share import Tunnel, TunnelError, run_with_ngrok
 
 FAKES = Path(__file__).parent / "fakes"
 
@@ -50,3 +55,63 @@ def is_running(process: Path) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+class Provider:
+    """Opens tunnels that lead nowhere, and remembers them."""
+
+    def __init__(self):
+        self.open, self.closed = [], []
+
+    def __call__(self, address, token):
+        assert requests.get(address, timeout=10).text == "hello"  # it is served already
+        url = f"https://{len(self.open) + len(self.closed)}.example.org"
+        self.open.append(url)
+        return Tunnel(url, lambda: self._close(url))
+
+    def _close(self, url):
+        self.open.remove(url)
+        self.closed.append(url)
+
+
+@pytest.fixture
+def provider():
+    return Provider()
+
+
+def make_plain(name="plain"):
+    app = Flask(name)
+    app.add_url_rule("/name", view_func=lambda: name, endpoint="name")
+    app.add_url_rule("/", view_func=lambda: "hello")
+    return app
+
+
+@pytest.fixture
+def plain():
+    """Any Flask app: it has nothing of ours."""
+    return make_plain()
+
+
+@pytest.fixture
+def run():
+    """The two lines, in the background; what they opened is closed at the end."""
+    shares = []
+
+    def run(app, provider, *args, background=True, **options):
+        run_with_ngrok(app, provider)
+        shares.append(app.run(*args, background=background, **options))
+        return shares[-1]
+
+    yield run
+    for share in shares:
+        share.close()
+
+
+@pytest.fixture
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
+
+
+def none(_address, _token):
+    raise TunnelError("there is none today")
