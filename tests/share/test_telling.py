@@ -253,6 +253,17 @@ def test_the_apps_own_choice_of_frames_stays(app, run, monkeypatch):
     assert app.config["FRAME_ANCESTORS"] == "https://hub.example.org"
 
 
+@pytest.fixture
+def as_in_a_terminal():
+    """Signals reach what the test starts, also where the tests run in the background."""
+    before = {
+        n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGHUP)
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 SCRIPT = """
 from flask import Flask
 from predictor.share import run_with_ngrok
@@ -275,6 +286,7 @@ print("The end.")
         (["app.py", "--share", "cloudflared", "--port", "0"], signal.SIGKILL),
     ],
 )
+@pytest.mark.usefixtures("as_in_a_terminal")
 def test_whoever_ends_the_app_ends_the_tunnel(tmp_path, command, number):
     install("cloudflared.py", tmp_path)
     env = {
