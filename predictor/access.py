@@ -1,4 +1,4 @@
-"""Who may ask, and how often: tokens, origins and rates, as operators write them.
+"""Who may ask, how often and under which name: as operators write it.
 
 Every function takes a setting's text and raises ValueError with a sentence for the operator;
 none of these sentences holds a token.
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # what RFC 6750 lets travel in a header
 MIN_TOKEN_LENGTH = 16
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
+
+def parse_name(text: str) -> str:
+    """A model's name, as it stands in addresses."""
+    if not NAME.fullmatch(text):
+        raise ValueError("a name has letters, digits, dots, hyphens and underscores.")
+    return text
 
 
 def parse_tokens(text: str) -> tuple[str, ...]:

@@ -34,8 +34,8 @@ from predictor.errors import (
 from predictor.info import ModelInfo
 from predictor.labels import Label, load_labels
 from predictor.places import Places
-from predictor.preprocessing import Preprocessing
-from predictor.ranking import Prediction, rank
+from predictor.preprocessing import Pixels, Preprocessing
+from predictor.ranking import Prediction, finite, rank
 from predictor.settings import Settings
 from predictor.timings import Passenger, Timings
 
@@ -46,7 +46,6 @@ log = logging.getLogger(__name__)
 # and the class's probability moves by 0.007 on average (0.019 with 1 instead of 2).
 OVERSAMPLING = 2
 
-Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 Heat = NDArray[np.float32]
 
@@ -63,7 +62,7 @@ class Scorer(Protocol):
         """Score N images with some of the processors: ``(N, classes)`` float32 logits."""
 
     def explain(
-        self, image: Pixels, class_index: int | None, pause: Callable[[], None]
+        self, image: NDArray[np.uint8], class_index: int | None, pause: Callable[[], None]
     ) -> tuple[Logits, Heat]:
         """Score one image and explain a class: ``(classes,)`` logits, ``(h, w)`` heat, 0 to 1."""
 
@@ -176,6 +175,16 @@ class Classifier:
         return None
 
     @property
+    def name(self) -> str:
+        """Under which the model is served.
+
+        Raises:
+            NotReady: there is no model yet, and it might be a stand-in.
+        """
+        chosen = self.settings.served_name
+        return self.engine().info.name if chosen == "auto" else chosen
+
+    @property
     def queue_depth(self) -> int:
         """How many images wait for the model."""
         return 0 if self._batcher is None else self._batcher.waiting
@@ -212,24 +221,49 @@ class Classifier:
             images: whole files, as :func:`predictor.decoding.decode` reads them.
             top_k: how many classes to name, 1 to all.
             timings: to be told where the time went.
-            has_left: whether the caller has gone; asked now and then while the model is waited for.
+            has_left: whether the caller has gone; asked now and then.
 
         Raises:
             RequestError: ``top_k`` is out of range, there are too many images, or the caller left.
             ServiceError: the model is not there, has no room or took too long.
         """
+        labels = self.engine().labels
+        if not 1 <= top_k <= len(labels):
+            raise BadRequest(f"top_k is {top_k}; it can be 1 to {len(labels)}.")
+        scored = self.score(images, timings, has_left)
+        return [s if isinstance(s, PredictorError) else rank(s, labels, top_k) for s in scored]
+
+    def score(
+        self,
+        images: Sequence[bytes | Pixels],
+        timings: Timings | None = None,
+        has_left: Callable[[], bool] = lambda: False,
+    ) -> list[Logits | PredictorError]:
+        """The logits of each image, ``(classes,)`` float32; one that fails has its error instead.
+
+        Args:
+            images: whole files, or pixels that are prepared already: ``(crop, crop, 3)``, from
+                0 to 255, as :class:`predictor.preprocessing.Preprocessing` makes them.
+            timings: to be told where the time went.
+            has_left: whether the caller has gone; asked now and then while the model is waited for.
+
+        Raises:
+            RequestError: there are too many images, or the caller left.
+            ServiceError: the model is not there, has no room or took too long.
+        """
         engine, timings = self.engine(), timings or Timings()
         deadline = monotonic() + self.settings.request_timeout_s
-        if not 1 <= top_k <= len(engine.labels):
-            raise BadRequest(f"top_k is {top_k}; it can be 1 to {len(engine.labels)}.")
         if len(images) > self.settings.max_queue:
             raise TooLarge(f"{len(images)} images; at most {self.settings.max_queue} a request.")
         with timings.measure("decode"):
-            prepared = [self._prepare(data, engine, deadline) for data in images]
+            prepared = [
+                self._prepare(image, engine, deadline) if isinstance(image, bytes) else image
+                for image in images
+            ]
         readable = [pixels for pixels in prepared if not isinstance(pixels, RequestError)]
         logits = self._score_all(readable, deadline, timings, has_left)
-        answers = iter([self._rank(one, engine.labels, top_k) for one in logits])
-        return [p if isinstance(p, RequestError) else next(answers) for p in prepared]
+        scored = iter(logits)
+        return [p if isinstance(p, RequestError) else next(scored) for p in prepared]
 
     def _prepare(self, data: bytes, engine: Engine, deadline: float) -> Pixels | RequestError:
         if not self._decoders.acquire(timeout=max(0.0, deadline - monotonic())):
@@ -264,7 +298,7 @@ class Classifier:
     ) -> Logits | InferenceFailed:
         wait_for(future, deadline, has_left)
         try:
-            return future.result()
+            return finite(future.result())
         except InferenceFailed as error:
             return error
         except DeadlineExceeded:
@@ -272,17 +306,6 @@ class Classifier:
         except Exception as error:
             log.exception("The model failed")
             return inference_failure(error)
-
-    @staticmethod
-    def _rank(
-        logits: Logits | InferenceFailed, labels: Sequence[Label], top_k: int
-    ) -> list[Prediction] | InferenceFailed:
-        if isinstance(logits, InferenceFailed):
-            return logits
-        try:
-            return rank(logits, labels, top_k)
-        except InferenceFailed as error:
-            return error
 
     def _score(self, model: Scorer, passengers: Sequence[Passenger[Pixels]], shares: int) -> Logits:
         began = monotonic()
@@ -320,7 +343,8 @@ class Classifier:
         """Run blank images: no caller pays for first-time costs."""
         assert self._batcher is not None
         crop = engine.model.preprocessing.crop
-        blank = Passenger(np.zeros((crop, crop, 3), np.uint8), submitted=monotonic())
+        black: Pixels = np.zeros((crop, crop, 3), np.uint8)
+        blank = Passenger(black, submitted=monotonic())
         room = self.settings.max_queue
         for size in sorted({min(size, room) for size in engine.model.warm_up_sizes}):
             for future in self._batcher.submit([blank] * size):

@@ -11,6 +11,8 @@
     │       └── WeightsUnavailable  neither on this machine nor to be had
     ├── RequestError                what the caller can mend
     │   ├── BadRequest        400
+    │   ├── UnknownModel      404
+    │   │   └── UnknownVersion
     │   ├── TooLarge          413
     │   ├── UnsupportedImage  415
     │   ├── DamagedImage      422
@@ -78,6 +80,19 @@ class RequestError(PredictorError):
 
 class BadRequest(RequestError):
     """There is no image in the request, or a parameter makes no sense."""
+
+
+class UnknownModel(RequestError):
+    """No model has this name here."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "unknown-model"
+
+
+class UnknownVersion(UnknownModel):
+    """The model has no such version."""
+
+    code = "unknown-version"
 
 
 class TooLarge(RequestError):

@@ -18,7 +18,7 @@ from predictor.errors import ModelError, WeightsUnavailable
 from predictor.gradcam import GradCAM
 from predictor.info import RANDOM, ModelInfo
 from predictor.packing import pack
-from predictor.preprocessing import Preprocessing
+from predictor.preprocessing import Pixels, Preprocessing
 from predictor.settings import Settings
 from predictor.sharing import share
 from predictor.zoo import ModelSpec, build_empty, build_random, find_model
@@ -70,11 +70,12 @@ class Model:
         self._std = torch.tensor(preprocessing.std, device=device) * 255
 
     @torch.inference_mode()
-    def logits(self, images: Sequence[NDArray[np.uint8]], shares: int = 1) -> NDArray[np.float32]:
+    def logits(self, images: Sequence[Pixels], shares: int = 1) -> NDArray[np.float32]:
         """Score a batch.
 
         Args:
-            images: N arrays ``(crop, crop, 3)`` uint8, as the preprocessing makes them.
+            images: N arrays ``(crop, crop, 3)`` uint8, as the preprocessing makes them, or float32
+                on the same scale.
             shares: of the processors, for this forward pass.
 
         Returns:
@@ -108,12 +109,14 @@ class Model:
     def _grad_cam(self) -> GradCAM:
         return GradCAM(self._network)
 
-    def _batch(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def _batch(self, images: Sequence[Pixels]) -> Tensor:
         """Stack and normalise: ``(N, 3, crop, crop)`` on the device, channels last."""
         # Pinned memory, which torch keeps and gives out again, is copied to the GPU in the
         # background; nothing waits for the GPU before the logits are wanted.
         shape = len(images), *images[0].shape
-        staged = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pin)
+        whole = all(image.dtype == np.uint8 for image in images)
+        dtype = torch.uint8 if whole else torch.float32
+        staged = torch.empty(shape, dtype=dtype, pin_memory=self._pin)
         np.stack(images, out=staged.numpy())
         pixels = staged.to(self._device, non_blocking=True)
         batch = (pixels.float() - self._mean) / self._std  # (N, H, W, 3)

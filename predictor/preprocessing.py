@@ -12,6 +12,9 @@ from PIL import Image
 # pixels would otherwise be enlarged to 3 billion on its way to 224 × 224.
 RIBBON = 16
 
+# From 0 to 255; float32 where a caller has prepared them, and then not always whole.
+Pixels = NDArray[np.uint8 | np.float32]
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
@@ -38,6 +41,16 @@ class Preprocessing:
         size, left, top = self._geometry(image.size)
         image = image.resize(size, self.interpolation)
         return np.asarray(image.crop((left, top, left + self.crop, top + self.crop)))
+
+    def pixels(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Undo the normalisation: ``(N, 3, crop, crop)`` → ``(N, crop, crop, 3)`` from 0 to 255.
+
+        So a tensor that a caller has normalised goes the way of a photo. What the two roundings
+        cost is about 1e-6 of a normalised value.
+        """
+        mean, std = (np.array(values, np.float32) for values in (self.mean, self.std))
+        pixels: NDArray[np.float32] = (tensor.transpose(0, 2, 3, 1) * std + mean) * np.float32(255)
+        return pixels
 
     def seen(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """The part of an image that is left of it: left, top, right, bottom.

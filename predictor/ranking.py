@@ -34,15 +34,24 @@ def rank(logits: NDArray[np.float32], labels: Sequence[Label], top_k: int) -> li
     Raises:
         InferenceFailed: a logit is infinite or not a number.
     """
-    if not np.isfinite(logits).all():
-        raise InferenceFailed("The model's answer to this image is not a number.")
-    exponentials = np.exp(logits.astype(np.float64) - logits.max())
+    exponentials = np.exp(finite(logits).astype(np.float64) - logits.max())
     probabilities = exponentials / exponentials.sum()
     best = np.argsort(-logits, kind="stable")[:top_k]
     return [
         Prediction(int(i), labels[i].class_id, labels[i].class_name, float(probabilities[i]))
         for i in best
     ]
+
+
+def finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logits as they are.
+
+    Raises:
+        InferenceFailed: one is infinite or not a number.
+    """
+    if not np.isfinite(logits).all():
+        raise InferenceFailed("The model's answer to this image is not a number.")
+    return logits
 
 
 def as_answer(predictions: Sequence[Prediction], detailed: bool) -> dict[str, Any]:

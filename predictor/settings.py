@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from predictor.access import parse_origins, parse_rates, parse_tokens, read_tokens
+from predictor.access import parse_name, parse_origins, parse_rates, parse_tokens, read_tokens
 from predictor.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -57,6 +57,12 @@ class Settings:
         "imagenet",
         'Path of the class names: `.json` like `{"0": ["n01440764", "tench"], …}` or a list,'
         " or `.txt` with a name a line; `imagenet`: the 1000 classes shipped here.",
+    )
+    served_name: str = setting(
+        "auto",
+        "The model's name in the addresses of TorchServe's, the Open Inference and KServe's"
+        " protocol; `auto`: its own.",
+        parse=parse_name,
     )
     device: str = setting("auto", "`cpu`, `cuda`, `cuda:1`, …; `auto`: CUDA where there is a GPU.")
     precision: str = setting(

@@ -106,3 +106,14 @@ def test_the_rate_limiter_is_imported_only_where_there_is_a_limit(environ, impor
     environ = {f"PREDICTOR_{name}": text for name, text in environ.items()}
     done = subprocess.run([sys.executable, "-c", check], env=environ, timeout=60)
     assert done.returncode == imported
+
+
+@pytest.mark.parametrize("name", ["flowers", "cat-dog_2.0", "7"])
+def test_a_name_for_addresses_is_taken_as_it_is(name):
+    assert settings(served_name=name).served_name == name
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "-a", "ä", "a:b", "a" * 129])
+def test_a_name_that_no_address_can_have_stops_the_start(name):
+    with pytest.raises(SettingsError, match="PREDICTOR_SERVED_NAME=.*letters, digits"):
+        settings(served_name=name)

@@ -258,3 +258,29 @@ def test_requests_in_work_and_images_that_wait_are_known(make_classifier):
         wait_until(lambda: classifier.queue_depth == 2)
         model.let.set()
     assert (classifier.places.taken, classifier.queue_depth) == (0, 0)
+
+
+def test_scores_are_the_models_own_numbers(classifier):
+    (logits,) = classifier.score([picture("green")])
+    assert logits.tolist() == pytest.approx([0, 255 / 25, 0], abs=0.01)
+
+
+def test_pixels_that_are_prepared_already_stand_beside_photos(classifier):
+    red = np.zeros((8, 8, 3), np.float32)
+    red[..., 0] = 127.5
+    photo, pixels = classifier.score([picture("red"), red])
+    assert (photo.argmax(), pixels.argmax()) == (0, 0)
+    assert pixels[0] == pytest.approx(5.1)
+
+
+def test_scores_that_are_no_numbers_are_nobody_elses_matter(classifier):
+    bad = np.full((8, 8, 3), np.inf, np.float32)
+    failed, broken, good = classifier.score([bad, b"text", picture("blue")])
+    assert isinstance(failed, InferenceFailed)
+    assert isinstance(broken, UnsupportedImage)
+    assert good.argmax() == 2
+
+
+def test_it_is_served_under_its_own_name_or_the_one_that_is_chosen(make_classifier):
+    assert make_classifier().name == "toy"
+    assert make_classifier(served_name="flowers").name == "flowers"

@@ -223,3 +223,13 @@ def test_a_gpu_is_warmed_up_with_the_sizes_that_choose_its_kernels():
     assert warm_up_sizes(cuda, 1, 24) == {1, 2, 4, 8, 16, 24}
     assert warm_up_sizes(cuda, 1, 1) == {1}
     assert warm_up_sizes(CPU, 2, 8) == {1, 2, 8}
+
+
+def test_what_a_caller_has_normalised_scores_as_the_photo_does(lite, photos):
+    """A tensor and a photo share a batch; bicubic pixels are whole, so the answers are equal."""
+    preprocess = lite.preprocessing
+    pixels = preprocess(photos[0])
+    tensor = Normalize(preprocess.mean, preprocess.std)(ToTensor()(pixels.copy()))[None].numpy()
+    photo, normalised = lite.logits([pixels, preprocess.pixels(tensor)[0]])
+    assert np.abs(photo - normalised).max() < 1e-3
+    assert photo.std() > 0.5

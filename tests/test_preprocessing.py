@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+from torchvision.transforms import (
+    CenterCrop,
+    Compose,
+    InterpolationMode,
+    Normalize,
+    Resize,
+    ToTensor,
+)
 
 from predictor.preprocessing import RIBBON, Preprocessing
 from predictor.zoo import find_model
@@ -43,3 +50,12 @@ def test_the_square_is_uint8_rgb_as_it_lies_in_memory():
 @pytest.mark.parametrize("size", [(1, 5_000_000), (5_000_000, 1), (3, 3 * RIBBON + 1)])
 def test_a_ribbon_is_not_blown_up_on_its_way(size):
     assert find_model("vgg16").preprocessing(Image.new("RGB", size)).shape == (224, 224, 3)
+
+
+def test_a_normalised_tensor_becomes_the_pixels_it_was_made_of():
+    preprocess = find_model("vgg16").preprocessing
+    pixels = preprocess(noise(500, 375))
+    tensor = Compose([ToTensor(), Normalize(preprocess.mean, preprocess.std)])(pixels.copy())
+    undone = preprocess.pixels(tensor[None].numpy())
+    assert (undone.shape, undone.dtype) == ((1, 224, 224, 3), np.float32)
+    assert np.abs(undone[0] - pixels).max() < 1e-4
