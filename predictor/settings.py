@@ -149,8 +149,8 @@ class Settings:
     )
     rate_limit: tuple[RateLimitItem, ...] = setting(
         (),
-        "Most `POST` and `PUT` requests of one client, like `60/minute` or `10/second;1000/hour`;"
-        " 429 above. `none`: no limit.",
+        "Most requests of one client that are `POST`, `PUT` or have a body, like `60/minute`"
+        " or `10/second;1000/hour`; 429 above. `none`: no limit.",
         parse=parse_rates,
     )
     cors_origins: tuple[str, ...] = setting(

@@ -45,5 +45,5 @@ def register(app: Flask, classifier: Classifier) -> None:
     for module in (predict, pages, health):
         app.register_blueprint(module.blueprint)
     explain.register(app, classifier)
-    problems.register(app)
+    problems.register(app, {})
     security.register(app, classifier.settings)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict
-from typing import cast
+from typing import Any
 
-from flask import Blueprint, Flask, Response, current_app, jsonify, request
+from flask import Blueprint, Flask, Response, jsonify, request
 
 from predictor.classifier import Classifier
 from predictor.errors import BadRequest, RequestError
 from predictor.explaining import Explainer, Explanation
 from predictor.heatmap import paint
-from predictor.web.exchange import ObservedRequest, current_exchange
-from predictor.web.extension import current_metrics
+from predictor.web import inference
 from predictor.web.predict import whole_number
 from predictor.web.uploads import read_upload
 
@@ -33,16 +32,13 @@ def register(app: Flask, classifier: Classifier) -> None:
 @blueprint.route("/explain", methods=["POST", "PUT"], strict_slashes=False)
 def explain() -> Response:
     """Explain one class of the photo sent: a picture, or the numbers."""
-    explainer = cast(Explainer, current_app.extensions["explainer"])
-    with explainer.admit(), current_metrics().explanations_in_flight.track_inprogress():
+    with inference.admit_explanation():
         class_index, wanted = whole_number("class_index"), _format()
         (image,) = read_upload(request, max_images=1).images
         if isinstance(image, RequestError):
             raise image
-        has_left = cast(ObservedRequest, request).client_has_left
-        timings = current_exchange().timings
-        explanation = explainer.explain(image, class_index, timings, has_left)
-        response = _picture(explanation) if wanted == "png" else _numbers(explanation)
+        explanation = inference.explain(image, class_index)
+        response = _picture(explanation) if wanted == "png" else jsonify(as_numbers(explanation))
     response.vary.add("Accept")
     return response
 
@@ -67,6 +63,7 @@ def _picture(explanation: Explanation) -> Response:
     return response
 
 
-def _numbers(explanation: Explanation) -> Response:
+def as_numbers(explanation: Explanation) -> dict[str, Any]:
+    """What a program is told about why."""
     heat = [[round(float(value), 4) for value in row] for row in explanation.heat]
-    return jsonify(asdict(explanation.prediction) | {"box": explanation.box, "heat": heat})
+    return asdict(explanation.prediction) | {"box": explanation.box, "heat": heat}

@@ -8,11 +8,13 @@ from flask import Blueprint
 
 from predictor.errors import InferenceFailed, NotReady
 from predictor.web.extension import current_classifier
+from predictor.web.probes import probe
 
 blueprint = Blueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
+@probe
 def healthz() -> dict[str, str]:
     """Alive, also while loading; 500 once the inference thread has died or hangs."""
     if (ailment := current_classifier().ailment()) is not None:
@@ -21,6 +23,7 @@ def healthz() -> dict[str, str]:
 
 
 @blueprint.get("/readyz")
+@probe
 def readyz() -> dict[str, Any]:
     """Ready, and which model answers; 503 until it is loaded and warm."""
     healthz()

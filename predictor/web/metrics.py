@@ -10,7 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from predictor.metrics import Metrics
 from predictor.web.exchange import current_exchange
 from predictor.web.extension import current_classifier, current_metrics
-from predictor.web.request_log import PROBES
+from predictor.web.probes import is_probed
 
 blueprint = Blueprint("metrics", __name__)
 
@@ -40,7 +40,7 @@ def observe(response: Response) -> Response:
     metrics.requests.labels(route, method, response.status_code).inc()
     metrics.request_seconds.labels(route).observe(monotonic() - exchange.began)
     metrics.observe(exchange.timings)
-    for code in exchange.codes if route not in PROBES else ():
+    for code in () if is_probed() else exchange.codes:
         metrics.rejected.labels(code).inc()
     if exchange.class_ids:
         model = current_classifier().engine().info.name

@@ -14,7 +14,7 @@ from predictor.info import ModelInfo
 from predictor.ranking import Prediction
 from predictor.web.exchange import current_exchange
 from predictor.web.extension import current_classifier
-from predictor.web.predict import classify
+from predictor.web.inference import classify, explains
 from predictor.web.problems import describe
 from predictor.web.uploads import read_upload
 
@@ -42,7 +42,7 @@ def answer() -> Response:
     try:
         with classifier.admit():
             upload = read_upload(request, classifier.settings.max_queue)
-            outcomes = classify(classifier, upload, _top_k(classifier.engine().info))
+            outcomes = classify(upload.images, _top_k(classifier.engine().info))
         if len(outcomes) == 1 and isinstance(outcomes[0], PredictorError):
             raise outcomes[0]
     except (PredictorError, HTTPException) as error:
@@ -83,7 +83,7 @@ def _page(
         loading=not loaded,
         max_upload_bytes=classifier.settings.max_upload_bytes,
         top_k=_top_k(model),
-        explains="explainer" in current_app.extensions,
+        explains=explains(),
         guarded=bool(classifier.settings.tokens + classifier.settings.tokens_file),
         answers=answers,
         problem=problem,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import Any
 
 from flask import Blueprint, request
 
-from predictor.classifier import Classifier
-from predictor.errors import BadRequest, PredictorError, RequestError
+from predictor.errors import BadRequest, PredictorError
 from predictor.ranking import Prediction, as_answer
-from predictor.web.exchange import ObservedRequest, current_exchange
 from predictor.web.extension import current_classifier
+from predictor.web.inference import classify
 from predictor.web.problems import describe
-from predictor.web.uploads import Upload, read_upload
+from predictor.web.uploads import read_upload
 
 blueprint = Blueprint("predict", __name__)
 
@@ -25,24 +24,12 @@ def predict() -> dict[str, Any]:
     with classifier.admit():
         top_k = whole_number("top_k")
         upload = read_upload(request, classifier.settings.max_queue)
-        outcomes = classify(classifier, upload, 1 if top_k is None else top_k)
+        outcomes = classify(upload.images, 1 if top_k is None else top_k)
     if upload.several:
         return {"results": [_result(outcome, top_k) for outcome in outcomes]}
     if isinstance(outcomes[0], PredictorError):
         raise outcomes[0]
     return as_answer(outcomes[0], detailed=top_k is not None)
-
-
-def classify(
-    classifier: Classifier, upload: Upload, top_k: int
-) -> list[list[Prediction] | PredictorError]:
-    """Classify what could be unpacked of the upload; the errors keep their places."""
-    readable = [image for image in upload.images if isinstance(image, bytes)]
-    exchange, has_left = current_exchange(), cast(ObservedRequest, request).client_has_left
-    outcomes = classifier.classify(readable, top_k, exchange.timings, has_left)
-    exchange.class_ids += [o[0].class_id for o in outcomes if not isinstance(o, PredictorError)]
-    classified = iter(outcomes)
-    return [i if isinstance(i, RequestError) else next(classified) for i in upload.images]
 
 
 def whole_number(name: str) -> int | None:

@@ -1,17 +1,21 @@
-"""The one place where an error becomes a response: RFC 9457 problem details."""
+"""The one place where an error becomes a response: RFC 9457 problem details, or a dialect's."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from flask import Flask, Response, current_app, make_response, request
+from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from predictor.errors import PredictorError, ServiceError
 from predictor.web.exchange import current_exchange
 
 log = logging.getLogger(__name__)
+
+Problem = Mapping[str, Any]
+Dialect = Callable[[Problem], Response]  # the body that a protocol's clients read
 
 # What werkzeug's own refusals mean here, and what to do about them.
 ADVICE = {
@@ -52,16 +56,27 @@ def _problem(status: int, title: str, code: str, detail: str) -> dict[str, Any]:
 
 def answer(error: Exception) -> Response:
     """An error as a response, with the headers that belong to it (Allow, Retry-After)."""
-    problem = describe(error)
-    body = problem | {"request_id": current_exchange().id}
-    response = make_response(body, problem["status"])
-    response.mimetype = "application/problem+json"
+    problem = describe(error) | {"request_id": current_exchange().id}
+    response = _dialect(request.path)(problem)
+    response.status_code = problem["status"]
     if isinstance(error, HTTPException):
         kept = (h for h in error.get_headers() if h[0] not in ("Content-Type", "Content-Length"))
         response.headers.extend(kept)
     if isinstance(error, ServiceError) and error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
+
+
+def _as_problem(problem: Problem) -> Response:
+    response = jsonify(problem)
+    response.mimetype = "application/problem+json"
+    return response
+
+
+def _dialect(path: str) -> Dialect:
+    """By the address, because an unknown one belongs to no blueprint."""
+    dialects: Mapping[str, Dialect] = current_app.extensions["dialects"]
+    return dialects.get("/" + path.split("/")[1], _as_problem)
 
 
 def answer_unexpected(error: Exception) -> Response:
@@ -71,8 +86,14 @@ def answer_unexpected(error: Exception) -> Response:
     return answer(error)
 
 
-def register(app: Flask) -> None:
-    """Answer every error of the app here, the router's 404 and 405 too."""
+def register(app: Flask, dialects: Mapping[str, Dialect]) -> None:
+    """Answer every error of the app here, the router's 404 and 405 too.
+
+    Args:
+        app: the app.
+        dialects: by an address's first part, as in ``/v2``; elsewhere it is problem details.
+    """
+    app.extensions["dialects"] = dialects
     app.register_error_handler(PredictorError, answer)
     app.register_error_handler(HTTPException, answer)
     app.register_error_handler(Exception, answer_unexpected)

@@ -10,11 +10,9 @@ from typing import Any
 from flask import Flask, Response, request
 
 from predictor.web.exchange import Exchange, current_exchange
+from predictor.web.probes import is_probed
 
 log = logging.getLogger(__name__)
-
-# Asked every few seconds by machines: of interest only when they fail.
-PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def register(app: Flask) -> None:
@@ -30,7 +28,8 @@ def finish(response: Response) -> Response:
     if split:
         timing = ", ".join(f"{step};dur={ms:.2f}" for step, ms in split.items())
         response.headers["Server-Timing"] = timing
-    if response.status_code >= 400 or request.path not in PROBES:
+    # What machines ask every few seconds is of interest only when it fails.
+    if response.status_code >= 400 or not (is_probed() or request.path == "/metrics"):
         _log(response, exchange, split)
     return response
 

@@ -15,11 +15,11 @@ from werkzeug.exceptions import TooManyRequests, Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from predictor.settings import Settings
+from predictor.web.probes import is_probed
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
-PROBES = ("health.healthz", "health.readyz")
 COSTLY = ("POST", "PUT")
 SCHEMES = ("bearer", "basic")  # by the second a browser asks its user, also without JavaScript
 # What is no page has nothing to load and belongs into nobody's frame.
@@ -34,9 +34,12 @@ HEADERS = {
 }
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PUT",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Request-ID",
+    "Access-Control-Allow-Headers": (
+        "Authorization, Content-Type, Inference-Header-Content-Length, X-Request-ID"
+    ),
     "Access-Control-Max-Age": "600",
 }
+EXPOSED = "Inference-Header-Content-Length, Retry-After, X-Request-ID"
 REALM = "the token is the password"  # some browsers show it
 WANTED = (
     'A token is wanted: send the header "Authorization: Bearer <token>". In a browser, give any'
@@ -73,7 +76,7 @@ def doorkeeper(tokens: Sequence[bytes]) -> Callable[[], None]:
     """A guard that refuses who brings none of the tokens; the probes are open."""
 
     def check() -> None:
-        if request.endpoint not in PROBES and holder(tokens) is None:
+        if not is_probed() and holder(tokens) is None:
             challenges = [WWWAuthenticate(scheme, {"realm": REALM}) for scheme in SCHEMES]
             raise Unauthorized(WANTED, www_authenticate=challenges)
 
@@ -99,7 +102,7 @@ def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Cal
     limiter = FixedWindowRateLimiter(MemoryStorage())
 
     def check() -> None:
-        if request.method not in COSTLY:
+        if request.method not in COSTLY and not _has_body():
             return
         number = holder(tokens)
         client = network(request.remote_addr or "") if number is None else f"token {number}"
@@ -111,6 +114,11 @@ def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Cal
                 raise TooManyRequests(words, retry_after=seconds)
 
     return check
+
+
+def _has_body() -> bool:
+    """A photo may come with GET, too."""
+    return bool(request.content_length) or "Transfer-Encoding" in request.headers
 
 
 def network(address: str) -> str:
@@ -140,7 +148,7 @@ def share_with(app: Flask, origins: Sequence[str]) -> None:
         response.vary.add("Origin")
         if is_allowed() and "Origin" in request.headers:
             response.access_control_allow_origin = request.headers["Origin"]
-            response.headers["Access-Control-Expose-Headers"] = "Retry-After, X-Request-ID"
+            response.headers["Access-Control-Expose-Headers"] = EXPOSED
         return response
 
     app.before_request(answer_preflight)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 from flask import Request
@@ -14,12 +16,9 @@ from predictor.decoding import begins_like_an_image
 from predictor.errors import BadRequest, RequestError, TooLarge, UnsupportedImage
 from predictor.web.exchange import current_exchange
 
-HOW_TO = (
-    ' Send a file in the form field "file" (curl -F file=@photo.jpg), or the photo itself as the'
-    ' body (curl -T photo.jpg), or JSON {"image": "<base64>"}.'
-)
 URLENCODED = "application/x-www-form-urlencoded"
-TEXT_FIELDS = ("file", "image", "images")
+# What an image is called in an instance's object, by TensorFlow's, TorchServe's and KServe's habit.
+INSTANCE_KEYS = ("b64", "data", "body", "image", "image_bytes")
 URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -31,7 +30,27 @@ class Upload:
     several: bool  # whether the caller sent a list, and so is answered with one
 
 
-def read_upload(request: Request, max_images: int) -> Upload:
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """In which fields of a form a protocol's clients send images, as files and as base64."""
+
+    files: Sequence[str]
+    texts: Sequence[str]
+
+    @property
+    def advice(self) -> str:
+        """How to send one."""
+        name = self.files[0]
+        return (
+            f' Send a file in the form field "{name}" (curl -F {name}=@photo.jpg), or the photo'
+            f' itself as the body (curl -T photo.jpg), or JSON {{"{self.texts[1]}": "<base64>"}}.'
+        )
+
+
+OURS = Fields(files=("file",), texts=("file", "image", "images"))
+
+
+def read_upload(request: Request, max_images: int, fields: Fields = OURS) -> Upload:
     """Read the images: multipart, form, JSON or the body itself.
 
     Raises:
@@ -39,30 +58,41 @@ def read_upload(request: Request, max_images: int) -> Upload:
         TooLarge: more than ``max_images``, readable or not.
         UnsupportedImage: the body is compressed.
     """
+    is_form = request.mimetype == "multipart/form-data"
+    body = read_body(request, is_form)
+    # "curl --data-binary @photo.jpg" calls the photo a urlencoded form unless told otherwise.
+    if is_form or (request.mimetype == URLENCODED and not begins_like_an_image(body)):
+        return _from_form(request, max_images, fields)
+    if request.is_json:
+        return _from_json(parse_json(body), max_images)
+    if not body:
+        raise BadRequest("There is no image: the request has no body." + fields.advice)
+    return Upload([body], several=False)
+
+
+def read_body(request: Request, is_form: bool = False) -> bytes:
+    """Read the body; of a form to be parsed, the fields are kept and nothing is returned.
+
+    Raises:
+        BadRequest: it broke off, or its chunks are malformed.
+        TooLarge: a form of too many fields.
+        RequestEntityTooLarge: more bytes than are accepted.
+        UnsupportedImage: it is compressed.
+    """
     if request.content_encoding not in (None, "", "identity"):
         raise UnsupportedImage(
             f"A body with Content-Encoding {request.content_encoding} is not read here;"
             " images are compressed already."
         )
     with current_exchange().timings.measure("read"):
-        body = _body(request)
-    if request.mimetype == "multipart/form-data":
-        return _from_form(request, max_images)
-    if request.is_json:
-        return _from_json(body, max_images)
-    # "curl --data-binary @photo.jpg" calls the photo a urlencoded form unless told otherwise.
-    if request.mimetype == URLENCODED and not begins_like_an_image(body):
-        return _from_form(request, max_images)
-    if not body:
-        raise BadRequest("There is no image: the request has no body." + HOW_TO)
-    return Upload([body], several=False)
+        return read_as_sent(request, is_form)
 
 
-def _body(request: Request) -> bytes:
-    """The body read to its end; of multipart, the form is read and nothing is left over."""
+def read_as_sent(request: Request, is_form: bool = False) -> bytes:
+    """The same whatever the body's encoding, and not timed."""
     limit = request.max_content_length
     try:
-        body = request.get_data(parse_form_data=request.mimetype == "multipart/form-data")
+        body = request.get_data(parse_form_data=is_form)
     except RequestEntityTooLarge:
         if request.content_length is None or request.content_length > (limit or 0):
             raise
@@ -74,35 +104,45 @@ def _body(request: Request) -> bytes:
     return body
 
 
-def _from_form(request: Request, max_images: int) -> Upload:
-    files = request.files.getlist("file")
-    texts = [text for name in TEXT_FIELDS for text in request.form.getlist(name)]
+def _from_form(request: Request, max_images: int, wanted: Fields) -> Upload:
+    files = [file for name in wanted.files for file in request.files.getlist(name)]
+    texts = [text for name in wanted.texts for text in request.form.getlist(name)]
     if request.mimetype == URLENCODED:  # a "+" that was sent as it is arrives as a space
         texts = [text.replace(" ", "+") for text in texts]
     count = len(files) + len(texts)
     if count == 0:
         fields = [name for name in (*request.files, *request.form) if name]  # a part may have none
         found = f"; there is {', '.join(repr(name[:30]) for name in fields[:5])}" if fields else ""
-        raise BadRequest(f'There is no image: the form has no field "file"{found}.{HOW_TO}')
-    _check_count(count, max_images)
+        raise BadRequest(
+            f'There is no image: the form has no field "{wanted.files[0]}"{found}.{wanted.advice}'
+        )
+    check_count(count, max_images)
     read = [file.stream.read() for file in files]
-    return _single_or_several([*read, *map(_from_base64, texts)], several=count > 1)
+    return _single_or_several([*read, *map(from_base64, texts)], several=count > 1)
 
 
-def _from_json(body: bytes, max_images: int) -> Upload:
+def parse_json(body: bytes) -> Any:
+    """Whatever JSON the body has, whatever its type is called.
+
+    Raises:
+        BadRequest: it is none.
+    """
     try:
-        content = json.loads(body)
+        return json.loads(body)
     except json.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON: {error}.") from error
     except (ValueError, RecursionError) as error:  # Python's words, and no business of a caller's
         raise BadRequest("The body is not JSON that can be read.") from error
+
+
+def _from_json(content: Any, max_images: int) -> Upload:
     if isinstance(content, dict) and {"image", "images"} <= content.keys():
         raise BadRequest('The JSON has both "image" and "images"; send one of them.')
     if isinstance(content, dict) and isinstance(content.get("images"), list) and content["images"]:
-        _check_count(len(content["images"]), max_images)
-        return Upload([_from_base64(text) for text in content["images"]], several=True)
+        check_count(len(content["images"]), max_images)
+        return Upload([from_base64(text) for text in content["images"]], several=True)
     if isinstance(content, dict) and "image" in content:
-        return _single_or_several([_from_base64(content["image"])], several=False)
+        return _single_or_several([from_base64(content["image"])], several=False)
     raise BadRequest(
         'There is no image: the JSON is neither {"image": "<base64>"}'
         ' nor {"images": ["<base64>", …]} with at least one.'
@@ -115,13 +155,41 @@ def _single_or_several(images: list[bytes | RequestError], several: bool) -> Upl
     return Upload(images, several)
 
 
-def _check_count(count: int, max_images: int) -> None:
-    """Before they are unpacked: a million broken ones would cost a million error messages."""
+def from_instances(instances: Any, max_images: int) -> list[bytes | RequestError]:
+    """Images of a JSON list, each base64, or an object that has it under one of the usual names.
+
+    Raises:
+        BadRequest: it is no list, or it is empty.
+        TooLarge: more than ``max_images``.
+    """
+    if not isinstance(instances, list) or not instances:
+        raise BadRequest("A list of images is wanted, with at least one.")
+    check_count(len(instances), max_images)
+    return [_from_instance(instance) for instance in instances]
+
+
+def _from_instance(instance: object) -> bytes | RequestError:
+    if not isinstance(instance, dict):
+        return from_base64(instance)
+    found = [instance[key] for key in INSTANCE_KEYS if key in instance]
+    if len(found) != 1:
+        return BadRequest(f"An image is wanted under one of the names {', '.join(INSTANCE_KEYS)}.")
+    if isinstance(found[0], dict):  # {"image_bytes": {"b64": …}}
+        return from_base64(found[0].get("b64"))
+    return from_base64(found[0])
+
+
+def check_count(count: int, max_images: int) -> None:
+    """Refuse before they are unpacked: a million broken ones would cost as many messages.
+
+    Raises:
+        TooLarge: more than ``max_images``.
+    """
     if count > max_images:
         raise TooLarge(f"The request has {count} images; at most {max_images} are accepted.")
 
 
-def _from_base64(text: object) -> bytes | RequestError:
+def from_base64(text: object) -> bytes | RequestError:
     """Base64, plain or URL-safe, with or without padding, or a data URL that holds it."""
     if not isinstance(text, str):
         return BadRequest("The image is not a string of base64.")

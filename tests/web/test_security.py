@@ -144,6 +144,13 @@ def test_above_its_rate_a_client_is_refused_and_told_when_to_come_again(serve):
     assert 3500 < int(response.headers["Retry-After"]) <= 3600
 
 
+def test_a_photo_that_comes_with_get_counts_and_the_page_does_not(serve):
+    client = serve(rate_limit="1/hour")
+    statuses = [client.get("/predictions/toy", data=data).status_code for data in (b"x", b"x")]
+    assert statuses[1] == 429
+    assert client.get("/").status_code == 200
+
+
 def test_of_several_rates_each_holds(serve):
     client = serve(rate_limit="100/second; 1/day")
     assert [ask(client).status_code for _ in range(2)] == [200, 429]
