@@ -33,9 +33,11 @@ from prometheus_client.registry import Collector
 
 from predictor.classifier import Classifier
 from predictor.errors import PredictorError, RequestError, ServiceError
+from predictor.readings import Readings, WithTorchServesNames
 from predictor.timings import Timings
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+OUTCOMES = ("success", "fail")  # of a request: all of it answered, or not
 REFRESH_S = 1.0  # a scraper comes every 15 s or so
 SUMMED = ("counter", "histogram")  # outlive the process that counted
 HEIR = 0  # the process that dead ones leave their counts to: no process has this id
@@ -70,6 +72,14 @@ class Metrics:
         self.request_seconds = seconds(
             "request_duration_seconds", "From a request's header to its answer.", ["route"]
         )
+        self.prediction_seconds = seconds(
+            "prediction_seconds", "Requests for predictions, whatever the address.", ["outcome"]
+        )
+        self.last_prediction = gauge(
+            "last_prediction_timestamp_seconds",
+            "When the last request for a prediction was answered.",
+            multiprocess_mode="livemax",
+        )
         self.steps = {
             "read": seconds("read_seconds", "Reading a request's body."),
             "decode": seconds("decode_seconds", "Decoding and resizing a request's images."),
@@ -94,6 +104,9 @@ class Metrics:
         self._own.register(self._processes)
         for code in reasons():  # so that the first of a kind is seen to have come, too
             self.rejected.labels(code)
+        for outcome in OUTCOMES:
+            self.prediction_seconds.labels(outcome)
+        self._served: str | None = None  # the model's name, once it is known
         classifier.on_pass = self._observe_pass
 
     def observe(self, timings: Timings) -> None:
@@ -105,12 +118,16 @@ class Metrics:
     def registry(self) -> CollectorRegistry:
         """What to tell a scraper that asks now."""
         self.refresh()
-        if self._folder is None:
-            return self._own
+        source: Collector = self._own if self._folder is None else AllProcesses(self._folder)
         registry = CollectorRegistry()
-        registry.register(AllProcesses(self._folder))
-        registry.register(self._processes)
+        registry.register(WithTorchServesNames(source, lambda: self._served))
+        if self._folder is not None:
+            registry.register(self._processes)
         return registry
+
+    def readings(self) -> Readings:
+        """The same, for a program of ours."""
+        return Readings(self.registry().collect())
 
     def refresh(self) -> None:
         """Read from the classifier what it knows of itself."""
@@ -125,6 +142,7 @@ class Metrics:
             labels = {name: info.get(name, "") for name in self._model_info._labelnames}
             self._model_info.labels(**labels).set(1)
             self.predictions.labels(info["name"])
+            self._served = classifier.name
 
     def keep_fresh(self) -> None:
         """Have what was read at hand when another process is asked; with one, it does nothing."""

@@ -17,6 +17,7 @@ from waiting import wait_until
 FOLDER = Path(__file__).parent.parent / "deploy" / "monitoring"
 DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text())
 ALERTS = (FOLDER / "alerts.yml").read_text()
+TORCHSERVES = re.compile(r"^(# \w+ )?ts_")  # whose names are as they are
 NAME = r"\b(?:predictor|process)_[a-z_]+\b"
 
 needs_promtool = pytest.mark.skipif(
@@ -99,7 +100,8 @@ def test_the_dashboards_expressions_parse(tmp_path):
 
 @needs_promtool
 def test_the_metrics_are_named_as_the_field_names_them(exposition):
-    checked = promtool("check", "metrics", input=exposition)
+    ours = "\n".join(line for line in exposition.splitlines() if not TORCHSERVES.search(line))
+    checked = promtool("check", "metrics", input=ours + "\n")
     assert (checked.returncode, checked.stderr) == (0, "")
 
 

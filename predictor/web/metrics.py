@@ -40,6 +40,10 @@ def observe(response: Response) -> Response:
     metrics.requests.labels(route, method, response.status_code).inc()
     metrics.request_seconds.labels(route).observe(monotonic() - exchange.began)
     metrics.observe(exchange.timings)
+    if exchange.timings.decode is not None:
+        outcome = "success" if response.status_code < 400 else "fail"
+        metrics.prediction_seconds.labels(outcome).observe(monotonic() - exchange.began)
+        metrics.last_prediction.set_to_current_time()
     for code in () if is_probed() else exchange.codes:
         metrics.rejected.labels(code).inc()
     if exchange.class_ids:

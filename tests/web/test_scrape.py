@@ -1,4 +1,6 @@
 import io
+from socket import gethostname
+from time import time
 
 import pytest
 
@@ -105,3 +107,26 @@ def test_the_scraper_chooses_the_format(client, accepted, type):
     assert response.headers["Content-Type"].startswith(type)
     assert response.text.endswith("# EOF\n") == ("openmetrics" in type)
     assert client.head("/metrics").status_code == 200
+
+
+def test_requests_for_predictions_are_measured_by_their_outcome(client, scrape):
+    client.post("/predict", data=picture())
+    client.post("/", data={"file": (io.BytesIO(picture()), "photo.png")})
+    client.post("/predict", data=b"text")
+    client.post("/predict", data=b"")  # nothing of it came to the model
+    numbers = scrape()
+    assert numbers['predictor_prediction_seconds_count{outcome="success"}'] == 2
+    assert numbers['predictor_prediction_seconds_count{outcome="fail"}'] == 1
+    assert 0 <= time() - numbers["predictor_last_prediction_timestamp_seconds"] < 60
+
+
+def test_a_dashboard_for_torchserve_reads_the_same_numbers_under_its_names(client, scrape):
+    client.post("/predict", data=picture())
+    client.post("/predict", data=b"text")
+    numbers = scrape()
+    labels = f'{{hostname="{gethostname()}",model_name="toy",model_version="1.0"}}'
+    assert numbers[f"ts_inference_requests_total{labels}"] == 2
+    latency_s = numbers.sum("predictor_prediction_seconds_sum")
+    assert numbers[f"ts_inference_latency_microseconds{labels}"] == pytest.approx(latency_s * 1e6)
+    queue_s = numbers["predictor_queue_seconds_sum"]
+    assert numbers[f"ts_queue_latency_microseconds{labels}"] == pytest.approx(queue_s * 1e6)
