@@ -29,6 +29,10 @@ class Readings:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
 
+    def values(self, name: str) -> list[float]:
+        """A metric's values, one a series."""
+        return [sample.value for sample in self._samples if sample.name == name]
+
     def by_process(self, name: str) -> dict[int, float]:
         """A metric's value in each process, by process id."""
         found = (sample for sample in self._samples if sample.name == name)

@@ -9,8 +9,21 @@ from flask import Flask, Response
 from flask.json.provider import DefaultJSONProvider
 
 from predictor.classifier import Classifier
-from predictor.web import explain, health, metrics, pages, predict, problems, request_log, security
+from predictor.web import (
+    explain,
+    health,
+    metrics,
+    open_inference,
+    pages,
+    predict,
+    problems,
+    request_log,
+    security,
+)
 from predictor.web.exchange import ObservedRequest
+
+# By an address's first part; each is a file with a blueprint and the shape of its errors.
+DIALECTS = {"/v2": open_inference.as_error}
 
 
 class InMemoryRequest(ObservedRequest):
@@ -42,8 +55,8 @@ def register(app: Flask, classifier: Classifier) -> None:
     app.extensions["classifier"] = classifier
     request_log.register(app)
     metrics.register(app)
-    for module in (predict, pages, health):
+    for module in (predict, pages, health, open_inference):
         app.register_blueprint(module.blueprint)
     explain.register(app, classifier)
-    problems.register(app, {})
+    problems.register(app, DIALECTS)
     security.register(app, classifier.settings)

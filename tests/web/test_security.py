@@ -8,6 +8,7 @@ from app import create_app
 from pictures import picture
 from predictor.settings import Settings
 
+OPEN = {"health.healthz", "health.readyz", "open_inference.live", "open_inference.ready"}
 TOKEN, OTHER = "correct-horse-battery", "staple.0123456789=="
 OURS = "https://example.org"
 
@@ -81,7 +82,7 @@ def test_the_probes_are_open(serve, path):
 def test_every_new_address_is_closed_until_somebody_opens_it(serve):
     client = serve(tokens=TOKEN)
     rules = client.application.url_map.iter_rules()
-    closed = {rule.endpoint for rule in rules} - {"health.healthz", "health.readyz"}
+    closed = {rule.endpoint for rule in rules} - OPEN
     assert len(closed) >= 4
     for rule in client.application.url_map.iter_rules():
         method = next(iter((rule.methods or set()) - {"HEAD", "OPTIONS"}))

@@ -1,0 +1,57 @@
+"""Bodies that are compressed on their way, either way (Content-Encoding)."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable
+
+from flask import Response, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from predictor.errors import BadRequest, UnsupportedImage
+
+LEVEL = 1  # of a thousand logits in JSON, 9 saves 4 % more and takes 0.7 ms instead of 0.15
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": lambda data: gzip.compress(data, LEVEL, mtime=0),
+    "deflate": lambda data: zlib.compress(data, LEVEL),
+}
+GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Undo a Content-Encoding.
+
+    Args:
+        body: as it was sent.
+        encoding: ``identity``, ``gzip`` or ``deflate``.
+        limit: most bytes of the result; not many more are unpacked, however many there are.
+
+    Raises:
+        BadRequest: it is not that, from its beginning to its end.
+        RequestEntityTooLarge: there is more.
+        UnsupportedImage: another encoding.
+    """
+    if encoding == "identity":
+        return body
+    if encoding not in COMPRESS:
+        raise UnsupportedImage(f"A body with Content-Encoding {encoding} is not read here.")
+    engine = zlib.decompressobj(GZIP_OR_ZLIB)
+    try:
+        result = engine.decompress(body, limit + 1)
+    except zlib.error:
+        raise BadRequest(f"The body is not {encoding}, or damaged.") from None
+    if len(result) > limit:
+        raise RequestEntityTooLarge
+    if not engine.eof or engine.unused_data:
+        raise BadRequest(f"The body is not {encoding} from its beginning to its end.")
+    return result
+
+
+def compress(response: Response) -> Response:
+    """Compress an answer, where its caller accepts that."""
+    response.vary.add("Accept-Encoding")
+    if encoding := request.accept_encodings.best_match(COMPRESS):
+        response.set_data(COMPRESS[encoding](response.get_data()))
+        response.content_encoding = encoding
+    return response
