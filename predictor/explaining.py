@@ -114,6 +114,7 @@ class Explainer:
         class_index: int | None = None,
         timings: Timings | None = None,
         has_left: Callable[[], bool] = lambda: False,
+        deadline: float | None = None,
     ) -> Explanation:
         """Explain why an encoded image would be taken for a class.
 
@@ -122,6 +123,7 @@ class Explainer:
             class_index: the class; the best one when not given.
             timings: to be told how long it took.
             has_left: whether the caller has gone; asked now and then.
+            deadline: by the monotonic clock; the settings' time from now when not given.
 
         Raises:
             RequestError: there is no such class, the image cannot be read, the model cannot be
@@ -131,7 +133,8 @@ class Explainer:
         classes = len(self._classifier.engine().labels)
         if class_index is not None and not 0 <= class_index < classes:
             raise BadRequest(f"class_index is {class_index}; it can be 0 to {classes - 1}.")
-        deadline = monotonic() + self._classifier.settings.request_timeout_s
+        if deadline is None:
+            deadline = monotonic() + self._classifier.settings.request_timeout_s
         task = _Task(data, class_index, deadline)
         with (timings or Timings()).measure("explain"):
             return self._run(task, has_left)

@@ -52,10 +52,10 @@ class ToyModel:
 
 
 class ToyInfo:
-    name, weights, notice, classes = "toy", "toy.pth", None, 3
+    name, weights, notice, classes, device = "toy", "toy.pth", None, 3, "cpu"
 
     def public(self) -> dict[str, Any]:
-        return {"name": "toy"}
+        return {"name": "toy", "weights": "toy.pth"}
 
 
 LABELS = tuple(Label(f"n{i:08}", f"{name}_thing") for i, name in enumerate(COLOURS))

@@ -72,7 +72,7 @@ def test_what_the_classifier_knows_of_itself_is_read_when_asked(classifier):
         numbers = told(metrics)
     assert (numbers["predictor_ready"], numbers["predictor_in_flight"]) == (1, 1)
     assert numbers["predictor_queue_depth"] == 0
-    assert numbers['predictor_model_info{name="toy"}'] == 1
+    assert numbers['predictor_model_info{name="toy",weights="toy.pth"}'] == 1
     assert told(metrics)["predictor_in_flight"] == 0
     classifier.close()
     assert told(metrics)["predictor_ready"] == 0

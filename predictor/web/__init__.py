@@ -12,6 +12,7 @@ from predictor.classifier import Classifier
 from predictor.web import (
     explain,
     health,
+    kserve,
     metrics,
     open_inference,
     pages,
@@ -19,11 +20,12 @@ from predictor.web import (
     problems,
     request_log,
     security,
+    torchserve,
 )
 from predictor.web.exchange import ObservedRequest
 
-# By an address's first part; each is a file with a blueprint and the shape of its errors.
-DIALECTS = {"/v2": open_inference.as_error}
+# Each is a file: a blueprint, the first parts of its addresses, and the shape of its errors.
+PROTOCOLS = (torchserve, open_inference, kserve)
 
 
 class InMemoryRequest(ObservedRequest):
@@ -55,8 +57,11 @@ def register(app: Flask, classifier: Classifier) -> None:
     app.extensions["classifier"] = classifier
     request_log.register(app)
     metrics.register(app)
-    for module in (predict, pages, health, open_inference):
+    for module in (predict, pages, health, *PROTOCOLS):
         app.register_blueprint(module.blueprint)
-    explain.register(app, classifier)
-    problems.register(app, DIALECTS)
+    if classifier.settings.max_explanations:
+        explain.register(app, classifier)
+        for blueprint in (torchserve.explanations, kserve.explanations):
+            app.register_blueprint(blueprint)
+    problems.register(app, {start: p.as_error for p in PROTOCOLS for start in p.PREFIXES})
     security.register(app, classifier.settings)

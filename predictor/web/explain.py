@@ -23,10 +23,9 @@ SPEED = 1  # of the PNG's compression: 6 takes three times as long, for a sixth 
 
 
 def register(app: Flask, classifier: Classifier) -> None:
-    """Serve explanations, unless they are switched off."""
-    if classifier.settings.max_explanations:
-        app.extensions["explainer"] = Explainer(classifier)
-        app.register_blueprint(blueprint)
+    """Serve explanations."""
+    app.extensions["explainer"] = Explainer(classifier)
+    app.register_blueprint(blueprint)
 
 
 @blueprint.route("/explain", methods=["POST", "PUT"], strict_slashes=False)

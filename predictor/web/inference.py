@@ -83,14 +83,20 @@ def admit_explanation() -> Iterator[None]:
         yield
 
 
-def explain(image: bytes, class_index: int | None) -> Explanation:
+def explain(image: bytes, class_index: int | None, deadline: float | None = None) -> Explanation:
     """Explain one class of one photo.
+
+    Args:
+        image: a whole file.
+        class_index: the class; the best one when not given.
+        deadline: by the monotonic clock, where it is one of several.
 
     Raises:
         PredictorError: as :meth:`predictor.explaining.Explainer.explain` does.
     """
     has_left = cast(ObservedRequest, request).client_has_left
-    return _explainer().explain(image, class_index, current_exchange().timings, has_left)
+    timings = current_exchange().timings
+    return _explainer().explain(image, class_index, timings, has_left, deadline)
 
 
 def _explainer() -> Explainer:

@@ -33,6 +33,7 @@ from predictor.web.tensors import (
 )
 from predictor.web.uploads import check_count, parse_json, read_as_sent
 
+PREFIXES = ("/v2",)
 blueprint = Blueprint("open_inference", __name__, url_prefix="/v2")
 
 VERSION = "1"

@@ -1,6 +1,7 @@
 import pytest
 
 from app import create_app
+from conftest import ToyInfo
 from predictor.classifier import Classifier
 from predictor.errors import WeightsError
 from predictor.settings import Settings
@@ -24,7 +25,7 @@ def probe():
 
 def test_a_ready_app_is_alive_and_names_its_model(client):
     assert client.get("/healthz").json == {"status": "alive"}
-    assert client.get("/readyz").json == {"status": "ready", "model": {"name": "toy"}}
+    assert client.get("/readyz").json == {"status": "ready", "model": ToyInfo().public()}
 
 
 def test_a_loading_app_is_alive_and_not_ready(probe, loading):

@@ -29,6 +29,23 @@ def test_every_error_of_the_core_is_a_problem_with_its_status(app, error):
     assert refused(app.test_client().get("/fails"), error.status) == "A sentence to act on."
 
 
+@pytest.mark.parametrize("error", tree())
+@pytest.mark.parametrize("path", ["/predictions", "/v1", "/v2"])
+def test_every_error_of_the_core_is_said_in_the_protocol_of_its_address(app, error, path):
+    @app.get(f"{path}/fails/here")
+    def fails():
+        raise error("A sentence to act on.")
+
+    response = app.test_client().get(f"{path}/fails/here")
+    assert response.status_code == error.status
+    assert "A sentence to act on." in response.json.values()
+    assert "title" not in response.json
+
+
+def test_an_address_that_only_begins_like_a_protocols_is_ours(client):
+    assert "POST /predict" in refused(client.get("/v2x/models"), 404)
+
+
 @pytest.mark.parametrize("error", [NotReady, Overloaded])
 def test_who_should_come_again_is_told_when(app, error):
     @app.get("/fails")

@@ -9,6 +9,7 @@ from pictures import picture
 from predictor.settings import Settings
 
 OPEN = {"health.healthz", "health.readyz", "open_inference.live", "open_inference.ready"}
+OPEN |= {"torchserve.ping"}
 TOKEN, OTHER = "correct-horse-battery", "staple.0123456789=="
 OURS = "https://example.org"
 

@@ -1,0 +1,206 @@
+"""TorchServe's inference API, and what only reads of its management API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from predictor.decoding import begins_like_an_image
+from predictor.errors import PredictorError, RequestError
+from predictor.ranking import Prediction
+from predictor.readings import TORCHSERVE_VERSION as VERSION
+from predictor.web import health
+from predictor.web.explain import as_numbers
+from predictor.web.extension import current_classifier, current_metrics, expect_model
+from predictor.web.inference import admit_explanation, all_or_error, classify, explain
+from predictor.web.predict import whole_number
+from predictor.web.probes import probe
+from predictor.web.problems import Problem
+from predictor.web.uploads import (
+    Fields,
+    from_base64,
+    from_instances,
+    parse_json,
+    read_body,
+    read_upload,
+)
+
+PREFIXES = (
+    "/ping",
+    "/predictions",
+    "/explanations",
+    "/invocations",
+    "/models",
+)
+blueprint = Blueprint("torchserve", __name__)
+explanations = Blueprint("torchserve_explanations", __name__)
+
+TOP_K = 5  # as its image_classifier has it
+METHODS = ("GET", "POST", "PUT")
+FIELDS = Fields(files=("data", "body"), texts=("data", "body"))
+FIRST_WORKER = 9000  # it numbers its workers from there
+# Where its names are not made of HTTP's.
+TYPES = {
+    "unknown-model": "ModelNotFoundException",
+    "unknown-version": "ModelVersionNotFoundException",
+    "not-found": "ResourceNotFoundException",
+    "internal-error": "InternalServerException",
+    "inference-failed": "InternalServerException",
+}
+
+Wrap = Callable[[list[Any]], Any]  # answers → what is sent
+
+
+def as_error(problem: Problem) -> Response:
+    """An error as its clients read it."""
+    kind = "".join(word.capitalize() for word in problem["title"].split()) + "Exception"
+    kind = TYPES.get(problem["code"], kind)
+    return _pretty({"code": problem["status"], "type": kind, "message": problem["detail"]})
+
+
+def _pretty(content: Any, status: int = 200) -> Response:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return Response(text, status, mimetype="application/json")
+
+
+@blueprint.get("/ping")
+@probe
+def ping() -> Response:
+    """Whether it can answer now; what cannot is replaced by whoever asks, as SageMaker does."""
+    try:
+        health.readyz()
+    except PredictorError:
+        return _pretty({"status": "Unhealthy"}, 500)
+    return _pretty({"status": "Healthy"})
+
+
+# Inference
+
+
+@blueprint.route("/predictions/<model>", methods=METHODS)
+@blueprint.route("/predictions/<model>/<version>", methods=METHODS)
+@blueprint.post("/models/<model>/invoke")
+def predictions(model: str, version: str = VERSION) -> Response:
+    """The five best classes' probabilities by their labels, best first."""
+    classifier = current_classifier()
+    with classifier.admit():
+        expect_model(model, version, [VERSION])
+        images, wrap = _read(classifier.settings.max_queue, "predictions")
+        top_k = min(TOP_K, len(classifier.engine().labels))
+        ranked = all_or_error(classify(all_or_error(images), top_k))
+    return _pretty(wrap([by_label(one) for one in ranked]))
+
+
+@blueprint.post("/invocations")
+def invocations() -> Response:
+    """The same for SageMaker, which knows of one model and need not name it."""
+    return predictions(request.args.get("model_name") or current_classifier().name)
+
+
+@explanations.route("/explanations/<model>", methods=METHODS)
+@explanations.route("/explanations/<model>/<version>", methods=METHODS)
+def explain_best(model: str, version: str = VERSION) -> Response:
+    """Why: the numbers of ``POST /explain``; ``?class_index=`` explains another class."""
+    with admit_explanation():
+        expect_model(model, version, [VERSION])
+        images, wrap = _read(1, "explanations")
+        class_index = whole_number("class_index")
+        told = [explain(image, class_index) for image in all_or_error(images)]
+    return jsonify(wrap([as_numbers(one) for one in told]))
+
+
+def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
+    """Probabilities by label; of two classes with one label, the second one's has its id, too."""
+    answer: dict[str, float] = {}
+    for one in ranked:
+        taken = one.class_name in answer
+        label = f"{one.class_name} ({one.class_id})" if taken else one.class_name
+        answer[label] = one.probability
+    return answer
+
+
+def _read(max_images: int, envelope: str) -> tuple[list[bytes | RequestError], Wrap]:
+    """The images, however they were sent, and how the answers are packed for it."""
+    if request.is_json:
+        content = parse_json(read_body(request))
+        if isinstance(content, dict) and "instances" in content:
+            images = from_instances(content["instances"], max_images)
+            return images, lambda answers: {envelope: answers}
+        if isinstance(content, list):
+            return from_instances(content, max_images), lambda answers: answers
+        return from_instances([content], max_images), lambda answers: answers[0]
+    if request.mimetype == "text/plain":
+        body = read_body(request)
+        text = body.decode("ascii", "replace")
+        image = body if begins_like_an_image(body) else from_base64(text)
+        return [image], lambda answers: answers[0]
+    upload = read_upload(request, max_images, FIELDS)
+    return upload.images, lambda answers: answers if upload.several else answers[0]
+
+
+# Management
+
+
+@blueprint.get("/models")
+def models() -> Response:
+    """The one model, in pages as they are asked for."""
+    classifier = current_classifier()
+    only = {"modelName": classifier.name, "modelUrl": classifier.engine().info.public()["weights"]}
+    limit, begin = whole_number("limit"), whole_number("next_page_token") or 0
+    end = begin + (100 if limit is None else min(limit, 100))
+    page: dict[str, Any] = {"nextPageToken": str(end)} if end < 1 else {}
+    return _pretty(page | {"models": [only][begin:end]})
+
+
+@blueprint.get("/models/<model>")
+@blueprint.get("/models/<model>/<version>")
+def describe(model: str, version: str = VERSION) -> Response:
+    """The model's particulars and its workers: our processes."""
+    expect_model(model, version, [VERSION, "all"])
+    classifier = current_classifier()
+    engine, settings = classifier.engine(), classifier.settings
+    on_gpu = engine.info.device.startswith("cuda")
+    workers = _workers(on_gpu)
+    pending = int(current_metrics().readings().total("predictor_queue_depth"))
+    particulars = {
+        "modelName": model,
+        "modelVersion": VERSION,
+        "modelUrl": engine.info.public()["weights"],
+        "runtime": "python",
+        "minWorkers": len(workers),
+        "maxWorkers": len(workers),
+        "batchSize": engine.model.max_batch_size,
+        "maxBatchDelay": round(settings.max_batch_delay_ms),
+        "responseTimeout": round(settings.request_timeout_s),
+        "deviceType": "gpu" if on_gpu else "cpu",
+        "loadedAtStartup": True,
+        "workers": workers,
+        "jobQueueStatus": {
+            "remainingCapacity": max(0, settings.max_queue * len(workers) - pending),
+            "pendingRequests": pending,
+        },
+    }
+    return _pretty([particulars])
+
+
+def _workers(on_gpu: bool) -> list[dict[str, Any]]:
+    readings = current_metrics().readings()
+    memory = readings.by_process("process_resident_memory_bytes")
+    ready = readings.by_process("predictor_ready")  # of one process that is alone it has no id
+    began = sorted(readings.by_process("process_start_time_seconds").items())
+    return [
+        {
+            "id": str(number),
+            "startTime": datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds"),
+            "status": "READY" if ready.get(pid, 1) else "UNLOADING",
+            "memoryUsage": int(memory.get(pid, 0)),
+            "pid": pid,
+            "gpu": on_gpu,
+            "gpuUsage": "N/A",
+        }
+        for number, (pid, seconds) in enumerate(began, FIRST_WORKER)
+    ]
