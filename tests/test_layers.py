@@ -66,7 +66,7 @@ def test_the_app_listens_before_torch_is_imported():
 def test_the_master_imports_neither_torch_nor_what_must_wait_for_its_folder():
     """prometheus_client decides, when it is imported, whether there are several processes."""
     check = (
-        "import runpy, sys; runpy.run_path('gunicorn.conf.py');"
+        "import runpy, sys; runpy.run_path('gunicorn.conf.py'); import receiving;"
         " sys.exit(bool({'torch', 'prometheus_client'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0

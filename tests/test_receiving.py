@@ -279,6 +279,20 @@ def test_what_does_not_arrive_in_time_is_refused(start, connect):
     assert (slow.recv(1), silent.recv(1)) == (b"", b"")
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (b"/predictions/vgg16", '"type": "RequestTimeoutException"'),
+        (b"/v2/models/vgg16/infer?", '{"error": "The request came too slowly."}'),
+    ],
+)
+def test_it_is_refused_in_the_words_of_its_protocol(start, connect, path, words):
+    server = start(receive_timeout_s=0.5)
+    text = answers(connect(server, POST.replace(b"/predict", path)))
+    assert text.startswith("HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\n")
+    assert words in text
+
+
 def test_all_that_arrives_together_has_a_limit(start, connect, coffee):
     server = start(max_receive_bytes=300_000)
     body = POST + b"Content-Length: 200000\r\n\r\n" + b"x" * 199_000

@@ -156,7 +156,7 @@ def config(model: str, version: str = VERSION) -> dict[str, Any]:
             }
         ],
         "parameters": {
-            key: {"string_value": ",".join(f"{value:.6g}" for value in values)}
+            key: {"string_value": ",".join(map(str, values))}
             for key, values in normalisation.items()
         },
     }

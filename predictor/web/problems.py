@@ -57,8 +57,7 @@ def _problem(status: int, title: str, code: str, detail: str) -> dict[str, Any]:
 def answer(error: Exception) -> Response:
     """An error as a response, with the headers that belong to it (Allow, Retry-After)."""
     problem = describe(error) | {"request_id": current_exchange().id}
-    response = _dialect(request.path)(problem)
-    response.status_code = problem["status"]
+    response = say(problem, request.path)
     if isinstance(error, HTTPException):
         kept = (h for h in error.get_headers() if h[0] not in ("Content-Type", "Content-Length"))
         response.headers.extend(kept)
@@ -67,16 +66,18 @@ def answer(error: Exception) -> Response:
     return response
 
 
+def say(problem: Problem, path: str) -> Response:
+    """A problem in the words of an address's protocol; an unknown one belongs to no blueprint."""
+    dialects: Mapping[str, Dialect] = current_app.extensions["dialects"]
+    response = dialects.get("/" + path[1:].partition("/")[0], _as_problem)(problem)
+    response.status_code = problem["status"]
+    return response
+
+
 def _as_problem(problem: Problem) -> Response:
     response = jsonify(problem)
     response.mimetype = "application/problem+json"
     return response
-
-
-def _dialect(path: str) -> Dialect:
-    """By the address, because an unknown one belongs to no blueprint."""
-    dialects: Mapping[str, Dialect] = current_app.extensions["dialects"]
-    return dialects.get("/" + path.split("/")[1], _as_problem)
 
 
 def answer_unexpected(error: Exception) -> Response:
