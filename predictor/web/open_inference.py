@@ -228,11 +228,12 @@ def infer(model: str, version: str = VERSION) -> Response:
         with _unpacking:
             content, binary = split(_body(), request.headers.get(HEADER), *expected)
             images = _images(classifier, read_tensors(content.get("inputs"), binary))
-        wanted, given_id = _wanted(content), content.get("id", current_exchange().id)
-        if not isinstance(given_id, str):
+        wanted, its_id = _wanted(content), content.get("id")
+        if not isinstance(its_id, str | None):
             raise BadRequest("id is a string, where it is given.")
         logits = all_or_error(score(images))
-    answer: dict[str, Any] = {"model_name": model, "model_version": VERSION, "id": given_id}
+    its_id = current_exchange().id if its_id is None else its_id
+    answer = {"model_name": model, "model_version": VERSION, "id": its_id}
     return _respond(answer, _output(classifier, logits, wanted), wanted.binary)
 
 

@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from flask import Blueprint, Response, current_app, make_response, render_template, request
+from flask import (
+    Blueprint,
+    Response,
+    current_app,
+    jsonify,
+    make_response,
+    render_template,
+    request,
+)
 from werkzeug.exceptions import HTTPException, TooManyRequests
 
 from predictor.errors import PredictorError
 from predictor.info import ModelInfo
 from predictor.ranking import Prediction
+from predictor.web import health
 from predictor.web.exchange import current_exchange
 from predictor.web.extension import current_classifier
 from predictor.web.inference import classify, explains
@@ -31,8 +40,12 @@ ANCESTORS = "FRAME_ANCESTORS"  # in the app's config: who may show the page in a
 
 @blueprint.get("/")
 def show() -> Response:
-    """The page, empty."""
-    return _page()
+    """The page, empty; a client that would rather have JSON, KServe's, wants a sign of life."""
+    kinds = ("text/html", "application/json")
+    wants_json = request.accept_mimetypes.best_match(kinds) == "application/json"
+    response = jsonify(health.healthz()) if wants_json else _page()
+    response.vary.add("Accept")
+    return response
 
 
 @blueprint.post("/")

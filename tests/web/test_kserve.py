@@ -44,6 +44,13 @@ def test_the_model_is_listed_and_ready_for_both_kinds_of_clients(client):
         assert (status["version"], status["state"]) == ("1", "AVAILABLE")
 
 
+def test_the_root_is_a_sign_of_life_for_who_wants_json_and_the_page_for_all_others(client):
+    alive = client.get("/", headers={"Accept": "application/json"})
+    assert alive.json == {"status": "alive"}
+    for accepted in ("*/*", "text/html,application/xhtml+xml,*/*;q=0.8"):
+        assert client.get("/", headers={"Accept": accepted}).mimetype == "text/html"
+
+
 def test_before_there_is_a_model_it_is_503():
     classifier = Classifier(Settings())
     classifier.start = lambda: None
