@@ -207,7 +207,10 @@ def test_after_a_reload_a_new_process_serves(start, photos):
 
 
 def weights_in_memory(pid):
-    """Kilobytes of the shared weights in a process: mapped, and its own by having been written."""
+    """Kilobytes of the shared weights in a process: mapped, and its own by having been written.
+
+    Not what is called private: that is also a page which the other process has not looked at.
+    """
     mapped = own = 0
     inside = False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
@@ -215,7 +218,7 @@ def weights_in_memory(pid):
             inside = "memfd:weights" in line
         elif inside and line.startswith("Rss:"):
             mapped += int(line.split()[1])
-        elif inside and line.startswith("Private_Dirty:"):
+        elif inside and line.startswith("Anonymous:"):
             own += int(line.split()[1])
     return mapped, own
 
