@@ -288,6 +288,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn.sock.settimeout(LINGER_S)
         return super().handle_request(req, conn)
 
+    def _keepalive_after(self, conn: TConn, keepalive: Any) -> bool:
+        """Skip what the app has not read of the body, so that the next request can follow.
+
+        gunicorn skips 64 kB and then closes, unannounced; here the body lies in memory.
+        """
+        unreader = conn.parser.unreader
+        if keepalive and isinstance(unreader, ReceivedFirst) and unreader.whole:
+            return bool(conn.parser.finish_body())
+        return bool(super()._keepalive_after(conn, keepalive))
+
     def _on_readable(self, conn: TConn, _sock: Any) -> None:
         try:
             data = conn.sock.recv(CHUNK)

@@ -5,7 +5,8 @@ import select
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from time import monotonic
 
@@ -255,6 +256,19 @@ def test_memory_that_a_rush_took_is_given_back(server):
     with ThreadPoolExecutor(8) as clients:
         assert all(r.ok for r in clients.map(lambda _: server.predict(large), range(24)))
     wait_until(lambda: resident() < before + 60)
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/v2/models/dog/infer", "/predictions/dog"])
+def test_after_a_refusal_that_read_no_body_the_connection_serves_on(server, coffee, path):
+    photo = coffee + bytes(500_000)  # more than gunicorn would skip by itself
+    with closing(HTTPConnection(server.url.removeprefix("http://"), timeout=60)) as connection:
+        statuses = []
+        for asked in (path, "/predict"):
+            connection.request("POST", asked, body=photo)
+            answer = connection.getresponse()
+            statuses.append(answer.status)
+            answer.read()
+    assert statuses == [404, 200]
 
 
 @pytest.fixture
