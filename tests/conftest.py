@@ -19,7 +19,7 @@ from predictor.labels import Label
 from predictor.preprocessing import Preprocessing
 from predictor.settings import Settings
 
-pytest_plugins = ["chromium", "tunnels"]
+pytest_plugins = ["chromium", "clients.fixtures", "tunnels"]
 
 
 class ToyModel:
