@@ -13,7 +13,7 @@ from predictor.errors import BadRequest, RequestError
 from predictor.explaining import Explainer, Explanation
 from predictor.heatmap import paint
 from predictor.web import inference
-from predictor.web.predict import whole_number
+from predictor.web.predict import parameter, whole_number
 from predictor.web.uploads import read_upload
 
 blueprint = Blueprint("explain", __name__)
@@ -44,7 +44,7 @@ def explain() -> Response:
 
 def _format() -> str:
     """``png`` or ``json``, by the parameter, else by what the client would rather have."""
-    given = request.args.get("format")
+    given = parameter("format")
     if given is None:
         best = request.accept_mimetypes.best_match(FORMATS.values(), default=FORMATS["png"])
         return next(name for name, mimetype in FORMATS.items() if mimetype == best)

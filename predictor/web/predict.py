@@ -32,13 +32,25 @@ def predict() -> dict[str, Any]:
     return as_answer(outcomes[0], detailed=top_k is not None)
 
 
+def parameter(name: str) -> str | None:
+    """A parameter of the query, where it is given.
+
+    Raises:
+        BadRequest: it is given more than once, and nobody knows which is meant.
+    """
+    given = request.args.getlist(name)
+    if len(given) > 1:
+        raise BadRequest(f"{name} is given {len(given)} times; once is wanted.")
+    return given[0] if given else None
+
+
 def whole_number(name: str) -> int | None:
     """A parameter of the query, where it is given; whether it is in range is said later.
 
     Raises:
-        BadRequest: it is no whole number.
+        BadRequest: it is no whole number, or given more than once.
     """
-    text = request.args.get(name)
+    text = parameter(name)
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,9}", text):

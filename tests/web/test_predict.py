@@ -122,6 +122,13 @@ def test_a_top_k_that_means_nothing_is_refused_with_the_range(client, top_k):
     assert "top_k" in response.json["detail"]
 
 
+@pytest.mark.parametrize("path", ["/predict?top_k=1&top_k=2", "/explain?format=png&format=json"])
+def test_a_parameter_that_is_given_twice_is_refused(client, path):
+    response = client.post(path, data={"file": file(picture())})
+    assert response.status_code == 400
+    assert "2 times" in response.json["detail"]
+
+
 BAD = {
     "nothing": ({}, 400, "no body"),
     "empty file": ({"data": {"file": file(b"")}}, 400, "0 bytes"),
