@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
+from flask.blueprints import BlueprintSetupState
+from werkzeug.routing import BaseConverter
 
 from predictor.decoding import begins_like_an_image
 from predictor.errors import PredictorError, RequestError
@@ -53,6 +55,19 @@ TYPES = {
 }
 
 Wrap = Callable[[list[Any]], Any]  # answers → what is sent
+
+
+class Version(BaseConverter):
+    """What may stand behind a model's name and is no verb."""
+
+    regex = "(?!invoke$)[^/]+"
+
+
+def _know_versions(state: BlueprintSetupState) -> None:
+    state.app.url_map.converters["version"] = Version
+
+
+blueprint.record(_know_versions)
 
 
 def as_error(problem: Problem) -> Response:
@@ -157,7 +172,7 @@ def models() -> Response:
 
 
 @blueprint.get("/models/<model>")
-@blueprint.get("/models/<model>/<version>")
+@blueprint.get("/models/<model>/<version:version>")
 def describe(model: str, version: str = VERSION) -> Response:
     """The model's particulars and its workers: our processes."""
     expect_model(model, version, [VERSION, "all"])

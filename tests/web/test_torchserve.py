@@ -159,6 +159,12 @@ def test_nobody_changes_models_from_without(client, path, method):
     assert "GET" in response.headers["Allow"]
 
 
+def test_what_is_done_to_a_model_is_no_version_of_it(client):
+    response = client.get("/models/toy/invoke")
+    refused(response, 405, "MethodNotAllowedException")
+    assert set(client.options("/models/toy/invoke").allow) == {"POST", "OPTIONS"}
+
+
 BAD = {
     "nothing": ({}, 400, "BadRequestException", '"data"'),
     "text": ({"data": b"hello"}, 415, "UnsupportedMediaTypeException", "not an image"),
