@@ -16,7 +16,8 @@ from predictor.web.explain import as_numbers
 from predictor.web.extension import current_classifier, expect_model
 from predictor.web.inference import admit_explanation, all_or_error, classify, explain
 from predictor.web.problems import Problem
-from predictor.web.uploads import from_instances, parse_json, read_body
+from predictor.web.tensors import parameters_of
+from predictor.web.uploads import as_integer, from_instances, parse_json, read_body
 
 PREFIXES = ("/v1",)
 blueprint = Blueprint("kserve", __name__, url_prefix="/v1")
@@ -102,17 +103,15 @@ def _instances() -> tuple[dict[str, Any], Any]:
 
 
 def _top_k(content: dict[str, Any], classes: int) -> int:
-    parameters = content.get("parameters") or {}
-    if not isinstance(parameters, dict):
-        raise BadRequest("parameters is an object, where it is given.")
-    top_k = parameters.get("top_k", min(TOP_K, classes))
-    if type(top_k) is not int:
-        raise BadRequest(f"top_k is {top_k!r}; a whole number is wanted.")
+    given = parameters_of(content).get("top_k", min(TOP_K, classes))
+    if (top_k := as_integer(given)) is None:
+        raise BadRequest(f"top_k is {given!r}; a whole number is wanted.")
     return top_k
 
 
 def _target(instance: Any) -> int | None:
-    target = instance.get("target") if isinstance(instance, dict) else None
-    if target is not None and type(target) is not int:
+    given = instance.get("target") if isinstance(instance, dict) else None
+    target = as_integer(given)
+    if given is not None and target is None:
         raise BadRequest("target is a class index, where it is given.")
     return target

@@ -31,7 +31,7 @@ from predictor.web.tensors import (
     split,
     write_tensors,
 )
-from predictor.web.uploads import check_count, parse_json, read_as_sent
+from predictor.web.uploads import as_integer, check_count, parse_json, read_as_sent
 
 PREFIXES = ("/v2",)
 blueprint = Blueprint("open_inference", __name__, url_prefix="/v2")
@@ -282,10 +282,10 @@ def _wanted(content: dict[str, Any]) -> Wanted:
         raise BadRequest(f"The model has one output, {OUTPUT!r}.")
     parameters = parameters_of(outputs[0])
     binary = parameters.get("binary_data", binary)
-    classes = parameters.get("classification", 0)
+    classes = as_integer(parameters.get("classification", 0))
     if not isinstance(binary, bool):
         raise BadRequest("binary_data and binary_data_output are true or false.")
-    if type(classes) is not int or classes < 0:
+    if classes is None or classes < 0:
         raise BadRequest("classification is a number of classes.")
     return Wanted(binary, classes)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.errors import BadRequest, RequestError
-from predictor.web.uploads import from_base64, parse_json
+from predictor.web.uploads import as_integer, from_base64, parse_json
 
 HEADER = "Inference-Header-Content-Length"
 INPUT = "image"
@@ -89,12 +89,13 @@ def read_tensors(inputs: Any, binary: bytes) -> list[Tensor]:
     place, tensors = 0, []
     for given in inputs:
         name, datatype, shape = _described(given)
-        size = parameters_of(given).get("binary_data_size")
-        if size is None:
+        said = parameters_of(given).get("binary_data_size")
+        if said is None:
             data = _from_json(name, datatype, given.get("data"))
         else:
-            if type(size) is not int or not 0 <= size <= len(binary) - place:
-                raise BadRequest(f"{name}: binary_data_size is {size!r}; there is less.")
+            size = as_integer(said)
+            if size is None or not 0 <= size <= len(binary) - place:
+                raise BadRequest(f"{name}: binary_data_size is {said!r}; there is less.")
             data = _from_bytes(name, datatype, binary[place : place + size])
             place += size
         if len(data) != math.prod(shape):
@@ -111,7 +112,9 @@ def parameters_of(part: Any) -> dict[str, Any]:
     Raises:
         BadRequest: they are no object.
     """
-    parameters = part.get("parameters") or {}
+    parameters = part.get("parameters")
+    if parameters is None:
+        return {}
     if not isinstance(parameters, dict):
         raise BadRequest("parameters is an object, where it is given.")
     return parameters
@@ -123,13 +126,14 @@ def _described(given: Any) -> tuple[str, str, list[int]]:
     name, datatype, shape = (given.get(key) for key in ("name", "datatype", "shape"))
     if not isinstance(name, str) or not isinstance(datatype, str):
         raise BadRequest("An input has a name and a datatype.")
-    sides = isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape)
-    if not isinstance(shape, list) or not sides:
+    sides = [as_integer(side) for side in shape] if isinstance(shape, list) else [None]
+    whole = [side for side in sides if side is not None and side >= 0]
+    if len(whole) < len(sides):
         raise BadRequest(f"{name}: shape is wanted, a list of whole numbers.")
     if datatype != "BYTES" and datatype not in DTYPES:
         known = ", ".join(["BYTES", *DTYPES])
         raise BadRequest(f"{name}: datatype is {datatype!r}; it can be {known}.")
-    return name, datatype, shape
+    return name, datatype, whole
 
 
 def _from_json(name: str, datatype: str, data: Any) -> NDArray[Any] | list[bytes | RequestError]:

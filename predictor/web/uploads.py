@@ -135,6 +135,13 @@ def parse_json(body: bytes) -> Any:
         raise BadRequest("The body is not JSON that can be read.") from error
 
 
+def as_integer(value: object) -> int | None:
+    """A number that JSON calls an integer, 3 and 3.0 alike; None for all else."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
+
+
 def _from_json(content: Any, max_images: int) -> Upload:
     if isinstance(content, dict) and {"image", "images"} <= content.keys():
         raise BadRequest('The JSON has both "image" and "images"; send one of them.')

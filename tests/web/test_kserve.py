@@ -79,8 +79,9 @@ def test_inputs_are_instances_too(post):
     assert names(post({"inputs": [{"b64": BLUE}]})) == ["blue_thing"]
 
 
-def test_how_many_classes_can_be_said(post):
-    answer = post({"instances": [{"b64": RED}], "parameters": {"top_k": 2}})
+@pytest.mark.parametrize("top_k", [2, 2.0])  # as some languages write their numbers
+def test_how_many_classes_can_be_said(post, top_k):
+    answer = post({"instances": [{"b64": RED}], "parameters": {"top_k": top_k}})
     assert len(answer.json["predictions"][0]["predictions"]) == 2
 
 
@@ -133,6 +134,9 @@ BAD = {
     "text": ({"instances": [b64(b"text")]}, 415, "not an image"),
     "damaged": ({"instances": [RED, b64(picture()[:60])]}, 422, "Image 2 of 2: "),
     "too many": ({"instances": ["!"] * 65}, 413, "65 images"),
+    "parameters of nothing": ({"instances": [RED], "parameters": False}, 400, "is an object"),
+    "a true number": ({"instances": [RED], "parameters": {"top_k": True}}, 400, "top_k is True"),
+    "half a class": ({"instances": [RED], "parameters": {"top_k": 1.5}}, 400, "top_k is 1.5"),
     "no number": ({"instances": [RED], "parameters": {"top_k": "2"}}, 400, "top_k is '2'"),
     "none": ({"instances": [RED], "parameters": {"top_k": 0}}, 400, "top_k is 0"),
     "parameters of text": ({"instances": [RED], "parameters": "x"}, 400, "is an object"),

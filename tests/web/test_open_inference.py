@@ -180,6 +180,12 @@ def test_a_photo_in_binary_is_its_length_and_itself(infer, shape):
     assert answer[0].argmax() == 2
 
 
+def test_an_integer_may_be_written_as_some_languages_write_it(infer):
+    wanted = [{"name": "logits", "parameters": {"classification": 2.0}}]
+    answer = infer(inputs=[image([b64(RED)], shape=[1.0])], outputs=wanted).json
+    assert answer["outputs"][0]["shape"] == [1, 2]
+
+
 def test_a_raw_request_is_one_photo_and_all_of_the_answer_is_binary(infer):
     response = infer(data=BLUE, headers={HEADER: "0"})
     length = int(response.headers[HEADER])
@@ -315,6 +321,9 @@ BAD = {
          "outputs": [{"name": "logits", "parameters": {"classification": True}}]}, "classes"),
     "binary maybe": (
         {"inputs": [image([b64(RED)])], "parameters": {"binary_data_output": "x"}}, "true or"),
+    "parameters of nothing": (
+        {"inputs": [image([b64(RED)])], "parameters": False}, "parameters is an object"),
+    "half an image": ({"inputs": [image([b64(RED)], shape=[1.5])]}, "whole numbers"),
     "parameters of text": (
         {"inputs": [image([b64(RED)])], "parameters": "x"}, "parameters is an object"),
     "an id of 7": ({"inputs": [image([b64(RED)])], "id": 7}, "id is a string"),
