@@ -17,7 +17,7 @@ from flask import (
 )
 from werkzeug.exceptions import HTTPException, TooManyRequests
 
-from predictor.errors import PredictorError
+from predictor.errors import PredictorError, ServiceError
 from predictor.info import ModelInfo
 from predictor.ranking import Prediction
 from predictor.web import health
@@ -59,7 +59,7 @@ def answer() -> Response:
         if len(outcomes) == 1 and isinstance(outcomes[0], PredictorError):
             raise outcomes[0]
     except (PredictorError, HTTPException) as error:
-        return _page(problem=describe(error))
+        return _refusal(error, error.retry_after_s if isinstance(error, ServiceError) else None)
     names = [file.filename for file in request.files.getlist("file")]
     return _page([_answer(*pair) for pair in zip_longest(names, outcomes)])
 
@@ -73,8 +73,13 @@ def _answer(name: str | None, outcome: list[Prediction] | PredictorError) -> dic
 @blueprint.errorhandler(TooManyRequests)
 def answer_later(error: TooManyRequests) -> Response:
     """The page with the reason why the form was not even looked at."""
+    return _refusal(error, error.retry_after)
+
+
+def _refusal(error: PredictorError | HTTPException, retry_after: object) -> Response:
     response = _page(problem=describe(error))
-    response.headers["Retry-After"] = str(error.retry_after)
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
     return response
 
 

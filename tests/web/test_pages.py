@@ -85,6 +85,13 @@ def test_while_loading_the_page_says_so_and_looks_again():
     assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in page
 
 
+def test_a_form_that_comes_too_early_is_told_when_to_come_again():
+    classifier = Classifier(Settings())
+    classifier.start = lambda: None
+    response = create_app(classifier.settings, classifier).test_client().post("/")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+
+
 def test_a_model_that_is_not_there_is_said_without_the_cause():
     classifier = Classifier(Settings())
     classifier.start = lambda: None
