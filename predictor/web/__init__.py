@@ -15,6 +15,7 @@ from predictor.web import (
     kserve,
     metrics,
     open_inference,
+    openapi,
     pages,
     predict,
     problems,
@@ -57,7 +58,7 @@ def register(app: Flask, classifier: Classifier) -> None:
     app.extensions["classifier"] = classifier
     request_log.register(app)
     metrics.register(app)
-    for module in (predict, pages, health, *PROTOCOLS):
+    for module in (predict, pages, health, openapi, *PROTOCOLS):
         app.register_blueprint(module.blueprint)
     if classifier.settings.max_explanations:
         explain.register(app, classifier)

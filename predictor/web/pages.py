@@ -38,7 +38,7 @@ POLICY = (
 ANCESTORS = "FRAME_ANCESTORS"  # in the app's config: who may show the page in a frame
 
 
-@blueprint.get("/")
+@blueprint.get("/", provide_automatic_options=False)  # OPTIONS is TorchServe's
 def show() -> Response:
     """The page, empty; a client that would rather have JSON, KServe's, wants a sign of life."""
     kinds = ("text/html", "application/json")
@@ -48,7 +48,7 @@ def show() -> Response:
     return response
 
 
-@blueprint.post("/")
+@blueprint.post("/", provide_automatic_options=False)
 def answer() -> Response:
     """The page with the answers to the form's photos, or with the reason why there are none."""
     classifier = current_classifier()

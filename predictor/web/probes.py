@@ -16,7 +16,11 @@ def probe(view: View) -> View:
     return view
 
 
+def is_probe(endpoint: str | None) -> bool:
+    """Whether the view of an endpoint is one."""
+    return getattr(current_app.view_functions.get(endpoint or ""), "is_probe", False)
+
+
 def is_probed() -> bool:
     """Whether the request in work is a probe's."""
-    view = current_app.view_functions.get(request.endpoint or "")
-    return getattr(view, "is_probe", False)
+    return is_probe(request.endpoint)

@@ -19,7 +19,8 @@ from predictor.web import health
 from predictor.web.explain import as_numbers
 from predictor.web.extension import current_classifier, current_metrics, expect_model
 from predictor.web.inference import admit_explanation, all_or_error, classify, explain
-from predictor.web.predict import whole_number
+from predictor.web.openapi import document
+from predictor.web.predict import parameter, whole_number
 from predictor.web.probes import probe
 from predictor.web.problems import Problem
 from predictor.web.uploads import (
@@ -93,6 +94,24 @@ def ping() -> Response:
     return _pretty({"status": "Healthy"})
 
 
+# Its description
+
+
+@blueprint.route("/", methods=["OPTIONS"])
+@blueprint.get("/api-description")
+def api_description() -> Response:
+    """What is answered here, all of it; OpenAPI 3.1, where TorchServe's is 3.0."""
+    return _pretty(document())
+
+
+@blueprint.route("/predictions/<model>", methods=["OPTIONS"])
+@blueprint.route("/predictions/<model>/<version>", methods=["OPTIONS"])
+def model_description(model: str, version: str = VERSION) -> Response:
+    """The same for whoever asks of a model."""
+    expect_model(model, version, [VERSION])
+    return api_description()
+
+
 # Inference
 
 
@@ -113,7 +132,8 @@ def predictions(model: str, version: str = VERSION) -> Response:
 @blueprint.post("/invocations")
 def invocations() -> Response:
     """The same for SageMaker, which knows of one model and need not name it."""
-    return predictions(request.args.get("model_name") or current_classifier().name)
+    name = parameter("model_name")
+    return predictions(current_classifier().name if name is None else name)
 
 
 @explanations.route("/explanations/<model>", methods=METHODS)

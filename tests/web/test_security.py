@@ -86,7 +86,7 @@ def test_every_new_address_is_closed_until_somebody_opens_it(serve):
     closed = {rule.endpoint for rule in rules} - OPEN
     assert len(closed) >= 4
     for rule in client.application.url_map.iter_rules():
-        method = next(iter((rule.methods or set()) - {"HEAD", "OPTIONS"}))
+        method = max((rule.methods or set()) - {"HEAD"}, key=lambda name: name != "OPTIONS")
         path = rule.rule.replace("<path:filename>", "style.css")
         status = client.open(path, method=method).status_code
         assert (rule.rule, status == 401) == (rule.rule, rule.endpoint in closed)

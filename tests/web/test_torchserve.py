@@ -47,6 +47,21 @@ def test_a_ping_is_unhealthy_before(make_classifier):
         assert (response.status_code, response.json) == (500, {"status": "Unhealthy"})
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("OPTIONS", "/"), ("GET", "/api-description"), ("OPTIONS", "/predictions/toy"),
+     ("OPTIONS", "/predictions/toy/1.0")],
+)  # fmt: skip
+def test_it_describes_itself_as_we_do(client, method, path):
+    assert client.open(path, method=method).json == client.get("/openapi.json").json
+
+
+def test_a_model_that_is_not_there_is_not_described(client):
+    for path, kind in (("dog", "Model"), ("toy/2.0", "ModelVersion")):
+        response = client.options(f"/predictions/{path}")
+        refused(response, 404, f"{kind}NotFoundException")
+
+
 # Predictions
 
 
