@@ -48,6 +48,20 @@ def test_torchserves_curl_line_pings(server, photos):
     )
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "curl -X OPTIONS http://localhost:8080",
+        "curl -X OPTIONS http://localhost:8080/predictions/densenet161",
+        "curl http://localhost:8080/api-description",
+    ],
+)
+def test_torchserves_curl_lines_are_told_what_there_is(server, photos, line):
+    description = json.loads(curl(line, server, photos))
+    assert description["openapi"].startswith("3.")
+    assert any(path.startswith("/predictions/") for path in description["paths"])
+
+
 @pytest.mark.parametrize("query", ["", "?limit=2&next_page_token=0"])
 def test_torchserves_curl_lines_list_the_model(server, photos, query):
     listed = json.loads(curl(f'curl "http://localhost:8081/models{query}"', server, photos))
