@@ -29,6 +29,7 @@ CHUNK = 256 * 1024
 # gunicorn refuses longer ones; past it, the refusal is left to gunicorn.
 MAX_HEAD = 64 * 1024
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)", re.IGNORECASE)
+ANY_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
 ENCODING = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r]*)", re.IGNORECASE)
 AUTHORIZATION = re.compile(rb"\r\nauthorization:", re.IGNORECASE)
 PATH = re.compile(rb"[A-Z]+ (/[!-~]*)")
@@ -37,9 +38,14 @@ MAX_CHUNK_LINE = 1024
 # Each chunk costs gunicorn's parser and ours some 3 µs: 20 MB of single bytes took 10 s.
 SPARE_CHUNKS, LEAST_CHUNK = 1000, 64
 REASONS = {
+    HTTPStatus.BAD_REQUEST: "bad-request",
     HTTPStatus.REQUEST_TIMEOUT: "request-timeout",
     HTTPStatus.SERVICE_UNAVAILABLE: "overloaded",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too-large",
+}
+WORDS = {
+    HTTPStatus.BAD_REQUEST: "It is not clear where the request ends.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The chunks are too small; send larger ones.",
 }
 HANDOVER_S = 120.0  # for a successor to load, before its predecessor ends all the same
 LIBC = ctypes.CDLL(None)
@@ -93,8 +99,12 @@ class Reception:
             del self.buffer[slice(*expects.span())]  # or gunicorn would say it a second time
             body -= len(expects[0])
         unknown = self._guarded and AUTHORIZATION.search(head) is None
-        ambiguous = len(lengths) + len(codings) > 1 or (codings and not chunked)
-        if unknown or ambiguous or length > self._max_body:
+        unclear = len(lengths) + len(codings) > 1 or (codings and not chunked)
+        if unclear or len(lengths) < len(ANY_LENGTH.findall(head)):
+            self.refusal = (
+                HTTPStatus.BAD_REQUEST
+            )  # or a thread would wait where gunicorn sees an end
+        elif unknown or length > self._max_body:
             self.done = True
         elif chunked:
             self._chunk = body
@@ -119,7 +129,9 @@ class Reception:
         if self._chunks > SPARE_CHUNKS + len(self.buffer) / LEAST_CHUNK:
             self.refusal = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         overdue = len(self.buffer) - self._chunk > MAX_CHUNK_LINE
-        if self._end is None and (overdue or len(self.buffer) > self._max_body + MAX_HEAD):
+        if self._end is None and overdue:
+            self.refusal = self.refusal or HTTPStatus.BAD_REQUEST
+        elif self._end is None and len(self.buffer) > self._max_body + MAX_HEAD:
             self.done = True
 
 
@@ -295,7 +307,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """
         unreader = conn.parser.unreader
         if keepalive and isinstance(unreader, ReceivedFirst) and unreader.whole:
-            return bool(conn.parser.finish_body())
+            try:
+                limit = self._max_body + MAX_HEAD
+                return bool(conn.parser.finish_body(monotonic() + LINGER_S, limit))
+            except Exception:  # malformed, which nobody has asked about: the answer is sent
+                return False
         return bool(super()._keepalive_after(conn, keepalive))
 
     def _on_readable(self, conn: TConn, _sock: Any) -> None:
@@ -318,7 +334,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         reception.feed(data)
         self._received += len(reception.buffer)
         if reception.refusal:
-            self._refuse(conn, reception.refusal, "The chunks are too small; send larger ones.")
+            self._refuse(conn, reception.refusal, WORDS[reception.refusal])
         elif reception.done:
             self._forget(conn)
             conn.sock.setblocking(True)

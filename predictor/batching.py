@@ -215,6 +215,8 @@ class Batcher(Generic[Item, Result]):
         wanted = [job for job in wanted if job not in late]
         with self._changed:
             self._running[threading.get_ident()] = wanted
+            if late and not wanted:  # nothing is learnt, and one slow call would end all service
+                self._item_s *= 1 - NEWEST
         if wanted:
             self._settle(wanted, shares)
         return len(wanted)

@@ -274,6 +274,19 @@ def test_one_slow_call_does_not_end_all_service(gate, make_batcher):
     assert batcher._item_s < 1e6
 
 
+def test_after_a_slow_call_service_begins_again_also_with_deadlines(gate, make_batcher):
+    batcher = make_batcher()
+    batcher._item_s = 100.0  # of one call, long ago; each has 50 s
+    gate.let.release(10)
+    outcomes = []
+    while outcomes[-1:] != [[2]]:
+        try:
+            outcomes.append(results(batcher.submit([1], monotonic() + 50)))
+        except DeadlineExceeded:
+            outcomes.append("late")
+    assert 1 < len(outcomes) < 10
+
+
 def test_what_hangs_is_answered_when_it_is_abandoned(gate, make_batcher):
     batcher = make_batcher(max_batch_size=1)
     hanging, waiting = batcher.submit([1]), batcher.submit([2])

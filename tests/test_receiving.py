@@ -57,10 +57,7 @@ def test_a_request_is_whole_with_its_last_byte_however_it_comes(request_):
     "hopeless",
     [
         POST + b"Content-Length: 100001\r\n\r\n",  # larger than accepted
-        POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
-        POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         CHUNKED + b"no number\r\n",
-        CHUNKED + b"1" * 2000,
         CHUNKED + (b"fff\r\n" + b"x" * 0xFFF + b"\r\n") * 60,
         b"x" * (MAX_HEAD + 1),
     ],
@@ -80,12 +77,25 @@ def test_where_tokens_are_wanted_nobody_without_one_is_waited_for(head, waits):
 
 
 @pytest.mark.parametrize(
-    "coding", [b"identity", b"gzip, chunked", b"chunked\r\nTransfer-Encoding: x"]
+    "unclear",
+    [
+        POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        POST + b"Content-Length: 0000000000000000000100\r\n\r\n",
+        POST + b"Content-Length: +5\r\n\r\n",
+        POST + b"Transfer-Encoding: identity\r\n\r\n",
+        POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n",
+        CHUNKED + b"1" * 2000,
+        CHUNKED + b"5;" + b"a" * 2000,
+        CHUNKED + b"5\r\nhello\r\n5;" + b"a" * 2000,
+    ],
 )
-def test_another_coding_is_the_parsers_to_refuse(coding):
+def test_where_it_is_unclear_how_it_ends_no_thread_is_given_to_it(unclear):
+    """gunicorn's parser would find an end for some, and wait for it with a thread."""
     received = reception()
-    received.feed(POST + b"Transfer-Encoding: " + coding + b"\r\n\r\n")
-    assert received.done
+    received.feed(unclear)
+    assert received.refusal == 400
 
 
 @pytest.mark.parametrize(("size", "refused"), [(1, True), (16, True), (100, False), (5000, False)])

@@ -17,7 +17,7 @@ from predictor.web.extension import current_classifier, expect_model
 from predictor.web.inference import admit_explanation, all_or_error, classify, explain
 from predictor.web.problems import Problem
 from predictor.web.tensors import parameters_of
-from predictor.web.uploads import as_integer, from_instances, parse_json, read_body
+from predictor.web.uploads import as_integer, from_instances, parse_json, read_body, target_of
 
 PREFIXES = ("/v1",)
 blueprint = Blueprint("kserve", __name__, url_prefix="/v1")
@@ -86,7 +86,7 @@ def explain_instances(model: str, version: str = VERSION) -> dict[str, Any]:
         expect_model(model, version, [VERSION])
         _, instances = _instances()
         images = all_or_error(from_instances(instances, settings.max_explanations))
-        targets = [_target(instance) for instance in instances]
+        targets = [target_of(instance) for instance in instances]
         told = [explain(*pair, deadline) for pair in zip(images, targets, strict=True)]
     return {"predictions": [], "explanations": [as_numbers(one) for one in told]}
 
@@ -96,9 +96,10 @@ def _instances() -> tuple[dict[str, Any], Any]:
     content = parse_json(read_body(request))
     if not isinstance(content, dict) or not content.keys() & {"instances", "inputs"}:
         raise BadRequest('Unrecognized request format: {"instances": [{"b64": "…"}]} is wanted.')
-    instances = content.get("instances", content.get("inputs"))
+    key = "instances" if "instances" in content else "inputs"
+    instances = content[key]
     if not isinstance(instances, list):
-        raise BadRequest('Expected "instances" to be a list.')
+        raise BadRequest(f'Expected "{key}" to be a list.')
     return content, instances
 
 
@@ -107,11 +108,3 @@ def _top_k(content: dict[str, Any], classes: int) -> int:
     if (top_k := as_integer(given)) is None:
         raise BadRequest(f"top_k is {given!r}; a whole number is wanted.")
     return top_k
-
-
-def _target(instance: Any) -> int | None:
-    given = instance.get("target") if isinstance(instance, dict) else None
-    target = as_integer(given)
-    if given is not None and target is None:
-        raise BadRequest("target is a class index, where it is given.")
-    return target

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,25 +14,26 @@ from flask import Blueprint, Response, jsonify, request
 import predictor
 from predictor.classifier import Classifier, Logits
 from predictor.cpus import available_cpus
-from predictor.errors import BadRequest, NotReady
+from predictor.errors import BadRequest, DeadlineExceeded, NotReady
 from predictor.ranking import rank
+from predictor.settings import Settings
 from predictor.web import health
 from predictor.web.compression import compress, decompress
 from predictor.web.exchange import current_exchange
 from predictor.web.extension import current_classifier, current_metrics, expect_model
 from predictor.web.inference import Image, all_or_error, score
 from predictor.web.probes import probe
-from predictor.web.problems import Problem
+from predictor.web.problems import Problem, sayable
 from predictor.web.tensors import (
     HEADER,
     INPUT,
     Tensor,
     parameters_of,
-    read_tensors,
+    read_input,
     split,
     write_tensors,
 )
-from predictor.web.uploads import as_integer, check_count, parse_json, read_as_sent
+from predictor.web.uploads import as_integer, parse_json, read_as_sent
 
 PREFIXES = ("/v2",)
 blueprint = Blueprint("open_inference", __name__, url_prefix="/v2")
@@ -41,6 +43,8 @@ VERSION = "1"
 # but a tensor (Triton's image_client.py) find a model that wants one. Both take both.
 TENSOR = "-tensor"
 OUTPUT = "logits"
+MAX_ID = 1024  # characters of a request's
+MAX_QUESTION = 1024  # bytes of what the index is asked with
 LARGEST = 10_000  # a photo's are within ±3; with much larger ones a network's numbers overflow
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
 # What is unpacked can be a thousand times as large as what came, and ten times that as JSON.
@@ -88,7 +92,7 @@ def ready() -> dict[str, bool]:
 @blueprint.post("/repository/index")
 def index() -> Response:
     """Which models there are: one, under both of its names; before it is loaded, one."""
-    body = _body()
+    body = _body(MAX_QUESTION)
     asked = parse_json(body) if body else {}
     if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
         raise BadRequest('{"ready": true} is wanted, {} or nothing.')
@@ -225,35 +229,41 @@ def infer(model: str, version: str = VERSION) -> Response:
     classifier = current_classifier()
     with classifier.admit():
         expected = _input(model, version)
-        with _unpacking:
+        with _turn_to_unpack(classifier.settings):
             content, binary = split(_body(), request.headers.get(HEADER), *expected)
-            images = _images(classifier, read_tensors(content.get("inputs"), binary))
+            tensor = read_input(content.get("inputs"), binary, classifier.settings.max_queue)
+            images = _images(classifier, tensor)
         wanted, its_id = _wanted(content), content.get("id")
-        if not isinstance(its_id, str | None):
-            raise BadRequest("id is a string, where it is given.")
+        if its_id is not None and not (isinstance(its_id, str) and len(its_id) <= MAX_ID):
+            raise BadRequest(f"id is a string of at most {MAX_ID} characters, where it is given.")
         logits = all_or_error(score(images))
-    its_id = current_exchange().id if its_id is None else its_id
+    its_id = current_exchange().id if its_id is None else sayable(its_id)
     answer = {"model_name": model, "model_version": VERSION, "id": its_id}
     return _respond(answer, _output(classifier, logits, wanted), wanted.binary)
 
 
-def _body() -> bytes:
-    """The body, decompressed if it was compressed."""
-    encoding, limit = request.content_encoding or "identity", request.max_content_length or 0
+@contextmanager
+def _turn_to_unpack(settings: Settings) -> Iterator[None]:
+    if not _unpacking.acquire(timeout=settings.request_timeout_s):
+        raise DeadlineExceeded("There was no time to unpack the request; the server is busy.")
+    try:
+        yield
+    finally:
+        _unpacking.release()
+
+
+def _body(limit: int | None = None) -> bytes:
+    """The body, decompressed if it was compressed; of so many bytes, or as many as any body."""
+    encoding = request.content_encoding or "identity"
     with current_exchange().timings.measure("read"):
+        limit = limit or request.max_content_length or 0
         return decompress(read_as_sent(request), encoding, limit)
 
 
-def _images(classifier: Classifier, tensors: Sequence[Tensor]) -> list[Image]:
+def _images(classifier: Classifier, tensor: Tensor) -> list[Image]:
     """The images of the one input, each a file or prepared pixels."""
-    if [tensor.name for tensor in tensors] != [INPUT]:
-        names = ", ".join(repr(tensor.name[:30]) for tensor in tensors[:5]) or "none"
-        raise BadRequest(f"The model has one input, {INPUT!r}; the request has {names}.")
-    (tensor,) = tensors
-    count = tensor.shape[0] if tensor.shape else 0
-    if count == 0:
+    if not tensor.shape or not tensor.shape[0]:
         raise BadRequest(f"A shape of {tensor.shape} has no image.")
-    check_count(count, classifier.settings.max_queue)
     if not isinstance(tensor.data, np.ndarray):
         if tensor.shape[1:] not in ([], [1]):
             raise BadRequest(f"Of BYTES a shape of [N] is wanted, not {tensor.shape}.")
@@ -285,6 +295,8 @@ def _wanted(content: dict[str, Any]) -> Wanted:
     classes = as_integer(parameters.get("classification", 0))
     if not isinstance(binary, bool):
         raise BadRequest("binary_data and binary_data_output are true or false.")
+    if any(name.startswith("shared_memory") for name in parameters):
+        raise BadRequest("Shared memory is not written here; the output is in the answer.")
     if classes is None or classes < 0:
         raise BadRequest("classification is a number of classes.")
     return Wanted(binary, classes)

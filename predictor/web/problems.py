@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 Problem = Mapping[str, Any]
 Dialect = Callable[[Problem], Response]  # the body that a protocol's clients read
 
+FIRST_PART = re.compile("^/*([^/?]*)")
+MAX_DETAIL = 500  # characters; what a caller sent can be in it
 # What werkzeug's own refusals mean here, and what to do about them.
 ADVICE = {
     404: "Nothing is served at {path}. Photos go to POST /predict; the page is at /.",
@@ -43,7 +46,13 @@ def describe(error: Exception) -> dict[str, Any]:
     return _problem(error.code, error.name, error.name.lower().replace(" ", "-"), detail)
 
 
+def sayable(text: str) -> str:
+    """Text as JSON can carry it: a caller's may have halves of characters."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _problem(status: int, title: str, code: str, detail: str) -> dict[str, Any]:
+    detail = sayable(detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…")
     current_exchange().codes.append(code)
     return {
         "type": "about:blank",
@@ -69,7 +78,7 @@ def answer(error: Exception) -> Response:
 def say(problem: Problem, path: str) -> Response:
     """A problem in the words of an address's protocol; an unknown one belongs to no blueprint."""
     dialects: Mapping[str, Dialect] = current_app.extensions["dialects"]
-    response = dialects.get("/" + path[1:].partition("/")[0], _as_problem)(problem)
+    response = dialects.get("/" + FIRST_PART.findall(path)[0], _as_problem)(problem)
     response.status_code = problem["status"]
     return response
 

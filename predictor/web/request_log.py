@@ -13,6 +13,7 @@ from predictor.web.exchange import Exchange, current_exchange
 from predictor.web.probes import is_probed
 
 log = logging.getLogger(__name__)
+PING = "torchserve.ping"  # which knows no other status for a model that is being loaded
 
 
 def register(app: Flask) -> None:
@@ -60,4 +61,5 @@ def _log(response: Response, exchange: Exchange, split: dict[str, float]) -> Non
 def _level(status: int) -> int:
     if status < 500:
         return logging.INFO
-    return logging.ERROR if status == HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING
+    failed = status == HTTPStatus.INTERNAL_SERVER_ERROR and request.endpoint != PING
+    return logging.ERROR if failed else logging.WARNING

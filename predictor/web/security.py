@@ -35,7 +35,8 @@ HEADERS = {
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PUT",
     "Access-Control-Allow-Headers": (
-        "Authorization, Content-Type, Inference-Header-Content-Length, X-Request-ID"
+        "Authorization, Content-Encoding, Content-Type, Inference-Header-Content-Length,"
+        " X-Request-ID"
     ),
     "Access-Control-Max-Age": "600",
 }
@@ -85,7 +86,10 @@ def doorkeeper(tokens: Sequence[bytes]) -> Callable[[], None]:
 
 def holder(tokens: Sequence[bytes]) -> int | None:
     """Which of the tokens the request brings; all are compared, each in constant time."""
-    given = request.authorization
+    try:
+        given = request.authorization
+    except ValueError:  # of bytes that are no text
+        given = None
     if given is None:
         return None
     text = given.password if given.type == "basic" else given.token

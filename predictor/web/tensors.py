@@ -7,19 +7,20 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predictor.errors import BadRequest, RequestError
-from predictor.web.uploads import as_integer, from_base64, parse_json
+from predictor.web.uploads import as_integer, check_count, from_base64, parse_json
 
 HEADER = "Inference-Header-Content-Length"
 INPUT = "image"
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 LENGTH = struct.Struct("<I")  # before each element of BYTES
-JSON_KINDS = {"FP32": "iuf", "UINT8": "iu"}  # of NumPy's; it would read numbers out of text, too
+MAX_RANK, MAX_SIDE = 4, 2**31  # of a shape; a batch of images has no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,32 +79,35 @@ def _raw(body: bytes, datatype: str, shape: Sequence[int]) -> tuple[dict[str, An
     return {"inputs": [only], "parameters": {"binary_data_output": True}}, body
 
 
-def read_tensors(inputs: Any, binary: bytes) -> list[Tensor]:
-    """Read a request's ``inputs``: each has its data in the JSON, or next in what follows it.
+def read_input(inputs: Any, binary: bytes, max_images: int) -> Tensor:
+    """Read a request's one input: its data are in the JSON, or what follows it.
+
+    What a caller says is compared before anything is unpacked: a few bytes can say much.
 
     Raises:
-        BadRequest: they are not what they say, or not all that follows is theirs.
+        BadRequest: it is another input, not what it says, or not all that follows is its.
+        TooLarge: more than ``max_images``.
     """
-    if not isinstance(inputs, list):
-        raise BadRequest("inputs is wanted, a list of tensors.")
-    place, tensors = 0, []
-    for given in inputs:
-        name, datatype, shape = _described(given)
-        said = parameters_of(given).get("binary_data_size")
-        if said is None:
-            data = _from_json(name, datatype, given.get("data"))
-        else:
-            size = as_integer(said)
-            if size is None or not 0 <= size <= len(binary) - place:
-                raise BadRequest(f"{name}: binary_data_size is {said!r}; there is less.")
-            data = _from_bytes(name, datatype, binary[place : place + size])
-            place += size
-        if len(data) != math.prod(shape):
-            raise BadRequest(f"{name}: there are {len(data)} elements for a shape of {shape}.")
-        tensors.append(Tensor(name, datatype, shape, data))
-    if place != len(binary):
-        raise BadRequest(f"{len(binary) - place} bytes follow that are no input's.")
-    return tensors
+    name, datatype, shape, parameters = _described(inputs)
+    if shape:
+        check_count(shape[0], max_images)
+    count = math.prod(shape)
+    data: NDArray[Any] | Sequence[bytes | RequestError]
+    said = parameters.get("binary_data_size")
+    if said is None:
+        data = _from_json(datatype, inputs[0].get("data"), count)
+        used = 0
+    else:
+        size = as_integer(said)
+        if size is None or not 0 <= size <= len(binary):
+            raise BadRequest(f"binary_data_size is {said!r}; there is less.")
+        data = _from_bytes(datatype, binary[:size], count)
+        used = size
+    if len(data) != count:
+        raise BadRequest(f"There are {len(data)} elements for a shape of {shape}.")
+    if used != len(binary):
+        raise BadRequest(f"{len(binary) - used} bytes follow that are no input's.")
+    return Tensor(name, datatype, shape, data)
 
 
 def parameters_of(part: Any) -> dict[str, Any]:
@@ -120,64 +124,76 @@ def parameters_of(part: Any) -> dict[str, Any]:
     return parameters
 
 
-def _described(given: Any) -> tuple[str, str, list[int]]:
-    if not isinstance(given, dict):
+def _described(inputs: Any) -> tuple[str, str, list[int], dict[str, Any]]:
+    if not isinstance(inputs, list):
+        raise BadRequest("inputs is wanted, a list of tensors.")
+    if not all(isinstance(given, dict) for given in inputs):
         raise BadRequest("An input is an object with name, datatype, shape and data.")
-    name, datatype, shape = (given.get(key) for key in ("name", "datatype", "shape"))
-    if not isinstance(name, str) or not isinstance(datatype, str):
+    names = [given.get("name") for given in inputs[:5]]
+    if not all(isinstance(name, str) for name in names):
         raise BadRequest("An input has a name and a datatype.")
-    sides = [as_integer(side) for side in shape] if isinstance(shape, list) else [None]
-    whole = [side for side in sides if side is not None and side >= 0]
-    if len(whole) < len(sides):
-        raise BadRequest(f"{name}: shape is wanted, a list of whole numbers.")
-    if datatype != "BYTES" and datatype not in DTYPES:
+    if names != [INPUT]:
+        found = ", ".join(repr(name[:30]) for name in names) or "none"
+        raise BadRequest(f"The model has one input, {INPUT!r}; the request has {found}.")
+    (given,) = inputs
+    datatype, shape = given.get("datatype"), given.get("shape")
+    sides = [as_integer(side) for side in shape[: MAX_RANK + 1]] if isinstance(shape, list) else []
+    whole = [side for side in sides if side is not None and 0 <= side <= MAX_SIDE]
+    if not isinstance(shape, list) or len(whole) < len(sides) or len(sides) > MAX_RANK:
+        raise BadRequest(f"shape is wanted, a list of at most {MAX_RANK} whole numbers.")
+    if datatype not in ("BYTES", *DTYPES):
         known = ", ".join(["BYTES", *DTYPES])
-        raise BadRequest(f"{name}: datatype is {datatype!r}; it can be {known}.")
-    return name, datatype, whole
+        raise BadRequest(f"datatype is {datatype!r}; it can be {known}.")
+    return INPUT, datatype, whole, parameters_of(given)
 
 
-def _from_json(name: str, datatype: str, data: Any) -> NDArray[Any] | list[bytes | RequestError]:
+def _from_json(datatype: str, data: Any, count: int) -> NDArray[Any] | list[bytes | RequestError]:
     if not isinstance(data, list):
-        raise BadRequest(f"{name}: data is wanted, a list, or binary_data_size.")
+        raise BadRequest("data is wanted, a list, or binary_data_size.")
+    elements = _flat(data)
+    if len(elements) != count:
+        raise BadRequest(f"There are {len(elements)} elements, and by the shape {count}.")
     if datatype == "BYTES":
-        return [from_base64(text) for text in _flat(data)]
-    try:
-        array = np.array(data)
-    except (ValueError, OverflowError):  # ragged, or deeper than NumPy goes
-        array = np.array(None)
-    if array.dtype.kind not in JSON_KINDS[datatype] and array.size:
-        raise BadRequest(f"{name}: data is wanted as numbers that {datatype} has.")
-    dtype = DTYPES[datatype]
-    if datatype == "UINT8" and array.size and not 0 <= array.min() <= array.max() <= 255:
-        raise BadRequest(f"{name}: a UINT8 is a number from 0 to 255.")
+        return [from_base64(text) for text in elements]
+    try:  # NumPy would read numbers out of text, too, and make room for the longest of it
+        if not set(map(type, elements)) <= {int, float}:
+            raise ValueError
+        array = np.array(elements, np.float64)
+    except (ValueError, OverflowError):
+        raise BadRequest(f"data is wanted as numbers that {datatype} has.") from None
+    if datatype == "UINT8" and not ((array >= 0) & (array <= 255) & (array % 1 == 0)).all():
+        raise BadRequest("A UINT8 is a whole number from 0 to 255.")
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
-        return array.astype(dtype).ravel()
+        return array.astype(DTYPES[datatype])
 
 
-def _flat(data: list[Any]) -> Iterator[Any]:
-    """The elements of a list of lists; deeper than BYTES of images can lie, it is no image."""
-    for part in data:
-        yield from part if isinstance(part, list) else [part]
+def _flat(data: list[Any]) -> list[Any]:
+    """The elements of nested lists; where they are ragged, a list is left among them."""
+    for _ in range(MAX_RANK - 1):
+        if not data or not all(type(part) is list for part in data):
+            break
+        data = list(chain.from_iterable(data))
+    return data
 
 
-def _from_bytes(name: str, datatype: str, data: bytes) -> NDArray[Any] | list[bytes | RequestError]:
+def _from_bytes(datatype: str, data: bytes, count: int) -> NDArray[Any] | list[bytes]:
     if datatype == "BYTES":
-        return list(_elements(name, data))
+        return list(islice(_elements(data), count + 1))
     dtype = DTYPES[datatype]
     if len(data) % dtype.itemsize:
-        raise BadRequest(f"{name}: {len(data)} bytes are no whole number of {datatype}.")
+        raise BadRequest(f"{len(data)} bytes are no whole number of {datatype}.")
     return np.frombuffer(data, dtype)
 
 
-def _elements(name: str, data: bytes) -> Iterator[bytes]:
+def _elements(data: bytes) -> Iterator[bytes]:
     place = 0
     while place < len(data):
         begin = place + LENGTH.size
         if begin > len(data):
-            raise BadRequest(f"{name}: an element's length is cut off.")
+            raise BadRequest("An element's length is cut off.")
         place = begin + LENGTH.unpack_from(data, place)[0]
         if place > len(data):
-            raise BadRequest(f"{name}: an element is longer than the data.")
+            raise BadRequest("An element is longer than the data.")
         yield data[begin:place]
 
 

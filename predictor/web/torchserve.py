@@ -30,6 +30,7 @@ from predictor.web.uploads import (
     parse_json,
     read_body,
     read_upload,
+    target_of,
 )
 
 PREFIXES = (
@@ -144,6 +145,10 @@ def explain_best(model: str, version: str = VERSION) -> Response:
         expect_model(model, version, [VERSION])
         images, wrap = _read(1, "explanations")
         class_index = whole_number("class_index")
+        if class_index is None and request.is_json:
+            content = parse_json(read_body(request))  # read already; an instance may have a target
+            envelope = content if isinstance(content, dict) else {}
+            class_index = target_of(envelope.get("instances", [content])[0])
         told = [explain(image, class_index) for image in all_or_error(images)]
     return jsonify(wrap([as_numbers(one) for one in told]))
 
@@ -186,7 +191,7 @@ def models() -> Response:
     classifier = current_classifier()
     only = {"modelName": classifier.name, "modelUrl": classifier.engine().info.public()["weights"]}
     limit, begin = whole_number("limit"), whole_number("next_page_token") or 0
-    end = begin + (100 if limit is None else min(limit, 100))
+    end = begin + (100 if limit is None else max(1, min(limit, 100)))
     page: dict[str, Any] = {"nextPageToken": str(end)} if end < 1 else {}
     return _pretty(page | {"models": [only][begin:end]})
 

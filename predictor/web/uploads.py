@@ -186,6 +186,19 @@ def _from_instance(instance: object) -> bytes | RequestError:
     return from_base64(found[0])
 
 
+def target_of(instance: Any) -> int | None:
+    """The class that an instance wants explained, where it names one.
+
+    Raises:
+        BadRequest: it is no class index.
+    """
+    given = instance.get("target") if isinstance(instance, dict) else None
+    target = as_integer(given)
+    if given is not None and target is None:
+        raise BadRequest("target is a class index, where it is given.")
+    return target
+
+
 def check_count(count: int, max_images: int) -> None:
     """Refuse before they are unpacked: a million broken ones would cost as many messages.
 

@@ -294,7 +294,16 @@ BAD = {
     "no shape": ({"inputs": [image([b64(RED)]) | {"shape": "1"}]}, "shape is wanted"),
     "a true shape": ({"inputs": [image([b64(RED)], shape=[True])]}, "shape is wanted"),
     "an open shape": ({"inputs": [image([b64(RED)], shape=[-1])]}, "shape is wanted"),
-    "a huge shape": ({"inputs": [image([b64(RED)], shape=[2**62, 2**62])]}, "1 elements"),
+    "a huge shape": ({"inputs": [image([b64(RED)], shape=[2**62, 2**62])]}, "at most 4 whole"),
+    "a shape that multiplies for hours": (
+        {"inputs": [image([b64(RED)], shape=[9] * 100_000)]}, "at most 4 whole"),
+    "text as wide as all": (
+        {"inputs": [image(["a" * 10**6] + [""] * 191, "FP32", [1, 3, 8, 8])]}, "numbers that"),
+    "half a character": ({"inputs": [image([b64(RED)]) | {"name": "\ud800"}]}, "\\ud800"),
+    "an id without end": ({"inputs": [image([b64(RED)])], "id": "x" * 2000}, "1024 characters"),
+    "shared memory": (
+        {"inputs": [image([b64(RED)])], "outputs": [
+            {"name": "logits", "parameters": {"shared_memory_region": "x"}}]}, "Shared memory"),
     "an empty shape": ({"inputs": [image([b64(RED)], shape=[])]}, "no image"),
     "an empty batch": ({"inputs": [image([])]}, "no image"),
     "an odd shape": ({"inputs": [image([b64(RED)], shape=[1, 1, 1])]}, "[N] is wanted"),
@@ -303,7 +312,7 @@ BAD = {
     "no base64": ({"inputs": [image(["!"])]}, "no base64"),
     "numbers for photos": ({"inputs": [image([7])]}, "not a string"),
     "another side": ({"inputs": [image([0] * 27, "UINT8", [1, 3, 3, 3])]}, "[N, 3, 8, 8]"),
-    "a ragged list": ({"inputs": [image([[1], [1, 2]], "FP32", [3])]}, "numbers that FP32 has"),
+    "a ragged list": ({"inputs": [image([[1], 2, 3], "FP32", [3])]}, "numbers that FP32 has"),
     "text for numbers": ({"inputs": [image(["1"] * 192, "FP32", [1, 3, 8, 8])]}, "numbers"),
     "null for numbers": ({"inputs": [image([None] * 192, "FP32", [1, 3, 8, 8])]}, "numbers"),
     "halves of pixels": ({"inputs": [image([0.5] * 192, "UINT8", [1, 3, 8, 8])]}, "UINT8"),
@@ -380,6 +389,33 @@ def test_what_unpacks_to_more_than_a_body_may_have_is_refused_unread(make_classi
     response = client.post("/v2/models/toy/infer", data=bomb, headers={"Content-Encoding": "gzip"})
     assert len(bomb) < 100_000
     assert "100,000 bytes" in refused(response, 413)
+
+
+def test_a_few_bytes_are_not_unpacked_to_megabytes(infer):
+    bomb = gzip.compress(b"[" + b"[]," * 4_000_000)
+    assert len(bomb) < 40_000
+    response = infer(data=bomb, headers={"Content-Encoding": "gzip"})
+    assert "4,000,000 bytes" in refused(response, 413)
+
+
+def test_an_id_of_half_a_character_is_answered(infer):
+    assert infer(id="\ud800", inputs=[image([b64(RED)])]).json["id"] == "\\ud800"
+
+
+def test_more_elements_than_may_wait_are_refused_before_they_are_unpacked(infer, monkeypatch):
+    monkeypatch.setattr("predictor.web.tensors.from_base64", lambda _: pytest.fail("unpacked"))
+    assert "elements" in refused(infer(inputs=[image([0] * 100_000, shape=[1])]))
+    assert "65 images" in refused(infer(inputs=[image([0] * 65)]), 413)
+
+
+def test_a_refusal_does_not_repeat_all_that_was_sent(infer):
+    assert len(refused(infer(inputs=[image([b64(RED)]) | {"datatype": "x" * 10**6}]))) < 600
+
+
+def test_an_index_is_a_short_question(client):
+    body = gzip.compress(b" " * 100_000 + b"{}")
+    headers = {"Content-Encoding": "gzip"}
+    refused(client.post("/v2/repository/index", data=body, headers=headers), 413)
 
 
 # What holds for every way of a photo

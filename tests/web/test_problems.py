@@ -7,6 +7,7 @@ from pictures import picture
 from predictor.classifier import Classifier
 from predictor.errors import DeadlineExceeded, NotReady, Overloaded
 from predictor.settings import Settings
+from predictor.web.problems import say
 from test_errors import tree
 
 MEMBERS = ["type", "title", "status", "code", "detail", "request_id"]
@@ -40,6 +41,13 @@ def test_every_error_of_the_core_is_said_in_the_protocol_of_its_address(app, err
     assert response.status_code == error.status
     assert "A sentence to act on." in response.json.values()
     assert "title" not in response.json
+
+
+@pytest.mark.parametrize("path", ["/ping?x", "/invocations?x=1", "/v2?x", "/v1", "/models/a?b"])
+def test_the_query_is_no_part_of_the_address(app, path):
+    with app.test_request_context():
+        problem = {"status": 408, "title": "Request Timeout", "code": "x", "detail": "Slow."}
+        assert "title" not in say(problem, path).json
 
 
 def test_an_address_that_only_begins_like_a_protocols_is_ours(client):

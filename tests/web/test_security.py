@@ -56,7 +56,8 @@ def test_whoever_brings_a_token_is_let_in(serve, headers):
     [{}, bearer(""), bearer(TOKEN[:-1]), bearer(TOKEN + "x"), bearer(f"{TOKEN},{OTHER}"),
      bearer("ÿ" * 16), basic(TOKEN), basic(f"{TOKEN}:"), basic("me:Ω"), {"Authorization": TOKEN},
      {"Authorization": f"Digest {TOKEN}"}, {"Authorization": "Basic =="},
-     {"Authorization": 'Bearer a="b"'}, {"X-Api-Key": TOKEN}],
+     {"Authorization": 'Bearer a="b"'}, {"X-Api-Key": TOKEN},
+     {"Authorization": "Basic \xff"}],
 )  # fmt: skip
 @pytest.mark.parametrize(
     ("method", "path"),
