@@ -80,7 +80,6 @@ def document() -> Node:
     described["paths"] = {p: item for p, item in paths.items() if item.keys() - {"parameters"}}
     _secure(described, served)
     _add_refusals(described, served)
-    _drop_links_to_nowhere(described)
     return described
 
 
@@ -234,12 +233,3 @@ def _refusals(operation: Node, method: str, endpoint: str) -> set[int]:
     if current_classifier().settings.rate_limit and (has_body or method.upper() in COSTLY):
         refusals.add(429)
     return refusals
-
-
-def _drop_links_to_nowhere(described: Node) -> None:
-    operations = [operation for _, _, operation in _operations(described["paths"])]
-    names = {operation["operationId"] for operation in operations}
-    for answer in (answer for one in operations for answer in one["responses"].values()):
-        links = answer.pop("links", {}).items()
-        if kept := {key: link for key, link in links if link["operationId"] in names}:
-            answer["links"] = kept
