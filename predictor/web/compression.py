@@ -15,7 +15,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda data: gzip.compress(data, LEVEL, mtime=0),
     "deflate": lambda data: zlib.compress(data, LEVEL),
 }
-# A few kB should not cost what only megabytes cost: photos and numbers shrink to a third at best,
+# A few kB should not cost what only megabytes cost: photos and numbers shrink a few times at best,
 # and blank ones may be as large as this.
 FREE, MOST_TIMES = 4_000_000, 100
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
