@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -139,7 +140,10 @@ def config(model: str, version: str = VERSION) -> dict[str, Any]:
     """The model as Triton's configuration would say it, with the normalisation of a tensor."""
     _, shape = _input(model, version)
     classifier = current_classifier()
-    engine, most = classifier.engine(), classifier.settings.max_queue
+    engine, settings = classifier.engine(), classifier.settings
+    # As many as a body has room for, with a little left for the JSON before them.
+    room = (settings.max_upload_bytes - 1024) // (4 * max(1, math.prod(shape)))
+    most = max(1, min(settings.max_queue, room))
     preprocessing, classes = engine.model.preprocessing, len(engine.labels)
     normalisation = {"mean": preprocessing.mean, "std": preprocessing.std}
     if shape:

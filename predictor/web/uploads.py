@@ -180,7 +180,8 @@ def _from_instance(instance: object) -> bytes | RequestError:
         return from_base64(instance)
     found = [instance[key] for key in INSTANCE_KEYS if key in instance]
     if len(found) != 1:
-        return BadRequest(f"An image is wanted under one of the names {', '.join(INSTANCE_KEYS)}.")
+        names = ", ".join(INSTANCE_KEYS)
+        return BadRequest(f"An image is wanted under exactly one of the names {names}.")
     if isinstance(found[0], dict):  # {"image_bytes": {"b64": …}}
         return from_base64(found[0].get("b64"))
     return from_base64(found[0])

@@ -156,7 +156,7 @@ def test_tritons_client_is_told_the_configuration(status):
     (photo,), (tensor,) = status["config"]["input"], status["tensor_config"]["input"]
     assert (photo["data_type"], status["config"]["max_batch_size"]) == ("TYPE_STRING", 0)
     assert (tensor["data_type"], tensor["format"]) == ("TYPE_FP32", "FORMAT_NCHW")
-    assert (tensor["dims"], status["tensor_config"]["max_batch_size"]) == ([3, 224, 224], 64)
+    assert (tensor["dims"], status["tensor_config"]["max_batch_size"]) == ([3, 224, 224], 34)
 
 
 def test_tritons_client_is_told_which_models_there_are(status):

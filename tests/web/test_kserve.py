@@ -127,7 +127,11 @@ BAD = {
     "an empty list": ({"instances": []}, 400, "at least one"),
     "no base64": ({"instances": [{"b64": "!"}]}, 400, "no base64"),
     "another name": ({"instances": [{"photo": RED}]}, 400, "b64, data, body, image, image_bytes"),
-    "two photos in one": ({"instances": [{"b64": RED, "data": RED}]}, 400, "one of the names"),
+    "two photos in one": (
+        {"instances": [{"b64": RED, "data": RED}]},
+        400,
+        "exactly one of the names",
+    ),
     "nothing within": ({"instances": [{"image_bytes": {}}]}, 400, "not a string"),
     "numbers": ({"instances": [[0.1, 0.2]]}, 400, "not a string"),
     "the second": ({"instances": [RED, 7]}, 400, "Image 2 of 2: "),

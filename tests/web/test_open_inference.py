@@ -112,6 +112,16 @@ def test_under_its_second_name_it_takes_a_tensor(client):
     assert config["parameters"]["std"] == {"string_value": "1,1,1"}
 
 
+def test_a_batch_is_no_larger_than_a_body_has_room_for(make_classifier):
+    classifier = make_classifier(max_upload_bytes=1024 + 5 * 4 * 3 * 8 * 8)
+    client = create_app(classifier.settings, classifier).test_client()
+    assert client.get("/v2/models/toy-tensor/config").json["max_batch_size"] == 5
+    batch = np.zeros((5, 3, 8, 8), np.float32).tobytes()
+    only = image(None, "FP32", [5, 3, 8, 8], parameters={"binary_data_size": len(batch)})
+    response = client.post("/v2/models/toy/infer", **binary({"inputs": [only]}, batch))
+    assert response.status_code == 200
+
+
 def test_of_photos_the_configuration_counts_the_batch_as_a_dimension(client):
     config = client.get("/v2/models/toy/config").json
     assert (config["max_batch_size"], config["input"][0]["dims"]) == (0, [-1])
