@@ -100,10 +100,9 @@ class Reception:
             body -= len(expects[0])
         unknown = self._guarded and AUTHORIZATION.search(head) is None
         unclear = len(lengths) + len(codings) > 1 or (codings and not chunked)
+        # gunicorn may see an end where we see none, and would wait for it with a thread.
         if unclear or len(lengths) < len(ANY_LENGTH.findall(head)):
-            self.refusal = (
-                HTTPStatus.BAD_REQUEST
-            )  # or a thread would wait where gunicorn sees an end
+            self.refusal = HTTPStatus.BAD_REQUEST
         elif unknown or length > self._max_body:
             self.done = True
         elif chunked:

@@ -60,7 +60,6 @@ class Metrics:
         self._own = CollectorRegistry()
         counter = partial(Counter, namespace="predictor", registry=self._own)
         gauge = partial(Gauge, namespace="predictor", registry=self._own)
-        summed = partial(gauge, multiprocess_mode="livesum")
         histogram = partial(Histogram, namespace="predictor", registry=self._own)
         seconds = partial(histogram, buckets=SECONDS)
 
@@ -73,7 +72,7 @@ class Metrics:
             "request_duration_seconds", "From a request's header to its answer.", ["route"]
         )
         self.prediction_seconds = seconds(
-            "prediction_seconds", "Requests for predictions, whatever the address.", ["outcome"]
+            "prediction_seconds", "Requests whose photos were tried, by any address.", ["outcome"]
         )
         self.last_prediction = gauge(
             "last_prediction_timestamp_seconds",
@@ -88,9 +87,22 @@ class Metrics:
         }
         self.pass_seconds = seconds("inference_seconds", "One forward pass.")
         self.batch_size = histogram("batch_size", "Images in one forward pass.", buckets=IMAGES)
+        self.explanations_in_flight = gauge(
+            "explanations_in_flight", "Explanations in work.", multiprocess_mode="livesum"
+        )
+        self._declare_what_is_read_when_asked(gauge)
+        self._processes = ProcessFigures(self._pids)
+        self._own.register(self._processes)
+        for code in reasons():  # so that the first of a kind is seen to have come, too
+            self.rejected.labels(code)
+        for outcome in OUTCOMES:
+            self.prediction_seconds.labels(outcome)
+        classifier.on_pass = self._observe_pass
+
+    def _declare_what_is_read_when_asked(self, gauge: Callable[..., Gauge]) -> None:
+        summed = partial(gauge, multiprocess_mode="livesum")
         self._queue_depth = summed("queue_depth", "Images that wait for the model.")
         self._in_flight = summed("in_flight", "Requests in work, but for explanations.")
-        self.explanations_in_flight = summed("explanations_in_flight", "Explanations in work.")
         self._ready = gauge(
             "ready", "Whether this process can answer: 1 or 0.", multiprocess_mode="liveall"
         )
@@ -100,14 +112,6 @@ class Metrics:
             ["name", "version", "weights", "device", "precision"],
             multiprocess_mode="livemax",
         )
-        self._processes = ProcessFigures(self._pids)
-        self._own.register(self._processes)
-        for code in reasons():  # so that the first of a kind is seen to have come, too
-            self.rejected.labels(code)
-        for outcome in OUTCOMES:
-            self.prediction_seconds.labels(outcome)
-        self._served: str | None = None  # the model's name, once it is known
-        classifier.on_pass = self._observe_pass
 
     def observe(self, timings: Timings) -> None:
         """Count where a request's time went."""
@@ -120,7 +124,7 @@ class Metrics:
         self.refresh()
         source: Collector = self._own if self._folder is None else AllProcesses(self._folder)
         registry = CollectorRegistry()
-        registry.register(WithTorchServesNames(source, lambda: self._served))
+        registry.register(WithTorchServesNames(source, self._classifier.settings.served_name))
         if self._folder is not None:
             registry.register(self._processes)
         return registry
@@ -142,7 +146,6 @@ class Metrics:
             labels = {name: info.get(name, "") for name in self._model_info._labelnames}
             self._model_info.labels(**labels).set(1)
             self.predictions.labels(info["name"])
-            self._served = classifier.name
 
     def keep_fresh(self) -> None:
         """Have what was read at hand when another process is asked; with one, it does nothing."""

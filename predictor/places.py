@@ -37,7 +37,10 @@ class Places:
         """
         with self._changed:
             if self._taken >= self.count:
-                raise Overloaded(f"{self.count} are in work; try again.", retry_after_s())
+                raise Overloaded(
+                    f"All {self.count} places are taken; try again.",
+                    retry_after_s(),
+                )
             self._taken += 1
         try:
             yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from prometheus_client import Metric
 from prometheus_client.metrics_core import UnknownMetricFamily
@@ -33,6 +33,10 @@ class Readings:
         """A metric's values, one a series."""
         return [sample.value for sample in self._samples if sample.name == name]
 
+    def labels(self, name: str, label: str) -> list[str]:
+        """What a label of a metric says, one a series."""
+        return [sample.labels[label] for sample in self._samples if sample.name == name]
+
     def by_process(self, name: str) -> dict[int, float]:
         """A metric's value in each process, by process id."""
         found = (sample for sample in self._samples if sample.name == name)
@@ -42,16 +46,18 @@ class Readings:
 class WithTorchServesNames(Collector):
     """What another collector has, and the part of it that TorchServe's dashboards ask for."""
 
-    def __init__(self, source: Collector, model: Callable[[], str | None]) -> None:
-        """Take the source, and what tells the name under which the model is served."""
-        self._source, self._model = source, model
+    def __init__(self, source: Collector, served_name: str) -> None:
+        """Take the source, and the setting; by ``auto`` it is the name that any process tells."""
+        self._source, self._served_name = source, served_name
 
     def collect(self) -> Iterable[Metric]:
         """Read the source once; before there is a model nothing has its name."""
         families = list(self._source.collect())
         yield from families
-        if (model := self._model()) is not None:
-            yield from _torchserves(Readings(families), model)
+        readings = Readings(families)
+        for name in readings.labels("predictor_model_info", "name")[:1]:
+            chosen = name if self._served_name == "auto" else self._served_name
+            yield from _torchserves(readings, chosen)
 
 
 def _torchserves(readings: Readings, model: str) -> Iterable[Metric]:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -38,11 +39,11 @@ def promtool(*arguments, **options):
 @pytest.fixture(scope="module")
 def exposition():
     """The real thing's, of several processes, after a request that was answered."""
-    server = Server("--workers", "2", model="efficientnet_lite0").wait_until_ready()
-    assert server.predict(picture()).status_code == 200
-    wait_until(lambda: "predictor_model_info{" in server.get("/metrics").text)
-    yield server.get("/metrics").text
-    server.close()
+    with closing(Server("--workers", "2", model="efficientnet_lite0")) as server:
+        wait_until(lambda: server.log.count("Ready at") == 2)  # or the other one might be asked
+        assert server.predict(picture()).status_code == 200
+        wait_until(lambda: "predictor_model_info{" in server.get("/metrics").text)
+        yield server.get("/metrics").text
 
 
 @pytest.mark.parametrize("text", [ALERTS, "\n".join(expressions())], ids=["alerts", "dashboard"])

@@ -11,7 +11,10 @@ def test_there_are_so_many_places_and_they_come_back():
     places = Places(2)
     with places.take(), places.take():
         assert places.taken == 2
-        with pytest.raises(Overloaded, match="2 are in work") as refused, places.take(lambda: 4.2):
+        with (
+            pytest.raises(Overloaded, match="All 2 places") as refused,
+            places.take(lambda: 4.2),
+        ):
             pass
         assert refused.value.retry_after_s == 5
     assert places.taken == 0

@@ -34,14 +34,13 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         TooLarge: there is more, or far more than its size lets expect.
         UnsupportedImage: another encoding.
     """
-    if encoding == "identity" and len(body) <= limit:
-        return body
-    if encoding not in ("identity", *COMPRESS):
-        raise UnsupportedImage(f"A body with Content-Encoding {encoding} is not read here.")
-    if encoding != "identity":
-        limit = min(limit, max(FREE, MOST_TIMES * len(body)))
     if len(body) > limit:
         raise TooLarge(f"The body has more than {limit:,} bytes.")
+    if encoding == "identity":
+        return body
+    if encoding not in COMPRESS:
+        raise UnsupportedImage(f"A body with Content-Encoding {encoding} is not read here.")
+    limit = min(limit, max(FREE, MOST_TIMES * len(body)))
     engine = zlib.decompressobj(GZIP_OR_ZLIB)
     try:
         result = engine.decompress(body, limit + 1)

@@ -12,7 +12,7 @@ from predictor.classifier import Logits
 from predictor.errors import PredictorError, RequestError
 from predictor.explaining import Explainer, Explanation
 from predictor.preprocessing import Pixels
-from predictor.ranking import Prediction, rank
+from predictor.ranking import Prediction
 from predictor.web.exchange import ObservedRequest, current_exchange
 from predictor.web.extension import current_classifier, current_metrics
 
@@ -48,7 +48,7 @@ def score(images: Sequence[Image]) -> list[Logits | PredictorError]:
     labels = classifier.engine().labels
     for outcome in outcomes:
         if not isinstance(outcome, PredictorError):
-            exchange.class_ids.append(rank(outcome, labels, 1)[0].class_id)
+            exchange.class_ids.append(labels[int(outcome.argmax())].class_id)
     return outcomes
 
 

@@ -16,8 +16,14 @@ from predictor.web.explain import as_numbers
 from predictor.web.extension import current_classifier, expect_model
 from predictor.web.inference import admit_explanation, all_or_error, classify, explain
 from predictor.web.problems import Problem
-from predictor.web.tensors import parameters_of
-from predictor.web.uploads import as_integer, from_instances, parse_json, read_body, target_of
+from predictor.web.uploads import (
+    as_integer,
+    from_instances,
+    parameters_of,
+    parse_json,
+    read_body,
+    target_of,
+)
 
 PREFIXES = ("/v1",)
 blueprint = Blueprint("kserve", __name__, url_prefix="/v1")

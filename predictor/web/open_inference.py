@@ -25,16 +25,8 @@ from predictor.web.extension import current_classifier, current_metrics, expect_
 from predictor.web.inference import Image, all_or_error, score
 from predictor.web.probes import probe
 from predictor.web.problems import Problem, sayable
-from predictor.web.tensors import (
-    HEADER,
-    INPUT,
-    Tensor,
-    parameters_of,
-    read_input,
-    split,
-    write_tensors,
-)
-from predictor.web.uploads import as_integer, parse_json, read_as_sent
+from predictor.web.tensors import HEADER, INPUT, Tensor, read_input, split, write_output
+from predictor.web.uploads import as_integer, parameters_of, parse_json, read_as_sent
 
 PREFIXES = ("/v2",)
 blueprint = Blueprint("open_inference", __name__, url_prefix="/v2")
@@ -48,7 +40,7 @@ MAX_ID = 1024  # characters of a request's
 MAX_QUESTION = 1024  # bytes of what the index is asked with
 LARGEST = 10_000  # a photo's are within ±3; with much larger ones a network's numbers overflow
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
-# What is unpacked can be a thousand times as large as what came, and ten times that as JSON.
+# JSON takes many times its bytes once it is Python's objects, and the interpreter all the while.
 _unpacking = threading.BoundedSemaphore(available_cpus())
 
 
@@ -142,7 +134,7 @@ def config(model: str, version: str = VERSION) -> dict[str, Any]:
     classifier = current_classifier()
     engine, settings = classifier.engine(), classifier.settings
     # As many as a body has room for, with a little left for the JSON before them.
-    room = (settings.max_upload_bytes - 1024) // (4 * max(1, math.prod(shape)))
+    room = (settings.max_upload_bytes - 1024) // (4 * math.prod(shape))
     most = max(1, min(settings.max_queue, room))
     preprocessing, classes = engine.model.preprocessing, len(engine.labels)
     normalisation = {"mean": preprocessing.mean, "std": preprocessing.std}
@@ -311,7 +303,7 @@ def _output(classifier: Classifier, logits: Sequence[Logits], wanted: Wanted) ->
     count = len(logits)
     if not wanted.classes:
         batch = np.stack(logits)
-        return Tensor(OUTPUT, "FP32", list(batch.shape), batch.ravel())
+        return Tensor("FP32", list(batch.shape), batch.ravel())
     labels = classifier.engine().labels
     classes = min(wanted.classes, len(labels))
     best = [
@@ -319,12 +311,12 @@ def _output(classifier: Classifier, logits: Sequence[Logits], wanted: Wanted) ->
         for one in logits
         for p in rank(one, labels, classes)
     ]
-    return Tensor(OUTPUT, "BYTES", [count, classes], best)
+    return Tensor("BYTES", [count, classes], best)
 
 
 def _respond(answer: dict[str, Any], output: Tensor, is_binary: bool) -> Response:
-    outputs, binary = write_tensors([(output, is_binary)])
-    response = jsonify(answer | {"outputs": outputs})
+    written, binary = write_output(OUTPUT, output, is_binary)
+    response = jsonify(answer | {"outputs": [written]})
     if is_binary:
         head = response.get_data().rstrip()
         response.set_data(head + binary)

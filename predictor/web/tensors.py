@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.errors import BadRequest, RequestError
-from predictor.web.uploads import as_integer, check_count, from_base64, parse_json
+from predictor.web.uploads import as_integer, check_count, from_base64, parameters_of, parse_json
 
 HEADER = "Inference-Header-Content-Length"
 INPUT = "image"
@@ -25,12 +25,11 @@ MAX_RANK, MAX_SIDE = 4, 2**31  # of a shape; a batch of images has no more
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A named tensor, row by row.
+    """A tensor, row by row.
 
     ``data`` is flat: an array of :data:`DTYPES`, or of BYTES a list of its elements.
     """
 
-    name: str
     datatype: str
     shape: list[int]
     data: NDArray[Any] | Sequence[bytes | RequestError]
@@ -88,43 +87,24 @@ def read_input(inputs: Any, binary: bytes, max_images: int) -> Tensor:
         BadRequest: it is another input, not what it says, or not all that follows is its.
         TooLarge: more than ``max_images``.
     """
-    name, datatype, shape, parameters = _described(inputs)
+    given = _only(inputs)
+    datatype, shape = _described(given)
     if shape:
         check_count(shape[0], max_images)
+    said = parameters_of(given).get("binary_data_size")
+    size = 0 if said is None else as_integer(said)
+    if size is None or not 0 <= size <= len(binary):
+        raise BadRequest(f"binary_data_size is {said!r}; there is less.")
+    if size != len(binary):
+        raise BadRequest(f"{len(binary) - size} bytes follow that are no input's.")
     count = math.prod(shape)
-    data: NDArray[Any] | Sequence[bytes | RequestError]
-    said = parameters.get("binary_data_size")
     if said is None:
-        data = _from_json(datatype, inputs[0].get("data"), count)
-        used = 0
-    else:
-        size = as_integer(said)
-        if size is None or not 0 <= size <= len(binary):
-            raise BadRequest(f"binary_data_size is {said!r}; there is less.")
-        data = _from_bytes(datatype, binary[:size], count)
-        used = size
-    if len(data) != count:
-        raise BadRequest(f"There are {len(data)} elements for a shape of {shape}.")
-    if used != len(binary):
-        raise BadRequest(f"{len(binary) - used} bytes follow that are no input's.")
-    return Tensor(name, datatype, shape, data)
+        return Tensor(datatype, shape, _from_json(datatype, given.get("data"), count))
+    return Tensor(datatype, shape, _from_bytes(datatype, binary, count))
 
 
-def parameters_of(part: Any) -> dict[str, Any]:
-    """The parameters of a request, an input or an output; none, where there are none.
-
-    Raises:
-        BadRequest: they are no object.
-    """
-    parameters = part.get("parameters")
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, dict):
-        raise BadRequest("parameters is an object, where it is given.")
-    return parameters
-
-
-def _described(inputs: Any) -> tuple[str, str, list[int], dict[str, Any]]:
+def _only(inputs: Any) -> dict[str, Any]:
+    """The one input, by its name."""
     if not isinstance(inputs, list):
         raise BadRequest("inputs is wanted, a list of tensors.")
     if not all(isinstance(given, dict) for given in inputs):
@@ -135,7 +115,11 @@ def _described(inputs: Any) -> tuple[str, str, list[int], dict[str, Any]]:
     if names != [INPUT]:
         found = ", ".join(repr(name[:30]) for name in names) or "none"
         raise BadRequest(f"The model has one input, {INPUT!r}; the request has {found}.")
-    (given,) = inputs
+    only: dict[str, Any] = inputs[0]
+    return only
+
+
+def _described(given: dict[str, Any]) -> tuple[str, list[int]]:
     datatype, shape = given.get("datatype"), given.get("shape")
     sides = [as_integer(side) for side in shape[: MAX_RANK + 1]] if isinstance(shape, list) else []
     whole = [side for side in sides if side is not None and 0 <= side <= MAX_SIDE]
@@ -144,15 +128,14 @@ def _described(inputs: Any) -> tuple[str, str, list[int], dict[str, Any]]:
     if datatype not in ("BYTES", *DTYPES):
         known = ", ".join(["BYTES", *DTYPES])
         raise BadRequest(f"datatype is {datatype!r}; it can be {known}.")
-    return INPUT, datatype, whole, parameters_of(given)
+    return datatype, whole
 
 
 def _from_json(datatype: str, data: Any, count: int) -> NDArray[Any] | list[bytes | RequestError]:
     if not isinstance(data, list):
         raise BadRequest("data is wanted, a list, or binary_data_size.")
     elements = _flat(data)
-    if len(elements) != count:
-        raise BadRequest(f"There are {len(elements)} elements, and by the shape {count}.")
+    _check_elements(len(elements), count)
     if datatype == "BYTES":
         return [from_base64(text) for text in elements]
     try:  # NumPy would read numbers out of text, too, and make room for the longest of it
@@ -178,11 +161,19 @@ def _flat(data: list[Any]) -> list[Any]:
 
 def _from_bytes(datatype: str, data: bytes, count: int) -> NDArray[Any] | list[bytes]:
     if datatype == "BYTES":
-        return list(islice(_elements(data), count + 1))
+        elements = list(islice(_elements(data), count + 1))
+        _check_elements(len(elements), count)
+        return elements
     dtype = DTYPES[datatype]
     if len(data) % dtype.itemsize:
         raise BadRequest(f"{len(data)} bytes are no whole number of {datatype}.")
+    _check_elements(len(data) // dtype.itemsize, count)
     return np.frombuffer(data, dtype)
+
+
+def _check_elements(there: int, count: int) -> None:
+    if there != count:
+        raise BadRequest(f"There are {there} elements, and by the shape {count}.")
 
 
 def _elements(data: bytes) -> Iterator[bytes]:
@@ -197,25 +188,15 @@ def _elements(data: bytes) -> Iterator[bytes]:
         yield data[begin:place]
 
 
-def write_tensors(outputs: Sequence[tuple[Tensor, bool]]) -> tuple[list[dict[str, Any]], bytes]:
-    """Write a response's ``outputs``, and what follows the JSON of those that are binary."""
-    described, binary = [], b""
-    for tensor, is_binary in outputs:
-        output: dict[str, Any] = {
-            "name": tensor.name,
-            "datatype": tensor.datatype,
-            "shape": tensor.shape,
-        }
-        if is_binary:
-            data = _to_bytes(tensor)
-            output["parameters"] = {"binary_data_size": len(data)}
-            binary += data
-        elif isinstance(tensor.data, np.ndarray):
-            output["data"] = tensor.data.tolist()
-        else:
-            output["data"] = [element.decode() for element in _bytes_of(tensor)]
-        described.append(output)
-    return described, binary
+def write_output(name: str, tensor: Tensor, is_binary: bool) -> tuple[dict[str, Any], bytes]:
+    """Write a response's output, and what follows the JSON if its data are binary."""
+    output = {"name": name, "datatype": tensor.datatype, "shape": tensor.shape}
+    if is_binary:
+        data = _to_bytes(tensor)
+        return output | {"parameters": {"binary_data_size": len(data)}}, data
+    if isinstance(tensor.data, np.ndarray):
+        return output | {"data": tensor.data.tolist()}, b""
+    return output | {"data": [element.decode() for element in _bytes_of(tensor)]}, b""
 
 
 def _to_bytes(tensor: Tensor) -> bytes:

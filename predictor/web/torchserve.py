@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, jsonify, request
 from flask.blueprints import BlueprintSetupState
@@ -15,6 +16,7 @@ from predictor.decoding import begins_like_an_image
 from predictor.errors import PredictorError, RequestError
 from predictor.ranking import Prediction
 from predictor.readings import TORCHSERVE_VERSION as VERSION
+from predictor.readings import Readings
 from predictor.web import health
 from predictor.web.explain import as_numbers
 from predictor.web.extension import current_classifier, current_metrics, expect_model
@@ -39,13 +41,14 @@ PREFIXES = (
     "/explanations",
     "/invocations",
     "/models",
+    "/api-description",
 )
 blueprint = Blueprint("torchserve", __name__)
 explanations = Blueprint("torchserve_explanations", __name__)
 
 TOP_K = 5  # as its image_classifier has it
 METHODS = ("GET", "POST", "PUT")
-FIELDS = Fields(files=("data", "body"), texts=("data", "body"))
+FIELDS = Fields(files=("data", "body"), texts=("data", "body"), json="data")
 FIRST_WORKER = 9000  # it numbers its workers from there
 # Where its names are not made of HTTP's.
 TYPES = {
@@ -56,7 +59,13 @@ TYPES = {
     "inference-failed": "InternalServerException",
 }
 
-Wrap = Callable[[list[Any]], Any]  # answers → what is sent
+
+class Received(NamedTuple):
+    """What was sent, however it was sent."""
+
+    images: list[bytes | RequestError]
+    wrap: Callable[[list[Any]], Any]  # the answers, packed as the images were
+    instances: Sequence[Any] = ()  # of JSON
 
 
 class Version(BaseConverter):
@@ -124,10 +133,10 @@ def predictions(model: str, version: str = VERSION) -> Response:
     classifier = current_classifier()
     with classifier.admit():
         expect_model(model, version, [VERSION])
-        images, wrap = _read(classifier.settings.max_queue, "predictions")
+        received = _read(classifier.settings.max_queue, "predictions")
         top_k = min(TOP_K, len(classifier.engine().labels))
-        ranked = all_or_error(classify(all_or_error(images), top_k))
-    return _pretty(wrap([by_label(one) for one in ranked]))
+        ranked = all_or_error(classify(all_or_error(received.images), top_k))
+    return _pretty(received.wrap([by_label(one) for one in ranked]))
 
 
 @blueprint.post("/invocations")
@@ -140,17 +149,14 @@ def invocations() -> Response:
 @explanations.route("/explanations/<model>", methods=METHODS)
 @explanations.route("/explanations/<model>/<version>", methods=METHODS)
 def explain_best(model: str, version: str = VERSION) -> Response:
-    """Why: the numbers of ``POST /explain``; ``?class_index=`` explains another class."""
+    """Why: the numbers of ``POST /explain``; ``?class_index=`` or ``target`` is another class."""
     with admit_explanation():
         expect_model(model, version, [VERSION])
-        images, wrap = _read(1, "explanations")
-        class_index = whole_number("class_index")
-        if class_index is None and request.is_json:
-            content = parse_json(read_body(request))  # read already; an instance may have a target
-            envelope = content if isinstance(content, dict) else {}
-            class_index = target_of(envelope.get("instances", [content])[0])
-        told = [explain(image, class_index) for image in all_or_error(images)]
-    return jsonify(wrap([as_numbers(one) for one in told]))
+        received, class_index = _read(1, "explanations"), whole_number("class_index")
+        for instance in received.instances if class_index is None else ():
+            class_index = target_of(instance)
+        told = [explain(image, class_index) for image in all_or_error(received.images)]
+    return jsonify(received.wrap([as_numbers(one) for one in told]))
 
 
 def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
@@ -163,23 +169,27 @@ def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
     return answer
 
 
-def _read(max_images: int, envelope: str) -> tuple[list[bytes | RequestError], Wrap]:
-    """The images, however they were sent, and how the answers are packed for it."""
+def _read(max_images: int, envelope: str) -> Received:
+    """Read the images; of instances the answers are in an envelope, too."""
     if request.is_json:
-        content = parse_json(read_body(request))
-        if isinstance(content, dict) and "instances" in content:
-            images = from_instances(content["instances"], max_images)
-            return images, lambda answers: {envelope: answers}
-        if isinstance(content, list):
-            return from_instances(content, max_images), lambda answers: answers
-        return from_instances([content], max_images), lambda answers: answers[0]
+        return _from_json(parse_json(read_body(request)), max_images, envelope)
     if request.mimetype == "text/plain":
         body = read_body(request)
         text = body.decode("ascii", "replace")
         image = body if begins_like_an_image(body) else from_base64(text)
-        return [image], lambda answers: answers[0]
+        return Received([image], itemgetter(0))
     upload = read_upload(request, max_images, FIELDS)
-    return upload.images, lambda answers: answers if upload.several else answers[0]
+    return Received(upload.images, list if upload.several else itemgetter(0))
+
+
+def _from_json(content: Any, max_images: int, envelope: str) -> Received:
+    if isinstance(content, dict) and "instances" in content:
+        instances = content["instances"]
+        images = from_instances(instances, max_images)
+        return Received(images, lambda answers: {envelope: answers}, instances)
+    if isinstance(content, list):
+        return Received(from_instances(content, max_images), list, content)
+    return Received(from_instances([content], max_images), itemgetter(0), [content])
 
 
 # Management
@@ -204,8 +214,8 @@ def describe(model: str, version: str = VERSION) -> Response:
     classifier = current_classifier()
     engine, settings = classifier.engine(), classifier.settings
     on_gpu = engine.info.device.startswith("cuda")
-    workers = _workers(on_gpu)
-    pending = int(current_metrics().readings().total("predictor_queue_depth"))
+    readings = current_metrics().readings()
+    workers, pending = _workers(readings, on_gpu), int(readings.total("predictor_queue_depth"))
     particulars = {
         "modelName": model,
         "modelVersion": VERSION,
@@ -227,8 +237,7 @@ def describe(model: str, version: str = VERSION) -> Response:
     return _pretty([particulars])
 
 
-def _workers(on_gpu: bool) -> list[dict[str, Any]]:
-    readings = current_metrics().readings()
+def _workers(readings: Readings, on_gpu: bool) -> list[dict[str, Any]]:
     memory = readings.by_process("process_resident_memory_bytes")
     ready = readings.by_process("predictor_ready")  # of one process that is alone it has no id
     began = sorted(readings.by_process("process_start_time_seconds").items())

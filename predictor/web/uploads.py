@@ -32,10 +32,11 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """In which fields of a form a protocol's clients send images, as files and as base64."""
+    """Under which names a protocol's clients send images."""
 
-    files: Sequence[str]
-    texts: Sequence[str]
+    files: Sequence[str]  # of a form
+    texts: Sequence[str]  # of a form, with base64 in them
+    json: str
 
     @property
     def advice(self) -> str:
@@ -43,11 +44,11 @@ class Fields:
         name = self.files[0]
         return (
             f' Send a file in the form field "{name}" (curl -F {name}=@photo.jpg), or the photo'
-            f' itself as the body (curl -T photo.jpg), or JSON {{"{self.texts[1]}": "<base64>"}}.'
+            f' itself as the body (curl -T photo.jpg), or JSON {{"{self.json}": "<base64>"}}.'
         )
 
 
-OURS = Fields(files=("file",), texts=("file", "image", "images"))
+OURS = Fields(files=("file",), texts=("file", "image", "images"), json="image")
 
 
 def read_upload(request: Request, max_images: int, fields: Fields = OURS) -> Upload:
@@ -187,6 +188,20 @@ def _from_instance(instance: object) -> bytes | RequestError:
     return from_base64(found[0])
 
 
+def parameters_of(part: Any) -> dict[str, Any]:
+    """The parameters of a request, an input or an output; none, where there are none.
+
+    Raises:
+        BadRequest: they are no object.
+    """
+    parameters = part.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise BadRequest("parameters is an object, where it is given.")
+    return parameters
+
+
 def target_of(instance: Any) -> int | None:
     """The class that an instance wants explained, where it names one.
 
@@ -207,7 +222,7 @@ def check_count(count: int, max_images: int) -> None:
         TooLarge: more than ``max_images``.
     """
     if count > max_images:
-        raise TooLarge(f"The request has {count} images; at most {max_images} are accepted.")
+        raise TooLarge(f"The request has {count} images; it may have {max_images}.")
 
 
 def from_base64(text: object) -> bytes | RequestError:

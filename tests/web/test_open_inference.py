@@ -436,7 +436,7 @@ def test_all_places_taken_is_503_with_the_time_to_come_again(make_classifier):
     client = create_app(classifier.settings, classifier).test_client()
     with classifier.admit():
         response = client.post("/v2/models/toy/infer", data="{}")
-    assert "1 are in work" in refused(response, 503)
+    assert "All 1 places" in refused(response, 503)
     assert response.headers["Retry-After"]
 
 

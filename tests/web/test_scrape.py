@@ -130,3 +130,9 @@ def test_a_dashboard_for_torchserve_reads_the_same_numbers_under_its_names(clien
     assert numbers[f"ts_inference_latency_microseconds{labels}"] == pytest.approx(latency_s * 1e6)
     queue_s = numbers["predictor_queue_seconds_sum"]
     assert numbers[f"ts_queue_latency_microseconds{labels}"] == pytest.approx(queue_s * 1e6)
+
+
+def test_torchserves_names_have_the_name_that_was_chosen(make_classifier):
+    classifier = make_classifier(served_name="flowers")
+    client = create_app(classifier.settings, classifier).test_client()
+    assert 'model_name="flowers"' in client.get("/metrics").text
