@@ -27,11 +27,11 @@ bench: $(VENV)/requirements-dev.stamp
 
 # make fuzz FUZZ="--images 100000"; the seed it prints makes the same inputs again.
 fuzz: $(VENV)/requirements-dev.stamp
-	$(BIN)/python tests/fuzz.py $(FUZZ)
+	$(BIN)/python -m tools.fuzz $(FUZZ)
 
 # make soak SOAK="--minutes 15"
 soak: $(VENV)/requirements-dev.stamp
-	$(BIN)/python -m benchmarks.soak $(SOAK)
+	$(BIN)/python -m tools.soak $(SOAK)
 
 format: $(VENV)/requirements-dev.stamp
 	$(BIN)/ruff format .

@@ -19,7 +19,7 @@ from flask.helpers import get_debug_flag
 from werkzeug.serving import is_running_from_reloader
 
 from predictor import logs, web
-from predictor.classifier import Classifier, Engine
+from predictor.engine.classifier import Classifier, Engine
 from predictor.errors import SettingsError
 from predictor.settings import Settings
 

@@ -19,10 +19,10 @@ from gunicorn.glogging import Logger
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # for gunicorn -c from elsewhere
 
-from handover import Handover, lives
 from predictor import logs
-from predictor.cpus import available_cpus, share_of_cpus
+from predictor.engine.cpus import available_cpus, share_of_cpus
 from predictor.errors import SettingsError
+from predictor.server.reload import Handover, lives
 from predictor.settings import Settings
 
 
@@ -66,7 +66,7 @@ host, port = os.environ.get("HOST") or "127.0.0.1", number("PORT", 5000, 0, 6553
 
 bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 wsgi_app = "wsgi:app"
-worker_class = "receiving.Worker"  # a whole request waits for the model in a thread
+worker_class = "predictor.server.receiving.Worker"  # whole requests wait in threads
 workers = number("WEB_CONCURRENCY", len(gpus) or 1, 1, 1000)  # a batch fills in one process only
 # 8 answer probes, the page and refusals when all is full.
 threads = settings.max_in_flight + settings.max_explanations + 8
@@ -217,7 +217,7 @@ def worker_exit(server, worker):
 
 def child_exit(server, worker):
     """Keep a dead worker's counts, drop its gauges. In the master, and not before it has forked."""
-    from predictor.metrics import bury
+    from predictor.engine.metrics import bury
 
     bury(worker.pid, alive=server.WORKERS.keys())
 

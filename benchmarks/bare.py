@@ -14,8 +14,8 @@ from time import perf_counter
 import torch
 import torchvision
 
-from predictor.cpus import available_cpus
-from predictor.packing import pack
+from predictor.engine.cpus import available_cpus
+from predictor.models.fused_conv import pack
 
 CUDA = torch.cuda.is_available()
 

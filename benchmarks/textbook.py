@@ -9,7 +9,7 @@ from flask import Flask, Response, jsonify, request
 from PIL import Image
 from torchvision import transforms
 
-from predictor.labels import load_labels
+from predictor.models.labels import load_labels
 
 app = Flask(__name__)
 labels = load_labels()

@@ -6,9 +6,9 @@ import functools
 import threading
 from typing import Any
 
-from predictor.classifier import Classifier
+from predictor.engine.classifier import Classifier
+from predictor.engine.ranking import Prediction, as_answer
 from predictor.errors import PredictorError
-from predictor.ranking import Prediction, as_answer
 from predictor.settings import Settings
 
 __all__ = ["Classifier", "Prediction", "PredictorError", "Settings", "get_prediction"]

@@ -22,10 +22,10 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from predictor.classifier import Classifier
-from predictor.decoding import FORMATS
+from predictor.engine.classifier import Classifier
+from predictor.engine.ranking import Prediction, as_answer
 from predictor.errors import PredictorError, SettingsError
-from predictor.ranking import Prediction, as_answer
+from predictor.images.decoding import FORMATS
 from predictor.settings import Settings
 
 A_DAY = 86_400

@@ -8,8 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from predictor.access import parse_name, parse_origins, parse_rates, parse_tokens, read_tokens
 from predictor.errors import SettingsError
+from predictor.setting_parsers import (
+    parse_name,
+    parse_origins,
+    parse_rates,
+    parse_tokens,
+    read_tokens,
+)
 
 if TYPE_CHECKING:
     from limits import RateLimitItem

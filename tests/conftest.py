@@ -14,9 +14,9 @@ from PIL import Image
 
 from app import create_app
 from pictures import COLOURS
-from predictor.classifier import Classifier, Engine
-from predictor.labels import Label
-from predictor.preprocessing import Preprocessing
+from predictor.engine.classifier import Classifier, Engine
+from predictor.images.preprocessing import Preprocessing
+from predictor.models.labels import Label
 from predictor.settings import Settings
 
 pytest_plugins = ["chromium", "clients.fixtures", "tunnels"]

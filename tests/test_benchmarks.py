@@ -5,8 +5,8 @@ import re
 import subprocess
 import sys
 
-from benchmarks.soak import Balance, Ledger, Rest
-from server import ROOT
+from running_server import ROOT
+from tools.soak import Balance, Ledger, Rest
 
 
 def test_a_short_run_ends_with_figures_and_a_plot(tmp_path):
@@ -27,7 +27,7 @@ def test_a_short_run_ends_with_figures_and_a_plot(tmp_path):
 def test_a_short_soak_has_an_exact_balance():
     """Memory is another matter: what is cached for good comes in the first minutes."""
     options = ["--minutes", "0.1", "--most-growth", "1"]
-    command = [sys.executable, "-m", "benchmarks.soak", *options]
+    command = [sys.executable, "-m", "tools.soak", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = re.findall(r"^all +(.*)$", done.stdout, re.MULTILINE)

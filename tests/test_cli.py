@@ -14,7 +14,7 @@ from predictor.errors import WeightsError
 @pytest.fixture
 def predict(monkeypatch, capsys):
     """Run the command; returns its exit status, its output and its errors."""
-    monkeypatch.setattr("predictor.classifier.load_engine", None)
+    monkeypatch.setattr("predictor.engine.classifier.load_engine", None)
     monkeypatch.setattr(cli.Classifier.__init__, "__defaults__", (lambda _: toy_engine(),))
 
     def run(*arguments):

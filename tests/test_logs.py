@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 from predictor.logs import JSONFormatter, TextFormatter, configure
-from server import ROOT, Server
+from running_server import ROOT, Server
 
 # What a client would send to begin a line, move the cursor or turn the text around.
 FORGERIES = [

@@ -5,17 +5,17 @@ import re
 import shutil
 import subprocess
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from app import create_app
+from paths import ROOT
 from pictures import picture
+from running_server import Server
 from scrape import Scrape
-from server import Server
 from waiting import wait_until
 
-FOLDER = Path(__file__).parent.parent / "deploy" / "monitoring"
+FOLDER = ROOT / "deploy" / "monitoring"
 DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text())
 ALERTS = (FOLDER / "alerts.yml").read_text()
 TORCHSERVES = re.compile(r"^(# \w+ )?ts_")  # whose names are as they are

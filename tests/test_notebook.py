@@ -5,15 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from paths import ROOT
 from tunnels import FAKES
 
-ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks" / "colab.ipynb"
 
 

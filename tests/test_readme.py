@@ -3,21 +3,20 @@
 import re
 import threading
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 import requests
 
 import predictor
 from conftest import toy_engine
+from paths import ROOT
 from pictures import picture
-from predictor.classifier import Classifier
+from predictor.engine.classifier import Classifier
 from predictor.settings import PREFIX, Settings
 from predictor.share import NAMES, publish
 from tunnels import use_modules
 from waiting import wait_until
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
@@ -61,9 +60,8 @@ def test_every_file_it_names_is_there():
     layout = README.split("```\napp.py")[1].split("```")[0]
     names = re.findall(r"[\w./]+(?:\.py|/)(?=[\s,])", "app.py" + layout)
     assert len(names) > 15
-    package = ROOT / "predictor"
-    folders = (ROOT, package, package / "web", package / "share")
-    assert [name for name in names if not any((f / name).exists() for f in folders)] == []
+    there = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*")]
+    assert [n for n in names if not any(f"/{p}".endswith(f"/{n.rstrip('/')}") for p in there)] == []
 
 
 def test_every_picture_it_shows_is_there_and_small():
@@ -130,7 +128,7 @@ def test_every_complaint_in_the_tests_readme_has_tests_that_are_there_or_a_reaso
     assert [n for n, shown in rows.items() if not re.match("`test_|Not built: ", shown)] == []
     assert missing_tests(text) == set()
     named = re.findall(r"`(\w+\.py)`", text)
-    assert [name for name in named if not (ROOT / "tests" / name).exists()] == []
+    assert [name for name in named if not any((ROOT / "tests").rglob(name))] == []
 
 
 def missing_tests(text):

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from predictor.classifier import Classifier
+from predictor.engine.classifier import Classifier
+from predictor.server.background import BackgroundServer
 from predictor.share.advice import TOKEN_PAGE
 from predictor.share.providers import AUTO, TOKEN, choose, find_token
 from predictor.share.tunnel import Missing, Provider, Tunnel, TunnelError, within
-from predictor.web.serving import BackgroundServer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse

@@ -8,22 +8,12 @@ from typing import IO, Any
 from flask import Flask, Response
 from flask.json.provider import DefaultJSONProvider
 
-from predictor.classifier import Classifier
-from predictor.web import (
-    explain,
-    health,
-    kserve,
-    metrics,
-    open_inference,
-    openapi,
-    pages,
-    predict,
-    problems,
-    request_log,
-    security,
-    torchserve,
-)
-from predictor.web.exchange import ObservedRequest
+from predictor.engine.classifier import Classifier
+from predictor.web import problems, request_log, security
+from predictor.web.api import explain, health, metrics, openapi, predict
+from predictor.web.page import views as pages
+from predictor.web.protocols import kserve, open_inference, torchserve
+from predictor.web.request import ObservedRequest
 
 # Each is a file: a blueprint, the first parts of its addresses, and the shape of its errors.
 PROTOCOLS = (torchserve, open_inference, kserve)

@@ -11,7 +11,7 @@ from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from predictor.errors import PredictorError, ServiceError
-from predictor.web.exchange import current_exchange
+from predictor.web.request import current_exchange
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from predictor.web.exchange import Exchange, current_exchange
 from predictor.web.probes import is_probed
+from predictor.web.request import Exchange, current_exchange
 
 log = logging.getLogger(__name__)
 PING = "torchserve.ping"  # which knows no other status for a model that is being loaded

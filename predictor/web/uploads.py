@@ -12,9 +12,9 @@ from urllib.parse import unquote
 from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from predictor.decoding import begins_like_an_image
 from predictor.errors import BadRequest, RequestError, TooLarge, UnsupportedImage
-from predictor.web.exchange import current_exchange
+from predictor.images.decoding import begins_like_an_image
+from predictor.web.request import current_exchange
 
 URLENCODED = "application/x-www-form-urlencoded"
 # What an image is called in an instance's object, by TensorFlow's, TorchServe's and KServe's habit.

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from chromium import PHONE, choose, copy_sent, expect_espresso, needs_chromium
-from server import Server
+from running_server import Server
 from waiting import wait_until
 
 pytestmark = needs_chromium

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from chromium import needs_chromium
-from server import Server
+from running_server import Server
 
 pytestmark = needs_chromium
 TOKEN = "correct-horse-battery"

@@ -146,7 +146,7 @@ def test_a_reason_that_cannot_be_had_is_said(open_page, photo):
 
 
 def test_the_scripts_colours_are_the_pictures(open_page):
-    from predictor.heatmap import COLOURS, OPACITY
+    from predictor.images.heatmap import COLOURS, OPACITY
 
     source = open_page("/static/heat.js").locator("pre").text_content()
     assert json.loads(re.search(r"COLOURS = (.+);", source)[1]) == [list(c) for c in COLOURS]

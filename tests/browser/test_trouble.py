@@ -7,7 +7,7 @@ from skimage import data
 
 from chromium import MAX_BYTES, MAX_PIXELS, choose, copy_sent, expect_espresso, needs_chromium
 from pictures import encode
-from server import Server
+from running_server import Server
 from waiting import wait_until
 
 pytestmark = needs_chromium

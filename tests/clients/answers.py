@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server import ROOT
+from running_server import ROOT
 
 MODEL = "efficientnet_lite0"
 ESPRESSO, CATS = 967, {281, 282, 285}  # tabby, tiger cat, Egyptian cat

@@ -5,7 +5,7 @@ from PIL import Image
 from skimage import data
 
 from clients.answers import CATS, ESPRESSO, MODEL
-from server import Server
+from running_server import Server
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from clients.answers import MODEL, PROGRAMS, PYTHON
-from server import ROOT, Server
+from running_server import ROOT, Server
 
 SCHEMATHESIS = PYTHON.with_name("schemathesis")
 TOKEN = "correct-horse-battery"

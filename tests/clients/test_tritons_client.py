@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from clients.answers import CATS, ESPRESSO, MODEL, approximately, best_five, run
-from server import Server
+from running_server import Server
 
 TENSOR = f"{MODEL}-tensor"
 

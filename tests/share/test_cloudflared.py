@@ -7,7 +7,7 @@ import pytest
 
 from predictor.share import TunnelError, cloudflared
 from predictor.share.cloudflared import open_cloudflared
-from server import ROOT
+from running_server import ROOT
 from tunnels import install, is_running
 from waiting import wait_until
 

@@ -8,6 +8,7 @@ import requests
 from flask import Flask
 from pyngrok import ngrok as pyngrok
 
+from predictor.server.background import BackgroundServer
 from predictor.share import NAMES, TunnelError
 from predictor.share.providers import (
     choose,
@@ -17,7 +18,6 @@ from predictor.share.providers import (
     open_pyngrok,
 )
 from predictor.share.tunnel import within
-from predictor.web.serving import BackgroundServer
 from tunnels import install, is_running, pyngrok_with, use_modules
 
 LOCAL = "http://127.0.0.1:5000"

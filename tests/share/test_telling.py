@@ -7,21 +7,19 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import requests
 
 from app import create_app
 from conftest import toy_engine
+from paths import ROOT
 from pictures import picture
-from predictor.classifier import Classifier
+from predictor.engine.classifier import Classifier
 from predictor.settings import Settings
 from predictor.share import Tunnel, TunnelError, launcher, run_with_ngrok
 from tunnels import install, is_running, none, use_modules
 from waiting import wait_until
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from app import create_app
 from pictures import picture
-from predictor.classifier import Classifier
+from predictor.engine.classifier import Classifier
 from predictor.errors import DeadlineExceeded, NotReady, Overloaded
 from predictor.settings import Settings
 from predictor.web.problems import say

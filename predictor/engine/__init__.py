@@ -1,0 +1,1 @@
+"""One loaded model that answers many callers. It knows nothing of HTTP."""

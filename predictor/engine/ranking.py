@@ -1,0 +1,63 @@
+"""Logits → predictions, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.errors import InferenceFailed
+from predictor.models.labels import Label
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One class and how probable it is, from 0 to 1."""
+
+    class_index: int
+    class_id: str
+    class_name: str
+    probability: float
+
+
+def rank(logits: NDArray[np.float32], labels: Sequence[Label], top_k: int) -> list[Prediction]:
+    """The ``top_k`` most probable classes, best first; the lower index first among equals.
+
+    Args:
+        logits: ``(classes,)`` float32, unnormalised.
+        labels: one a class, in class-index order.
+        top_k: 1 to the number of classes.
+
+    Raises:
+        InferenceFailed: a logit is infinite or not a number.
+    """
+    exponentials = np.exp(finite(logits).astype(np.float64) - logits.max())
+    probabilities = exponentials / exponentials.sum()
+    best = np.argsort(-logits, kind="stable")[:top_k]
+    return [
+        Prediction(int(i), labels[i].class_id, labels[i].class_name, float(probabilities[i]))
+        for i in best
+    ]
+
+
+def finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logits as they are.
+
+    Raises:
+        InferenceFailed: one is infinite or not a number.
+    """
+    if not np.isfinite(logits).all():
+        raise InferenceFailed("The model's answer to this image is not a number.")
+    return logits
+
+
+def as_answer(predictions: Sequence[Prediction], detailed: bool) -> dict[str, Any]:
+    """What a program is told about one image: the best class, and all of them if ``detailed``."""
+    best = predictions[0]
+    answer: dict[str, Any] = {"class_id": best.class_id, "class_name": best.class_name}
+    if detailed:
+        answer["predictions"] = [asdict(prediction) for prediction in predictions]
+    return answer

@@ -1,0 +1,1 @@
+"""Encoded bytes → upright sRGB image → pixels. The only package that imports Pillow."""

@@ -1,0 +1,66 @@
+"""Class index → class id and name."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from predictor.errors import LabelsError
+
+IMAGENET = Path(__file__).parent.parent.parent / "imagenet_class_index.json"
+
+
+class Label(NamedTuple):
+    """What a class is called: its id (ImageNet: the wnid, ``n02124075``) and its name."""
+
+    class_id: str
+    class_name: str
+
+
+def load_labels(source: str = "imagenet") -> tuple[Label, ...]:
+    """Read the labels, in class-index order.
+
+    Args:
+        source: ``imagenet`` or a path. JSON is ``{"0": [id, name], …}`` or a list of names;
+            any other file has a name a line. A class without an id of its own has its index.
+
+    Raises:
+        LabelsError: the file is not there, is none of these, skips an index or repeats an id.
+    """
+    path = IMAGENET if source == "imagenet" else Path(source)
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Notepad's mark is no part of a name
+        rows = json.loads(text) if path.suffix == ".json" else _lines(text)
+        labels = _from_object(rows) if isinstance(rows, dict) else _from_list(rows)
+    except OSError as error:
+        raise LabelsError(f"The labels in {path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LabelsError(f"The labels in {path} cannot be read: {error}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise LabelsError(
+            f'The labels in {path} are neither {{"0": [id, name], "1": …}} without gaps,'
+            " nor a JSON list of names, nor a text file with a name a line."
+        ) from error
+    if not labels:
+        raise LabelsError(f"There are no labels in {path}.")
+    (class_id, count), *_ = Counter(label.class_id for label in labels).most_common()
+    if count > 1:
+        raise LabelsError(f"In the labels in {path} {count} classes have the id {class_id!r}.")
+    return labels
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _from_object(rows: dict[str, Any]) -> tuple[Label, ...]:
+    pairs = (rows[str(index)] for index in range(len(rows)))
+    return tuple(Label(str(class_id), str(name)) for class_id, name in pairs)
+
+
+def _from_list(rows: Any) -> tuple[Label, ...]:
+    if not isinstance(rows, list) or not all(isinstance(name, str) for name in rows):
+        raise TypeError(rows)
+    return tuple(Label(str(index), name) for index, name in enumerate(rows))

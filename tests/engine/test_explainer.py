@@ -1,0 +1,304 @@
+"""Explanations: what they say, and that they stand aside for every prediction."""
+
+import gc
+import threading
+import weakref
+from time import monotonic
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from conftest import ToyModel
+from pictures import encode, picture
+from predictor.engine.classifier import Classifier
+from predictor.engine.explainer import Explainer
+from predictor.errors import (
+    BadRequest,
+    ClientGone,
+    DamagedImage,
+    InferenceFailed,
+    NoQuietMoment,
+    NotExplainable,
+)
+from predictor.settings import Settings
+from waiting import wait_until
+
+RED, BLUE = 0, 2
+TIGER_CAT, EGYPTIAN_CAT, ESPRESSO = 282, 285, 967
+
+
+def half_red_half_blue():
+    image = Image.new("RGB", (32, 32), (255, 0, 0))
+    image.paste((0, 0, 200), (16, 0, 32, 32))
+    return encode(image)
+
+
+def test_a_class_is_explained_where_it_is(classifier):
+    explanation = Explainer(classifier).explain(half_red_half_blue(), BLUE)
+    assert explanation.prediction.class_name == "blue_thing"
+    assert explanation.heat.shape == (2, 2)
+    assert (explanation.heat[:, 1] > explanation.heat[:, 0] + 0.5).all()
+
+
+def test_without_a_class_the_best_one_is_explained(classifier):
+    assert Explainer(classifier).explain(half_red_half_blue()).prediction.class_index == RED
+
+
+def test_the_probability_is_that_of_a_prediction(classifier):
+    (predicted,) = classifier.classify([half_red_half_blue()], top_k=3)
+    for prediction in predicted:
+        explained = Explainer(classifier).explain(half_red_half_blue(), prediction.class_index)
+        assert explained.prediction == prediction
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((90, 90), (0, 0, 8 / 9, 8 / 9)),
+        ((180, 90), (5 / 18, 0, 13 / 18, 8 / 9)),
+        ((90, 9000), (0, 446 / 900, 8 / 9, 454 / 900)),
+    ],
+)
+def test_the_box_is_what_the_model_sees(classifier, size, box):
+    """8 of the 9 pixels to which the shorter side is resized; of a ribbon, only its middle."""
+    assert Explainer(classifier).explain(picture(size=size)).box == pytest.approx(box)
+
+
+@pytest.mark.parametrize("index", [-1, 3, 10**9])
+def test_a_class_that_is_not_there_is_refused_with_the_range(classifier, index):
+    with pytest.raises(BadRequest, match="0 to 2"):
+        Explainer(classifier).explain(picture(), index)
+
+
+def test_an_image_that_cannot_be_read_is_its_own_error_and_the_next_is_explained(classifier):
+    explainer = Explainer(classifier)
+    with pytest.raises(DamagedImage):
+        explainer.explain(picture()[:40])
+    assert explainer.explain(picture()).prediction.class_index == RED
+
+
+class Failing(ToyModel):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def explain(self, image, class_index, pause):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), NotExplainable("It has none.")])
+def test_a_model_that_cannot_explain_still_predicts(make_classifier, error):
+    classifier = make_classifier(Failing(error))
+    expected = NotExplainable if isinstance(error, NotExplainable) else InferenceFailed
+    with pytest.raises(expected):
+        Explainer(classifier).explain(picture())
+    (predicted,) = classifier.classify([picture()])
+    assert predicted[0].class_name == "red_thing"
+
+
+class Layered(ToyModel):
+    """Says when it is between two layers, and waits there to be told to go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.between, self.go_on, self.finished = (threading.Event() for _ in range(3))
+
+    def explain(self, image, class_index, pause):
+        self.between.set()
+        assert self.go_on.wait(60)
+        answer = super().explain(image, class_index, pause)
+        self.finished.set()
+        return answer
+
+
+def in_background(function, *arguments):
+    outcome = []
+
+    def run():
+        try:
+            outcome.append(function(*arguments))
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, outcome
+
+
+def test_it_does_not_begin_while_a_prediction_is_in_work(make_classifier):
+    model = Layered()
+    classifier = make_classifier(model)
+    with classifier.admit():
+        thread, outcome = in_background(Explainer(classifier).explain, picture())
+        assert not model.between.wait(0.2)
+    assert model.between.wait(10)
+    model.go_on.set()
+    thread.join(10)
+    assert outcome[0].prediction.class_index == RED
+
+
+def test_between_two_layers_it_lets_a_prediction_pass(make_classifier):
+    model = Layered()
+    classifier = make_classifier(model)
+    thread, outcome = in_background(Explainer(classifier).explain, picture())
+    assert model.between.wait(10)
+    with classifier.admit():
+        model.go_on.set()
+        assert classifier.classify([picture("blue")])[0][0].class_name == "blue_thing"
+        assert not model.finished.wait(0.2)
+    thread.join(10)
+    assert outcome[0].prediction.class_index == RED
+
+
+def test_where_there_is_no_quiet_moment_it_is_given_up_in_time(make_classifier):
+    classifier = make_classifier(request_timeout_s=0.1)
+    explainer = Explainer(classifier)
+    with classifier.admit(), pytest.raises(NoQuietMoment, match="no quiet moment"):
+        explainer.explain(picture())
+    assert explainer.explain(picture()).prediction.class_index == RED
+
+
+def test_a_caller_that_has_left_is_not_explained_to(make_classifier):
+    classifier = make_classifier()
+    explainer = Explainer(classifier)
+    with classifier.admit():
+        began = monotonic()
+        with pytest.raises(ClientGone):
+            explainer.explain(picture(), has_left=lambda: True)
+        assert monotonic() - began < 10
+    assert explainer.explain(picture()).prediction.class_index == RED
+
+
+def test_a_large_photo_is_kept_small_and_none_is_kept_longer_than_its_answer(classifier):
+    explanation = Explainer(classifier).explain(picture(size=(4096, 2048)))
+    assert explanation.photo.size == (1024, 512)
+    kept = weakref.ref(explanation.photo)
+    del explanation
+    wait_until(lambda: gc.collect() < 0 or kept() is None)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_ended_is_begun_anew(make_classifier):
+    model = Failing(SystemExit())
+    explainer = Explainer(make_classifier(model))
+    before = set(threading.enumerate())
+    with pytest.raises(InferenceFailed):
+        explainer.explain(picture())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    model.error = NotExplainable("It has none.")
+    with pytest.raises(NotExplainable):
+        explainer.explain(picture())
+
+
+def test_it_ends_with_its_classifier(make_classifier):
+    classifier = make_classifier()
+    explainer = Explainer(classifier)
+    before = set(threading.enumerate())
+    explainer.explain(picture())
+    (thread,) = set(threading.enumerate()) - before
+    classifier.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    with pytest.raises(InferenceFailed):
+        explainer.explain(picture())
+
+
+def test_the_cause_of_a_failure_is_in_the_log_and_nowhere_else(make_classifier, caplog):
+    explainer = Explainer(make_classifier(Failing(RuntimeError("boom"))))
+    with pytest.raises(InferenceFailed) as failed:
+        explainer.explain(picture())
+    assert "boom" not in str(failed.value)
+    assert "boom" in caplog.text
+
+
+def test_one_is_computed_at_a_time_and_places_are_limited(make_classifier):
+    model = Layered()
+    explainer = Explainer(make_classifier(model, max_explanations=2))
+
+    def ask():
+        with explainer.admit():
+            return explainer.explain(picture())
+
+    asked = [in_background(ask) for _ in range(2)]
+    wait_until(lambda: explainer.places.taken == 2)
+    with pytest.raises(NoQuietMoment, match="already"), explainer.admit():
+        pass
+    model.go_on.set()
+    for thread, outcome in asked:
+        thread.join(10)
+        assert outcome[0].prediction.class_index == RED
+    assert explainer.places.taken == 0
+
+
+def test_explanations_take_no_place_of_a_prediction(make_classifier):
+    model = Layered()
+    classifier = make_classifier(model, max_in_flight=1)
+    explainer = Explainer(classifier)
+    thread, _ = in_background(explainer.explain, picture())
+    assert model.between.wait(10)
+    with classifier.admit():
+        assert classifier.places.taken == 1
+    model.go_on.set()
+    thread.join(10)
+
+
+# A real network, and real photographs.
+
+
+@pytest.fixture(scope="module")
+def real():
+    classifier = Classifier(Settings(model="efficientnet_lite0"))
+    classifier.start()
+    classifier.loading.result(60)
+    yield Explainer(classifier)
+    classifier.close()
+
+
+def test_its_probability_is_that_of_the_networks_prediction(real):
+    photo = encode(Image.fromarray(data.chelsea()))
+    (predicted,) = real._classifier.classify([photo], top_k=5)
+    for prediction in predicted:
+        explained = real.explain(photo, prediction.class_index).prediction
+        assert explained.probability == pytest.approx(prediction.probability, abs=1e-5)
+
+
+def mean_heat(explanation, left, top, right, bottom):
+    """Inside a box of the photo's pixels, and outside of it in what the model sees."""
+    width, height = explanation.photo.size
+    heat = np.asarray(Image.fromarray(explanation.heat).resize((224, 224)))
+    x = np.linspace(explanation.box.left, explanation.box.right, 224) * width
+    y = np.linspace(explanation.box.top, explanation.box.bottom, 224) * height
+    inside = ((x >= left) & (x < right)) & ((y >= top) & (y < bottom))[:, None]
+    return heat[inside].mean(), heat[~inside].mean()
+
+
+def test_it_points_at_the_cat_wherever_it_sits(real):
+    cat = Image.fromarray(data.chelsea())
+    face = np.array((90, 10, 350, 275))
+    for corner in ((0, 0), (449, 0), (0, 400), (449, 400)):
+        room = Image.new("RGB", (900, 700), (200, 200, 200))
+        room.paste(cat, corner)
+        explanation = real.explain(encode(room), EGYPTIAN_CAT)
+        inside, outside = mean_heat(explanation, *(face + corner * 2))
+        assert inside > 3 * outside
+
+
+def test_it_points_at_the_cats_face_in_the_photograph_itself(real):
+    explanation = real.explain(encode(Image.fromarray(data.chelsea())), TIGER_CAT)
+    inside, outside = mean_heat(explanation, 90, 30, 350, 275)
+    assert inside > 1.4 * outside
+
+
+def test_it_moves_when_the_class_changes(real):
+    """A cat above a cup of coffee: each class is where it is."""
+    both = Image.new("RGB", (600, 600))
+    both.paste(Image.fromarray(data.chelsea()).resize((600, 300)), (0, 0))
+    both.paste(Image.fromarray(data.coffee()).resize((600, 300)), (0, 300))
+    cat, coffee = (real.explain(encode(both), index) for index in (EGYPTIAN_CAT, ESPRESSO))
+    above, below = mean_heat(cat, 0, 0, 600, 300)
+    assert above > 3 * below
+    above, below = mean_heat(coffee, 0, 0, 600, 300)
+    assert below > 3 * above

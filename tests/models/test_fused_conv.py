@@ -1,0 +1,78 @@
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18, vgg11
+
+from predictor.models import fused_conv as packing
+from predictor.models.fused_conv import ConvReLU, pack
+
+
+def packed(network):
+    return [m for m in network.modules() if isinstance(m, ConvReLU)]
+
+
+@pytest.fixture(autouse=True)
+def _a_processor_that_packs():
+    if not packing._can_pack(torch.device("cpu"), torch.float32):
+        pytest.skip("oneDNN's operators are used on x86-64 only")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch", [1, 3])
+@torch.inference_mode()
+def test_a_packed_network_answers_as_before(dtype, batch):
+    if not packing._can_pack(torch.device("cpu"), dtype):
+        pytest.skip(f"this processor has no {dtype}")
+    torch.manual_seed(0)
+    network = vgg11(num_classes=10).eval().to(dtype, memory_format=torch.channels_last)
+    images = torch.rand(batch, 3, 64, 64).to(dtype, memory_format=torch.channels_last)
+    expected = network(images)
+    pack(network)
+    assert len(packed(network)) == 8
+    scale = expected.abs().max().item()  # the logits of random weights are small
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype] * scale
+    torch.testing.assert_close(network(images), expected, rtol=0, atol=tolerance)
+
+
+@torch.inference_mode()
+def test_strides_groups_dilation_and_a_missing_bias_are_kept():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(4, 8, (3, 5), stride=(2, 1), padding=(0, 2), bias=False),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 8, 3, groups=4, dilation=2),
+        nn.ReLU(),
+    ).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 4, 33, 20).to(memory_format=torch.channels_last)
+    expected = network(images)
+    pack(network)
+    assert len(packed(network)) == 2
+    torch.testing.assert_close(network(images), expected)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+        (nn.Conv2d(3, 4, 3), nn.SiLU()),
+        (nn.Conv2d(3, 4, 3), nn.ReLU6()),
+        (nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU()),
+        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU()),
+    ],
+)
+def test_what_is_no_plain_convolution_with_a_relu_is_left_alone(steps):
+    network = nn.Sequential(*steps)
+    pack(network)
+    assert list(network) == list(steps)
+
+
+def test_a_residual_network_is_left_alone():
+    network = resnet18()
+    pack(network)
+    assert packed(network) == []
+
+
+def test_other_devices_and_precisions_are_left_alone():
+    for network in (vgg11(num_classes=2).half(), vgg11(num_classes=2).to("meta")):
+        pack(network)
+        assert packed(network) == []

@@ -1,0 +1,163 @@
+"""Grad-CAM against its definition, on networks of every build."""
+
+import pytest
+import torch
+from torch import nn
+
+from predictor.errors import NotExplainable
+from predictor.models.fused_conv import ConvReLU, pack
+from predictor.models.gradcam import GradCAM, last_feature_maps, twin
+from predictor.models.zoo import build_random, find_model
+
+LAST = {
+    "vgg16": "features.29",
+    "alexnet": "features.11",
+    "resnet18": "layer4",
+    "densenet121": "features",
+    "squeezenet1_1": "classifier.2",
+    "googlenet": "inception5b",
+    "mobilenet_v3_small": "features",
+    "efficientnet_lite0": "_swish",
+    "swin_t": "permute",
+}
+
+
+def never():
+    """Nobody is waited for."""
+
+
+@pytest.fixture(scope="module", params=LAST)
+def named(request):
+    spec = find_model(request.param)
+    return request.param, build_random(spec, 1000)
+
+
+def some_images(count=1, side=224):
+    return torch.randn((count, 3, side, side), generator=torch.Generator().manual_seed(3))
+
+
+def by_definition(network, layer, batch, class_index):
+    """The gradient of all of the network, kept where the maps are; nothing of ours."""
+    kept = []
+
+    def keep(_module, _inputs, output):
+        kept.append(output.clone())
+        return kept[-1].clone()  # DenseNet goes on in place
+
+    handle = layer.register_forward_hook(keep)
+    logits = network(batch)
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logits[0, class_index], kept[-1])
+    weights = gradient[0].mean((1, 2))
+    heat = torch.einsum("c,chw->hw", weights, kept[-1][0]).clamp(min=0)
+    return heat.detach() / heat.max()
+
+
+def test_the_heat_is_what_the_paper_defines_and_the_logits_are_the_networks(named):
+    name, network = named
+    batch = some_images()
+    layer = network.get_submodule(LAST[name])
+    with torch.no_grad():
+        expected_logits = network(batch)
+    class_index = next(
+        i for i in range(50) if by_definition(network, layer, batch, i).isfinite().all()
+    )
+    expected = by_definition(network, layer, batch, class_index)
+    pack(network)  # what is served: its operators have no gradient
+    logits, heat = GradCAM(network)(batch, class_index, never)
+    assert heat.max() == 1
+    assert torch.allclose(heat, expected, atol=1e-3)
+    assert torch.allclose(logits, expected_logits, atol=1e-3)
+
+
+def test_without_a_class_the_best_is_explained(named):
+    _, network = named
+    explain = GradCAM(network)
+    logits, heat = explain(some_images(), None, never)
+    assert torch.equal(heat, explain(some_images(), int(logits.argmax()), never)[1])
+
+
+def test_a_vision_transformer_is_said_to_have_nothing_to_look_at():
+    network = build_random(find_model("vit_b_32"), 10)
+    explain, asked = GradCAM(network), []
+    with pytest.raises(NotExplainable, match="no feature maps"):
+        explain(some_images(), 0, never)
+    with pytest.raises(NotExplainable):
+        explain(some_images(), 0, lambda: asked.append(1))
+    assert asked == []  # it is looked for once
+
+
+def test_what_ends_in_a_pool_is_looked_at_before_it():
+    convolution = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+    network = nn.Sequential(convolution, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    assert last_feature_maps(network, some_images(side=16)) == (convolution[1], 1)
+
+
+class Twice(nn.Module):
+    """Uses one activation at both ends, as EfficientNet-Lite0 does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+        self.activation, self.head = nn.ReLU6(), nn.Linear(4 * 16, 3)
+
+    def forward(self, images):
+        maps = self.activation(self.second(self.activation(self.first(images))))
+        return self.head(maps.flatten(1))
+
+
+def test_of_a_module_that_is_used_twice_the_last_use_counts():
+    network = Twice().eval()
+    assert last_feature_maps(network, some_images(side=8)) == (network.activation, 2)
+    explain, graded = GradCAM(network), []
+    second = explain._network.second
+    second.register_forward_hook(lambda *_: graded.append(torch.is_grad_enabled()))
+    assert explain(some_images(side=8), 0, never)[1].shape == (4, 4)
+    assert graded == [False, False]  # when it is looked for, and when it is explained
+
+
+class Small(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+        self.eval()
+
+
+def test_a_class_that_nothing_speaks_for_is_cold_everywhere():
+    network = Small()
+    nn.init.constant_(network[3].weight, -1.0)
+    _, heat = GradCAM(network)(some_images(side=8), 0, never)
+    assert torch.equal(heat, torch.zeros(6, 6))
+
+
+def test_the_twin_has_the_same_memory_and_its_hooks_are_its_own():
+    network = Small()
+    pack(network)
+    other = twin(network)
+    assert type(other[0]) is type(network[0])
+    if isinstance(network[0], ConvReLU):  # on processors for which nothing is packed, a Conv2d
+        assert other[0]._weight is network[0]._weight
+    assert other[3].weight is network[3].weight
+    GradCAM(network)
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_it_pauses_before_each_layer_and_ends_when_that_raises():
+    explain, asked = GradCAM(Small()), []
+    explain(some_images(side=8), 0, never)
+    explain(some_images(side=8), 0, lambda: asked.append(1))
+    assert len(asked) == 4
+
+    def refuse():
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        explain(some_images(side=8), 0, refuse)
+    assert torch.is_grad_enabled()
+    assert explain(some_images(side=8), 0, never)[1].shape == (6, 6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_heat_is_float32_in_every_precision(dtype):
+    network = Small().to(dtype)
+    logits, heat = GradCAM(network)(some_images(side=8).to(dtype), 0, never)
+    assert (logits.dtype, heat.dtype) == (dtype, torch.float32)

@@ -1,0 +1,244 @@
+"""The real gunicorn where it is exposed: strangers, TLS, no rights, no place to write."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from PIL import Image
+from skimage import data
+
+from pictures import encode
+from running_server import ROOT, Server
+from waiting import wait_until
+
+TOKEN, OTHER = "correct-horse-battery", "staple.0123456789=="
+NOBODY = 65534
+SETPRIV = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+# Every mount but those that a container has writable even with a read-only file system.
+READ_ONLY = """
+while read -r _ mount _; do
+  case $mount in /proc*|/sys*|/dev|/dev/*) ;; *) mount -o remount,bind,ro "$mount";; esac
+done < /proc/self/mounts
+exec "$@"
+"""
+
+
+def bearer(token):
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return encode(Image.fromarray(data.coffee()), "JPEG")
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    running = Server(
+        model="efficientnet_lite0", tokens=f"{TOKEN},{OTHER}", max_upload_bytes=1_000_000
+    ).wait_until_ready()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def start():
+    started = []
+
+    def run(*options, **settings):
+        started.append(Server(*options, model="efficientnet_lite0", **settings))
+        return started[-1]
+
+    yield run
+    for one in started:
+        one.close()
+
+
+def exchange(server, request):
+    """Send the bytes and not one more; what comes back until the answer's headers end."""
+    url = urlsplit(server.url)
+    with socket.create_connection((url.hostname, url.port), timeout=30) as connection:
+        connection.sendall(request)
+        answer = b""
+        while b"\r\n\r\n" not in answer and (part := connection.recv(4096)):
+            answer += part
+    return answer.decode("latin-1")
+
+
+def test_a_token_opens_and_its_want_is_answered_before_the_body_comes(guarded, photo):
+    for token in (TOKEN, OTHER):
+        response = requests.post(f"{guarded.url}/predict", data=photo, headers=bearer(token))
+        assert response.json()["class_name"] == "espresso"
+    announced = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n"
+    answer = exchange(guarded, announced)
+    assert answer.startswith("HTTP/1.1 401 ")
+    assert 'WWW-Authenticate: Bearer realm="' in answer
+
+
+def test_no_token_right_or_wrong_reaches_the_log(guarded):
+    wrong = "this-is-no-token-of-ours"
+    for token in (TOKEN, wrong):
+        requests.get(f"{guarded.url}/", headers=bearer(token))
+        requests.get(f"{guarded.url}/", auth=("me", token))
+    assert requests.get(f"{guarded.url}/", auth=("me", TOKEN)).ok
+    assert not [token for token in (TOKEN, OTHER, wrong) if token in guarded.log]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/", "/nothing"])
+def test_no_answer_names_a_version(guarded, path):
+    response = guarded.get(path)
+    assert response.headers["Server"] == "gunicorn"
+    assert "X-Powered-By" not in response.headers
+    text = str(response.headers) + response.text
+    assert not re.search(r"(gunicorn|werkzeug|flask|python|torch)/?[ ]?\d", text, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param(b"Content-Length: 5\r\nTransfer-Encoding: chunked", id="two lengths"),
+        pytest.param(b"Content-Length: 5\r\nContent-Length: 6", id="another length"),
+        pytest.param(b"Content-Length: +5", id="sign"),
+        pytest.param(b"Transfer-Encoding: xchunked", id="unknown encoding"),
+        pytest.param(b"Transfer-Encoding : chunked", id="blank before the colon"),
+        pytest.param(b"X: y\r\n Transfer-Encoding: chunked", id="folded"),
+        pytest.param(b"X: a\x00b", id="null byte"),
+    ],
+)
+def test_a_request_that_two_servers_would_read_differently_is_refused(guarded, lines):
+    request = b"POST /predict HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n\r\n0\r\n\r\n"
+    assert re.match(r"HTTP/1\.1 (400|501) ", exchange(guarded, request))
+
+
+@pytest.mark.parametrize("header", [b"PATH_INFO: /healthz", b"SCRIPT_NAME: /predict"])
+def test_no_header_leads_around_the_token(guarded, header):
+    request = b"GET /predict/healthz HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n"
+    assert exchange(guarded, request).startswith("HTTP/1.1 401 ")
+
+
+def test_a_token_that_was_replaced_no_longer_opens_after_a_reload(start, tmp_path):
+    (tmp_path / "tokens").write_text(TOKEN)
+    server = start(tokens_file=tmp_path / "tokens").wait_until_ready()
+    first = server.worker
+    (tmp_path / "tokens").write_text(OTHER)
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.log.count("Ready at") == 2 and f"pid: {first})" in server.log)
+    statuses = [
+        requests.get(f"{server.url}/", headers=bearer(token)).status_code
+        for token in (TOKEN, OTHER)
+    ]
+    assert statuses == [401, 200]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"tokens": "secret"}, "PREDICTOR_TOKENS: token 1 has fewer than 16 characters"),
+        ({"tokens_file": "/nowhere"}, "PREDICTOR_TOKENS_FILE='/nowhere': the file cannot be read"),
+        ({"rate_limit": "often"}, "PREDICTOR_RATE_LIMIT='often': a rate is written like"),
+        ({"cors_origins": "example.org"}, "'example.org' is no origin"),
+        ({"trusted_proxies": "all"}, "PREDICTOR_TRUSTED_PROXIES='all' is not a whole number"),
+    ],
+)
+def test_a_guard_that_cannot_stand_stops_the_server_with_a_sentence(start, settings, sentence):
+    server = start(**settings)
+    assert server.process.wait(timeout=60) != 0
+    assert sentence in server.log
+    assert "Traceback" not in server.log
+    assert "'secret'" not in server.log
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Our own for 127.0.0.1: the certificate's path and the key's."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on this machine")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "1", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out",
+         certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return str(certificate), str(key)
+
+
+def test_gunicorn_serves_tls_by_itself(start, certificate, photo):
+    server = start("--certfile", certificate[0], "--keyfile", certificate[1])
+    assert server.url.startswith("https://")
+    trust = {"verify": certificate[0], "timeout": 60}
+    wait_until(lambda: requests.get(f"{server.url}/readyz", **trust).ok)
+    answer = requests.post(f"{server.url}/predict", data=photo, **trust).json()
+    assert answer["class_name"] == "espresso"
+    assert f"Ready at {server.url}" in server.log
+    with pytest.raises(requests.ConnectionError):
+        requests.get(server.url.replace("https:", "http:"))
+
+
+def test_handshakes_that_never_end_do_not_hold_the_server_for_ever(start, certificate):
+    """Ten that begin one and fall silent, where there are nine threads."""
+    server = start("--certfile", certificate[0], "--keyfile", certificate[1], max_in_flight=1)
+    url = urlsplit(server.url)
+    with contextlib.ExitStack() as silent:
+        for _ in range(10):
+            address = (url.hostname, url.port)
+            connection = silent.enter_context(socket.create_connection(address))
+            connection.sendall(b"\x16")
+        answer = requests.get(f"{server.url}/healthz", verify=certificate[0], timeout=60)
+        assert answer.json() == {"status": "alive"}
+    assert "Traceback" not in server.log
+
+
+# No rights, and no place to write
+
+
+def can(*command):
+    """Whether this machine lets us; a container often does not."""
+    try:
+        return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def _homeless(monkeypatch):
+    for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+
+
+@pytest.mark.usefixtures("_homeless")
+def test_it_runs_as_an_unprivileged_user_without_a_home(start, photo):
+    under = () if os.getuid() else SETPRIV
+    if not can(*under, sys.executable, "-c", "import torch"):
+        pytest.skip("another user cannot read this Python")
+    server = start(under=under).wait_until_ready()
+    owner = Path(f"/proc/{server.worker}").stat().st_uid
+    assert owner != 0
+    assert server.predict(photo).json()["class_name"] == "espresso"
+    assert server.stop() == 0
+
+
+@pytest.mark.usefixtures("_homeless")
+def test_it_runs_on_a_read_only_file_system(start, photo):
+    under = ("unshare", "--mount", "sh", "-c", READ_ONLY, "sh")
+    if not can(*under, "sh", "-c", '! touch "$0"', str(ROOT / "README.md")):
+        pytest.skip("no file system can be mounted read-only here")
+    if can(*under, *SETPRIV, sys.executable, "-c", "import torch"):
+        under += SETPRIV
+    server = start(under=under).wait_until_ready()
+    assert server.predict(photo).json()["class_name"] == "espresso"
+    assert server.stop() == 0

@@ -1,0 +1,113 @@
+import contextlib
+import io
+
+import pytest
+from PIL import Image
+
+from app import create_app
+from pictures import encode, picture
+from predictor.engine.classifier import Classifier
+from predictor.settings import Settings
+
+
+def test_without_a_wish_the_answer_is_a_picture(client):
+    response = client.post("/explain?class_index=2", data=picture("blue", (64, 48)))
+    assert (response.status_code, response.mimetype) == (200, "image/png")
+    image = Image.open(io.BytesIO(response.data))
+    assert image.size == (64, 48)
+    assert response.headers["Content-Disposition"] == ("inline; filename=class-2.png")
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "mimetype"),
+    [
+        ("", "application/json", "application/json"),
+        ("", "image/png", "image/png"),
+        ("", "*/*", "image/png"),
+        ("", "application/json, image/png;q=0.5", "application/json"),
+        ("?format=json", "image/png", "application/json"),
+        ("?format=png", "application/json", "image/png"),
+    ],
+)
+def test_the_parameter_decides_and_else_the_header(client, query, accept, mimetype):
+    response = client.post(f"/explain{query}", data=picture(), headers={"Accept": accept})
+    assert response.mimetype == mimetype
+    assert "Accept" in response.headers["Vary"]
+
+
+def test_the_numbers_are_the_heat_its_box_and_the_class(client):
+    answer = client.post("/explain?class_index=0&format=json", data=picture("red", (90, 90))).json
+    predicted = client.post("/predict?top_k=1", data=picture("red")).json["predictions"][0]
+    assert {name: answer[name] for name in predicted} == predicted
+    assert answer["heat"] == [[1, 1], [1, 1]]
+    assert answer["box"] == pytest.approx([0, 0, 8 / 9, 8 / 9])
+
+
+def test_the_best_class_is_explained_where_none_is_named(client):
+    assert client.post("/explain?format=json", data=picture("green")).json["class_index"] == 1
+
+
+def test_a_form_json_and_put_do_as_for_a_prediction(client):
+    form = {"file": (io.BytesIO(picture()), "photo.png")}
+    assert client.post("/explain", data=form).status_code == 200
+    assert client.put("/explain/", data=picture()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "data", "status", "words"),
+    [
+        ("class_index=3", picture(), 400, "0 to 2"),
+        ("class_index=-1", picture(), 400, "whole number"),
+        ("class_index=cat", picture(), 400, "'cat'"),
+        ("format=svg", picture(), 400, "png or json"),
+        ("", b"", 400, "no image"),
+        ("", b"text", 415, "not an image"),
+        ("", picture()[:40], 422, "damaged"),
+    ],
+)
+def test_what_cannot_be_explained_is_a_problem_with_a_sentence(client, query, data, status, words):
+    response = client.post(f"/explain?{query}", data=data)
+    assert (response.status_code, response.mimetype) == (status, "application/problem+json")
+    assert words in response.json["detail"]
+
+
+def test_several_photos_at_once_are_refused(client):
+    form = {"file": [(io.BytesIO(picture()), f"{n}.png") for n in range(2)]}
+    response = client.post("/explain", data=form)
+    assert response.status_code == 413
+    assert "it may have 1" in response.json["detail"]
+
+
+def test_what_is_over_the_limit_is_told_when_to_come_again(app, client):
+    places = app.extensions["explainer"].places
+    with contextlib.ExitStack() as stack:
+        for _ in range(places.count):
+            stack.enter_context(places.take())
+        response = client.post("/explain", data=picture())
+        assert client.post("/predict", data=picture()).status_code == 200
+    assert (response.status_code, response.json["code"]) == (503, "no-quiet-moment")
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_switched_off_there_is_nothing_there(make_classifier):
+    classifier = make_classifier(max_explanations=0)
+    client = create_app(classifier.settings, classifier).test_client()
+    assert client.post("/explain", data=picture()).status_code == 404
+
+
+def test_a_model_that_is_still_loading_explains_nothing():
+    classifier = Classifier(Settings())
+    classifier.start = lambda: None
+    response = create_app(classifier.settings, classifier).test_client().post("/explain")
+    assert (response.status_code, response.json["code"]) == (503, "not-ready")
+
+
+def test_it_is_timed_for_itself_and_not_among_the_predictions(client):
+    response = client.post("/explain", data=encode(Image.new("RGB", (64, 48))))
+    steps = [step.partition(";")[0] for step in response.headers["Server-Timing"].split(", ")]
+    assert steps == ["read", "explain"]
+    metrics = client.get("/metrics").text
+    assert "predictor_explain_seconds_count 1.0" in metrics
+    assert "predictor_explanations_in_flight 0.0" in metrics
+    assert "predictor_decode_seconds_count 0.0" in metrics
+    assert 'predictor_predictions_total{model="toy"} 0.0' in metrics

@@ -1,0 +1,297 @@
+import base64
+import functools
+import io
+import re
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from app import create_app
+from conftest import LABELS, ToyModel
+from pictures import picture
+from predictor.engine.classifier import Classifier, Engine
+from predictor.models.info import ModelInfo
+from predictor.settings import Settings
+from predictor.web.api.openapi import WEB
+
+TOKEN = "correct-horse-battery"
+INFO = ModelInfo("toy", "toy.pth", "cpu", "float32", threads=1, parameters=3, classes=3)
+VARIANTS = {
+    "as it comes": {},
+    "nothing explained": {"max_explanations": "0"},
+    "tokens": {"tokens": TOKEN},
+    "a rate": {"rate_limit": "9/minute"},
+    "another name": {"served_name": "lights"},
+}
+
+
+def settings_of(variant):
+    environ = VARIANTS[variant].items()
+    return Settings.from_env({f"PREDICTOR_{name.upper()}": text for name, text in environ})
+
+
+@pytest.fixture
+def serve():
+    """An app around the toy model, with one of the variants of its settings."""
+    started = []
+
+    def build(variant="as it comes"):
+        engine = Engine(ToyModel(), INFO, LABELS)
+        started.append(Classifier(settings_of(variant), load=lambda _: engine))
+        started[-1].start()
+        started[-1].loading.result(timeout=10)
+        return create_app(started[-1].settings, started[-1])
+
+    yield build
+    for classifier in started:
+        classifier.close()
+
+
+def loading(variant="as it comes"):
+    classifier = Classifier(settings_of(variant))
+    classifier.start = lambda: None
+    return create_app(classifier.settings, classifier)
+
+
+def document(app, **headers):
+    headers = {"Authorization": f"Bearer {TOKEN}", **headers}
+    return app.test_client().get("/openapi.json", headers=headers).json
+
+
+def operations(document):
+    return {
+        (path, method): operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method != "parameters"
+    }
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_route_is_described_with_its_methods_and_nothing_else(serve, variant):
+    app = serve(variant)
+    served = {
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD"}
+        if not rule.endpoint.endswith("static")
+        and not (method == "OPTIONS" and rule.provide_automatic_options)
+    }
+    assert operations(document(app)).keys() == served
+
+
+def test_nothing_is_described_in_vain(serve):
+    files = [yaml.safe_load(file.read_text()) for file in WEB.glob("*/*.yaml")]
+    written = {path for file in files for path in file.get("paths", {})}
+    assert written == document(serve())["paths"].keys()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_it_is_openapi(serve, variant):
+    validate(document(serve(variant)))
+    validate(document(loading(variant)))
+
+
+def test_what_is_filled_in_leaves_no_trace(serve):
+    for app in (serve(), loading()):
+        text = str(document(app))
+        assert "${" not in text
+        assert "x-refuses" not in text
+
+
+def test_limits_and_names_are_the_apps_own(serve):
+    described = document(serve())
+    (top_k,) = described["paths"]["/predict"]["post"]["parameters"]
+    assert top_k["schema"]["maximum"] == 3
+    assert "20,971,520 bytes" in described["info"]["description"]
+    (name,) = described["paths"]["/v2/models/{model}"]["parameters"]
+    assert name["$ref"] == "#/components/parameters/model_or_tensor"
+    assert described["components"]["parameters"]["model_or_tensor"]["schema"]["enum"] == [
+        "toy",
+        "toy-tensor",
+    ]
+
+
+def test_before_the_model_is_there_it_says_nothing_of_it():
+    described = document(loading())
+    (top_k,) = described["paths"]["/predict"]["post"]["parameters"]
+    assert top_k["schema"] == {"type": "integer", "minimum": 1}
+    assert "enum" not in described["components"]["parameters"]["model"]["schema"]
+
+
+def test_a_token_is_wanted_only_where_it_is_and_never_by_a_probe(serve):
+    assert "security" not in document(serve())
+    described = document(serve("tokens"))
+    assert described["security"] == [{"bearer": []}, {"basic": []}]
+    for (path, _), operation in operations(described).items():
+        is_open = path in ("/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")
+        assert (path, operation.get("security")) == (path, [] if is_open else None)
+        assert (path, "401" in operation["responses"]) == (path, not is_open)
+
+
+def test_a_rate_is_told_where_there_is_one(serve):
+    limited = {
+        key
+        for key, one in operations(document(serve("a rate"))).items()
+        if "429" in one["responses"]
+    }
+    assert {("/predict", "post"), ("/", "post"), ("/predictions/{model}", "get")} <= limited
+    assert ("/models", "get") not in limited
+    assert "9 per 1 minute" in str(document(serve("a rate")))
+    assert "429" not in str(document(serve()))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_links_lead_to_what_is_served(serve, variant):
+    described = operations(document(serve(variant))).values()
+    answers = [answer for one in described for answer in one["responses"].values()]
+    linked = {link["operationId"] for one in answers for link in one.get("links", {}).values()}
+    assert linked
+    assert linked <= {one["operationId"] for one in described}
+
+
+def test_behind_a_proxys_prefix_it_says_so():
+    classifier = Classifier(Settings(trusted_proxies=1))
+    classifier.start = lambda: None
+    app = create_app(classifier.settings, classifier)
+    assert document(app, **{"X-Forwarded-Prefix": "/photos"})["servers"] == [{"url": "/photos"}]
+    assert "servers" not in document(app)
+
+
+# What is answered is what is described
+
+
+def b64(data=None):
+    return base64.b64encode(data or picture()).decode()
+
+
+TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64()]}
+INFER = "/v2/models/{model}/infer"
+ANSWERS = {
+    "a photo": ("post", "/predict", {"data": picture()}, 200),
+    "with classes": ("put", "/predict?top_k=3", {"data": picture()}, 200),
+    "several": ("post", "/predict", {"json": {"images": [b64(), "!"]}}, 200),
+    "no photo": ("post", "/predict", {}, 400),
+    "text": ("post", "/predict", {"data": b"text"}, 415),
+    "damaged": ("post", "/predict", {"data": picture()[:60]}, 422),
+    "a heat map": ("post", "/explain", {"data": picture()}, 200),
+    "heat": ("post", "/explain?format=json", {"data": picture()}, 200),
+    "no such class": ("post", "/explain?class_index=3", {"data": picture()}, 400),
+    "alive": ("get", "/healthz", {}, 200),
+    "ready": ("get", "/readyz", {}, 200),
+    "metrics": ("get", "/metrics", {}, 200),
+    "openmetrics": (
+        "get", "/metrics", {"headers": {"Accept": "application/openmetrics-text"}}, 200),
+    "itself": ("get", "/openapi.json", {}, 200),
+    "its page": ("get", "/docs", {}, 200),
+    "the page": ("get", "/", {}, 200),
+    "the root": ("get", "/", {"headers": {"Accept": "application/json"}}, 200),
+    "the page's form": ("post", "/", {"data": {"file": (io.BytesIO(picture()), "a.png")}}, 200),
+    "the form alone": ("post", "/", {}, 400),
+    "ping": ("get", "/ping", {}, 200),
+    "labels": ("put", "/predictions/{model}", {"data": picture()}, 200),
+    "a list": ("post", "/predictions/{model}/1.0", {"json": [b64()]}, 200),
+    "an envelope": ("post", "/invocations", {"json": {"instances": [b64()]}}, 200),
+    "no label": ("get", "/predictions/{model}", {}, 400),
+    "no such version": ("get", "/predictions/{model}/2.0", {"data": picture()}, 404),
+    "heat for torchserve": ("post", "/explanations/{model}", {"json": [b64()]}, 200),
+    "models": ("get", "/models?limit=0", {}, 200),
+    "workers": ("get", "/models/{model}/all", {}, 200),
+    "v1's models": ("get", "/v1/models", {}, 200),
+    "v1's model": ("get", "/v1/models/{model}", {}, 200),
+    "instances": ("post", "/v1/models/{model}:predict", {"json": {"instances": [b64()]}}, 200),
+    "no instances": ("post", "/v1/models/{model}:predict", {"json": {}}, 400),
+    "v1's heat": ("post", "/v1/models/{model}:explain", {"json": {"instances": [b64()]}}, 200),
+    "v2": ("get", "/v2", {}, 200),
+    "v2's model": ("get", "/v2/models/{model}", {}, 200),
+    "its configuration": ("get", "/v2/models/{model}/config", {}, 200),
+    "its statistics": ("get", "/v2/models/{model}/stats", {}, 200),
+    "its index": ("post", "/v2/repository/index", {}, 200),
+    "logits": ("post", INFER, {"json": {"inputs": [TENSOR]}}, 200),
+    "classes": ("post", INFER, {"json": {"inputs": [TENSOR], "outputs": [
+        {"name": "logits", "parameters": {"classification": 2}}]}}, 200),
+    "binary logits": (
+        "post", INFER,
+        {"data": picture(), "headers": {"Inference-Header-Content-Length": "0"}}, 200),
+    "no inputs": ("post", INFER, {"json": {}}, 400),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_an_answer_is_as_it_is_described(serve, case):
+    method, address, request, status = ANSWERS[case]
+    app = serve()
+    response = app.test_client().open(address.format(model="toy"), method=method, **request)
+    assert response.status_code == status
+    expect_described(response, document(app), method, address.partition("?")[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("post", "/predict"), ("get", "/readyz"), ("get", "/ping"), ("post", INFER),
+     ("get", "/v1/models"), ("get", "/models"), ("post", "/"), ("post", "/v2/repository/index")],
+)  # fmt: skip
+def test_what_is_answered_while_it_loads_is_described(method, path):
+    app = loading()
+    response = app.test_client().open(path.format(model="toy"), method=method)
+    assert response.status_code in (200, 500, 503)
+    expect_described(response, document(app), method, path)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/", "/predictions/{model}", "/v1/models", INFER])
+def test_a_refusal_for_want_of_a_token_is_described(serve, path):
+    app = serve("tokens")
+    method = "get" if path.endswith("models") else "post"
+    response = app.test_client().open(path.format(model="toy"), method=method)
+    assert response.status_code == 401
+    expect_described(response, document(app), method, path)
+
+
+def expect_described(response, document, method, path):
+    path = path.replace("/1.0", "/{version}").replace("/2.0", "/{version}")
+    path = path.replace("/all", "/{version}")
+    resolve = functools.partial(resolved, document)
+    described = resolve(document["paths"][path][method]["responses"][str(response.status_code)])
+    for name, header in described["headers"].items():
+        if resolve(header).get("required"):
+            assert response.headers[name]
+    schema = described["content"][response.mimetype]["schema"]
+    if response.is_json:
+        assert_valid(response.json, schema, document)
+
+
+def resolved(document, node):
+    if "$ref" not in node:
+        return node
+    return functools.reduce(lambda part, key: part[key], node["$ref"].split("/")[1:], document)
+
+
+def assert_valid(content, schema, document):
+    whole = {**schema, "components": document["components"]}  # where its references lead
+    Draft202012Validator(whole).validate(content)
+
+
+# The page
+
+
+def test_the_page_needs_nothing_from_anywhere_else(client):
+    response = client.get("/docs")
+    links = re.findall(r'(?:src|href|data-document)="([^"]*)"', response.text)
+    assert len(links) == 6
+    for link in links:
+        assert link.startswith("/")
+        with client.get(link) as answer:
+            assert answer.status_code == 200
+    assert not re.search(r"<script(?![^>]*src=)|style=|onclick", response.text)
+    assert "unsafe" not in response.headers["Content-Security-Policy"]
+
+
+def test_the_page_is_in_nobodys_frame_but_a_notebooks_that_the_app_names(app, client):
+    def ancestors():
+        return client.get("/docs").headers["Content-Security-Policy"].rpartition("ancestors ")[2]
+
+    assert ancestors() == "'none'"
+    app.config["FRAME_ANCESTORS"] = "https://notebook.example"
+    assert ancestors() == "https://notebook.example"

@@ -1,0 +1,138 @@
+import io
+from socket import gethostname
+from time import time
+
+import pytest
+
+from app import create_app
+from pictures import picture
+from predictor.engine.classifier import Classifier
+from predictor.settings import Settings
+from scrape import Scrape
+
+
+@pytest.fixture
+def scrape(client):
+    return lambda: Scrape(client.get("/metrics").text)
+
+
+def test_requests_are_counted_by_route_method_and_status(client, scrape):
+    client.post("/predict", data=picture())
+    client.put("/predict", data=b"text")
+    client.get("/static/style.css").close()
+    numbers = scrape()
+    for route, method, status in (
+        ("/predict", "POST", 200),
+        ("/predict", "PUT", 415),
+        ("/static/<path:filename>", "GET", 200),
+    ):
+        series = f'{{method="{method}",route="{route}",status="{status}"}}'
+        assert numbers[f"predictor_requests_total{series}"] == 1
+    assert numbers['predictor_request_duration_seconds_count{route="/predict"}'] == 2
+
+
+def test_made_up_addresses_and_methods_make_no_series(client, scrape):
+    scrape()  # itself a request, and a series from now on
+    before = scrape()
+    for i in range(20):
+        client.get(f"/made/up/{i}?{i}")
+        client.open("/predict", method=f"MADE{i}")
+        client.get(f"/static/{i}")
+    new = scrape().keys() - before.keys()
+    assert {name for name in new if "_total" in name} == {
+        'predictor_requests_total{method="GET",route="unmatched",status="404"}',
+        'predictor_requests_total{method="other",route="unmatched",status="405"}',
+        'predictor_requests_total{method="GET",route="/static/<path:filename>",status="404"}',
+        'predictor_rejected_total{reason="not-found"}',
+        'predictor_rejected_total{reason="method-not-allowed"}',
+    }
+
+
+def test_predictions_are_counted_by_model_and_errors_by_reason(client, scrape):
+    client.post("/predict", json={"images": ["%%"]})
+    client.post("/", data={"file": (io.BytesIO(picture()), "photo.png")})
+    client.post("/predict", data=picture()[:60])
+    numbers = scrape()
+    assert numbers['predictor_predictions_total{model="toy"}'] == 1
+    assert numbers['predictor_rejected_total{reason="bad-request"}'] == 1
+    assert numbers['predictor_rejected_total{reason="damaged-image"}'] == 1
+    assert numbers["predictor_decode_seconds_count"] == 3
+    assert numbers["predictor_queue_seconds_count"] == 1
+
+
+def test_a_class_is_no_label(client, scrape):
+    client.post("/predict", data=picture("green"))
+    assert not [name for name in scrape() if "n00000001" in name or "green" in name]
+
+
+def test_it_answers_while_all_places_are_taken(make_classifier):
+    classifier = make_classifier(max_in_flight=1)
+    client = create_app(classifier.settings, classifier).test_client()
+    with classifier.admit():
+        client.post("/predict", data=picture())
+        numbers = Scrape(client.get("/metrics").text)
+    assert numbers["predictor_in_flight"] == 1
+    assert numbers['predictor_rejected_total{reason="overloaded"}'] == 1
+
+
+def test_it_answers_before_there_is_a_model_and_does_not_load_one():
+    classifier = Classifier(Settings(), load=lambda _: pytest.fail("loaded"))
+    client = create_app(classifier.settings, classifier).test_client()
+    numbers = Scrape(client.get("/metrics").text)
+    assert numbers["predictor_ready"] == 0
+    assert not classifier.loading.done()
+
+
+def test_a_probe_that_fails_is_no_refusal():
+    classifier = Classifier(Settings())
+    classifier.start = lambda: None
+    client = create_app(classifier.settings, classifier).test_client()
+    assert client.get("/readyz").status_code == 503
+    assert Scrape(client.get("/metrics").text)['predictor_rejected_total{reason="not-ready"}'] == 0
+
+
+@pytest.mark.parametrize(
+    ("accepted", "type"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        (
+            "application/openmetrics-text; version=1.0.0",
+            "application/openmetrics-text; version=1.0",
+        ),
+    ],
+)
+def test_the_scraper_chooses_the_format(client, accepted, type):
+    response = client.get("/metrics", headers={"Accept": accepted})
+    assert response.headers["Content-Type"].startswith(type)
+    assert response.text.endswith("# EOF\n") == ("openmetrics" in type)
+    assert client.head("/metrics").status_code == 200
+
+
+def test_requests_for_predictions_are_measured_by_their_outcome(client, scrape):
+    client.post("/predict", data=picture())
+    client.post("/", data={"file": (io.BytesIO(picture()), "photo.png")})
+    client.post("/predict", data=b"text")
+    client.post("/predict", data=b"")  # nothing of it came to the model
+    numbers = scrape()
+    assert numbers['predictor_prediction_seconds_count{outcome="success"}'] == 2
+    assert numbers['predictor_prediction_seconds_count{outcome="fail"}'] == 1
+    assert 0 <= time() - numbers["predictor_last_prediction_timestamp_seconds"] < 60
+
+
+def test_a_dashboard_for_torchserve_reads_the_same_numbers_under_its_names(client, scrape):
+    client.post("/predict", data=picture())
+    client.post("/predict", data=b"text")
+    numbers = scrape()
+    labels = f'{{hostname="{gethostname()}",model_name="toy",model_version="1.0"}}'
+    assert numbers[f"ts_inference_requests_total{labels}"] == 2
+    latency_s = numbers.sum("predictor_prediction_seconds_sum")
+    assert numbers[f"ts_inference_latency_microseconds{labels}"] == pytest.approx(latency_s * 1e6)
+    queue_s = numbers["predictor_queue_seconds_sum"]
+    assert numbers[f"ts_queue_latency_microseconds{labels}"] == pytest.approx(queue_s * 1e6)
+
+
+def test_torchserves_names_have_the_name_that_was_chosen(make_classifier):
+    classifier = make_classifier(served_name="flowers")
+    client = create_app(classifier.settings, classifier).test_client()
+    assert 'model_name="flowers"' in client.get("/metrics").text

@@ -1,0 +1,169 @@
+import base64
+import json
+
+import pytest
+
+from app import create_app
+from pictures import picture
+from predictor.engine.classifier import Classifier
+from predictor.settings import Settings
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+RED, BLUE = b64(picture("red")), b64(picture("blue"))
+
+
+@pytest.fixture
+def post(client):
+    def post(content, verb="predict", model="toy"):
+        return client.post(f"/v1/models/{model}:{verb}", json=content)
+
+    return post
+
+
+def names(response):
+    assert response.status_code == 200, response.text
+    return [one["class_name"] for one in response.json["predictions"]]
+
+
+def refused(response, status=400):
+    assert response.status_code == status
+    assert list(response.json) == ["error"]
+    return response.json["error"]
+
+
+def test_the_model_is_listed_and_ready_for_both_kinds_of_clients(client):
+    assert client.get("/v1/models").json == {"models": ["toy"]}
+    for path in ("/v1/models/toy", "/v1/models/toy/versions/1"):
+        answer = client.get(path).json
+        assert (answer["name"], answer["ready"]) == ("toy", True)
+        (status,) = answer["model_version_status"]
+        assert (status["version"], status["state"]) == ("1", "AVAILABLE")
+
+
+def test_the_root_is_a_sign_of_life_for_who_wants_json_and_the_page_for_all_others(client):
+    alive = client.get("/", headers={"Accept": "application/json"})
+    assert alive.json == {"status": "alive"}
+    for accepted in ("*/*", "text/html,application/xhtml+xml,*/*;q=0.8"):
+        assert client.get("/", headers={"Accept": accepted}).mimetype == "text/html"
+
+
+def test_before_there_is_a_model_it_is_503():
+    classifier = Classifier(Settings())
+    classifier.start = lambda: None
+    client = create_app(classifier.settings, classifier).test_client()
+    for path in ("/v1/models", "/v1/models/vgg16"):
+        assert "being loaded" in refused(client.get(path), 503)
+
+
+@pytest.mark.parametrize(
+    "instance",
+    [{"b64": RED}, {"data": RED}, {"image_bytes": {"b64": RED}}, {"image": RED}, RED,
+     {"b64": f"data:image/png;base64,{RED}"}, {"image_bytes": {"b64": RED}, "key": "7"}],
+)  # fmt: skip
+def test_a_photo_may_be_called_as_each_kind_of_clients_calls_it(post, instance):
+    assert names(post({"instances": [instance]})) == ["red_thing"]
+
+
+def test_each_instance_has_the_answer_of_our_own_address_in_its_order(client, post):
+    own = client.post("/predict?top_k=3", data=picture("blue")).json
+    answer = post({"signature_name": "serving_default", "instances": [{"b64": RED}, {"b64": BLUE}]})
+    assert names(answer) == ["red_thing", "blue_thing"]
+    assert answer.json["predictions"][1] == own
+
+
+def test_inputs_are_instances_too(post):
+    assert names(post({"inputs": [{"b64": BLUE}]})) == ["blue_thing"]
+
+
+@pytest.mark.parametrize("top_k", [2, 2.0])  # as some languages write their numbers
+def test_how_many_classes_can_be_said(post, top_k):
+    answer = post({"instances": [{"b64": RED}], "parameters": {"top_k": top_k}})
+    assert len(answer.json["predictions"][0]["predictions"]) == 2
+
+
+def test_a_version_and_any_content_type_will_do(client):
+    body = json.dumps({"instances": [{"b64": RED}]})
+    for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}):
+        response = client.post("/v1/models/toy/versions/1:predict", data=body, headers=headers)
+        assert names(response) == ["red_thing"]
+
+
+def test_an_explanation_has_the_numbers_of_our_own_address(client, post):
+    own = client.post("/explain?format=json&class_index=2", data=picture()).json
+    answer = post({"instances": [{"b64": RED}, {"b64": RED, "target": 2}]}, "explain").json
+    assert answer["predictions"] == []
+    assert [one["class_name"] for one in answer["explanations"]] == ["red_thing", "blue_thing"]
+    assert answer["explanations"][1] == own
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+@pytest.mark.parametrize("model", ["dog", "toy/versions/2", "dog/versions/1"])
+def test_another_model_or_version_is_404(client, post, verb, model):
+    assert "'toy'" in refused(post({"instances": [RED]}, verb, model), 404)
+    assert "'toy'" in refused(client.get(f"/v1/models/{model}"), 404)
+
+
+def test_without_explanations_there_is_no_such_address(make_classifier):
+    classifier = make_classifier(max_explanations=0)
+    client = create_app(classifier.settings, classifier).test_client()
+    refused(client.post("/v1/models/toy:explain", json={}), 404)
+    assert client.post("/v1/models/toy:predict", json={"instances": [RED]}).status_code == 200
+
+
+def test_a_wrong_method_is_405(client):
+    response = client.get("/v1/models/toy:predict")
+    refused(response, 405)
+    assert "POST" in response.headers["Allow"]
+
+
+BAD = {
+    "no object": ([], 400, "Unrecognized request format"),
+    "no instances": ({"instance": []}, 400, "Unrecognized request format"),
+    "no list": ({"instances": RED}, 400, 'Expected "instances" to be a list.'),
+    "an empty list": ({"instances": []}, 400, "at least one"),
+    "no base64": ({"instances": [{"b64": "!"}]}, 400, "no base64"),
+    "another name": ({"instances": [{"photo": RED}]}, 400, "b64, data, body, image, image_bytes"),
+    "two photos in one": (
+        {"instances": [{"b64": RED, "data": RED}]},
+        400,
+        "exactly one of the names",
+    ),
+    "nothing within": ({"instances": [{"image_bytes": {}}]}, 400, "not a string"),
+    "numbers": ({"instances": [[0.1, 0.2]]}, 400, "not a string"),
+    "the second": ({"instances": [RED, 7]}, 400, "Image 2 of 2: "),
+    "text": ({"instances": [b64(b"text")]}, 415, "not an image"),
+    "damaged": ({"instances": [RED, b64(picture()[:60])]}, 422, "Image 2 of 2: "),
+    "too many": ({"instances": ["!"] * 65}, 413, "65 images"),
+    "parameters of nothing": ({"instances": [RED], "parameters": False}, 400, "is an object"),
+    "a true number": ({"instances": [RED], "parameters": {"top_k": True}}, 400, "top_k is True"),
+    "half a class": ({"instances": [RED], "parameters": {"top_k": 1.5}}, 400, "top_k is 1.5"),
+    "no number": ({"instances": [RED], "parameters": {"top_k": "2"}}, 400, "top_k is '2'"),
+    "none": ({"instances": [RED], "parameters": {"top_k": 0}}, 400, "top_k is 0"),
+    "parameters of text": ({"instances": [RED], "parameters": "x"}, 400, "is an object"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_request_that_means_nothing_is_refused_in_words_that_help(post, case):
+    content, status, words = BAD[case]
+    assert words in refused(post(content), status)
+
+
+def test_explanations_are_refused_in_words_that_help(post):
+    assert "5 images" in refused(post({"instances": [RED] * 5}, "explain"), 413)
+    bad_target = {"instances": [{"b64": RED, "target": "2"}]}
+    assert "target is a class index" in refused(post(bad_target, "explain"))
+    assert "0 to 2" in refused(post({"instances": [{"b64": RED, "target": 3}]}, "explain"))
+
+
+def test_all_places_taken_is_503_with_the_time_to_come_again(make_classifier):
+    classifier = make_classifier(max_in_flight=1)
+    client = create_app(classifier.settings, classifier).test_client()
+    with classifier.admit():
+        response = client.post("/v1/models/toy:predict", json={"instances": [RED]})
+    refused(response, 503)
+    assert response.headers["Retry-After"]

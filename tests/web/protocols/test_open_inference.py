@@ -1,0 +1,464 @@
+import base64
+import gzip
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+
+from app import create_app
+from pictures import picture
+from predictor.engine.classifier import Classifier
+from predictor.settings import Settings
+
+HEADER = "Inference-Header-Content-Length"
+RED, BLUE = picture("red"), picture("blue")
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+def image(data, datatype="BYTES", shape=None, **parameters):
+    """The one input: base64, or numbers."""
+    shape = [len(data)] if shape is None else shape
+    return {"name": "image", "datatype": datatype, "shape": shape, "data": data} | parameters
+
+
+def plane(channel, value=255):
+    """A picture of one colour, as a tensor ``(1, 3, 8, 8)``."""
+    pixels = np.zeros((1, 3, 8, 8), np.uint8)
+    pixels[0, channel] = value
+    return pixels
+
+
+def binary(header, data):
+    head = json.dumps(header).encode()
+    return {"data": head + data, "headers": {HEADER: str(len(head))}}
+
+
+def element(data):
+    return struct.pack("<I", len(data)) + data
+
+
+@pytest.fixture
+def infer(client):
+    """Post a request; its parts are keyword arguments, or ``data`` and ``headers`` as they are."""
+
+    def post(model="toy", data=None, headers=(), **content):
+        body = json.dumps(content) if data is None else data
+        return client.post(f"/v2/models/{model}/infer", data=body, headers=headers)
+
+    return post
+
+
+def logits(response):
+    assert response.status_code == 200, response.text
+    (output,) = response.json["outputs"]
+    assert (output["name"], output["datatype"]) == ("logits", "FP32")
+    return np.reshape(output["data"], output["shape"])
+
+
+def refused(response, status=400):
+    assert response.status_code == status
+    assert response.mimetype == "application/json"
+    assert list(response.json) == ["error"]
+    return response.json["error"]
+
+
+# The server and its model
+
+
+def test_the_server_says_what_it_is_and_can(client):
+    answer = client.get("/v2").json
+    assert (answer["name"], list(answer)) == ("predictor", ["name", "version", "extensions"])
+    assert {"binary_tensor_data", "classification"} <= set(answer["extensions"])
+
+
+def test_it_lives_and_is_ready(client):
+    assert client.get("/v2/health/live?").json == {"live": True}
+    assert client.get("/v2/health/ready?").json == {"ready": True}
+    assert client.get("/v2/models/toy/ready").json == {"name": "toy", "ready": True}
+
+
+def test_before_there_is_a_model_it_lives_and_is_not_ready():
+    classifier = Classifier(Settings())
+    classifier.start = lambda: None
+    client = create_app(classifier.settings, classifier).test_client()
+    assert client.get("/v2/health/live").status_code == 200
+    assert "being loaded" in refused(client.get("/v2/health/ready"), 503)
+    assert "being loaded" in refused(client.get("/v2/models/vgg16"), 503)
+    (loading,) = client.post("/v2/repository/index").json
+    assert (loading["name"], loading["state"]) == ("vgg16", "LOADING")
+    assert client.post("/v2/repository/index", json={"ready": True}).json == []
+
+
+@pytest.mark.parametrize("version", ["", "/versions/1"])
+def test_the_model_takes_photos_and_gives_logits(client, version):
+    answer = client.get(f"/v2/models/toy{version}").json
+    assert answer["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
+    assert answer["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": [-1, 3]}]
+    assert answer["versions"] == ["1"]
+
+
+def test_under_its_second_name_it_takes_a_tensor(client):
+    answer = client.get("/v2/models/toy-tensor").json
+    assert answer["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 3, 8, 8]}]
+    config = client.get("/v2/models/toy-tensor/versions/1/config").json
+    assert config["max_batch_size"] == 64
+    (wanted,) = config["input"]
+    assert (wanted["format"], wanted["dims"]) == ("FORMAT_NCHW", [3, 8, 8])
+    assert config["parameters"]["std"] == {"string_value": "1,1,1"}
+
+
+def test_a_batch_is_no_larger_than_a_body_has_room_for(make_classifier):
+    classifier = make_classifier(max_upload_bytes=1024 + 5 * 4 * 3 * 8 * 8)
+    client = create_app(classifier.settings, classifier).test_client()
+    assert client.get("/v2/models/toy-tensor/config").json["max_batch_size"] == 5
+    batch = np.zeros((5, 3, 8, 8), np.float32).tobytes()
+    only = image(None, "FP32", [5, 3, 8, 8], parameters={"binary_data_size": len(batch)})
+    response = client.post("/v2/models/toy/infer", **binary({"inputs": [only]}, batch))
+    assert response.status_code == 200
+
+
+def test_of_photos_the_configuration_counts_the_batch_as_a_dimension(client):
+    config = client.get("/v2/models/toy/config").json
+    assert (config["max_batch_size"], config["input"][0]["dims"]) == (0, [-1])
+    assert config["output"][0]["dims"] == [-1, 3]
+
+
+@pytest.mark.parametrize("body", ["", "{}", '{"ready": true}'])
+def test_the_repository_has_the_model_under_both_names(client, body):
+    models = client.post("/v2/repository/index", data=body).json
+    assert [(one["name"], one["state"]) for one in models] == [
+        ("toy", "READY"),
+        ("toy-tensor", "READY"),
+    ]
+
+
+@pytest.mark.parametrize("path", ["", "/ready", "/config", "/stats", "/infer"])
+@pytest.mark.parametrize(
+    "model", ["dog", "dog/versions/1", "toy/versions/2", "toy-tensor/versions/7"]
+)
+def test_another_model_or_version_is_404(client, model, path):
+    method = "POST" if path == "/infer" else "GET"
+    error = refused(client.open(f"/v2/models/{model}{path}", method=method, data="{}"), 404)
+    assert "'toy'" in error
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/nothing", "/v2/models/toy/nothing", "/v2/systemsharedmemory"]
+)
+def test_what_is_not_served_is_404_in_the_protocols_shape(client, path):
+    refused(client.get(path), 404)
+
+
+def test_a_wrong_method_is_405_in_the_protocols_shape(client):
+    response = client.get("/v2/models/toy/infer")
+    refused(response, 405)
+    assert "POST" in response.headers["Allow"]
+
+
+def test_the_statistics_are_what_was_done(client, infer):
+    infer(inputs=[image([b64(RED), b64(BLUE)])])
+    infer(inputs=[image([b64(b"text")])])
+    (stats,) = client.get("/v2/models/stats").json["model_stats"]
+    assert (stats["name"], stats["inference_count"]) == ("toy", 2)
+    assert 1 <= stats["execution_count"] <= 2
+    assert stats["last_inference"] > 1.7e12  # milliseconds
+    counts = stats["inference_stats"]
+    assert (counts["success"]["count"], counts["fail"]["count"]) == (1, 1)
+    assert counts["success"]["ns"] > counts["compute_infer"]["ns"] > 0
+    assert client.get("/v2/models/toy/stats").json["model_stats"][0] == stats
+
+
+# Photos
+
+
+def test_photos_in_json_are_base64_and_come_back_as_logits(infer):
+    answer = logits(infer(inputs=[image([b64(RED), b64(BLUE)])]))
+    assert answer == pytest.approx(np.array([[10.2, 0, 0], [0, 0, 10.2]]), abs=0.01)
+
+
+@pytest.mark.parametrize("shape", [[1], [1, 1]])
+def test_a_photo_in_binary_is_its_length_and_itself(infer, shape):
+    data = element(BLUE)
+    only = image(None, shape=shape, parameters={"binary_data_size": len(data)})
+    answer = logits(infer(**binary({"inputs": [only]}, data)))
+    assert answer.shape == (1, 3)
+    assert answer[0].argmax() == 2
+
+
+def test_an_integer_may_be_written_as_some_languages_write_it(infer):
+    wanted = [{"name": "logits", "parameters": {"classification": 2.0}}]
+    answer = infer(inputs=[image([b64(RED)], shape=[1.0])], outputs=wanted).json
+    assert answer["outputs"][0]["shape"] == [1, 2]
+
+
+def test_a_raw_request_is_one_photo_and_all_of_the_answer_is_binary(infer):
+    response = infer(data=BLUE, headers={HEADER: "0"})
+    length = int(response.headers[HEADER])
+    (output,) = json.loads(response.data[:length])["outputs"]
+    assert (output["shape"], output["parameters"]) == ([1, 3], {"binary_data_size": 12})
+    assert np.frombuffer(response.data[length:], "<f4").argmax() == 2
+
+
+def test_a_photo_that_cannot_be_read_has_the_status_it_has_elsewhere(infer):
+    assert "not an image" in refused(infer(inputs=[image([b64(b"text")])]), 415)
+    error = refused(infer(inputs=[image([b64(RED), b64(RED[:60])])]), 422)
+    assert error.startswith("Image 2 of 2: ")
+
+
+# Tensors
+
+
+def test_a_normalised_tensor_is_scored_as_it_is(infer):
+    tensor = (plane(1).astype(np.float32) / 255).tolist()  # the toy's mean is 0, its deviation 1
+    answer = logits(infer(inputs=[image(tensor, "FP32", [1, 3, 8, 8])]))
+    assert answer == pytest.approx(np.array([[0, 10.2, 0]]), abs=1e-4)
+
+
+@pytest.mark.parametrize("model", ["toy", "toy-tensor"])
+@pytest.mark.parametrize("datatype", ["FP32", "UINT8"])
+def test_tensors_in_binary_answer_as_those_in_json(infer, model, datatype):
+    pixels = np.concatenate([plane(0), plane(2, 100)])
+    tensor = pixels if datatype == "UINT8" else (pixels / 255).astype("<f4")
+    size = {"binary_data_size": tensor.nbytes}
+    only = image(None, datatype, [2, 3, 8, 8], parameters=size)
+    packed = logits(infer(model, **binary({"inputs": [only]}, tensor.tobytes())))
+    flat = image(tensor.ravel().tolist(), datatype, [2, 3, 8, 8])
+    assert packed == pytest.approx(logits(infer(model, inputs=[flat])), abs=1e-6)
+    assert packed.argmax(1).tolist() == [0, 2]
+
+
+def test_a_raw_request_under_the_second_name_is_a_tensor(infer):
+    tensor = (np.concatenate([plane(2)] * 3) / 255).astype("<f4")
+    response = infer("toy-tensor", data=tensor.tobytes(), headers={HEADER: "0"})
+    length = int(response.headers[HEADER])
+    assert json.loads(response.data[:length])["outputs"][0]["shape"] == [3, 3]
+
+
+# Answers
+
+
+def test_the_id_comes_back_or_there_is_a_new_one(infer):
+    assert infer(id="42", inputs=[image([b64(RED)])]).json["id"] == "42"
+    answer = infer(inputs=[image([b64(RED)])])
+    assert answer.json["id"] == answer.headers["X-Request-ID"]
+
+
+def test_classes_are_told_as_value_index_and_label(infer):
+    wanted = [{"name": "logits", "parameters": {"classification": 2}}]
+    (output,) = infer(inputs=[image([b64(RED), b64(BLUE)])], outputs=wanted).json["outputs"]
+    assert (output["datatype"], output["shape"]) == ("BYTES", [2, 2])
+    assert output["data"][0] == "10.200000:0:red_thing"
+    assert output["data"][2] == "10.200000:2:blue_thing"
+
+
+def test_more_classes_than_there_are_are_all(infer):
+    wanted = [{"name": "logits", "parameters": {"classification": 9, "binary_data": True}}]
+    response = infer(inputs=[image([b64(RED)])], outputs=wanted)
+    length = int(response.headers[HEADER])
+    assert json.loads(response.data[:length])["outputs"][0]["shape"] == [1, 3]
+    assert response.data[length:].startswith(element(b"10.200000:0:red_thing"))
+    assert response.mimetype == "application/octet-stream"
+
+
+def test_what_is_said_of_the_output_overrides_what_is_said_of_all(infer):
+    all_binary, this_not = {"binary_data_output": True}, {"binary_data": False}
+    response = infer(inputs=[image([b64(RED)])], parameters=all_binary)
+    assert response.headers[HEADER]
+    wanted = [{"name": "logits", "parameters": this_not}]
+    response = infer(inputs=[image([b64(RED)])], parameters=all_binary, outputs=wanted)
+    assert HEADER not in response.headers
+    assert response.json["outputs"][0]["data"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack", "unpack"),
+    [("gzip", gzip.compress, gzip.decompress), ("deflate", zlib.compress, zlib.decompress)],
+)
+def test_requests_and_answers_may_be_compressed(infer, encoding, pack, unpack):
+    body = pack(json.dumps({"inputs": [image([b64(BLUE)])]}).encode())
+    headers = {"Content-Encoding": encoding, "Accept-Encoding": encoding}
+    response = infer(data=body, headers=headers)
+    assert response.headers["Content-Encoding"] == encoding
+    (output,) = json.loads(unpack(response.data))["outputs"]
+    assert np.argmax(output["data"]) == 2
+
+
+# What is refused
+
+
+BAD = {
+    "nothing": ({}, "inputs"),
+    "no json": ({"data": b"{"}, "not JSON"),
+    "a list": ({"data": b"[]"}, "an object"),
+    "deep": ({"data": b"[" * 100_000}, "not JSON"),
+    "no inputs": ({"inputs": []}, "one input, 'image'; the request has none"),
+    "inputs of text": ({"inputs": ["x"]}, "An input is an object"),
+    "two inputs": ({"inputs": [image([b64(RED)])] * 2}, "one input"),
+    "another name": ({"inputs": [image([b64(RED)]) | {"name": "x"}]}, "has 'x'"),
+    "no name": ({"inputs": [image([b64(RED)]) | {"name": 7}]}, "a name"),
+    "no shape": ({"inputs": [image([b64(RED)]) | {"shape": "1"}]}, "shape is wanted"),
+    "a true shape": ({"inputs": [image([b64(RED)], shape=[True])]}, "shape is wanted"),
+    "an open shape": ({"inputs": [image([b64(RED)], shape=[-1])]}, "shape is wanted"),
+    "a huge shape": ({"inputs": [image([b64(RED)], shape=[2**62, 2**62])]}, "at most 4 whole"),
+    "a shape that multiplies for hours": (
+        {"inputs": [image([b64(RED)], shape=[9] * 100_000)]}, "at most 4 whole"),
+    "text as wide as all": (
+        {"inputs": [image(["a" * 10**6] + [""] * 191, "FP32", [1, 3, 8, 8])]}, "numbers that"),
+    "half a character": ({"inputs": [image([b64(RED)]) | {"name": "\ud800"}]}, "\\ud800"),
+    "an id without end": ({"inputs": [image([b64(RED)])], "id": "x" * 2000}, "1024 characters"),
+    "shared memory": (
+        {"inputs": [image([b64(RED)])], "outputs": [
+            {"name": "logits", "parameters": {"shared_memory_region": "x"}}]}, "Shared memory"),
+    "an empty shape": ({"inputs": [image([b64(RED)], shape=[])]}, "no image"),
+    "an empty batch": ({"inputs": [image([])]}, "no image"),
+    "an odd shape": ({"inputs": [image([b64(RED)], shape=[1, 1, 1])]}, "[N] is wanted"),
+    "another datatype": ({"inputs": [image([1.0], "FP16")]}, "it can be BYTES, FP32, UINT8"),
+    "no data": ({"inputs": [image(None, shape=[1])]}, "data is wanted"),
+    "no base64": ({"inputs": [image(["!"])]}, "no base64"),
+    "numbers for photos": ({"inputs": [image([7])]}, "not a string"),
+    "another side": ({"inputs": [image([0] * 27, "UINT8", [1, 3, 3, 3])]}, "[N, 3, 8, 8]"),
+    "a ragged list": ({"inputs": [image([[1], 2, 3], "FP32", [3])]}, "numbers that FP32 has"),
+    "text for numbers": ({"inputs": [image(["1"] * 192, "FP32", [1, 3, 8, 8])]}, "numbers"),
+    "null for numbers": ({"inputs": [image([None] * 192, "FP32", [1, 3, 8, 8])]}, "numbers"),
+    "halves of pixels": ({"inputs": [image([0.5] * 192, "UINT8", [1, 3, 8, 8])]}, "UINT8"),
+    "too bright": ({"inputs": [image([256] * 192, "UINT8", [1, 3, 8, 8])]}, "0 to 255"),
+    "too few": ({"inputs": [image([1] * 191, "UINT8", [1, 3, 8, 8])]}, "191 elements"),
+    "not a number": (
+        {"inputs": [image([float("nan")] * 192, "FP32", [1, 3, 8, 8])]}, "beyond ±10,000"),
+    "too large for FP32": (
+        {"inputs": [image([1e300] * 192, "FP32", [1, 3, 8, 8])]}, "beyond ±10,000"),
+    "another output": (
+        {"inputs": [image([b64(RED)])], "outputs": [{"name": "x"}]}, "one output, 'logits'"),
+    "outputs of text": ({"inputs": [image([b64(RED)])], "outputs": "x"}, "a list of objects"),
+    "a true class": (
+        {"inputs": [image([b64(RED)])],
+         "outputs": [{"name": "logits", "parameters": {"classification": True}}]}, "classes"),
+    "binary maybe": (
+        {"inputs": [image([b64(RED)])], "parameters": {"binary_data_output": "x"}}, "true or"),
+    "parameters of nothing": (
+        {"inputs": [image([b64(RED)])], "parameters": False}, "parameters is an object"),
+    "half an image": ({"inputs": [image([b64(RED)], shape=[1.5])]}, "whole numbers"),
+    "parameters of text": (
+        {"inputs": [image([b64(RED)])], "parameters": "x"}, "parameters is an object"),
+    "an id of 7": ({"inputs": [image([b64(RED)])], "id": 7}, "id is a string"),
+    "a header beyond": ({"data": b"{}", "headers": {HEADER: "3"}}, "should be in (0, 2]"),
+    "a header of text": ({"data": b"{}", "headers": {HEADER: "x"}}, "should be in (0, 2]"),
+    "a header without end": ({"data": b"{}", "headers": {HEADER: "9" * 5000}}, "should be in"),
+    "bytes beyond": (binary({"inputs": [image([b64(RED)])]}, b"xx"), "2 bytes follow"),
+    "a size beyond": (
+        binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": 9})]}, b"x"),
+        "there is less"),
+    "a size of text": (
+        binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": "1"})]}, b"x"),
+        "there is less"),
+    "an element cut off": (
+        binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": 2})]}, b"xx"),
+        "cut off"),
+    "an element too long": (
+        binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": 4})]},
+               b"\xff" * 4), "longer than the data"),
+    "part of a number": (
+        binary({"inputs": [image(None, "FP32", [1], parameters={"binary_data_size": 3})]}, b"xxx"),
+        "no whole number"),
+    "an empty raw photo": ({"data": b"", "headers": {HEADER: "0"}}, "0 bytes"),
+    "no gzip": ({"data": b"{}", "headers": {"Content-Encoding": "gzip"}}, "not gzip"),
+    "half a gzip": (
+        {"data": gzip.compress(b"{}" * 99)[:-9], "headers": {"Content-Encoding": "gzip"}},
+        "from its beginning to its end"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_request_that_means_nothing_is_refused_in_words_that_help(infer, case):
+    request, words = BAD[case]
+    assert words in refused(infer(**request))
+
+
+@pytest.mark.parametrize("body", ["[]", '{"ready": 1}', "7"])
+def test_an_index_that_is_asked_for_otherwise_is_refused(client, body):
+    assert "ready" in refused(client.post("/v2/repository/index", data=body))
+
+
+def test_another_encoding_is_not_read(infer):
+    assert "br" in refused(infer(data=b"{}", headers={"Content-Encoding": "br"}), 415)
+
+
+def test_more_images_than_may_wait_are_refused(infer):
+    assert "65 images" in refused(infer(inputs=[image(["!"] * 65)]), 413)
+
+
+def test_what_unpacks_to_more_than_a_body_may_have_is_refused_unread(make_classifier):
+    classifier = make_classifier(max_upload_bytes=100_000)
+    client = create_app(classifier.settings, classifier).test_client()
+    bomb = gzip.compress(bytes(10_000_000))
+    response = client.post("/v2/models/toy/infer", data=bomb, headers={"Content-Encoding": "gzip"})
+    assert len(bomb) < 100_000
+    assert "100,000 bytes" in refused(response, 413)
+
+
+def test_a_few_bytes_are_not_unpacked_to_megabytes(infer):
+    bomb = gzip.compress(b"[" + b"[]," * 4_000_000)
+    assert len(bomb) < 40_000
+    response = infer(data=bomb, headers={"Content-Encoding": "gzip"})
+    assert "4,000,000 bytes" in refused(response, 413)
+
+
+def test_an_id_of_half_a_character_is_answered(infer):
+    assert infer(id="\ud800", inputs=[image([b64(RED)])]).json["id"] == "\\ud800"
+
+
+def test_more_elements_than_may_wait_are_refused_before_they_are_unpacked(infer, monkeypatch):
+    monkeypatch.setattr(
+        "predictor.web.protocols.tensors.from_base64", lambda _: pytest.fail("unpacked")
+    )
+    assert "elements" in refused(infer(inputs=[image([0] * 100_000, shape=[1])]))
+    assert "65 images" in refused(infer(inputs=[image([0] * 65)]), 413)
+
+
+def test_a_refusal_does_not_repeat_all_that_was_sent(infer):
+    assert len(refused(infer(inputs=[image([b64(RED)]) | {"datatype": "x" * 10**6}]))) < 600
+
+
+def test_an_index_is_a_short_question(client):
+    body = gzip.compress(b" " * 100_000 + b"{}")
+    headers = {"Content-Encoding": "gzip"}
+    refused(client.post("/v2/repository/index", data=body, headers=headers), 413)
+
+
+# What holds for every way of a photo
+
+
+def test_all_places_taken_is_503_with_the_time_to_come_again(make_classifier):
+    classifier = make_classifier(max_in_flight=1)
+    client = create_app(classifier.settings, classifier).test_client()
+    with classifier.admit():
+        response = client.post("/v2/models/toy/infer", data="{}")
+    assert "All 1 places" in refused(response, 503)
+    assert response.headers["Retry-After"]
+
+
+def test_tokens_are_wanted_of_all_but_the_probes(make_classifier):
+    classifier = make_classifier(tokens=("correct-horse-battery",))
+    client = create_app(classifier.settings, classifier).test_client()
+    assert "Bearer" in refused(client.get("/v2/models/toy"), 401)
+    assert client.get("/v2/health/live").status_code == 200
+    assert client.get("/v2/health/ready").status_code == 200
+    allowed = {"Authorization": "Bearer correct-horse-battery"}
+    assert client.get("/v2/models/toy", headers=allowed).status_code == 200
+
+
+def test_it_is_served_under_the_name_that_was_chosen(make_classifier):
+    classifier = make_classifier(served_name="flowers")
+    client = create_app(classifier.settings, classifier).test_client()
+    assert client.get("/v2/models/flowers-tensor").json["name"] == "flowers-tensor"
+    assert client.get("/v2/models/toy").status_code == 404
+
+
+def test_the_photos_are_counted_as_all_others(client, infer):
+    infer(inputs=[image([b64(RED), b64(BLUE)])])
+    assert 'predictor_predictions_total{model="toy"} 2.0' in client.get("/metrics").text

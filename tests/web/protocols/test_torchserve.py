@@ -1,0 +1,246 @@
+import base64
+import io
+import os
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from app import create_app
+from conftest import ToyModel
+from pictures import picture
+from predictor.engine.classifier import Classifier, Engine
+from predictor.models.labels import Label
+from predictor.settings import Settings
+
+RED, BLUE = picture("red"), picture("blue")
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+def best(answer):
+    return max(answer, key=answer.get)
+
+
+def refused(response, status, kind):
+    assert response.status_code == status
+    assert list(response.json) == ["code", "type", "message"]
+    assert (response.json["code"], response.json["type"]) == (status, kind)
+    return response.json["message"]
+
+
+def test_a_ping_is_healthy_once_it_can_answer(client):
+    response = client.get("/ping")
+    assert response.text == '{\n  "status": "Healthy"\n}\n'
+    assert response.headers["X-Request-ID"]
+
+
+def test_a_ping_is_unhealthy_before(make_classifier):
+    loading = Classifier(Settings())
+    loading.start = lambda: None
+    ended = make_classifier()
+    ended.close()
+    for classifier in (loading, ended):
+        response = create_app(classifier.settings, classifier).test_client().get("/ping")
+        assert (response.status_code, response.json) == (500, {"status": "Unhealthy"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("OPTIONS", "/"), ("GET", "/api-description"), ("OPTIONS", "/predictions/toy"),
+     ("OPTIONS", "/predictions/toy/1.0")],
+)  # fmt: skip
+def test_it_describes_itself_as_we_do(client, method, path):
+    assert client.open(path, method=method).json == client.get("/openapi.json").json
+
+
+def test_a_model_that_is_not_there_is_not_described(client):
+    for path, kind in (("dog", "Model"), ("toy/2.0", "ModelVersion")):
+        response = client.options(f"/predictions/{path}")
+        refused(response, 404, f"{kind}NotFoundException")
+
+
+# Predictions
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+@pytest.mark.parametrize("version", ["", "/1.0"])
+def test_a_photo_has_its_labels_probabilities_best_first(client, method, version):
+    answer = client.open(f"/predictions/toy{version}", method=method, data=BLUE).json
+    assert best(answer) == next(iter(answer)) == "blue_thing"
+    assert list(answer.values()) == sorted(answer.values(), reverse=True)
+    assert sum(answer.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param({"data": RED}, id="body"),
+        pytest.param({"data": RED, "content_type": "application/octet-stream"}, id="octets"),
+        pytest.param(
+            {"data": RED, "content_type": "application/x-www-form-urlencoded"}, id="curl -X POST"
+        ),
+        pytest.param({"data": RED, "content_type": "text/plain"}, id="a photo called text"),
+        pytest.param({"data": b64(RED), "content_type": "text/plain"}, id="base64"),
+        pytest.param({"data": {"data": b64(RED)}}, id="base64 in a form"),
+        pytest.param({"json": b64(RED)}, id="json text"),
+        pytest.param({"json": {"data": b64(RED)}}, id="json data"),
+        pytest.param({"json": {"body": b64(RED)}}, id="json body"),
+    ],
+)
+def test_every_way_of_its_clients_to_send_a_photo_works(client, request_):
+    assert best(client.post("/predictions/toy", **request_).json) == "red_thing"
+
+
+@pytest.mark.parametrize("field", ["data", "body"])
+def test_a_form_has_the_photo_as_data_or_as_body(client, field):
+    form = {field: (io.BytesIO(BLUE), "photo.png")}
+    assert best(client.post("/predictions/toy", data=form).json) == "blue_thing"
+
+
+def test_a_list_is_answered_with_a_list_and_instances_with_predictions(client):
+    answers = client.post("/predictions/toy", json=[b64(RED), {"data": b64(BLUE)}]).json
+    assert list(map(best, answers)) == ["red_thing", "blue_thing"]
+    envelope = {"instances": [{"data": b64(RED)}, {"data": b64(BLUE)}]}
+    assert client.post("/predictions/toy", json=envelope).json == {"predictions": answers}
+
+
+@pytest.mark.parametrize(
+    "path", ["/invocations", "/invocations?model_name=toy", "/models/toy/invoke"]
+)
+def test_sagemaker_asks_elsewhere_and_is_answered_the_same(client, path):
+    assert client.post(path, data=RED).json == client.post("/predictions/toy", data=RED).json
+
+
+def crowd(logits, labels):
+    """A client of a model that says the same of every photo."""
+    model = ToyModel()
+    model.logits = lambda images, shares: np.tile(np.float32(logits), (len(images), 1))
+
+    def load(_):
+        engine = Engine(model, type("Info", (), {"name": "toy"})(), labels)
+        return engine
+
+    classifier = Classifier(Settings(), load)
+    classifier.start()
+    classifier.loading.result(timeout=10)
+    return create_app(classifier.settings, classifier).test_client(), classifier
+
+
+def test_there_are_five_of_many_and_of_two_with_one_label_none_is_lost():
+    names = ["boat", "crane", "cat", "crane", "dog", "elk"]
+    labels = tuple(Label(f"n{i}", name) for i, name in enumerate(names))
+    client, classifier = crowd([0, 4, 3, 5, 2, 1], labels)
+    answer = client.post("/predictions/toy", data=RED).json
+    assert list(answer) == ["crane", "crane (n1)", "cat", "dog", "elk"]
+    classifier.close()
+
+
+def test_an_explanation_has_the_numbers_of_our_own_address(client):
+    own = client.post("/explain?format=json&class_index=2", data=RED).json
+    for path in ("/explanations/toy", "/explanations/toy/1.0"):
+        assert client.put(f"{path}?class_index=2", data=RED).json == own
+    for target, name in ((None, "red_thing"), (2, "blue_thing")):
+        instance = {"data": b64(RED), "target": target}
+        envelope = client.post("/explanations/toy", json={"instances": [instance]}).json
+        assert envelope["explanations"][0]["class_name"] == name
+
+
+def test_without_explanations_there_is_no_such_address(make_classifier):
+    classifier = make_classifier(max_explanations=0)
+    client = create_app(classifier.settings, classifier).test_client()
+    message = refused(client.post("/explanations/toy"), 404, "ResourceNotFoundException")
+    assert "/explanations/toy" in message
+
+
+# What is refused
+
+
+def test_another_model_or_version_is_404_under_its_names(client):
+    message = refused(client.post("/predictions/dog"), 404, "ModelNotFoundException")
+    assert "'toy' is served" in message
+    for path in ("/predictions/toy/2.0", "/explanations/toy/7"):
+        refused(client.post(path), 404, "ModelVersionNotFoundException")
+    refused(client.get("/models/dog"), 404, "ModelNotFoundException")
+    refused(client.get("/models/toy/2.0"), 404, "ModelVersionNotFoundException")
+    refused(client.post("/invocations?model_name=dog"), 404, "ModelNotFoundException")
+
+
+@pytest.mark.parametrize("path", ["/models", "/models/toy"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_nobody_changes_models_from_without(client, path, method):
+    response = client.open(path, method=method)
+    refused(response, 405, "MethodNotAllowedException")
+    assert "GET" in response.headers["Allow"]
+
+
+def test_what_is_done_to_a_model_is_no_version_of_it(client):
+    response = client.get("/models/toy/invoke")
+    refused(response, 405, "MethodNotAllowedException")
+    assert set(client.options("/models/toy/invoke").allow) == {"POST", "OPTIONS"}
+
+
+BAD = {
+    "nothing": ({}, 400, "BadRequestException", '"data"'),
+    "text": ({"data": b"hello"}, 415, "UnsupportedMediaTypeException", "not an image"),
+    "damaged": ({"data": RED[:60]}, 422, "UnprocessableEntityException", "damaged"),
+    "another field": ({"data": {"file": "x"}}, 400, "BadRequestException", "'file'"),
+    "no json": (
+        {"data": b"{", "content_type": "application/json"}, 400, "BadRequestException", "JSON"),
+    "json without": ({"json": {"x": 1}}, 400, "BadRequestException", "b64, data, body"),
+    "no instances": ({"json": {"instances": 7}}, 400, "BadRequestException", "A list of images"),
+    "the second": ({"json": [b64(RED), "!"]}, 400, "BadRequestException", "Image 2 of 2"),
+    "text that is none": (
+        {"data": "héllo", "content_type": "text/plain"}, 400, "BadRequestException", "no base64"),
+    "too many": ({"json": ["!"] * 65}, 413, "RequestEntityTooLargeException", "65 images"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_request_that_means_nothing_is_refused_in_words_that_help(client, case):
+    request, status, kind, words = BAD[case]
+    assert words in refused(client.post("/predictions/toy", **request), status, kind)
+
+
+def test_all_places_taken_is_503_with_the_time_to_come_again(make_classifier):
+    classifier = make_classifier(max_in_flight=1)
+    client = create_app(classifier.settings, classifier).test_client()
+    with classifier.admit():
+        response = client.post("/predictions/toy", data=RED)
+    refused(response, 503, "ServiceUnavailableException")
+    assert response.headers["Retry-After"]
+
+
+def test_our_own_failure_says_nothing_of_its_cause(app, classifier, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("a secret")
+
+    monkeypatch.setattr(classifier, "classify", fail)
+    response = app.test_client().post("/predictions/toy", data=RED)
+    assert "secret" not in refused(response, 500, "InternalServerException")
+
+
+# Management
+
+
+def test_the_one_model_is_listed_page_by_page(client):
+    only = {"modelName": "toy", "modelUrl": "toy.pth"}
+    assert client.get("/models").json == {"models": [only]}
+    assert client.get("/models?limit=500&next_page_token=0").json == {"models": [only]}
+    assert client.get("/models?next_page_token=1").json == {"models": []}
+    assert client.get("/models?limit=0").json == {"models": [only]}
+    assert "limit" in refused(client.get("/models?limit=x"), 400, "BadRequestException")
+
+
+@pytest.mark.parametrize("version", ["", "/1.0", "/all"])
+def test_a_model_is_described_with_its_workers_and_its_queue(client, classifier, version):
+    (model,) = client.get(f"/models/toy{version}").json
+    assert (model["modelName"], model["modelVersion"], model["batchSize"]) == ("toy", "1.0", 8)
+    assert (model["minWorkers"], model["responseTimeout"]) == (1, 30)
+    assert model["jobQueueStatus"] == {"remainingCapacity": 64, "pendingRequests": 0}
+    (worker,) = model["workers"]
+    assert (worker["id"], worker["pid"], worker["status"]) == ("9000", os.getpid(), "READY")
+    assert worker["memoryUsage"] > 10_000_000
+    assert datetime.fromisoformat(worker["startTime"]) <= datetime.now().astimezone()

@@ -1,0 +1,272 @@
+"""Mutated uploads through the whole app: real decoders, a toy model. ``make fuzz``.
+
+Case ``number`` of a seed is always the same, so a child process that crashes, hangs or grows
+names it by its number, and the parent writes the input down and goes on behind it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import faulthandler
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from time import monotonic, process_time
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+# A script by its path; its pictures and its toy model are the tests'.
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from pictures import picture  # noqa: E402
+from tools import mutations  # noqa: E402
+
+STATUSES = {200, 400, 413, 415, 422}
+PROBLEM = ["type", "title", "status", "code", "detail", "request_id"]
+
+# Requests around the images.
+
+
+@dataclass
+class Case:
+    """One request: the body and what else the test client is told."""
+
+    body: bytes
+    content_type: str | None = None
+    query: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def case(seed: int, number: int) -> Case:
+    """Case ``number`` of a seed: mostly a mutated image, every tenth in a mutated wrapping."""
+    rng = random.Random(f"{seed}/{number}")
+    image = mutations.mutate(rng, rng.choice(mutations.originals()))
+    if number % 10:
+        return Case(image, rng.choice((None, "image/jpeg", "application/octet-stream")))
+    wrapped = rng.choice((_as_form, _as_json, _as_urlencoded))(rng, image)
+    body = bytearray(wrapped.body)
+    if rng.random() < 0.7:
+        rng.choice(mutations.BLIND)(rng, body)
+    wrapped.body = bytes(body)
+    wrapped.query = rng.choice(
+        ("", "top_k=2", "top_k=%00", "top_k=9&top_k=1", "top_k=-1", "%ff&&=")
+    )
+    if rng.random() < 0.2:
+        wrapped.headers["Content-Length"] = rng.choice(
+            ("0", "7", str(len(body) + 9), "x", "-1", "9" * 30)
+        )
+    if rng.random() < 0.1:
+        wrapped.headers["Content-Encoding"] = rng.choice(("gzip", "identity", "", "br, gzip"))
+    if rng.random() < 0.2:
+        mangled = bytearray((wrapped.content_type or "x").encode())
+        rng.choice(mutations.BLIND[:-1])(rng, mangled)
+        printable = mangled.decode("latin-1").replace("\r", "").replace("\n", "").replace("\0", "")
+        wrapped.content_type = printable
+    return wrapped
+
+
+def _as_form(rng: random.Random, image: bytes) -> Case:
+    name = rng.choice(("file", "image", "images", "x", ""))
+    head = f'--b\r\nContent-Disposition: form-data; name="{name}"'.encode()
+    parts = [head + rng.choice((b'; filename="p.jpg"', b"")) + b"\r\n\r\n" + image + b"\r\n"]
+    return Case(b"".join(parts * rng.choice((1, 1, 2, 70))) + b"--b--\r\n",
+                "multipart/form-data; boundary=b")  # fmt: skip
+
+
+def _as_json(rng: random.Random, image: bytes) -> Case:
+    text = base64.b64encode(image).decode()
+    content = rng.choice(({"image": text}, {"images": [text, 1, None]}, [text], {"image": [text]},
+                          {"image": "data:image/png;base64," + text}))  # fmt: skip
+    return Case(json.dumps(content).encode(), "application/json")
+
+
+def _as_urlencoded(rng: random.Random, image: bytes) -> Case:
+    text = base64.b64encode(image)
+    return Case(b"image=" + text, "application/x-www-form-urlencoded")
+
+
+# The rules.
+
+
+def complaint(response: Any) -> str | None:
+    """What is wrong with an answer, whatever was asked; None when nothing is."""
+    if response.status_code not in STATUSES:
+        return f"status {response.status_code}"
+    body = response.get_json(silent=True)
+    if not isinstance(body, dict):
+        return "no JSON"
+    if response.status_code != 200:
+        fits = list(body) == PROBLEM and body["status"] == response.status_code
+        return None if fits and body["detail"] else f"no problem details: {body}"
+    results = body.get("results", [body])
+    good = all({"class_id", "class_name"} <= r.keys() or list(r) == ["error"] for r in results)
+    inner = {r["error"]["status"] for r in results if "error" in r}
+    return None if good and inner <= STATUSES else f"no answer: {body}"
+
+
+def ask(client: Any, one: Case) -> Any:
+    """Send a case through the app."""
+    environ = (
+        {"CONTENT_LENGTH": one.headers["Content-Length"]} if "Content-Length" in one.headers else {}
+    )
+    headers = {name: value for name, value in one.headers.items() if name != "Content-Length"}
+    return client.post(
+        f"/predict?{one.query}", input_stream=io.BytesIO(one.body),
+        environ_overrides={"CONTENT_LENGTH": str(len(one.body)), **environ},
+        content_type=one.content_type, headers=headers,
+    )  # fmt: skip
+
+
+def child(seed: int, first: int, end: int, limit_s: float) -> None:
+    """Run the cases and print a line before and after each."""
+    from app import create_app
+    from conftest import toy_engine
+    from predictor.engine.classifier import Classifier
+    from predictor.settings import Settings
+
+    faulthandler.enable()
+    classifier = Classifier(Settings(), load=lambda _: toy_engine())
+    classifier.start()
+    classifier.loading.result()
+    client = create_app(classifier.settings, classifier).test_client()
+    for number in range(first, end):
+        one = case(seed, number)
+        print("begin", number, flush=True)
+        faulthandler.dump_traceback_later(10 * limit_s, exit=True)
+        begin = process_time()  # of the processors: the machine may have other things to do
+        response = ask(client, one)
+        seconds, wrong = process_time() - begin, complaint(response)
+        if wrong is None and number % 50 == 0:
+            wrong = _good_photo_fails(client, number)
+        print("end", response.status_code, f"{seconds:.4f}", _rss_kb(), wrong or "", flush=True)
+
+
+def _good_photo_fails(client: Any, number: int) -> str | None:
+    colour = ("red", "green", "blue")[number // 50 % 3]
+    answer = client.post("/predict", data=picture(colour)).get_json()
+    return None if answer.get("class_name") == f"{colour}_thing" else f"then {colour}: {answer}"
+
+
+def _rss_kb() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+@dataclass
+class Report:
+    """What became of the cases."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    findings: list[tuple[int, str]] = field(default_factory=list)
+    memory_kb: list[int] = field(default_factory=list)  # after each case
+    slowest: tuple[float, int] = (0.0, 0)
+
+    def growth(self, warm_up: int) -> float:
+        """How much the memory grew from the warm-up to the end, each as a median over cases."""
+        sample = max(1, len(self.memory_kb) // 20)
+        start = median(self.memory_kb[warm_up : warm_up + sample])
+        return median(self.memory_kb[-sample:]) / start - 1
+
+
+def fuzz(seed: int, count: int, limit_s: float, progress: Callable[[int], object] = id) -> Report:
+    """Run ``count`` cases in child processes; a crash or a hang is a finding and costs a child."""
+    report, number = Report(), 0
+    while number < count:
+        command = [sys.executable, __file__, "--child", *map(str, (seed, number, count, limit_s))]
+        with tempfile.TemporaryFile("w+") as words:  # libtiff's too, a line for each bad file
+            pipes = {"stdout": subprocess.PIPE, "stderr": words}
+            with subprocess.Popen(command, text=True, **pipes) as process:
+                last = _follow(process, report, limit_s, progress)
+            if process.returncode != 0:
+                words.seek(0)
+                tail = words.read()[-2000:]
+                if last is None:
+                    raise RuntimeError(tail)
+                report.findings.append((last, f"ends the process ({process.returncode}):\n{tail}"))
+        number = count if last is None else last + 1
+    return report
+
+
+def _follow(
+    process: subprocess.Popen[str],
+    report: Report,
+    limit_s: float,
+    progress: Callable[[int], object],
+) -> int | None:
+    """Read the child's lines to its end; the number of the case it was at, if it was at any."""
+    assert process.stdout is not None
+    last = None
+    for line in process.stdout:
+        kind, *rest = line.split(maxsplit=4)
+        if kind == "begin":
+            last = int(rest[0])
+        elif last is not None:
+            _note(report, last, rest, limit_s)
+            progress(last)
+    return last
+
+
+def _note(report: Report, number: int, line: list[str], limit_s: float) -> None:
+    status, seconds, memory_kb, *wrong = line
+    report.statuses[int(status)] += 1
+    report.memory_kb.append(int(memory_kb))
+    report.slowest = max(report.slowest, (float(seconds), number))
+    if float(seconds) > limit_s:
+        report.findings.append((number, f"takes {seconds} s"))
+    if wrong:
+        report.findings.append((number, wrong[0].strip()))
+
+
+def main() -> None:
+    """Fuzz, print the figures, save what broke a rule, and fail if anything did."""
+    parser = argparse.ArgumentParser(prog="make fuzz", description='FUZZ="--images 100000"')
+    parser.add_argument("--images", type=int, default=20_000, help="how many (default: 20,000)")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--limit", type=float, default=5.0, help="seconds one may take")
+    parser.add_argument("--output", type=Path, default=ROOT / "fuzz-findings")
+    options = parser.parse_args()
+    begin = monotonic()
+
+    def progress(number: int) -> None:
+        if (number + 1) % 5000 == 0:
+            print(f"{number + 1:,} …", file=sys.stderr)
+
+    report = fuzz(options.seed, options.images, options.limit, progress)
+    _print(report, options, monotonic() - begin)
+    for number, _ in report.findings:
+        options.output.mkdir(exist_ok=True)
+        (options.output / f"{options.seed}-{number}.bin").write_bytes(
+            case(options.seed, number).body
+        )
+    sys.exit(bool(report.findings))
+
+
+def _print(report: Report, options: argparse.Namespace, seconds: float) -> None:
+    count, memory = sum(report.statuses.values()), [kb / 1000 for kb in report.memory_kb]
+    print(f"{count:,} inputs, seed {options.seed}, {seconds:.0f} s, {count / seconds:.0f} a second")
+    print("status: ", ", ".join(f"{s} × {n:,}" for s, n in sorted(report.statuses.items())))
+    tenths = [memory[count * i // 10 : count * (i + 1) // 10] or [0] for i in range(10)]
+    print(
+        f"memory:  {memory[0]:.0f} MB at first, {memory[-1]:.0f} at the end, {max(memory):.0f} most"
+    )
+    print(f"         medians of the tenths: {', '.join(f'{median(t):.0f}' for t in tenths)}")
+    print(f"slowest: number {report.slowest[1]}, {report.slowest[0]:.2f} s")
+    for number, finding in report.findings:
+        print(f"FINDING: number {number} {finding}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(*map(int, sys.argv[2:5]), limit_s=float(sys.argv[5]))
+    else:
+        main()
