@@ -1,6 +1,6 @@
 """The app for production: ``gunicorn wsgi:app``."""
 
-from app import create_app
-from predictor.settings import Settings
+from predictor.settings import current_settings
+from predictor.web import create_app
 
-app = create_app(Settings.from_env())
+app = create_app(current_settings())

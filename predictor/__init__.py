@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import functools
-import threading
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from predictor.engine.classifier import Classifier
-from predictor.engine.ranking import Prediction, as_answer
-from predictor.errors import PredictorError
-from predictor.settings import Settings
+if TYPE_CHECKING:
+    from predictor.api import BestClass, get_prediction, get_predictions
+    from predictor.engine.classifier import Classifier
+    from predictor.engine.ranking import Prediction
+    from predictor.errors import PredictorError
+    from predictor.settings import Settings
 
-__all__ = ["Classifier", "Prediction", "PredictorError", "Settings", "get_prediction"]
 __version__ = "0.1.0"
+__all__ = [
+    "BestClass",
+    "Classifier",
+    "Prediction",
+    "PredictorError",
+    "Settings",
+    "get_prediction",
+    "get_predictions",
+]
+
+# Imported when first used: gunicorn's master imports this package and must stay small.
+_MODULES = {
+    "BestClass": "predictor.api",
+    "get_prediction": "predictor.api",
+    "get_predictions": "predictor.api",
+    "Classifier": "predictor.engine.classifier",
+    "Prediction": "predictor.engine.ranking",
+    "PredictorError": "predictor.errors",
+    "Settings": "predictor.settings",
+}
 
 
-def get_prediction(image_bytes: bytes, top_k: int | None = None) -> dict[str, Any]:
-    """Classify one encoded image with the model that the environment's settings name.
-
-    Args:
-        image_bytes: a whole JPEG, PNG, WebP … file.
-        top_k: also name this many classes, best first, with their probabilities.
-
-    Returns:
-        The answer of ``POST /predict``: ``{"class_id": "n02124075", "class_name":
-        "Egyptian_cat"}``, and with ``top_k`` also ``"predictions"``.
-
-    Raises:
-        PredictorError: the model cannot be loaded, or the image cannot be read.
-    """
-    (outcome,) = _classifier().classify([image_bytes], 1 if top_k is None else top_k)
-    if isinstance(outcome, PredictorError):
-        raise outcome
-    return as_answer(outcome, detailed=top_k is not None)
-
-
-_first_call = threading.Lock()
-
-
-def _classifier() -> Classifier:
-    """The one classifier of this process, loaded by the first call; the others wait for it."""
-    with _first_call:
-        classifier = _built()
-    classifier.start()
-    classifier.loading.result()
-    return classifier
-
-
-@functools.cache
-def _built() -> Classifier:
-    return Classifier(Settings.from_env())
+def __getattr__(name: str) -> Any:
+    """Import a public name."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -84,8 +84,8 @@ def _classify_all(names: list[str], classifier: Classifier, options: argparse.Na
     write = WRITERS[options.format](names)
     failed = 0
     # Enough callers for a batch to wait while others run, and never more than may wait.
-    model = classifier.engine().model
-    callers = min((model.shares + 1) * model.max_batch_size, classifier.settings.max_queue)
+    model = classifier.require_model().scorer
+    callers = min((model.lanes + 1) * model.max_batch_size, classifier.settings.max_queue)
     pool = ThreadPoolExecutor(callers)
     try:
         outcomes = pool.map(partial(_classify, classifier, options.top_k), names)

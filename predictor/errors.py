@@ -3,31 +3,32 @@
 ::
 
     PredictorError
-    ├── StartError                  the server cannot start; the sentence says why
+    ├── StartError                  the server cannot start; the message says why
     │   ├── SettingsError
     │   ├── LabelsError
     │   ├── ModelError
     │   └── WeightsError
-    │       └── WeightsUnavailable  neither on this machine nor to be had
-    ├── RequestError                what the caller can mend
+    │       └── WeightsUnavailable  not on this machine, and cannot be downloaded
+    ├── RequestError                the client can mend it
     │   ├── BadRequest        400
     │   ├── UnknownModel      404
     │   │   └── UnknownVersion
+    │   ├── RequestTimeout    408
     │   ├── TooLarge          413
     │   ├── UnsupportedImage  415
     │   ├── DamagedImage      422
     │   ├── NotExplainable    501
-    │   └── ClientGone        400  nobody reads it; the log does
-    └── ServiceError                what the caller can only wait for
+    │   └── ClientGone        400  only the log sees it
+    └── ServiceError                the client can only retry
         ├── InferenceFailed   500
         │   └── OutOfMemory   503
         ├── NotReady          503
         ├── Overloaded        503
-        ├── NoQuietMoment     503  only explanations wait for one
+        ├── ExplainerBusy     503
         └── DeadlineExceeded  504
 
-A message is a sentence for the person who has to act on it. ``status`` is what
-HTTP answers; ``code`` names the kind of error to a program.
+A message is a sentence for the person who has to act on it. ``status`` is the HTTP status and
+``code`` names the kind of error for a program. ``retry_after_s`` is the header ``Retry-After``.
 """
 
 from __future__ import annotations
@@ -38,21 +39,22 @@ from typing import ClassVar
 
 
 class PredictorError(Exception):
-    """Anything this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     code: ClassVar[str] = "internal-error"
+    retry_after_s: int | None = None
 
 
 class StartError(PredictorError):
-    """The model cannot be served as it was asked for."""
+    """The settings ask for something that cannot be served."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "not-started"
 
 
 class SettingsError(StartError):
-    """A setting has a value that means nothing, or a name that nobody reads."""
+    """A setting has an invalid value, or its name does not exist."""
 
 
 class LabelsError(StartError):
@@ -60,7 +62,7 @@ class LabelsError(StartError):
 
 
 class ModelError(StartError):
-    """No model has this name, or this machine cannot run it as asked."""
+    """There is no model of this name, or this machine cannot run it as the settings ask."""
 
 
 class WeightsError(StartError):
@@ -72,88 +74,94 @@ class WeightsUnavailable(WeightsError):
 
 
 class RequestError(PredictorError):
-    """The request asks for something that cannot be answered; the caller can mend it."""
+    """The request cannot be answered, and the client can mend it."""
 
     status = HTTPStatus.BAD_REQUEST
     code = "bad-request"
 
 
 class BadRequest(RequestError):
-    """There is no image in the request, or a parameter makes no sense."""
+    """The request has no image, or an invalid parameter."""
 
 
 class UnknownModel(RequestError):
-    """No model has this name here."""
+    """This server has no model of this name."""
 
     status = HTTPStatus.NOT_FOUND
     code = "unknown-model"
 
 
 class UnknownVersion(UnknownModel):
-    """The model has no such version."""
+    """The model has no version of this name."""
 
     code = "unknown-version"
 
 
+class RequestTimeout(RequestError):
+    """The request did not arrive in time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    code = "request-timeout"
+    retry_after_s = 5
+
+
 class TooLarge(RequestError):
-    """The image has more pixels, or the request more images, than are accepted."""
+    """The image has too many pixels, or the request too many images or parts."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "too-large"
 
 
 class UnsupportedImage(RequestError):
-    """The bytes are not an image in a format that is read here."""
+    """The bytes are not an image in a supported format."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "unsupported-image"
 
 
 class DamagedImage(RequestError):
-    """The bytes begin like an image and cannot be decoded."""
+    """The bytes begin like an image but cannot be decoded."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "damaged-image"
 
 
 class NotExplainable(RequestError):
-    """The model is of a kind whose answers cannot be explained here; another one's can."""
+    """The served model is of a kind whose answers cannot be explained."""
 
     status = HTTPStatus.NOT_IMPLEMENTED
     code = "not-explainable"
 
 
 class ClientGone(RequestError):
-    """The client has closed its connection; its work is not done any more."""
+    """The client has closed its connection, so its work was stopped."""
 
     code = "client-gone"
 
 
 class ServiceError(PredictorError):
-    """The request is fine and the service cannot answer it now.
+    """The request is valid, but the server cannot answer it now.
 
     Args:
-        detail: a sentence for the caller.
-        retry_after_s: seconds after which to come again, where more is known than the kind.
+        detail: a sentence for the client.
+        retry_after_s: seconds after which the client should retry; the class's default if None.
     """
 
-    retry_after_s: int | None = None
-
     def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
-        """Whole seconds, as the header wants them, and at least one."""
+        """Round ``retry_after_s`` up to whole seconds, at least one, as HTTP has it."""
         super().__init__(detail)
         if retry_after_s is not None:
             self.retry_after_s = max(1, math.ceil(retry_after_s))
 
 
 class InferenceFailed(ServiceError):
-    """The model raised, or answered something that is not a number."""
+    """The model raised an exception, or returned something that is not a number."""
 
     code = "inference-failed"
 
 
 class OutOfMemory(InferenceFailed):
-    """Not even this image alone found the memory for a forward pass."""
+    """There was not enough memory for a forward pass of this image alone."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "out-of-memory"
@@ -161,7 +169,7 @@ class OutOfMemory(InferenceFailed):
 
 
 class NotReady(ServiceError):
-    """The model is still being loaded, or could not be."""
+    """The model is loading, or could not be loaded, or the process is about to end."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "not-ready"
@@ -169,39 +177,39 @@ class NotReady(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """As many requests are being served, or images waiting, as are allowed."""
+    """The server is at its limit of requests in progress, of waiting images or of memory."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "overloaded"
     retry_after_s = 1
 
 
-class NoQuietMoment(ServiceError):
-    """Predictions leave no time for an explanation, or others wait for it already.
+class ExplainerBusy(ServiceError):
+    """Predictions or other explanations leave no time for this explanation.
 
-    A kind of its own, because it is no sign of a service that is asked too much.
+    It is not an ``Overloaded``, because predictions are still answered.
     """
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    code = "no-quiet-moment"
+    code = "explainer-busy"
     retry_after_s = 5
 
 
 class DeadlineExceeded(ServiceError):
-    """The answer was not there in time."""
+    """The answer was not ready before the request's deadline."""
 
     status = HTTPStatus.GATEWAY_TIMEOUT
     code = "deadline-exceeded"
 
 
 def inference_failure(error: Exception) -> InferenceFailed:
-    """What a caller is told of an exception of the model's, with it as the cause."""
-    # By name and words, because torch is not imported here, and on the CPU it has no type for it.
+    """Return the error for the client when the model raised ``error``, which is its cause."""
+    # By name and words: torch is not imported here, and on the CPU it has no type for this.
     words = ("OutOfMemory", "can't allocate memory", "not enough memory")
     named = f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError) or any(word in named for word in words):
-        failure: InferenceFailed = OutOfMemory("There is not enough memory just now; try again.")
+        failure: InferenceFailed = OutOfMemory("The server is out of memory. Retry later.")
     else:
-        failure = InferenceFailed("The model failed on this image.")
+        failure = InferenceFailed("The model failed on this image. The server's log has the cause.")
     failure.__cause__ = error
     return failure

@@ -1,4 +1,4 @@
-"""What an operator may choose: one table, read from the environment once, at start."""
+"""What an operator may choose: one table, read from the environment once, at the start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from limits import RateLimitItem
 
 PREFIX = "PREDICTOR_"
+FRAME_ANCESTORS = "FRAME_ANCESTORS"  # in the app's config: which pages may show the page in a frame
 PILLOWS_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images
+# Settings of earlier versions, and what to do instead.
+REMOVED = {
+    "PREDICTOR_HANG_TIMEOUT_S": "It is four times PREDICTOR_REQUEST_TIMEOUT_S, at least 120 s.",
+    "PREDICTOR_INFERENCE_THREADS": "PREDICTOR_TORCH_THREADS sets the processors for the model.",
+    "PREDICTOR_MAX_RECEIVE_BYTES": "It follows from PREDICTOR_MAX_UPLOAD_BYTES and _MAX_IN_FLIGHT.",
+    "PREDICTOR_SHARED_WEIGHTS_FD": "The server shares the weights between its processes itself.",
+}
 
 
 def setting(
@@ -102,16 +110,8 @@ class Settings:
     request_timeout_s: float = setting(
         30.0, "Seconds after which a request is answered 504.", limits=(0.001, 86_400)
     )
-    hang_timeout_s: float = setting(
-        120.0, "Seconds one batch may take before `/healthz` turns bad.", limits=(0.001, 86_400)
-    )
     receive_timeout_s: float = setting(
         120.0, "Seconds a request may take to arrive; 408 after.", limits=(0.001, 86_400)
-    )
-    max_receive_bytes: int = setting(
-        256 * 1024 * 1024,
-        "Most bytes of all requests that are arriving; 503 above.",
-        limits=(1, 2**40),
     )
     max_upload_bytes: int = setting(
         20 * 1024 * 1024, "Most bytes in a request's body; 413 above.", limits=(1, 2**31)
@@ -126,18 +126,6 @@ class Settings:
     )
     torch_threads: int | None = setting(
         None, "Processors for the model; `auto`: as many as we may use.", limits=(1, 1024)
-    )
-    inference_threads: int | None = setting(
-        None,
-        "Most forward passes at once, which share those processors when many wait; one that is"
-        " alone has them all. `auto`: one a processor up to 4, and 1 on a GPU.",
-        limits=(1, 64),
-    )
-    shared_weights_fd: int | None = setting(
-        None,
-        "Descriptor of an inherited memory file in which processes share the weights;"
-        " `auto`: `gunicorn.conf.py` makes one where several processes serve on the CPU.",
-        limits=(0, 2**31),
     )
     tokens: tuple[str, ...] = setting(
         (),
@@ -178,6 +166,14 @@ class Settings:
         choices=("auto", "text", "json"),
     )
 
+    # Not in the table: the server's master hands the memory file for weights to its workers.
+    shared_weights_fd: int | None = None
+
+    @property
+    def all_tokens(self) -> tuple[str, ...]:
+        """All valid tokens; empty if none is required."""
+        return self.tokens + self.tokens_file
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the table from ``PREDICTOR_…`` variables; an empty one counts as not set.
@@ -187,13 +183,38 @@ class Settings:
                 not in the table: a typo must not be silent.
         """
         environ = os.environ if environ is None else environ
-        table = {PREFIX + row.name.upper(): row for row in fields(cls)}
+        table = {PREFIX + row.name.upper(): row for row in rows()}
         ours = (name for name in environ if name.upper().startswith(PREFIX))
         given = {name: environ[name].strip() for name in ours}
+        for name in sorted(given.keys() & REMOVED.keys()):
+            raise SettingsError(f"{name} was removed. {REMOVED[name]} Unset it.")
         for name in sorted(given.keys() - table.keys()):
             raise SettingsError(f"There is no setting {name}.{_suggestion(name, table)}")
         values = {name: _parse(name, text, table[name]) for name, text in given.items() if text}
         return cls(**{table[name].name: value for name, value in values.items()})
+
+
+_handed_on: Settings | None = None
+
+
+def hand_on(settings: Settings) -> None:
+    """Make :func:`current_settings` return these settings, in this process and its forks."""
+    global _handed_on
+    _handed_on = settings
+
+
+def current_settings() -> Settings:
+    """Return the settings that the server handed on; else read the environment.
+
+    A worker of gunicorn gets the settings that the master has read, so that all workers have the
+    same ones, and a tokens file that breaks later stops nothing.
+    """
+    return _handed_on or Settings.from_env()
+
+
+def rows() -> list[Field[Any]]:
+    """Return the rows of the table."""
+    return [row for row in fields(Settings) if row.metadata]
 
 
 def _suggestion(name: str, table: Mapping[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ from PIL import Image
 
 from app import create_app
 from pictures import COLOURS
-from predictor.engine.classifier import Classifier, Engine
+from predictor.engine.classifier import Classifier
+from predictor.engine.loading import LoadedModel
+from predictor.engine.service import Service
 from predictor.images.preprocessing import Preprocessing
 from predictor.models.labels import Label
 from predictor.settings import Settings
@@ -29,12 +32,12 @@ class ToyModel:
         resize=9, crop=8, interpolation=Image.Resampling.BILINEAR, mean=(0, 0, 0), std=(1, 1, 1)
     )
 
-    shares, max_batch_size, warm_up_sizes = 1, 8, {1, 8}
+    lanes, max_batch_size, warm_up_sizes = 1, 8, {1, 8}
 
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def logits(self, images: Sequence[NDArray[np.uint8]], shares: int) -> NDArray[np.float32]:
+    def logits(self, images: Sequence[NDArray[np.uint8]], lanes: int) -> NDArray[np.float32]:
         self.batches.append(len(images))
         return np.stack(images).mean((1, 2)).astype(np.float32) / 25
 
@@ -61,8 +64,8 @@ class ToyInfo:
 LABELS = tuple(Label(f"n{i:08}", f"{name}_thing") for i, name in enumerate(COLOURS))
 
 
-def toy_engine(model: ToyModel | None = None) -> Engine:
-    return Engine(model or ToyModel(), ToyInfo(), LABELS)  # type: ignore[arg-type]
+def toy_model(model: ToyModel | None = None) -> LoadedModel:
+    return LoadedModel(model or ToyModel(), ToyInfo(), LABELS)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def make_classifier() -> Iterator[Callable[..., Classifier]]:
     made: list[Classifier] = []
 
     def make(model: ToyModel | None = None, **settings: Any) -> Classifier:
-        classifier = Classifier(Settings(**settings), load=lambda _: toy_engine(model))
+        classifier = Classifier(Settings(**settings), load=lambda *_: toy_model(model))
         made.append(classifier)
         classifier.start()
         classifier.loading.result(timeout=10)
@@ -88,13 +91,51 @@ def classifier(make_classifier: Callable[..., Classifier]) -> Classifier:
 
 
 @pytest.fixture
-def app(classifier: Classifier) -> Flask:
-    return create_app(classifier.settings, classifier)
+def loading_classifier() -> Iterator[Classifier]:
+    """A classifier whose model goes on loading until the end of the test."""
+    let = threading.Event()
+    classifier = Classifier(Settings(), load=lambda *_: let.wait(60) and toy_model())
+    yield classifier
+    let.set()
+
+
+@pytest.fixture
+def make_app(make_classifier: Callable[..., Classifier]) -> Callable[..., Flask]:
+    """Build apps around a toy model; settings are keyword arguments."""
+
+    def make(model: ToyModel | None = None, **settings: Any) -> Flask:
+        classifier = make_classifier(model, **settings)
+        return create_app(classifier.settings, classifier)
+
+    return make
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def make_client(make_app: Callable[..., Flask]) -> Callable[..., FlaskClient]:
+    """Build test clients of apps around a toy model; settings are keyword arguments."""
+    return lambda model=None, **settings: make_app(model, **settings).test_client()
 
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture
+def service(app: Flask) -> Service:
+    return service_of(app)
+
+
+def service_of(app: Flask) -> Service:
+    """The service behind an app."""
+    service = app.extensions["predictor"]
+    assert isinstance(service, Service)
+    return service
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from app import create_app
-from conftest import ToyModel, toy_engine
+from conftest import ToyModel, toy_model
 from predictor.engine.classifier import Classifier
 from predictor.models.info import ModelInfo
 from predictor.settings import Settings
@@ -24,7 +24,7 @@ class FaultyModel(ToyModel):
 
     max_batch_size, warm_up_sizes = 4, {1}
 
-    def logits(self, images, shares):
+    def logits(self, images, lanes):
         """Do as the first image of each colour says."""
         colours = {tuple(np.asarray(image[4, 4]).tolist()) for image in images}
         if DIES in colours:
@@ -34,14 +34,14 @@ class FaultyModel(ToyModel):
         if NO_MEMORY in colours or len(images) > 2:
             raise MemoryError
         time.sleep(3600 if HANGS in colours else SECONDS)
-        return super().logits(images, shares)
+        return super().logits(images, lanes)
 
 
-def load(_settings):
+def load(*_):
     """The toy, with the particulars that a start prints; after a while, as real ones."""
     time.sleep(1)
     info = ModelInfo("toy", "toy.pth", "cpu", "float32", threads=1, parameters=0, classes=3)
-    return replace(toy_engine(FaultyModel()), info=info)
+    return replace(toy_model(FaultyModel()), info=info)
 
 
 settings = Settings.from_env()

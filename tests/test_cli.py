@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from conftest import toy_engine
+from conftest import toy_model
 from pictures import picture
 from predictor import __main__ as cli
 from predictor.errors import WeightsError
@@ -15,7 +15,7 @@ from predictor.errors import WeightsError
 def predict(monkeypatch, capsys):
     """Run the command; returns its exit status, its output and its errors."""
     monkeypatch.setattr("predictor.engine.classifier.load_engine", None)
-    monkeypatch.setattr(cli.Classifier.__init__, "__defaults__", (lambda _: toy_engine(),))
+    monkeypatch.setattr(cli.Classifier.__init__, "__defaults__", (lambda _: toy_model(),))
 
     def run(*arguments):
         status = cli.main([str(argument) for argument in arguments])
@@ -93,7 +93,7 @@ def test_top_k_out_of_range_is_said_once(predict, folder, top_k):
 
 
 def test_a_model_that_cannot_be_loaded_is_said(predict, folder, monkeypatch, caplog):
-    def load(_settings):
+    def load(*_):
         raise WeightsError("No weights.")
 
     monkeypatch.setattr(cli.Classifier.__init__, "__defaults__", (load,))

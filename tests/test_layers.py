@@ -9,8 +9,11 @@ import pytest
 from paths import ROOT
 
 PACKAGE = ROOT / "predictor"
+# From the bottom up. The modules of the package itself are "": settings, errors, logs.
+LAYERS = ["", "images", "models", "engine", "web", "server", "share", "cli"]
 # Only these packages may import the library; elsewhere it is somebody else's business.
 ONLY = {
+    "PIL": {"images"},
     "torch": {"models"},
     "torchvision": {"models"},
     "safetensors": {"models"},
@@ -46,8 +49,22 @@ def layer(path):
     return folder if rest else ""
 
 
+def layers_imported(path):
+    """Layers of this package that a file imports from."""
+    ours = (name.split(".") for name in imports(path) if name.startswith("predictor."))
+    return {parts[1] if parts[1] in LAYERS else "" for parts in ours}
+
+
 def belongs(name, library):
     return name == library or name.startswith(f"{library}.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_package_imports_only_packages_below_it(path):
+    if path.parent == PACKAGE and path.stem in ("__init__", "__main__", "api"):
+        return  # the public functions and the command line are above all other layers
+    height = LAYERS.index(layer(path))
+    assert {name for name in layers_imported(path) if LAYERS.index(name) > height} == set()
 
 
 @pytest.mark.parametrize("library", ONLY)
@@ -56,14 +73,34 @@ def test_only_one_package_imports_the_library(library):
     assert importers <= ONLY[library]
 
 
+@pytest.mark.parametrize("folder", ["api", "protocols", "page"])
+def test_no_endpoint_imports_another(folder):
+    """A protocol, an endpoint and the page share code through predictor.web itself."""
+    kinds = [f"predictor.web.{name}" for name in ("api", "protocols", "page")]
+    wrong = {
+        f"{path.stem}: {name}"
+        for path in (PACKAGE / "web" / folder).rglob("*.py")
+        for name in imports(path)
+        if any(belongs(name, kind) for kind in kinds) and not is_own(path, name)
+    }
+    assert wrong == set()
+
+
+def is_own(path, name):
+    """Whether a file imports its own folder's parts: a protocol of several files."""
+    own = path.parent.relative_to(ROOT).parts
+    return len(own) > 3 and belongs(name, ".".join(own))
+
+
 @pytest.mark.parametrize(
     ("start", "others"),
     [
         ("wsgi", {"predictor.share", "requests", "torch"}),
         ("predictor.share", {"ngrok", "pyngrok", "flask_ngrok", "google.colab"}),
+        ("predictor.settings", {"flask", "numpy", "PIL", "torch", "prometheus_client"}),
         # prometheus_client decides, when it is imported, whether there are several processes.
         (
-            "runpy; runpy.run_path('gunicorn.conf.py'); import predictor.server.receiving",
+            "runpy; runpy.run_path('gunicorn.conf.py'); import predictor.server.worker",
             {"torch", "prometheus_client"},
         ),
     ],

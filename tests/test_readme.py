@@ -8,7 +8,7 @@ import pytest
 import requests
 
 import predictor
-from conftest import toy_engine
+from conftest import toy_model
 from paths import ROOT
 from pictures import picture
 from predictor.engine.classifier import Classifier
@@ -84,7 +84,7 @@ def test_its_python_runs(monkeypatch, tmp_path, capsys):
     code, _ = PYTHON
     (tmp_path / "photo.jpg").write_bytes(picture("red"))
     monkeypatch.chdir(tmp_path)
-    classifier = Classifier(Settings(), load=lambda _: toy_engine())
+    classifier = Classifier(Settings(), load=lambda *_: toy_model())
     classifier.start()
     classifier.loading.result(timeout=10)
     monkeypatch.setattr(predictor, "_classifier", lambda: classifier)

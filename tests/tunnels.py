@@ -95,15 +95,15 @@ def plain():
 @pytest.fixture
 def run():
     """The two lines, in the background; what they opened is closed at the end."""
-    shares = []
+    lanes = []
 
     def run(app, provider, *args, background=True, **options):
         run_with_ngrok(app, provider)
-        shares.append(app.run(*args, background=background, **options))
-        return shares[-1]
+        lanes.append(app.run(*args, background=background, **options))
+        return lanes[-1]
 
     yield run
-    for share in shares:
+    for share in lanes:
         share.close()
 
 

@@ -1,4 +1,4 @@
-"""Places for requests: how many are in work, and when none has been for a while."""
+"""Admission slots: they limit how many requests are in progress."""
 
 from __future__ import annotations
 
@@ -10,57 +10,63 @@ from time import monotonic
 from predictor.errors import Overloaded
 
 
-class Places:
-    """So many requests may be in work at once; any thread may ask."""
+class Slots:
+    """Limits how many requests are in progress at once. Any thread may use it."""
 
     def __init__(self, count: int) -> None:
-        """All places are free, and have been for ever."""
+        """Create ``count`` free slots."""
         self.count = count
-        self._taken = 0
+        self._held = 0
         self._changed = threading.Condition()
-        self._quiet_since = float("-inf")
+        self._idle_since = float("-inf")  # idle from the start
 
     @property
-    def taken(self) -> int:
-        """How many requests are in work."""
-        return self._taken
+    def held(self) -> int:
+        """Number of requests in progress."""
+        return self._held
 
     @contextmanager
-    def take(self, retry_after_s: Callable[[], float | None] = lambda: None) -> Iterator[None]:
-        """Hold a place for the block.
+    def hold(self, retry_after_s: Callable[[], float | None] = lambda: None) -> Iterator[None]:
+        """Hold one slot for the duration of the block.
 
         Args:
-            retry_after_s: asked, if none is free, when to come again.
+            retry_after_s: called when no slot is free; returns the seconds after which the
+                client should retry.
 
         Raises:
-            Overloaded: all places are taken.
+            Overloaded: no slot is free.
         """
         with self._changed:
-            if self._taken >= self.count:
+            if self._held >= self.count:
                 raise Overloaded(
-                    f"All {self.count} places are taken; try again.",
+                    f"The server is at its limit of {self.count} requests in progress. Retry"
+                    " later.",
                     retry_after_s(),
                 )
-            self._taken += 1
+            self._held += 1
         try:
             yield
         finally:
             with self._changed:
-                self._taken -= 1
-                if self._taken == 0:
-                    self._quiet_since = monotonic()
+                self._held -= 1
+                if self._held == 0:
+                    self._idle_since = monotonic()
                     self._changed.notify_all()
 
-    def wait_for_quiet(self, seconds: float, timeout_s: float) -> bool:
-        """Wait until no place has been taken for some seconds; False if that never was so."""
+    def wait_until_idle(self, seconds: float, timeout_s: float) -> bool:
+        """Wait until no slot has been held for ``seconds``.
+
+        Returns:
+            Whether that happened within ``timeout_s``.
+        """
         deadline = monotonic() + timeout_s
         with self._changed:
             while True:
                 now = monotonic()
-                quiet_at = self._quiet_since + seconds
-                if self._taken == 0 and quiet_at <= now:
+                idle_at = self._idle_since + seconds
+                if self._held == 0 and idle_at <= now:
                     return True
                 if now >= deadline:
                     return False
-                wake_at = deadline if self._taken else min(quiet_at, deadline)
+                wake_at = deadline if self._held else min(idle_at, deadline)
                 self._changed.wait(wake_at - now)

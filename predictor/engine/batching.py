@@ -1,8 +1,8 @@
-"""Many callers, one call: what waits together runs together.
+"""Many callers, one forward pass: items that wait together run together.
 
-Knows neither torch nor HTTP. Items are handed in by any thread and run by threads of the
-batcher's own, which live as long as it does: torch keeps a pool of workers for each thread
-that ever computed, so a thread a request would leak memory.
+This module knows neither torch nor HTTP. Any thread may submit items. Threads of the batcher run
+them, and live as long as the batcher: torch keeps a pool of workers for each thread that ever
+computed, so one thread per request would leak memory.
 """
 
 from __future__ import annotations
@@ -10,48 +10,34 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, InvalidStateError, wait
+from concurrent.futures import InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 from typing import Generic, TypeVar
 
-from predictor.errors import ClientGone, DeadlineExceeded, InferenceFailed, Overloaded
+from predictor.engine.job import ItemCost, Job
+from predictor.errors import DeadlineExceeded, InferenceFailed, Overloaded
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# How much the last call counts in the running mean of what an item takes.
-NEWEST = 0.2
-# How soon it is noticed that a client has hung up.
-POLL_S = 0.25
-
-
-@dataclass(slots=True)
-class Job(Generic[Item, Result]):
-    """An item on its way, and where its result will appear."""
-
-    item: Item
-    deadline: float = inf  # by the monotonic clock; nobody waits for a result after it
-    future: Future[Result] = field(default_factory=Future)
-    arrived: float = field(default_factory=monotonic)
-
 
 class Batcher(Generic[Item, Result]):
-    """Runs ``infer`` on whatever waits, at most ``max_batch_size`` items in a call.
+    """Runs ``infer`` on waiting items, at most ``max_batch_size`` in a call.
 
-    The processors are dealt out in ``shares``. An item alone is given all of them, for the
-    shortest wait; when many wait, they are split into as many calls as there are shares, side
-    by side, because calls that do not wait for each other's threads make more of them.
+    The processors are divided into ``lanes``. A single waiting item gets all lanes, for the
+    shortest latency. When many items wait, they are split into as many parallel calls as there
+    are lanes: calls that do not wait for each other's threads have the higher throughput.
 
     Args:
-        infer: items and shares → as many results, in the same order. Any of the batcher's
-            threads calls it, each at its own time.
-        max_batch_size: most items in one call.
-        max_queue: most items that wait; more are refused at once.
-        max_delay_s: longest wait for company, from the oldest item's arrival.
-        shares: most calls at once.
+        infer: takes items and a number of lanes, returns as many results in the same order.
+            Called by any of the batcher's threads, by several at once.
+        max_batch_size: maximum number of items in one call.
+        max_queue: maximum number of waiting items; more are refused at once.
+        max_delay_s: maximum seconds that the oldest item waits for a batch to fill.
+        lanes: maximum number of calls at once.
+        cost: estimate of the seconds per item, with which hopeless items are refused.
     """
 
     def __init__(
@@ -61,15 +47,16 @@ class Batcher(Generic[Item, Result]):
         max_batch_size: int,
         max_queue: int,
         max_delay_s: float = 0.0,
-        shares: int = 1,
+        lanes: int = 1,
+        cost: ItemCost | None = None,
     ) -> None:
-        """Start the inference threads, one a share."""
+        """Start the inference threads, one per lane."""
         self._infer = infer
         self._max_batch_size = max_batch_size
         self._max_queue = max_queue
         self._max_delay_s = max_delay_s
-        self._shares = self._free = shares
-        self._item_s = 0.0  # of all shares together, for one item; 0 before the first call
+        self._lanes = self._free = lanes
+        self._cost = cost or ItemCost()
         self._waiting: deque[Job[Item, Result]] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -77,41 +64,46 @@ class Batcher(Generic[Item, Result]):
         self._running: dict[int, list[Job[Item, Result]]] = {}  # by thread
         self._threads = [
             threading.Thread(target=self._serve, name=f"inference-{number}", daemon=True)
-            for number in range(shares)
+            for number in range(lanes)
         ]
         for thread in self._threads:
             thread.start()
 
-    def submit(self, items: Sequence[Item], deadline: float = inf) -> list[Future[Result]]:
-        """Queue the items, all of them or none; a future's ``cancel()`` takes one out again.
+    def submit(self, items: Sequence[Item], deadline: float = inf) -> list[Job[Item, Result]]:
+        """Queue all items or none. Cancelling a job's future removes it from the queue.
 
         Args:
-            items: any number.
-            deadline: by the monotonic clock; what cannot be done by then is not begun.
+            items: any number of items.
+            deadline: on the monotonic clock; an item that cannot be done by then is not run.
 
         Raises:
-            Overloaded: there is no room for them, or too much is before them.
-            InferenceFailed: an inference thread has ended.
+            Overloaded: the queue has no room, or too much is waiting before these items.
+            InferenceFailed: the batcher is closed or an inference thread has ended.
         """
         jobs: list[Job[Item, Result]] = [Job(item, deadline) for item in items]
         with self._changed:
-            if self._closed:
-                raise InferenceFailed("The model has stopped; the service must be restarted.")
+            if not self.alive:  # nor in a forked child, which has no threads of its parent's
+                raise InferenceFailed("The model has stopped; this process cannot answer any more.")
             if len(self._waiting) + len(jobs) > self._max_queue:
                 self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
             if len(self._waiting) + len(jobs) > self._max_queue:
                 count, backlog_s = len(self._waiting), self._backlog_s()
-                raise Overloaded(f"{count} images are waiting already; try again.", backlog_s)
-            # Where nothing waits it is begun in any case, or one slow call could end all service.
-            ready = monotonic() + self._backlog_s() + len(jobs) * self._item_s
+                raise Overloaded(
+                    f"{count} images are waiting for the model. Retry later.", backlog_s
+                )
+            # An empty queue always accepts: otherwise one slow call would make the estimate
+            # refuse every later request.
+            ready = monotonic() + self._backlog_s() + len(jobs) * self._cost.seconds
             if self._waiting and ready > deadline:
-                raise Overloaded("It would not be done in time; try again.", self._backlog_s())
+                raise Overloaded(
+                    "The request could not be answered in time. Retry later.", self._backlog_s()
+                )
             self._waiting.extend(jobs)
             self._changed.notify_all()
-        return [job.future for job in jobs]
+        return jobs
 
     def close(self) -> None:
-        """Let the calls in work finish, fail what waits, and end the threads."""
+        """Let running calls finish, fail the waiting items, and end the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -119,38 +111,38 @@ class Batcher(Generic[Item, Result]):
             thread.join()
 
     def abandon(self) -> None:
-        """Fail everything, also what is in work: a call hangs, and nobody shall hang with it."""
+        """Fail every item, running ones included, without waiting for a call that hangs."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             orphans = [*self._waiting, *(job for jobs in self._running.values() for job in jobs)]
             self._waiting.clear()
-        _fail(orphans, "The model hangs; try again.")
+        _fail(orphans, "The model hangs. Retry later.")
 
     @property
     def backlog_s(self) -> float:
-        """Seconds until all that waits and runs now is done, as far as recent calls tell."""
+        """Estimated seconds until all waiting and running items are done."""
         with self._changed:
             return self._backlog_s()
 
     def _backlog_s(self) -> float:
         running = sum(map(len, self._running.values()))
-        return (len(self._waiting) + running) * self._item_s
+        return (len(self._waiting) + running) * self._cost.seconds
 
     @property
     def alive(self) -> bool:
-        """Whether items handed in now will be run."""
+        """Whether an item submitted now will be run."""
         return not self._closed and all(thread.is_alive() for thread in self._threads)
 
     @property
     def waiting(self) -> int:
-        """How many items wait, without those whose callers have left."""
+        """Number of waiting items, without cancelled ones."""
         with self._changed:
             return sum(not job.future.cancelled() for job in self._waiting)
 
     @property
     def busy_s(self) -> float:
-        """Seconds for which the longest call in work has been running; 0 when there is none."""
+        """Seconds since the oldest running call began; 0 without one."""
         since = min(list(self._busy_since.values()), default=None)
         return 0.0 if since is None else monotonic() - since
 
@@ -158,17 +150,17 @@ class Batcher(Generic[Item, Result]):
         me = threading.get_ident()
         try:
             while taken := self._take():
-                jobs, shares = taken
+                jobs, lanes = taken
                 began = self._busy_since[me] = monotonic()
-                count = self._run(jobs, shares)
+                count = self._run(jobs, lanes)
                 del self._busy_since[me]
                 with self._changed:
                     self._running.pop(me, None)
-                    self._learn((monotonic() - began) * shares / self._shares, count)
-                    self._free += shares
+                    self._cost.learn((monotonic() - began) * lanes / self._lanes, count)
+                    self._free += lanes
                     self._changed.notify_all()
-                del taken, jobs  # not to be held until the next ones come
-        finally:  # whatever ended the thread, nobody is left waiting for it
+                del taken, jobs  # frees the pixels before the thread waits for the next items
+        finally:  # whatever ended the thread, its items must not wait for ever
             with self._changed:
                 self._closed = True
                 self._changed.notify_all()
@@ -177,10 +169,10 @@ class Batcher(Generic[Item, Result]):
             _fail(orphans, "The model has stopped.")
 
     def _take(self) -> tuple[list[Job[Item, Result]], int] | None:
-        """Wait for jobs and a share, then for company until full or out of time.
+        """Wait for items and a free lane, then until the batch is full or its delay is over.
 
         Returns:
-            The jobs of one call, and its shares; None when closed.
+            The jobs of one call and its lanes; None when the batcher is closed.
         """
         with self._changed:
             while not self._closed:
@@ -191,87 +183,73 @@ class Batcher(Generic[Item, Result]):
         return None
 
     def _patience(self) -> float | None:
-        """Seconds to wait before the next call; 0: it can begin; None: until something changes."""
+        """Seconds until the next call may begin; None: until something changes."""
         if not self._waiting or not self._free:
             return None
         if len(self._waiting) >= self._max_batch_size:
             return 0
-        return max(0.0, self._waiting[0].arrived + self._max_delay_s - monotonic())
+        return max(0.0, self._waiting[0].submitted + self._max_delay_s - monotonic())
 
     def _deal(self) -> tuple[list[Job[Item, Result]], int]:
-        """Split what waits evenly over the free shares, and take one part of both."""
+        """Split the waiting jobs evenly over the free lanes, and take one part of both."""
         calls = min(self._free, len(self._waiting))
         size = min(self._max_batch_size, -(-len(self._waiting) // calls))
-        shares = self._free // calls
-        self._free -= shares
-        return [self._waiting.popleft() for _ in range(size)], shares
+        lanes = self._free // calls
+        self._free -= lanes
+        return [self._waiting.popleft() for _ in range(size)], lanes
 
-    def _run(self, jobs: Sequence[Job[Item, Result]], shares: int) -> int:
-        """Run the jobs whose callers still wait and will live to see the result; how many."""
-        wanted = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-        late = [job for job in wanted if monotonic() + self._item_s > job.deadline]
+    def _run(self, jobs: Sequence[Job[Item, Result]], lanes: int) -> int:
+        """Run the jobs that are not cancelled and can meet their deadline; return their number."""
+        kept = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+        late = [job for job in kept if monotonic() + self._cost.seconds > job.deadline]
         for job in late:
-            job.future.set_exception(DeadlineExceeded("There is no time left; the server is busy."))
-        wanted = [job for job in wanted if job not in late]
+            job.future.set_exception(
+                DeadlineExceeded("The request could not be answered in time. Retry later.")
+            )
+        kept = [job for job in kept if job not in late]
         with self._changed:
-            self._running[threading.get_ident()] = wanted
-            if late and not wanted:  # nothing is learnt, and one slow call would end all service
-                self._item_s *= 1 - NEWEST
-        if wanted:
-            self._settle(wanted, shares)
-        return len(wanted)
+            self._running[threading.get_ident()] = kept
+            if late and not kept:
+                self._cost.decay()
+        if kept:
+            self._settle(kept, lanes)
+        return len(kept)
 
-    def _learn(self, seconds: float, count: int) -> None:
-        if count:
-            newest = seconds / count
-            self._item_s += (newest - self._item_s) * (NEWEST if self._item_s else 1.0)
-
-    def _settle(self, jobs: Sequence[Job[Item, Result]], shares: int) -> None:
-        """Give every job its result, or its own failure and nobody else's."""
+    def _settle(self, jobs: Sequence[Job[Item, Result]], lanes: int) -> None:
+        """Run the jobs. An item that fails gets its own error and does not harm the others."""
         results: list[Result] | None = None
         try:
-            results = list(self._infer([job.item for job in jobs], shares))
-            if len(results) != len(jobs):
-                raise ValueError(f"{len(jobs)} items gave {len(results)} results")
+            results = self._timed(jobs, lanes)
         except Exception as error:
             if len(jobs) == 1:
                 with suppress(InvalidStateError):
                     jobs[0].future.set_exception(error)
                 return
-            results = None
         if results is None:
-            # By halves, which is also the way out of a batch too large for the memory; and
-            # out of the handler, since the error's traceback holds on to what the batch took.
+            # Retry in halves: this isolates the bad item, and fits into the memory. Outside
+            # `except`, because its traceback keeps the batch alive.
             middle = len(jobs) // 2
-            self._settle(jobs[:middle], shares)
-            self._settle(jobs[middle:], shares)
+            self._settle(jobs[:middle], lanes)
+            self._settle(jobs[middle:], lanes)
             return
         for job, result in zip(jobs, results, strict=True):
-            with suppress(InvalidStateError):  # abandoned meanwhile
+            with suppress(InvalidStateError):  # abandoned in the meantime
                 job.future.set_result(result)
 
-
-def wait_for(future: Future[Result], deadline: float, has_left: Callable[[], bool]) -> None:
-    """Wait until a future is done.
-
-    Args:
-        future: one of :meth:`Batcher.submit`'s.
-        deadline: by the monotonic clock.
-        has_left: whether the caller has gone; asked every :data:`POLL_S`.
-
-    Raises:
-        ClientGone: the caller has.
-        DeadlineExceeded: it is not done in time.
-    """
-    while not future.done() and (left_s := deadline - monotonic()) > 0:
-        wait([future], min(left_s, POLL_S))
-        if not future.done() and has_left():
-            raise ClientGone("The client has hung up.")
-    if not future.done():
-        raise DeadlineExceeded("No answer within the time allowed; the server is busy.")
+    def _timed(self, jobs: Sequence[Job[Item, Result]], lanes: int) -> list[Result]:
+        began = monotonic()
+        for job in jobs:
+            job.began = job.began or began
+        results = list(self._infer([job.item for job in jobs], lanes))
+        if len(results) != len(jobs):
+            raise ValueError(f"{len(jobs)} items gave {len(results)} results")
+        ended = monotonic()
+        for job in jobs:
+            job.ended = ended
+        return results
 
 
 def _fail(jobs: Iterable[Job[Item, Result]], sentence: str) -> None:
     for job in jobs:
-        with suppress(InvalidStateError):  # it was done just now, or its caller has left
+        with suppress(InvalidStateError):  # done or cancelled in the meantime
             job.future.set_exception(InferenceFailed(sentence))

@@ -1,7 +1,7 @@
-"""How many processors this process may really use.
+"""How many processors this process may use.
 
-``os.cpu_count()`` counts the machine's. A container is given fewer, by affinity or by a
-quota, and a thread pool as large as the machine is then throttled to a fraction of its speed.
+``os.cpu_count()`` counts those of the machine. A container has fewer, by affinity or by a quota,
+and throttles a thread pool as large as the machine to a fraction of its speed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def available_cpus() -> int:
-    """Processors by affinity and by control-group quota, whichever is less; at least 1."""
+    """Return the smaller of CPU affinity and control-group quota, rounded down; at least 1."""
     try:
         affinity = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS has neither affinity nor control groups
@@ -21,25 +21,25 @@ def available_cpus() -> int:
     return max(1, math.floor(min(affinity, cgroup_quota())))
 
 
-def share_of_cpus(
-    place: int, places: int, machine: Path = Path("/sys/devices/system/cpu")
+def cpus_for_process(
+    index: int, count: int, machine: Path = Path("/sys/devices/system/cpu")
 ) -> set[int]:
-    """The processors for one of several processes, by their numbers; never none.
+    """Return the numbers of the processors for one of several processes; at least one.
 
     Threads of one core and cores of one socket stay together: they share caches and memory.
 
     Args:
-        place: which process, from 0.
-        places: how many processes there are.
-        machine: where the kernel tells which processors belong together.
+        index: number of the process, from 0.
+        count: number of processes.
+        machine: the kernel's folder that says which processors belong together.
     """
     cpus = sorted(os.sched_getaffinity(0), key=lambda cpu: (_position(machine, cpu), cpu))
-    begin, end = len(cpus) * place // places, len(cpus) * (place + 1) // places
-    return set(cpus[begin:end]) or {cpus[place % len(cpus)]}
+    begin, end = len(cpus) * index // count, len(cpus) * (index + 1) // count
+    return set(cpus[begin:end]) or {cpus[index % len(cpus)]}
 
 
 def _position(machine: Path, cpu: int) -> tuple[int, int]:
-    """Socket and core."""
+    """Return the numbers of the processor's socket and core."""
     topology = machine / f"cpu{cpu}" / "topology"
     try:
         socket, core = (topology / "physical_package_id", topology / "core_id")
@@ -49,11 +49,11 @@ def _position(machine: Path, cpu: int) -> tuple[int, int]:
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self")) -> float:
-    """Processors granted by the control groups around this process; infinite without a quota.
+    """Return the processors that the control groups of this process grant; infinity without quota.
 
     Args:
         root: where control groups are mounted (version 2, or version 1 with ``cpu/`` below).
-        proc: the process's folder; its ``cgroup`` file says which group it is in.
+        proc: the process's folder in /proc; its ``cgroup`` file names the group.
     """
     quotas = [_v2(folder) for folder in _upwards(root, _group(proc))]
     quotas += [_v1(folder) for folder in _upwards(root / "cpu", _group(proc, "cpu"))]
@@ -61,7 +61,7 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/s
 
 
 def _group(proc: Path, controller: str = "") -> str:
-    """The process's group below the mount, e.g. ``/user.slice``; ``/`` when not told."""
+    """Return the group's path below the mount, like ``/user.slice``; ``/`` if unknown."""
     try:
         lines = (proc / "cgroup").read_text().splitlines()
     except OSError:
@@ -74,7 +74,7 @@ def _group(proc: Path, controller: str = "") -> str:
 
 
 def _upwards(root: Path, group: str) -> Iterator[Path]:
-    """The group's folder and those above it: any of them may hold the quota."""
+    """Yield the group's folder and its parents: any of them may have a quota."""
     folder = root / group.lstrip("/")
     yield from (f for f in (folder, *folder.parents) if f == root or root in f.parents)
 

@@ -1,92 +1,82 @@
-"""Bytes → why the model thinks so: where in the photo the evidence for a class lies.
+"""Encoded image → why the model predicts a class: where in the photo the evidence lies.
 
-An explanation takes what predictions leave. One is computed at a time, on a thread of its own,
-and it stands aside for every prediction: it begins, and goes on from layer to layer, only while
-no request for a prediction is in work.
+Predictions have priority. One explanation is computed at a time, on a thread of its own. It
+begins, and goes on to the next layer, only while no prediction request is in progress.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from time import monotonic
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from predictor.engine.admission import Places
-from predictor.engine.batching import Batcher, wait_for
+from predictor.engine.admission import Slots
+from predictor.engine.batching import Batcher
+from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier
+from predictor.engine.job import POLL_S
+from predictor.engine.loading import Heat
 from predictor.engine.ranking import Prediction, rank
-from predictor.engine.timings import Timings
 from predictor.errors import (
     BadRequest,
     ClientGone,
     DeadlineExceeded,
+    ExplainerBusy,
     InferenceFailed,
-    NoQuietMoment,
     Overloaded,
     PredictorError,
     inference_failure,
 )
 from predictor.images.decoding import decode
+from predictor.images.heatmap import shrink
+from predictor.images.preprocessing import Box
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 log = logging.getLogger(__name__)
 
-# How long there must have been no prediction in work. A client that asks one photo after the
-# other leaves gaps of about a millisecond, into which a layer of VGG16 (up to 25 ms) does not fit.
-QUIET_S = 0.05
-# How soon an explanation that nobody waits for any more is given up.
-POLL_S = 0.25
-LONGEST = 1024  # pixels of the photo that is kept to paint on: shown on a page it is no larger
-
-
-class Box(NamedTuple):
-    """A part of a photo; each side from 0 to 1 of the photo's width or height."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
+# Seconds without a prediction in progress before an explanation begins. A client that sends one
+# photo after the other leaves gaps of about a millisecond, too short for a layer of VGG16 (up to
+# 25 ms).
+IDLE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A class and how much each place in the photo speaks for it."""
+    """A class, and how much each part of the photo supports it."""
 
     prediction: Prediction
-    heat: NDArray[np.float32]  # (h, w), from 0 to 1; over the box
-    box: Box  # what the model saw of the photo
-    photo: Image.Image  # upright, RGB; at most LONGEST pixels wide and high
+    heat: Heat  # (h, w) float32, 0 to 1, over the box
+    box: Box  # the part of the photo that the model sees
+    photo: Image  # upright, RGB, made small enough to paint the heat on
 
 
 @dataclass(slots=True)
 class _Task:
     data: bytes
     class_index: int | None
-    deadline: float  # by the monotonic clock
+    call: Call
     given_up: bool = False
 
 
 class Explainer:
-    """Explains a classifier's answers, one after the other; any thread may call it."""
+    """Explains a classifier's predictions, one at a time. Any thread may call it."""
 
     def __init__(self, classifier: Classifier) -> None:
-        """Prepare; the thread begins with the first explanation."""
-        self.places = Places(classifier.settings.max_explanations)
+        """Prepare; the thread starts with the first explanation."""
+        self.slots = Slots(classifier.settings.max_explanations)
         self._classifier = classifier
         self._starting = threading.Lock()
         self._batcher: Batcher[_Task, Explanation] | None = None
         self._closed = False
-        classifier.on_close.append(self.close)
+        classifier.on_close(self.close)
 
     def close(self) -> None:
-        """End the thread, which would hold on to the model; nothing is explained any more."""
+        """End the thread, which would keep the model in memory. Later calls are refused."""
         with self._starting:
             self._closed = True
             if self._batcher is not None:
@@ -94,97 +84,93 @@ class Explainer:
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """Take a place for one explanation.
+        """Hold an admission slot for the block, which runs one request for explanations.
 
         Raises:
-            NotReady: there is no model yet.
-            NoQuietMoment: all places are taken.
+            ExplainerBusy: the server is at its limit of explanations in progress.
         """
-        self._classifier.engine()
         with ExitStack() as stack:
             try:
-                stack.enter_context(self.places.take())
+                stack.enter_context(self.slots.hold())
             except Overloaded:
-                raise NoQuietMoment("Others wait for an explanation already.") from None
+                raise ExplainerBusy(
+                    f"The server is at its limit of {self.slots.count} explanations in progress."
+                    " Retry later."
+                ) from None
             yield
 
     def explain(
-        self,
-        data: bytes,
-        class_index: int | None = None,
-        timings: Timings | None = None,
-        has_left: Callable[[], bool] = lambda: False,
-        deadline: float | None = None,
+        self, data: bytes, class_index: int | None = None, call: Call | None = None
     ) -> Explanation:
-        """Explain why an encoded image would be taken for a class.
+        """Explain why the model would predict a class for an encoded image.
 
         Args:
             data: a whole file, as :func:`predictor.images.decoding.decode` reads it.
-            class_index: the class; the best one when not given.
-            timings: to be told how long it took.
-            has_left: whether the caller has gone; asked now and then.
-            deadline: by the monotonic clock; the settings' time from now when not given.
+            class_index: the class; None: the most probable one.
+            call: deadline and client of the request; its timings are filled in.
 
         Raises:
             RequestError: there is no such class, the image cannot be read, the model cannot be
-                explained, or the caller left.
-            ServiceError: the model is not there, failed, or there was no quiet moment for it.
+                explained, or the client left.
+            ServiceError: the model is not loaded or failed, or predictions left no time.
         """
-        classes = len(self._classifier.engine().labels)
+        call = call or self._classifier.new_call()
+        classes = len(self._classifier.require_model().labels)
         if class_index is not None and not 0 <= class_index < classes:
-            raise BadRequest(f"class_index is {class_index}; it can be 0 to {classes - 1}.")
-        if deadline is None:
-            deadline = monotonic() + self._classifier.settings.request_timeout_s
-        task = _Task(data, class_index, deadline)
-        with (timings or Timings()).measure("explain"):
-            return self._run(task, has_left)
+            raise BadRequest(
+                f"class_index is {class_index}; it must be between 0 and {classes - 1}."
+            )
+        with call.timings.measure("explain"):
+            return self._run(_Task(data, class_index, call))
 
-    def _run(self, task: _Task, has_left: Callable[[], bool]) -> Explanation:
-        (future,) = self._worker().submit([task])
+    def _run(self, task: _Task) -> Explanation:
+        (job,) = self._worker().submit([task])
         try:
-            wait_for(future, task.deadline, has_left)
-            return future.result()
+            return job.wait(task.call)
         except DeadlineExceeded:
-            raise NoQuietMoment("There was no quiet moment in which to finish it.") from None
+            raise ExplainerBusy(
+                "The server was too busy with predictions to finish the explanation. Retry later."
+            ) from None
         except PredictorError:
             raise
         except Exception as error:
             log.exception("The explanation failed")
             raise inference_failure(error) from error
         finally:
-            future.cancel()
+            job.future.cancel()
             task.given_up = True
 
     def _worker(self) -> Batcher[_Task, Explanation]:
-        """The thread, begun with the first explanation, and anew should it have ended."""
+        """Return the thread's queue; start the thread if it is the first call or it has ended."""
         with self._starting:
             if self._closed:
-                raise InferenceFailed("The model has stopped; the service must be restarted.")
+                raise InferenceFailed("The model has stopped; this process cannot answer any more.")
             if self._batcher is None or not self._batcher.alive:
-                most = self.places.count
+                most = self.slots.count
                 self._batcher = Batcher(self._explain_all, max_batch_size=1, max_queue=most)
             return self._batcher
 
-    def _explain_all(self, tasks: list[_Task], _shares: int) -> list[Explanation]:
+    def _explain_all(self, tasks: list[_Task], _lanes: int) -> list[Explanation]:
         return [self._explain(task) for task in tasks]
 
     def _explain(self, task: _Task) -> Explanation:
-        def stand_aside() -> None:
-            while not self._classifier.places.wait_for_quiet(QUIET_S, POLL_S):
+        def wait_for_predictions() -> None:
+            while not self._classifier.process.slots.wait_until_idle(IDLE_S, POLL_S):
                 if task.given_up:
-                    raise ClientGone("Nobody waits for the explanation.")
-                if monotonic() > task.deadline:
-                    raise DeadlineExceeded("There was no quiet moment.")
+                    raise ClientGone("The client has closed its connection.")
+                if not task.call.seconds_left:
+                    raise DeadlineExceeded("Predictions left no time for the explanation.")
 
-        stand_aside()
-        classifier = self._classifier
-        engine, settings = classifier.engine(), classifier.settings
-        preprocess = engine.model.preprocessing
+        wait_for_predictions()
+        classifier, settings = self._classifier, self._classifier.settings
+        model = classifier.require_model()
+        preprocess = model.scorer.preprocessing
         photo = decode(task.data, settings.max_pixels, classifier.enough_pixels)
-        logits, heat = engine.model.explain(preprocess(photo), task.class_index, stand_aside)
-        ranked = rank(logits, engine.labels, len(engine.labels))
+        pixels = preprocess(photo)
+        logits, heat = model.scorer.explain(pixels, task.class_index, wait_for_predictions)
+        ranked = rank(logits, model.labels, len(model.labels))
         index = ranked[0].class_index if task.class_index is None else task.class_index
         prediction = next(p for p in ranked if p.class_index == index)
-        box = Box(*np.divide(preprocess.seen(photo.size), photo.size * 2).tolist())
-        photo.thumbnail((LONGEST, LONGEST))
+        box = preprocess.visible_box(photo.size)
+        shrink(photo)
         return Explanation(prediction, heat, box, photo)

@@ -15,7 +15,7 @@ from predictor.models.labels import Label
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One class and how probable it is, from 0 to 1."""
+    """One class and its probability, 0 to 1."""
 
     class_index: int
     class_id: str
@@ -24,11 +24,11 @@ class Prediction:
 
 
 def rank(logits: NDArray[np.float32], labels: Sequence[Label], top_k: int) -> list[Prediction]:
-    """The ``top_k`` most probable classes, best first; the lower index first among equals.
+    """Return the ``top_k`` most probable classes, best first; of equal ones, the lower index first.
 
     Args:
-        logits: ``(classes,)`` float32, unnormalised.
-        labels: one a class, in class-index order.
+        logits: ``(classes,)`` float32.
+        labels: one for each class, in class-index order.
         top_k: 1 to the number of classes.
 
     Raises:
@@ -44,18 +44,18 @@ def rank(logits: NDArray[np.float32], labels: Sequence[Label], top_k: int) -> li
 
 
 def finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The logits as they are.
+    """Return the logits unchanged.
 
     Raises:
-        InferenceFailed: one is infinite or not a number.
+        InferenceFailed: a logit is infinite or not a number.
     """
     if not np.isfinite(logits).all():
-        raise InferenceFailed("The model's answer to this image is not a number.")
+        raise InferenceFailed("The model returned something that is not a number for this image.")
     return logits
 
 
 def as_answer(predictions: Sequence[Prediction], detailed: bool) -> dict[str, Any]:
-    """What a program is told about one image: the best class, and all of them if ``detailed``."""
+    """Return the JSON answer for one image: the best class, and all predictions if ``detailed``."""
     best = predictions[0]
     answer: dict[str, Any] = {"class_id": best.class_id, "class_name": best.class_name}
     if detailed:

@@ -1,1 +1,1 @@
-"""Encoded bytes → upright sRGB image → pixels. The only package that imports Pillow."""
+"""Encoded bytes → upright RGB image → pixels. The only package that imports Pillow."""

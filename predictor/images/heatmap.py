@@ -1,4 +1,4 @@
-"""An explanation → a picture: the photo, hot where it speaks for the class."""
+"""Photo and heat map → a picture that shows where the evidence for a class lies."""
 
 from __future__ import annotations
 
@@ -6,26 +6,39 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from predictor.engine.explainer import Explanation
+from predictor.images.preprocessing import Box
 
-# Matplotlib's inferno at 0, 1/4 … 1: lightness grows with the heat, for the colour-blind too.
-# The page's script has the same ones.
+MAX_PHOTO_SIDE = 1024  # pixels; the page shows a photo no larger
+
+# Matplotlib's inferno at 0, 1/4, … 1. Its lightness grows with the heat, so that colour-blind
+# people can read it, too. The page's script has the same colours.
 COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
-OPACITY = 0.75  # where it is hottest; where it is cold the photo shows as it is
-UNSEEN = 0.35  # brightness of what the model does not look at
+OPACITY = 0.75  # of the colour where the heat is 1; where it is 0 the photo is unchanged
+UNSEEN = 0.35  # brightness of the parts that the model does not see
 
 
-def paint(explanation: Explanation) -> Image.Image:
-    """Lay the heat over the photo, and dim what the model has not seen: RGB, of its size."""
-    photo = explanation.photo
-    width, height = photo.size
-    box = explanation.box
+def shrink(photo: Image.Image) -> None:
+    """Shrink a photo in place to at most ``MAX_PHOTO_SIDE`` pixels wide and high."""
+    photo.thumbnail((MAX_PHOTO_SIDE, MAX_PHOTO_SIDE))
+
+
+def paint(photo: Image.Image, heat: NDArray[np.float32], box: Box) -> Image.Image:
+    """Lay the heat over a photo and dim the parts that the model did not see.
+
+    Args:
+        photo: an RGB image; it is not changed.
+        heat: ``(h, w)``, from 0 to 1, for the area of the box.
+        box: the part of the photo that the model saw.
+
+    Returns:
+        An RGB image of the photo's size.
+    """
     left, top, right, bottom = (
-        round(side * length) for side, length in zip(box, (width, height) * 2, strict=True)
+        round(side * length) for side, length in zip(box, photo.size * 2, strict=True)
     )
-    size = max(1, right - left), max(1, bottom - top)  # a ribbon is a line when it is that small
-    heat = Image.fromarray(explanation.heat).resize(size, Image.Resampling.BICUBIC)
-    colours, opacity = _colour(np.asarray(heat))
+    size = max(1, right - left), max(1, bottom - top)  # of a very long photo the box may round to 0
+    resized = Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)
+    colours, opacity = _colour(np.asarray(resized))
     seen = photo.crop((left, top, left + size[0], top + size[1]))
     seen.paste(colours, mask=opacity)
     picture = ImageEnhance.Brightness(photo).enhance(UNSEEN)
@@ -34,7 +47,7 @@ def paint(explanation: Explanation) -> Image.Image:
 
 
 def _colour(heat: NDArray[np.float32]) -> tuple[Image.Image, Image.Image]:
-    """Colours, RGB, and how much they cover, L, of ``(h, w)`` heat from about 0 to 1."""
+    """Turn ``(h, w)`` heat from about 0 to 1 into its colours (RGB) and their opacity (L)."""
     levels = np.linspace(0, 1, len(COLOURS))
     channels = [np.interp(heat, levels, channel) for channel in zip(*COLOURS, strict=True)]
     opacity = heat.clip(0, 1) * 255 * OPACITY

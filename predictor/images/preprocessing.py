@@ -1,43 +1,57 @@
-"""Image → the square of pixels a network was trained on."""
+"""RGB image → the square of pixels that a network was trained on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Beyond this ratio of the sides only the middle is resized: a picture of 1 × 50,000,000
-# pixels would otherwise be enlarged to 3 billion on its way to 224 × 224.
-RIBBON = 16
+# A longer image is cropped to this ratio of its sides before it is resized. Otherwise an image of
+# 1 × 50,000,000 pixels would be enlarged to 255 × 12,750,000,000 first.
+MAX_ASPECT_RATIO = 16
 
-# From 0 to 255; float32 where a caller has prepared them, and then not always whole.
+Interpolation = Image.Resampling
+
+# From 0 to 255. A caller's own float32 tensor need not have whole numbers.
 Pixels = NDArray[np.uint8 | np.float32]
+
+
+class Box(NamedTuple):
+    """A part of an image; each side from 0 to 1 of the image's width or height."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a network wants its images; the values belong to its weights.
+    """The size, crop and normalisation with which a network's weights were trained.
 
-    ``mean`` and ``std`` are per RGB channel on the scale 0 to 1. They are applied to the
-    whole batch on the device, by the model: what travels there is uint8.
+    ``mean`` and ``std`` are per RGB channel, on the scale 0 to 1. The model applies them to the
+    whole batch on the device, so that only uint8 has to be copied there.
     """
 
-    resize: int  # the shorter side, in pixels
-    crop: int  # then the middle square, in pixels
-    interpolation: Image.Resampling
+    resize: int  # length of the shorter side, in pixels
+    crop: int  # then side of the square cut from the centre, in pixels
+    interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize an RGB image and crop its middle: ``(crop, crop, 3)`` uint8.
+        """Resize an RGB image and crop its centre.
 
-        The same pixels as torchvision's ``Resize(resize)`` and ``CenterCrop(crop)`` on a PIL image.
+        Returns:
+            ``(crop, crop, 3)`` uint8: the same pixels as from torchvision's ``Resize(resize)``
+            and ``CenterCrop(crop)`` on a PIL image.
         """
-        middle = _middle(image.size)
-        if middle != (0, 0, *image.size):
-            image = image.crop(middle)
+        centre = _centre(image.size)
+        if centre != (0, 0, *image.size):
+            image = image.crop(centre)
         size, left, top = self._geometry(image.size)
         image = image.resize(size, self.interpolation)
         return np.asarray(image.crop((left, top, left + self.crop, top + self.crop)))
@@ -45,32 +59,27 @@ class Preprocessing:
     def pixels(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
         """Undo the normalisation: ``(N, 3, crop, crop)`` → ``(N, crop, crop, 3)`` from 0 to 255.
 
-        So a tensor that a caller has normalised goes the way of a photo. What the two roundings
-        cost is about 1e-6 of a normalised value.
+        A tensor that a caller has normalised can then be handled like an image. Undoing and
+        repeating the normalisation changes a value by about 1e-6.
         """
         mean, std = (np.array(values, np.float32) for values in (self.mean, self.std))
         pixels: NDArray[np.float32] = (tensor.transpose(0, 2, 3, 1) * std + mean) * np.float32(255)
         return pixels
 
-    def seen(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """The part of an image that is left of it: left, top, right, bottom.
-
-        Args:
-            size: the image's width and height in pixels; the part's sides are in the same
-                pixels, and not whole.
-        """
-        left, top, right, bottom = _middle(size)
+    def visible_box(self, size: tuple[int, int]) -> Box:
+        """Return the part of an image that the model sees, given its width and height in pixels."""
+        left, top, right, bottom = _centre(size)
         (width, height), x, y = self._geometry((right - left, bottom - top))
         across, down = (right - left) / width, (bottom - top) / height
-        return (
-            left + x * across,
-            top + y * down,
-            left + (x + self.crop) * across,
-            top + (y + self.crop) * down,
+        return Box(
+            (left + x * across) / size[0],
+            (top + y * down) / size[1],
+            (left + (x + self.crop) * across) / size[0],
+            (top + (y + self.crop) * down) / size[1],
         )
 
     def _geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], int, int]:
-        """To which width and height an image is resized, and where the crop begins in that."""
+        """Return the resized width and height, and the left and top of the crop in that."""
         width, height = size
         shorter = min(size)
         resized = int(self.resize * width / shorter), int(self.resize * height / shorter)
@@ -78,9 +87,9 @@ class Preprocessing:
         return resized, left, top
 
 
-def _middle(size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The part of an image that is looked at at all: left, top, right, bottom."""
-    longest = RIBBON * min(size)
+def _centre(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of the centre, at most ``MAX_ASPECT_RATIO`` long."""
+    longest = MAX_ASPECT_RATIO * min(size)
     width, height = (min(side, longest) for side in size)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return left, top, left + width, top + height

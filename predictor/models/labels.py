@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import LabelsError
-
-IMAGENET = Path(__file__).parent.parent.parent / "imagenet_class_index.json"
+from predictor.resources import resource
 
 
 class Label(NamedTuple):
-    """What a class is called: its id (ImageNet: the wnid, ``n02124075``) and its name."""
+    """A class's id (for ImageNet its WordNet id, such as ``n02124075``) and its name."""
 
     class_id: str
     class_name: str
@@ -23,15 +22,17 @@ def load_labels(source: str = "imagenet") -> tuple[Label, ...]:
     """Read the labels, in class-index order.
 
     Args:
-        source: ``imagenet`` or a path. JSON is ``{"0": [id, name], …}`` or a list of names;
-            any other file has a name a line. A class without an id of its own has its index.
+        source: ``imagenet`` or a path. A JSON file holds ``{"0": [id, name], …}`` or a list of
+            names; any other file has one name per line. A class without an id gets its index
+            as id.
 
     Raises:
-        LabelsError: the file is not there, is none of these, skips an index or repeats an id.
+        LabelsError: the file cannot be read, has none of these formats, skips an index or
+            repeats an id.
     """
-    path = IMAGENET if source == "imagenet" else Path(source)
+    path = resource("imagenet_class_index.json") if source == "imagenet" else Path(source)
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Notepad's mark is no part of a name
+        text = path.read_text(encoding="utf-8-sig")  # Notepad puts a byte order mark first
         rows = json.loads(text) if path.suffix == ".json" else _lines(text)
         labels = _from_object(rows) if isinstance(rows, dict) else _from_list(rows)
     except OSError as error:
@@ -40,14 +41,14 @@ def load_labels(source: str = "imagenet") -> tuple[Label, ...]:
         raise LabelsError(f"The labels in {path} cannot be read: {error}.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise LabelsError(
-            f'The labels in {path} are neither {{"0": [id, name], "1": …}} without gaps,'
-            " nor a JSON list of names, nor a text file with a name a line."
+            f'The labels in {path} must be {{"0": [id, name], "1": …}} without gaps,'
+            " a JSON list of names, or a text file with one name per line."
         ) from error
     if not labels:
-        raise LabelsError(f"There are no labels in {path}.")
+        raise LabelsError(f"{path} contains no labels.")
     (class_id, count), *_ = Counter(label.class_id for label in labels).most_common()
     if count > 1:
-        raise LabelsError(f"In the labels in {path} {count} classes have the id {class_id!r}.")
+        raise LabelsError(f"In {path}, {count} classes have the id {class_id!r}; ids must differ.")
     return labels
 
 

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from predictor.engine.cpus import available_cpus
 from predictor.errors import ModelError, WeightsUnavailable
 from predictor.images.preprocessing import Pixels, Preprocessing
 from predictor.models import weights
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 
 # A pass of VGG16 in float32 holds 30 to 45 MB of activations an image, so that not every one of
 # many processors should have a pass of its own; more than two were not measured.
-MAX_SHARES = 4
+MAX_LANES = 4
 # VGG16, float32, two passes side by side on two processors: 6.9 images/s and 129 MB of
 # activations in twos, 6.5 and 332 MB in fours. 32 on a GPU is a guess until it is measured.
 CPU_BATCH, CUDA_BATCH = 2, 32
@@ -41,7 +40,7 @@ class Model:
 
     Attributes:
         preprocessing: what turns a photo into the pixels it wants.
-        shares: into how many parts the processors can be dealt; most forward passes at once.
+        lanes: into how many parts the processors can be dealt; most forward passes at once.
         max_batch_size: most images in one forward pass.
         warm_up_sizes: numbers of images to score once before anybody waits for them.
     """
@@ -54,34 +53,34 @@ class Model:
         device: torch.device,
         dtype: torch.dtype,
         threads: int,
-        shares: int,
+        lanes: int,
         max_batch_size: int,
     ) -> None:
         """Take a network that is on the device, in the precision given, channels last."""
         self.preprocessing = preprocessing
-        self.shares, self.max_batch_size = shares, max_batch_size
+        self.lanes, self.max_batch_size = lanes, max_batch_size
         self._network = network
         pack(network)
         self._device, self._dtype, self._threads = device, dtype, threads
         self._pin = device.type == "cuda"
-        self.warm_up_sizes = warm_up_sizes(device, shares, max_batch_size)
+        self.warm_up_sizes = warm_up_sizes(device, lanes, max_batch_size)
         # ToTensor and Normalize in one: (x / 255 - mean) / std, on pixels from 0 to 255.
         self._mean = torch.tensor(preprocessing.mean, device=device) * 255
         self._std = torch.tensor(preprocessing.std, device=device) * 255
 
     @torch.inference_mode()
-    def logits(self, images: Sequence[Pixels], shares: int = 1) -> NDArray[np.float32]:
+    def logits(self, images: Sequence[Pixels], lanes: int = 1) -> NDArray[np.float32]:
         """Score a batch.
 
         Args:
             images: N arrays ``(crop, crop, 3)`` uint8, as the preprocessing makes them, or float32
                 on the same scale.
-            shares: of the processors, for this forward pass.
+            lanes: of the processors, for this forward pass.
 
         Returns:
             ``(N, classes)`` float32 logits, in class-index order.
         """
-        torch.set_num_threads(max(1, self._threads * shares // self.shares))  # of this thread alone
+        torch.set_num_threads(max(1, self._threads * lanes // self.lanes))  # of this thread alone
         logits: NDArray[np.float32] = self._network(self._batch(images)).float().cpu().numpy()
         return logits
 
@@ -123,7 +122,7 @@ class Model:
         return batch.to(self._dtype).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last as it lies
 
 
-def load_model(settings: Settings, classes: int) -> tuple[Model, ModelInfo]:
+def load_model(settings: Settings, classes: int, threads: int) -> tuple[Model, ModelInfo]:
     """Build the model the settings ask for, or its stand-in where there is one.
 
     Raises:
@@ -132,20 +131,24 @@ def load_model(settings: Settings, classes: int) -> tuple[Model, ModelInfo]:
     # Looked up in any case: a typo should not wait for the day on which it is needed.
     stand_in = None if settings.fallback_model == "none" else find_model(settings.fallback_model)
     try:
-        return _load(find_model(settings.model), settings.weights, settings, classes)
+        return _load(find_model(settings.model), settings.weights, settings, classes, threads)
     except WeightsUnavailable as error:
         if stand_in is None:
             raise
         log.warning("%s stands in. %s", stand_in.name, error)
-        return _load(stand_in, "auto", settings, classes, stands_in_for=settings.model)
+        return _load(stand_in, "auto", settings, classes, threads, settings.model)
 
 
 def _load(
-    spec: ModelSpec, source: str, settings: Settings, classes: int, stands_in_for: str | None = None
+    spec: ModelSpec,
+    source: str,
+    settings: Settings,
+    classes: int,
+    threads: int,
+    stands_in_for: str | None = None,
 ) -> tuple[Model, ModelInfo]:
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.precision, device, spec)
-    threads = settings.torch_threads or available_cpus()
     torch.set_num_threads(threads)  # for the conversions below, on the loading thread
     path = None if source == RANDOM else weights.locate(spec, source)
 
@@ -179,7 +182,7 @@ def _load(
         device=device,
         dtype=dtype,
         threads=threads,
-        shares=settings.inference_threads or (min(threads, MAX_SHARES) if on_cpu else 1),
+        lanes=min(threads, MAX_LANES) if on_cpu else 1,
         max_batch_size=settings.max_batch_size or (CPU_BATCH if on_cpu else CUDA_BATCH),
     )
     return model, info
@@ -202,13 +205,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def warm_up_sizes(device: torch.device, shares: int, max_batch_size: int) -> set[int]:
+def warm_up_sizes(device: torch.device, lanes: int, max_batch_size: int) -> set[int]:
     """On the CPU one image, one a share and a full batch; on a GPU also the powers of two.
 
     A GPU chooses its kernels by the batch's size, and loads them when they are first used.
     """
     if device.type == "cpu":
-        return {1, shares, max_batch_size}
+        return {1, lanes, max_batch_size}
     return {min(2**power, max_batch_size) for power in range(max_batch_size.bit_length() + 1)}
 
 

@@ -1,4 +1,4 @@
-"""Werkzeug's server in a thread of its own, which can be stopped: a notebook runs a cell again."""
+"""Werkzeug's server in a thread, which can be stopped: a notebook runs its cell again."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
+from predictor.server.console import url_of
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-NEXT_PORTS = 20  # after them, any that is free
-POLL_S = 0.1  # how soon it notices that it should stop
+NEXT_PORTS = 20  # tried after a taken port; then any free one
+POLL_S = 0.1  # how soon close() takes effect
 
 
 class QuietHandler(WSGIRequestHandler):
-    """For an app that logs its requests itself."""
+    """A handler that logs nothing, for an app that logs its requests itself."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing."""
+        """Do nothing for a request."""
 
     def log_error(self, format: str, *args: Any) -> None:
-        """Nor of a connection on which nothing was asked."""
+        """Do nothing for a connection without a request."""
 
 
 class BackgroundServer(ThreadedWSGIServer):
-    """Serves from its construction until it is closed.
+    """Serves in a thread, from its construction until :meth:`close`.
 
     Attributes:
-        url: the address under which this machine reaches it.
+        url: the URL by which this machine reaches it.
     """
 
     def __init__(
@@ -43,36 +45,33 @@ class BackgroundServer(ThreadedWSGIServer):
         timeout_s: float = 120.0,
         quiet: bool = False,
     ) -> None:
-        """Listen, and begin to serve.
+        """Listen and begin to serve.
 
         Args:
-            app: what answers.
+            app: a WSGI app.
             host: the address to listen on.
-            port: where to listen; when it is taken, the next that is free. 0: any.
-            timeout_s: how long a client may be silent before its connection is closed.
-            quiet: whether no line is logged for a request.
+            port: the port to listen on; the next free one if it is taken. 0: any free port.
+            timeout_s: seconds without data after which a connection is closed.
+            quiet: do not log requests.
 
         Raises:
-            OSError: nobody can listen there.
+            OSError: it is not possible to listen on the address.
         """
         self._connections: set[Any] = set()
         base = QuietHandler if quiet else WSGIRequestHandler
-        # Buffered, an answer is sent piece by piece, each within the time, and not all of it.
+        # With a buffer, the timeout applies to each piece of a response, and not to all of it.
         handler = type("Handler", (base,), {"timeout": timeout_s, "wbufsize": 65_536})
-        # Werkzeug itself ends the process when a port is taken.
+        # With a host and a port, werkzeug would end the process if the port is taken.
         with listen(host, port) as listening:
             super().__init__(host, port, app, handler, fd=listening.fileno())
-        reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        self.url = (
-            f"http://[{reached}]:{self.port}" if ":" in host else f"http://{reached}:{self.port}"
-        )
+        self.url = url_of(host, self.port)
         self._thread = threading.Thread(
             target=self.serve_forever, args=(POLL_S,), name="server", daemon=True
         )
         self._thread.start()
 
     def close(self) -> None:
-        """Answer nobody any more, not on connections that are open either."""
+        """Stop serving and close all connections."""
         self.shutdown()
         self._thread.join()
         for connection in list(self._connections):
@@ -80,18 +79,18 @@ class BackgroundServer(ThreadedWSGIServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Remember the connection, to close it whatever its thread waits for."""
+        """Remember the connection, so that :meth:`close` can close it while its thread waits."""
         self._connections.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget it."""
+        """Close the connection after its last request."""
         self._connections.discard(request)
         super().shutdown_request(request)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at the port, or at the next one that is free."""
+    """Return a socket that listens on the port, or on the next free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port, min(port + NEXT_PORTS, 65536)):
         try:

@@ -1,4 +1,4 @@
-"""A reload without a gap: the old process serves until the new one can.
+"""A reload without a gap: the old process serves until its replacement can answer.
 
 gunicorn ends the old processes as soon as it has started new ones, which load for seconds.
 """
@@ -10,54 +10,70 @@ import os
 import struct
 from pathlib import Path
 
-SEATS = 1000  # as many as WEB_CONCURRENCY allows
-SLOT = struct.Struct("=q?")  # a process id, and whether that process can answer
-COMING = 0  # instead of a process id: it is being forked
+MAX_SLOTS = 1000  # as many as WEB_CONCURRENCY allows
+ENTRY = struct.Struct("=q?")  # a process id, and whether that process can answer
+FORKING = 0  # stands for the id of a process that is being forked
 
 
-class Handover:
-    """Who serves in each seat, in memory that the master and all its processes share."""
+class ReloadBoard:
+    """Which process holds each worker slot, in memory that the master and all workers share.
+
+    During a reload two processes claim the same slot: the old one, and its replacement.
+    """
 
     def __init__(self) -> None:
-        """All seats are empty."""
-        self._shared = mmap.mmap(-1, SEATS * SLOT.size)
+        """Create the board with all slots free."""
+        self._shared = mmap.mmap(-1, MAX_SLOTS * ENTRY.size)
 
-    def expect(self, seat: int) -> int:
-        """In the master, before a fork: another comes. The process that has the seat."""
-        predecessor, _ = self._read(seat)
-        self._write(seat, COMING, False)
+    def reserve(self, slot: int) -> int:
+        """Called by the master before it forks a worker. Return the pid that holds the slot now."""
+        predecessor, _ = self._read(slot)
+        self._write(slot, FORKING, False)
         return predecessor
 
-    def arrive(self, seat: int) -> None:
-        """In the process that came."""
-        self._write(seat, os.getpid(), False)
+    def claim(self, slot: int) -> None:
+        """Called by the new worker: it holds the slot from now on."""
+        self._write(slot, os.getpid(), False)
 
-    def be_ready(self, seat: int) -> None:
-        """In the process that came, when it can answer."""
-        if self._read(seat)[0] == os.getpid():
-            self._write(seat, os.getpid(), True)
+    def mark_ready(self, slot: int) -> None:
+        """Called by a worker when it can answer. It does nothing if another holds the slot."""
+        if self._read(slot)[0] == os.getpid():
+            self._write(slot, os.getpid(), True)
 
-    def is_succeeded(self, seat: int) -> bool:
-        """In a process told to end: whether another has its seat and cannot answer yet."""
-        successor, ready = self._read(seat)
-        return successor != os.getpid() and not ready and (successor == COMING or lives(successor))
+    def is_replacement_loading(self, slot: int) -> bool:
+        """Called by a worker that should end: whether its replacement cannot answer yet."""
+        pid, ready = self._read(slot)
+        return pid != os.getpid() and not ready and (pid == FORKING or is_running(pid))
 
-    def failed(self, seat: int) -> bool:
-        """In a process told to end: whether the other that took its seat ended before it."""
-        successor, ready = self._read(seat)
-        return successor != os.getpid() and not ready and not lives(successor)
+    def has_replacement_failed(self, slot: int) -> bool:
+        """Called by a worker that should end: whether its replacement ended before it was ready."""
+        pid, ready = self._read(slot)
+        return pid != os.getpid() and not ready and not is_running(pid)
 
-    def _read(self, seat: int) -> tuple[int, bool]:
-        pid, ready = SLOT.unpack_from(self._shared, seat % SEATS * SLOT.size)
+    def _read(self, slot: int) -> tuple[int, bool]:
+        pid, ready = ENTRY.unpack_from(self._shared, slot % MAX_SLOTS * ENTRY.size)
         return pid, ready
 
-    def _write(self, seat: int, pid: int, ready: bool) -> None:
-        SLOT.pack_into(self._shared, seat % SEATS * SLOT.size, pid, ready)
+    def _write(self, slot: int, pid: int, ready: bool) -> None:
+        ENTRY.pack_into(self._shared, slot % MAX_SLOTS * ENTRY.size, pid, ready)
 
 
-def lives(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent does not."""
+def is_running(pid: int) -> bool:
+    """Return whether a process runs. One that has ended but was not yet waited for does not."""
+    if pid <= 0:
+        return False
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
+        return not Path("/proc/self").exists() and _answers_signals(pid)
+
+
+def _answers_signals(pid: int) -> bool:
+    """Return whether a process exists, on systems without /proc (macOS)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
         return False
+    return True

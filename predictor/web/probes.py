@@ -1,4 +1,4 @@
-"""Which views are probes: whoever watches the process asks them, every few seconds."""
+"""Which views are probes: monitoring calls them every few seconds."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def probe(view: View) -> View:
-    """Mark a view that needs no token, and that the log passes over while all is well."""
+    """Mark a view that needs no token and is logged only when it fails."""
     view.is_probe = True  # type: ignore[attr-defined]
     return view
 
 
 def is_probe(endpoint: str | None) -> bool:
-    """Whether the view of an endpoint is one."""
+    """Return whether the view of an endpoint is a probe."""
     return getattr(current_app.view_functions.get(endpoint or ""), "is_probe", False)
 
 
 def is_probed() -> bool:
-    """Whether the request in work is a probe's."""
+    """Return whether the current request is a probe."""
     return is_probe(request.endpoint)

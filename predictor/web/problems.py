@@ -1,86 +1,103 @@
-"""The one place where an error becomes a response: RFC 9457 problem details, or a dialect's."""
+"""The one place where an error becomes a response: RFC 9457, or another protocol's shape."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from predictor.errors import PredictorError, ServiceError
-from predictor.web.request import current_exchange
+from predictor.errors import PredictorError
+from predictor.web.request import current_record
 
 log = logging.getLogger(__name__)
 
 Problem = Mapping[str, Any]
-Dialect = Callable[[Problem], Response]  # the body that a protocol's clients read
+Shape = Callable[[Problem], Response]  # the response body that a protocol's clients read
 
+KEY = "problem_shapes"  # in the app's extensions
 FIRST_PART = re.compile("^/*([^/?]*)")
-MAX_DETAIL = 500  # characters; what a caller sent can be in it
-# What werkzeug's own refusals mean here, and what to do about them.
+MAX_DETAIL = 500  # characters; the text can quote what the client sent
+# Details for the errors that werkzeug raises.
 ADVICE = {
-    404: "Nothing is served at {path}. Photos go to POST /predict; the page is at /.",
-    405: "{method} is not answered at {path}; {allowed} is.",
+    404: "There is nothing at {path}. Send photos to POST /predict; the page is at /.",
+    405: "{path} does not accept {method}. Use {allowed}.",
     413: "The request is larger than {limit:,} bytes. Send a smaller photo, or fewer at once.",
-    500: "Something failed on our side. It has been logged; it is not your photo's fault.",
+    500: "The server failed. The photo is not the cause; the server's log has it.",
 }
 
 
-def describe(error: Exception) -> dict[str, Any]:
-    """An error as problem details: ``title``, ``status``, ``code``, and a ``detail`` to act on."""
-    if isinstance(error, PredictorError):
-        return _problem(error.status.value, error.status.phrase, error.code, str(error))
-    if not isinstance(error, HTTPException) or error.code is None:
-        return _problem(500, "Internal Server Error", "internal-error", ADVICE[500])
-    detail = ADVICE.get(error.code, error.description or error.name).format(
-        path=request.path,
-        method=request.method,
-        allowed=" or ".join(
-            sorted({*(getattr(error, "valid_methods", None) or ())} - {"OPTIONS", "HEAD"})
-        ),
-        limit=current_app.config["MAX_CONTENT_LENGTH"],
-    )
-    return _problem(error.code, error.name, error.name.lower().replace(" ", "-"), detail)
+class RequestHead(NamedTuple):
+    """What a refusal needs to know about a request."""
+
+    method: str
+    path: str
+    request_id: str | None = None  # None for a request that was refused before it had one
 
 
-def sayable(text: str) -> str:
-    """Text as JSON can carry it: a caller's may have halves of characters."""
-    return text.encode(errors="backslashreplace").decode()
+def render_problem(error: Exception, head: RequestHead) -> Response:
+    """Return an error as a response in the protocol of the request's path.
 
-
-def _problem(status: int, title: str, code: str, detail: str) -> dict[str, Any]:
-    detail = sayable(detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…")
-    current_exchange().codes.append(code)
-    return {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "code": code,
-        "detail": detail,
-    }
-
-
-def answer(error: Exception) -> Response:
-    """An error as a response, with the headers that belong to it (Allow, Retry-After)."""
-    problem = describe(error) | {"request_id": current_exchange().id}
-    response = say(problem, request.path)
+    Flask's error handlers call it, and so does the server for a request that never reaches
+    Flask. It needs an app context.
+    """
+    problem = problem_of(error, head)
+    if head.request_id is not None:
+        problem["request_id"] = head.request_id
+    shapes: Mapping[str, Shape] = current_app.extensions[KEY]
+    response = shapes.get("/" + FIRST_PART.findall(head.path)[0], _as_problem)(problem)
+    response.status_code = problem["status"]
     if isinstance(error, HTTPException):
         kept = (h for h in error.get_headers() if h[0] not in ("Content-Type", "Content-Length"))
         response.headers.extend(kept)
-    if isinstance(error, ServiceError) and error.retry_after_s is not None:
+    if isinstance(error, PredictorError) and error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
 
 
-def say(problem: Problem, path: str) -> Response:
-    """A problem in the words of an address's protocol; an unknown one belongs to no blueprint."""
-    dialects: Mapping[str, Dialect] = current_app.extensions["dialects"]
-    response = dialects.get("/" + FIRST_PART.findall(path)[0], _as_problem)(problem)
-    response.status_code = problem["status"]
-    return response
+def problem_of(error: Exception, head: RequestHead) -> dict[str, Any]:
+    """Return problem details: ``title``, ``status``, ``code``, and a ``detail`` to act on."""
+    if isinstance(error, PredictorError):
+        status, title, detail = error.status.value, error.status.phrase, str(error)
+    elif isinstance(error, HTTPException) and error.code is not None:
+        status, title, detail = error.code, error.name, _advice(error, head)
+    else:
+        status, title, detail = 500, "Internal Server Error", ADVICE[500]
+    detail = json_safe(detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…")
+    return {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "code": code_of(error),
+        "detail": detail,
+    }
+
+
+def _advice(error: HTTPException, head: RequestHead) -> str:
+    methods = {*(getattr(error, "valid_methods", None) or ())} - {"OPTIONS", "HEAD"}
+    return ADVICE.get(error.code or 0, error.description or error.name).format(
+        path=head.path,
+        method=head.method,
+        allowed=" or ".join(sorted(methods)),
+        limit=current_app.config["MAX_CONTENT_LENGTH"],
+    )
+
+
+def code_of(error: Exception) -> str:
+    """Return the name of the kind of error, for programs."""
+    if isinstance(error, PredictorError):
+        return error.code
+    if isinstance(error, HTTPException) and error.code is not None:
+        return error.name.lower().replace(" ", "-")
+    return "internal-error"
+
+
+def json_safe(text: str) -> str:
+    """Return the text with lone surrogates escaped: a client can send them, JSON has none."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _as_problem(problem: Problem) -> Response:
@@ -89,21 +106,38 @@ def _as_problem(problem: Problem) -> Response:
     return response
 
 
-def answer_unexpected(error: Exception) -> Response:
-    """A 500 that is a defect of ours: the log has the cause, the caller has not."""
-    fields = {"method": request.method, "path": request.path, "request_id": current_exchange().id}
+def current_problem(error: Exception) -> dict[str, Any]:
+    """Return problem details for the current request, and record their code."""
+    current_record().codes.append(code_of(error))
+    return problem_of(error, _current_head())
+
+
+def handle(error: Exception) -> Response:
+    """Answer the current request with an error."""
+    current_record().codes.append(code_of(error))
+    return render_problem(error, _current_head())
+
+
+def _current_head() -> RequestHead:
+    return RequestHead(request.method, request.path, current_record().id)
+
+
+def handle_unexpected(error: Exception) -> Response:
+    """Answer with 500 for a defect of this app: only the log has the cause."""
+    fields = {"method": request.method, "path": request.path, "request_id": current_record().id}
     log.error("%(method)s %(path)s failed, %(request_id)s", fields, exc_info=error)
-    return answer(error)
+    return handle(error)
 
 
-def register(app: Flask, dialects: Mapping[str, Dialect]) -> None:
-    """Answer every error of the app here, the router's 404 and 405 too.
+def register(app: Flask, shapes: Mapping[str, Shape]) -> None:
+    """Answer every error of the app, the router's 404 and 405 included.
 
     Args:
         app: the app.
-        dialects: by an address's first part, as in ``/v2``; elsewhere it is problem details.
+        shapes: error shapes by the first part of the path, as in ``/v2``; all other paths get
+            problem details.
     """
-    app.extensions["dialects"] = dialects
-    app.register_error_handler(PredictorError, answer)
-    app.register_error_handler(HTTPException, answer)
-    app.register_error_handler(Exception, answer_unexpected)
+    app.extensions[KEY] = shapes
+    app.register_error_handler(PredictorError, handle)
+    app.register_error_handler(HTTPException, handle)
+    app.register_error_handler(Exception, handle_unexpected)

@@ -1,4 +1,4 @@
-"""What is remembered of a request until it is answered, for its log line and the metrics."""
+"""What the server remembers about a request until it is answered."""
 
 from __future__ import annotations
 
@@ -6,50 +6,68 @@ import re
 import socket
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
 from time import monotonic
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from flask import Request, request
 
-from predictor.engine.timings import Timings
+from predictor.engine.call import Call
 
-# Long enough for every tracing system's; nothing in it that a log, a shell or a page could mistake.
-SANE_ID = re.compile(r"[A-Za-z0-9._:+=@/-]{1,128}")
+# Long enough for the ids of every tracing system. No character that means something to a log,
+# a shell or HTML.
+VALID_ID = re.compile(r"[A-Za-z0-9._:+=@/-]{1,128}")
 
 
 @dataclass(slots=True)
-class Exchange:
-    """One request and what became of it."""
+class RequestRecord:
+    """A request's id, times, errors and results, for its log line and the metrics."""
 
-    id: str  # the client's X-Request-ID, or ours
+    id: str  # the client's X-Request-ID, or a new one
+    call: Call
     began: float = field(default_factory=monotonic)
-    timings: Timings = field(default_factory=Timings)
-    codes: list[str] = field(default_factory=list)  # of the errors that its caller is told
-    class_ids: list[str] = field(default_factory=list)  # the best class of each image answered
+    codes: list[str] = field(default_factory=list)  # of the errors sent to the client
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the request's header was read."""
+        return monotonic() - self.began
 
 
-class ObservedRequest(Request):
-    """A request with its exchange, from before anything else looks at it."""
+class RecordedRequest(Request):
+    """A request with its record. Uploads stay in memory, so that no photo touches a disk."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take the client's id if it is sane."""
+        """Take the client's X-Request-ID if it is valid."""
         super().__init__(*args, **kwargs)
         given = self.headers.get("X-Request-ID", "")
-        self.exchange = Exchange(given if SANE_ID.fullmatch(given) else uuid.uuid4().hex)
+        request_id = given if VALID_ID.fullmatch(given) else uuid.uuid4().hex
+        # Not a bound method: a reference cycle would keep the body in memory for longer.
+        has_left = partial(_has_left, self.environ.get("gunicorn.socket"))
+        self.record = RequestRecord(request_id, Call(has_left=has_left))
 
-    def client_has_left(self) -> bool:
-        """Whether the client has closed its connection; over TLS that is not to be seen."""
-        connection = self.environ.get("gunicorn.socket")
-        if type(connection) is not socket.socket:
-            return False
-        try:
-            return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+    def _get_file_stream(self, *_args: Any, **_kwargs: Any) -> IO[bytes]:
+        return BytesIO()
 
 
-def current_exchange() -> Exchange:
-    """The exchange of the request in work."""
-    return cast(ObservedRequest, request).exchange
+def _has_left(connection: object) -> bool:
+    """Return whether the client has closed its connection. Over TLS that cannot be seen."""
+    if type(connection) is not socket.socket:
+        return False
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def current_record() -> RequestRecord:
+    """Return the record of the current request."""
+    return cast(RecordedRequest, request).record
+
+
+def current_call() -> Call:
+    """Return the call that the current request makes to the engine."""
+    return current_record().call

@@ -1,65 +1,64 @@
-"""One line in the log for each request, and its id and its times in the answer's headers."""
+"""One log line for each request, and its id and timings in the response's headers."""
 
 from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from time import monotonic
 from typing import Any
 
 from flask import Flask, Response, request
 
 from predictor.web.probes import is_probed
-from predictor.web.request import Exchange, current_exchange
+from predictor.web.request import RequestRecord, current_record
 
 log = logging.getLogger(__name__)
-PING = "torchserve.ping"  # which knows no other status for a model that is being loaded
 
 
 def register(app: Flask) -> None:
-    """Finish every answer of the app here; registered first, so that it is the last to see it."""
+    """Log every response of the app. Register it first: after_request runs in reverse order."""
     app.after_request(finish)
 
 
 def finish(response: Response) -> Response:
-    """Name the request to its caller, and log it."""
-    exchange = current_exchange()
-    split = {step: s * 1000 for step, s in exchange.timings.known().items()}
-    response.headers["X-Request-ID"] = exchange.id
+    """Add the request's id and timings to the response, and log it."""
+    record = current_record()
+    split = {step: s * 1000 for step, s in record.call.timings.known().items()}
+    response.headers["X-Request-ID"] = record.id
     if split:
         timing = ", ".join(f"{step};dur={ms:.2f}" for step, ms in split.items())
         response.headers["Server-Timing"] = timing
-    # What machines ask every few seconds is of interest only when it fails.
+    # Probes and scrapes come every few seconds: they are logged only when they fail.
     if response.status_code >= 400 or not (is_probed() or request.path == "/metrics"):
-        _log(response, exchange, split)
+        _log(response, record, split)
     return response
 
 
-def _log(response: Response, exchange: Exchange, split: dict[str, float]) -> None:
-    """Neither the query nor any header: that is where tokens are."""
+def _log(response: Response, record: RequestRecord, split: dict[str, float]) -> None:
+    """Write the line. It has neither the query nor any header, because they can hold tokens."""
     fields: dict[str, Any] = {
         "method": request.method,
         "path": request.path,
         "status": response.status_code,
         "bytes": response.content_length or 0,
-        "duration_ms": round((monotonic() - exchange.began) * 1000, 2),
+        "duration_ms": round(record.seconds * 1000, 2),
     }
     line = "%(method)s %(path)s %(status)d, %(bytes)d bytes, %(duration_ms).1f ms"
     if split:
         fields |= {f"{step}_ms": round(ms, 2) for step, ms in split.items()}
         line += f" ({', '.join(f'{step} %({step}_ms).1f' for step in split)})"
-    if exchange.codes:
-        fields["code"] = ",".join(dict.fromkeys(exchange.codes))
+    if record.codes:
+        fields["code"] = ",".join(dict.fromkeys(record.codes))
         line += ", %(code)s"
-    if exchange.class_ids:
-        fields["class_id"] = ",".join(exchange.class_ids)
+    if record.call.class_ids:
+        fields["class_id"] = ",".join(record.call.class_ids)
         line += ", %(class_id)s"
-    fields["request_id"] = exchange.id
-    log.log(_level(response.status_code), line + ", %(request_id)s", fields)
+    fields["request_id"] = record.id
+    log.log(_level(response.status_code, record.codes), line + ", %(request_id)s", fields)
 
 
-def _level(status: int) -> int:
+def _level(status: int, codes: list[str]) -> int:
     if status < 500:
         return logging.INFO
-    failed = status == HTTPStatus.INTERNAL_SERVER_ERROR and request.endpoint != PING
+    # Without a code no error was raised: TorchServe's ping has only 500 for a loading model.
+    failed = status == HTTPStatus.INTERNAL_SERVER_ERROR and codes
     return logging.ERROR if failed else logging.WARNING

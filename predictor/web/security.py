@@ -1,4 +1,4 @@
-"""Who is let in, decided from the headers alone; and what every answer carries."""
+"""Who may use the app, decided from a request's head alone; and headers of every response."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from ipaddress import IPv6Address, IPv6Network
 from time import time
 from typing import TYPE_CHECKING
 
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import TooManyRequests, Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from predictor.settings import Settings
+from predictor.settings import FRAME_ANCESTORS, Settings
 from predictor.web.probes import is_probed
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
 COSTLY = ("POST", "PUT")
-SCHEMES = ("bearer", "basic")  # by the second a browser asks its user, also without JavaScript
-# What is no page has nothing to load and belongs into nobody's frame.
+SCHEMES = ("bearer", "basic")  # with basic, a browser asks its user for the token
+# Defaults for every response. One that is not a page loads nothing and belongs in no frame.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",  # what CORS allows, it allows all the same
+    "Cross-Origin-Resource-Policy": "same-origin",  # CORS is allowed nevertheless
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
 }
 PREFLIGHT = {
@@ -42,65 +42,75 @@ PREFLIGHT = {
 }
 EXPOSED = "Inference-Header-Content-Length, Retry-After, X-Request-ID"
 REALM = "the token is the password"  # some browsers show it
-WANTED = (
-    'A token is wanted: send the header "Authorization: Bearer <token>". In a browser, give any'
+NO_TOKEN = (
+    'A token is required: send the header "Authorization: Bearer <token>". In a browser, enter any'
     " name, and the token as the password."
 )
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Guard the app as the settings ask; each guard runs before any view, in this order."""
+    """Add the guards that the settings ask for. They run before every view, in this order."""
     if hops := settings.trusted_proxies:
-        # A proxy adds its client to the list of X-Forwarded-For, and replaces the other two. Not
-        # the host: only a redirect from doubled slashes would show it, to whoever sent both.
+        # A proxy appends to X-Forwarded-For and replaces the other two headers. The host is not
+        # taken: it only shows in a redirect from doubled slashes, to the client that sent both.
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=hops, x_proto=1, x_host=0, x_prefix=1
         )
-    tokens = [token.encode() for token in settings.tokens + settings.tokens_file]
+    tokens = [token.encode() for token in settings.all_tokens]
     if settings.cors_origins:
-        share_with(app, settings.cors_origins)
-    if settings.rate_limit:  # before the tokens, so that guessing them is limited too
+        allow_origins(app, settings.cors_origins)
+    if settings.rate_limit:  # before the tokens, so that it also limits guessing them
         app.before_request(rate_limiter(settings.rate_limit, tokens))
     if tokens:
-        app.before_request(doorkeeper(tokens))
+        app.before_request(require_token(tokens))
     app.after_request(add_headers)
 
 
 def add_headers(response: Response) -> Response:
-    """Give every answer the headers that its view has not chosen itself."""
+    """Add the default headers that the view has not set itself."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     return response
 
 
-def doorkeeper(tokens: Sequence[bytes]) -> Callable[[], None]:
-    """A guard that refuses who brings none of the tokens; the probes are open."""
+def allow_frames(response: Response, policy: str) -> Response:
+    """Set a page's Content-Security-Policy, with the frame ancestors of the app's config."""
+    ancestors = current_app.config.get(FRAME_ANCESTORS, "'none'")
+    response.headers["Content-Security-Policy"] = f"{policy}; frame-ancestors {ancestors}"
+    return response
+
+
+def require_token(tokens: Sequence[bytes]) -> Callable[[], None]:
+    """Return a guard that answers 401 without a valid token. Probes need none."""
 
     def check() -> None:
-        if not is_probed() and holder(tokens) is None:
+        if not is_probed() and matching_token(tokens) is None:
             challenges = [WWWAuthenticate(scheme, {"realm": REALM}) for scheme in SCHEMES]
-            raise Unauthorized(WANTED, www_authenticate=challenges)
+            raise Unauthorized(NO_TOKEN, www_authenticate=challenges)
 
     return check
 
 
-def holder(tokens: Sequence[bytes]) -> int | None:
-    """Which of the tokens the request brings; all are compared, each in constant time."""
+def matching_token(tokens: Sequence[bytes]) -> int | None:
+    """Return the index of the request's token; None if it has none or another.
+
+    It compares all tokens, each in constant time.
+    """
     try:
         given = request.authorization
-    except ValueError:  # of bytes that are no text
+    except ValueError:  # bytes that are not text
         given = None
     if given is None:
         return None
     text = given.password if given.type == "basic" else given.token
-    brought = (text or "").encode() if given.type in SCHEMES else b""
-    matches = [hmac.compare_digest(brought, token) for token in tokens]
+    sent = (text or "").encode() if given.type in SCHEMES else b""
+    matches = [hmac.compare_digest(sent, token) for token in tokens]
     return matches.index(True) if True in matches else None
 
 
 def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Callable[[], None]:
-    """A guard that refuses a client's requests above its rates; each process counts its own."""
-    from limits.storage import MemoryStorage  # here: only who sets a rate pays for the import
+    """Return a guard that answers 429 above the rates. Each process counts its own requests."""
+    from limits.storage import MemoryStorage  # here: without a rate limit it is not needed
     from limits.strategies import FixedWindowRateLimiter
 
     limiter = FixedWindowRateLimiter(MemoryStorage())
@@ -108,25 +118,25 @@ def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Cal
     def check() -> None:
         if request.method not in COSTLY and not _has_body():
             return
-        number = holder(tokens)
-        client = network(request.remote_addr or "") if number is None else f"token {number}"
+        index = matching_token(tokens)
+        client = network(request.remote_addr or "") if index is None else f"token {index}"
         for rate in rates:
             if not limiter.hit(rate, client):
-                end = limiter.get_window_stats(rate, client).reset_time  # by the wall's clock
+                end = limiter.get_window_stats(rate, client).reset_time  # on the wall clock
                 seconds = max(1, math.ceil(end - time()))
-                words = f"More requests than {rate}; come again in {seconds:,} s."
-                raise TooManyRequests(words, retry_after=seconds)
+                detail = f"Rate limit exceeded ({rate}). Retry in {seconds:,} s."
+                raise TooManyRequests(detail, retry_after=seconds)
 
     return check
 
 
 def _has_body() -> bool:
-    """A photo may come with GET, too."""
+    """Return whether the request has a body: a GET can have a photo, too."""
     return bool(request.content_length) or "Transfer-Encoding" in request.headers
 
 
 def network(address: str) -> str:
-    """The client's address, and of IPv6 the /64 around it: who has one there has them all."""
+    """Return the client's address; for IPv6 its /64, because one client has all of it."""
     try:
         ip = IPv6Address(address)
     except ValueError:
@@ -134,14 +144,14 @@ def network(address: str) -> str:
     return str(ip.ipv4_mapped or IPv6Network((int(ip), 64), strict=False))
 
 
-def share_with(app: Flask, origins: Sequence[str]) -> None:
-    """Let pages of these origins ask (CORS), with a token but never with a browser's own login."""
+def allow_origins(app: Flask, origins: Sequence[str]) -> None:
+    """Let pages of these origins call the app (CORS): with a token, never with cookies."""
 
     def is_allowed() -> bool:
         return "*" in origins or request.headers.get("Origin") in origins
 
     def answer_preflight() -> Response | None:
-        """It carries no token, whatever the request that follows will."""
+        """Answer a preflight, which never has the token of the request that follows it."""
         if request.method != "OPTIONS" or not is_allowed():
             return None
         if "Access-Control-Request-Method" not in request.headers:

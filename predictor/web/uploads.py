@@ -14,7 +14,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from predictor.errors import BadRequest, RequestError, TooLarge, UnsupportedImage
 from predictor.images.decoding import begins_like_an_image
-from predictor.web.request import current_exchange
+from predictor.web.request import current_call
 
 URLENCODED = "application/x-www-form-urlencoded"
 # What an image is called in an instance's object, by TensorFlow's, TorchServe's and KServe's habit.
@@ -85,7 +85,7 @@ def read_body(request: Request, is_form: bool = False) -> bytes:
             f"A body with Content-Encoding {request.content_encoding} is not read here;"
             " images are compressed already."
         )
-    with current_exchange().timings.measure("read"):
+    with current_call().timings.measure("read"):
         return read_as_sent(request, is_form)
 
 
@@ -136,13 +136,6 @@ def parse_json(body: bytes) -> Any:
         raise BadRequest("The body is not JSON that can be read.") from error
 
 
-def as_integer(value: object) -> int | None:
-    """A number that JSON calls an integer, 3 and 3.0 alike; None for all else."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if type(value) is int else None
-
-
 def _from_json(content: Any, max_images: int) -> Upload:
     if isinstance(content, dict) and {"image", "images"} <= content.keys():
         raise BadRequest('The JSON has both "image" and "images"; send one of them.')
@@ -186,33 +179,6 @@ def _from_instance(instance: object) -> bytes | RequestError:
     if isinstance(found[0], dict):  # {"image_bytes": {"b64": …}}
         return from_base64(found[0].get("b64"))
     return from_base64(found[0])
-
-
-def parameters_of(part: Any) -> dict[str, Any]:
-    """The parameters of a request, an input or an output; none, where there are none.
-
-    Raises:
-        BadRequest: they are no object.
-    """
-    parameters = part.get("parameters")
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, dict):
-        raise BadRequest("parameters is an object, where it is given.")
-    return parameters
-
-
-def target_of(instance: Any) -> int | None:
-    """The class that an instance wants explained, where it names one.
-
-    Raises:
-        BadRequest: it is no class index.
-    """
-    given = instance.get("target") if isinstance(instance, dict) else None
-    target = as_integer(given)
-    if given is not None and target is None:
-        raise BadRequest("target is a class index, where it is given.")
-    return target
 
 
 def check_count(count: int, max_images: int) -> None:

@@ -12,13 +12,13 @@ class Gate:
     """Doubles numbers, batch by batch, when let; remembers what it was given."""
 
     def __init__(self):
-        self.batches, self.shares = [], []
+        self.batches, self.lanes = [], []
         self.entered = threading.Semaphore(0)
         self.let = threading.Semaphore(0)
 
-    def __call__(self, items, shares):
+    def __call__(self, items, lanes):
         self.batches.append(list(items))
-        self.shares.append(shares)
+        self.lanes.append(lanes)
         self.entered.release()
         assert self.let.acquire(timeout=10)
         if "bad" in items:
@@ -131,7 +131,7 @@ def test_everything_is_computed_by_threads_that_live_as_long_as_the_batcher():
     def infer(items, _shares):
         return [threading.get_ident()] * len(items)
 
-    batcher = Batcher(infer, max_batch_size=1, max_queue=100, shares=2)
+    batcher = Batcher(infer, max_batch_size=1, max_queue=100, lanes=2)
     threads = set(results(future for _ in range(50) for future in batcher.submit([0])))
     assert len(threads) <= 2
     assert threading.get_ident() not in threads
@@ -140,14 +140,14 @@ def test_everything_is_computed_by_threads_that_live_as_long_as_the_batcher():
 
 def test_an_item_alone_is_given_everything(gate, make_batcher):
     gate.let.release(2)
-    batcher = make_batcher(shares=4)
+    batcher = make_batcher(lanes=4)
     results(batcher.submit([1]))
     results(batcher.submit([2]))
-    assert gate.shares == [4, 4]
+    assert gate.lanes == [4, 4]
 
 
 @pytest.mark.parametrize(
-    ("count", "sizes", "shares"),
+    ("count", "sizes", "lanes"),
     [
         (2, [1, 1], [2, 2]),
         (3, [1, 1, 1], [1, 1, 2]),
@@ -155,35 +155,35 @@ def test_an_item_alone_is_given_everything(gate, make_batcher):
         (8, [2] * 4, [1] * 4),
     ],
 )
-def test_what_waits_together_is_split_evenly_side_by_side(gate, make_batcher, count, sizes, shares):
-    batcher = make_batcher(shares=4)
+def test_what_waits_together_is_split_evenly_side_by_side(gate, make_batcher, count, sizes, lanes):
+    batcher = make_batcher(lanes=4)
     futures = batcher.submit(list(range(count)))
     for _ in sizes:
         assert gate.entered.acquire(timeout=10)
     gate.let.release(len(sizes))
     assert results(futures) == [2 * i for i in range(count)]
     assert sorted(map(len, gate.batches)) == sizes
-    assert sorted(gate.shares) == shares
+    assert sorted(gate.lanes) == lanes
 
 
 def test_whoever_comes_while_all_is_given_away_waits_for_a_share(gate, make_batcher):
-    batcher = make_batcher(shares=2)
+    batcher = make_batcher(lanes=2)
     first = batcher.submit([1])
     gate.entered.acquire(timeout=10)
     second = batcher.submit([2])
     assert gate.batches == [[1]]
     gate.let.release(2)
     assert results(first + second) == [2, 4]
-    assert gate.shares == [2, 2]
+    assert gate.lanes == [2, 2]
 
 
 def test_a_failing_call_gives_its_share_back(gate, make_batcher):
-    batcher = make_batcher(shares=2)
+    batcher = make_batcher(lanes=2)
     gate.let.release(10)
     with pytest.raises(RuntimeError):
         results(batcher.submit(["bad"]))
     assert results(batcher.submit([1])) == [2]
-    assert gate.shares[-1] == 2
+    assert gate.lanes[-1] == 2
 
 
 def test_busy_time_is_that_of_the_call_in_work(gate, make_batcher):

@@ -4,12 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from predictor.engine.timings import Timings
 
 import predictor
-from conftest import ToyModel, toy_engine
+from conftest import ToyModel, toy_model
 from pictures import picture
 from predictor.engine.classifier import Classifier, load_engine
-from predictor.engine.timings import Timings
 from predictor.errors import (
     BadRequest,
     DamagedImage,
@@ -34,10 +34,10 @@ class StuckModel(ToyModel):
         super().__init__()
         self.let = threading.Event()
 
-    def logits(self, images, shares):
+    def logits(self, images, lanes):
         if any(image.any() for image in images):  # the warm-up's are black
             assert self.let.wait(10)
-        return super().logits(images, shares)
+        return super().logits(images, lanes)
 
 
 def names(outcome):
@@ -94,10 +94,10 @@ def test_more_images_than_may_wait_are_refused_at_once(make_classifier):
 
 def test_before_the_model_is_there_callers_are_told_to_wait():
     let = threading.Event()
-    classifier = Classifier(Settings(), load=lambda _: let.wait(10) and toy_engine())
+    classifier = Classifier(Settings(), load=lambda *_: let.wait(10) and toy_model())
     with pytest.raises(NotReady, match="being loaded"):
         classifier.classify([picture()])
-    assert classifier.ailment() is None  # loading is no ailment
+    assert classifier.unhealthy_reason() is None  # loading is no ailment
     let.set()
     assert classifier.loading.result(timeout=10)
     assert classifier.classify([picture()])
@@ -106,7 +106,7 @@ def test_before_the_model_is_there_callers_are_told_to_wait():
 
 def test_it_is_loaded_once_however_often_it_is_started():
     loads = []
-    classifier = Classifier(Settings(), load=lambda _: loads.append(1) or toy_engine())
+    classifier = Classifier(Settings(), load=lambda *_: loads.append(1) or toy_model())
     for _ in range(3):
         classifier.start()
     classifier.loading.result(timeout=10)
@@ -119,18 +119,18 @@ def test_only_the_inference_thread_computes_however_many_ask(make_classifier):
     computed = set()
 
     class Watched(ToyModel):
-        def logits(self, images, shares):
+        def logits(self, images, lanes):
             computed.add(threading.get_ident())
-            return super().logits(images, shares)
+            return super().logits(images, lanes)
 
     classifier = make_classifier(Watched())
     with ThreadPoolExecutor(8) as callers:
         list(callers.map(lambda _: classifier.classify([picture()]), range(40)))
-    assert len(computed) == ToyModel.shares
+    assert len(computed) == ToyModel.lanes
 
 
 def test_a_model_that_cannot_be_loaded_is_an_ailment():
-    def load(_settings):
+    def load(*_):
         raise WeightsError("No such weights.")
 
     classifier = Classifier(Settings(), load)
@@ -138,8 +138,8 @@ def test_a_model_that_cannot_be_loaded_is_an_ailment():
     with pytest.raises(WeightsError):
         classifier.loading.result(timeout=10)
     with pytest.raises(NotReady):
-        classifier.engine()
-    assert classifier.ailment()
+        classifier.require_model()
+    assert classifier.unhealthy_reason()
 
 
 def test_a_torch_and_a_torchvision_that_do_not_fit_are_both_named(monkeypatch):
@@ -168,29 +168,29 @@ def test_a_batch_that_hangs_is_an_ailment(make_classifier):
     classifier = make_classifier(model, request_timeout_s=0.05, hang_timeout_s=0.01)
     with pytest.raises(DeadlineExceeded):
         classifier.classify([picture()])
-    assert "running for" in classifier.ailment()
+    assert "running for" in classifier.unhealthy_reason()
     model.let.set()
 
 
 def test_a_model_that_raises_is_a_failure_of_ours_and_lives_on(make_classifier):
     class Moody(ToyModel):
-        def logits(self, images, shares):
+        def logits(self, images, lanes):
             if any(image[..., 2].any() for image in images):
                 raise RuntimeError("I do not like blue")
-            return super().logits(images, shares)
+            return super().logits(images, lanes)
 
     classifier = make_classifier(Moody())
     blue, red = classifier.classify([picture("blue"), picture("red")])
     assert isinstance(blue, InferenceFailed)
     assert "failed on this image" in str(blue)
     assert names(red) == ["red_thing"]
-    assert classifier.ailment() is None
+    assert classifier.unhealthy_reason() is None
 
 
 def test_a_model_that_answers_nan_is_a_failure_of_ours(make_classifier):
     class Lost(ToyModel):
-        def logits(self, images, shares):
-            return super().logits(images, shares) * np.float32(np.nan)
+        def logits(self, images, lanes):
+            return super().logits(images, lanes) * np.float32(np.nan)
 
     (outcome,) = make_classifier(Lost()).classify([picture()])
     assert isinstance(outcome, InferenceFailed)
@@ -210,9 +210,13 @@ def test_first_calls_of_get_prediction_share_one_classifier(monkeypatch, classif
 
 def test_places_are_limited_and_given_back(make_classifier):
     classifier = make_classifier(max_in_flight=1)
-    with classifier.admit(), pytest.raises(Overloaded), classifier.admit():
+    with (
+        classifier.process.slots.hold(),
+        pytest.raises(Overloaded),
+        classifier.process.slots.hold(),
+    ):
         pass
-    with classifier.admit():
+    with classifier.process.slots.hold():
         pass
 
 
@@ -251,31 +255,31 @@ def test_every_forward_pass_is_told_but_the_warm_up(make_classifier):
 def test_requests_in_work_and_images_that_wait_are_known(make_classifier):
     model = StuckModel()
     classifier = make_classifier(model)
-    assert (classifier.places.taken, classifier.queue_depth) == (0, 0)
-    with ThreadPoolExecutor(1) as pool, classifier.admit():
-        assert classifier.places.taken == 1
+    assert (classifier.process.slots.held, classifier.queue_depth) == (0, 0)
+    with ThreadPoolExecutor(1) as pool, classifier.process.slots.hold():
+        assert classifier.process.slots.held == 1
         pool.submit(classifier.classify, [picture()] * (model.max_batch_size + 2))
         wait_until(lambda: classifier.queue_depth == 2)
         model.let.set()
-    assert (classifier.places.taken, classifier.queue_depth) == (0, 0)
+    assert (classifier.process.slots.held, classifier.queue_depth) == (0, 0)
 
 
 def test_scores_are_the_models_own_numbers(classifier):
-    (logits,) = classifier.score([picture("green")])
+    (logits,) = classifier.logits([picture("green")])
     assert logits.tolist() == pytest.approx([0, 255 / 25, 0], abs=0.01)
 
 
 def test_pixels_that_are_prepared_already_stand_beside_photos(classifier):
     red = np.zeros((8, 8, 3), np.float32)
     red[..., 0] = 127.5
-    photo, pixels = classifier.score([picture("red"), red])
+    photo, pixels = classifier.logits([picture("red"), red])
     assert (photo.argmax(), pixels.argmax()) == (0, 0)
     assert pixels[0] == pytest.approx(5.1)
 
 
 def test_scores_that_are_no_numbers_are_nobody_elses_matter(classifier):
     bad = np.full((8, 8, 3), np.inf, np.float32)
-    failed, broken, good = classifier.score([bad, b"text", picture("blue")])
+    failed, broken, good = classifier.logits([bad, b"text", picture("blue")])
     assert isinstance(failed, InferenceFailed)
     assert isinstance(broken, UnsupportedImage)
     assert good.argmax() == 2

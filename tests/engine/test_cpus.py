@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from predictor.engine.cpus import available_cpus, cgroup_quota, share_of_cpus
+from predictor.engine.cpus import available_cpus, cgroup_quota, cpus_for_process
 
 
 @pytest.fixture
@@ -69,17 +69,17 @@ def two_sockets(monkeypatch, tmp_path):
 
 
 def test_a_process_has_whole_cores_of_one_socket(two_sockets):
-    shares = [share_of_cpus(place, 4, two_sockets) for place in range(4)]
-    assert shares == [{0, 4}, {2, 6}, {1, 5}, {3, 7}]
+    lanes = [cpus_for_process(place, 4, two_sockets) for place in range(4)]
+    assert lanes == [{0, 4}, {2, 6}, {1, 5}, {3, 7}]
 
 
 @pytest.mark.parametrize("places", [1, 2, 3, 5, 8])
 def test_the_processors_are_dealt_out_without_rest(two_sockets, places):
-    shares = [share_of_cpus(place, places, two_sockets) for place in range(places)]
-    assert set.union(*shares) == set(range(8))
-    assert sum(map(len, shares)) == 8
+    lanes = [cpus_for_process(place, places, two_sockets) for place in range(places)]
+    assert set.union(*lanes) == set(range(8))
+    assert sum(map(len, lanes)) == 8
 
 
 def test_with_more_processes_than_processors_each_still_has_one(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
-    assert [share_of_cpus(place, 3, tmp_path) for place in range(3)] == [{3}, {3}, {5}]
+    assert [cpus_for_process(place, 3, tmp_path) for place in range(3)] == [{3}, {3}, {5}]

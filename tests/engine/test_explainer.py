@@ -18,8 +18,8 @@ from predictor.errors import (
     BadRequest,
     ClientGone,
     DamagedImage,
+    ExplainerBusy,
     InferenceFailed,
-    NoQuietMoment,
     NotExplainable,
 )
 from predictor.settings import Settings
@@ -130,7 +130,7 @@ def in_background(function, *arguments):
 def test_it_does_not_begin_while_a_prediction_is_in_work(make_classifier):
     model = Layered()
     classifier = make_classifier(model)
-    with classifier.admit():
+    with classifier.process.slots.hold():
         thread, outcome = in_background(Explainer(classifier).explain, picture())
         assert not model.between.wait(0.2)
     assert model.between.wait(10)
@@ -144,7 +144,7 @@ def test_between_two_layers_it_lets_a_prediction_pass(make_classifier):
     classifier = make_classifier(model)
     thread, outcome = in_background(Explainer(classifier).explain, picture())
     assert model.between.wait(10)
-    with classifier.admit():
+    with classifier.process.slots.hold():
         model.go_on.set()
         assert classifier.classify([picture("blue")])[0][0].class_name == "blue_thing"
         assert not model.finished.wait(0.2)
@@ -155,7 +155,7 @@ def test_between_two_layers_it_lets_a_prediction_pass(make_classifier):
 def test_where_there_is_no_quiet_moment_it_is_given_up_in_time(make_classifier):
     classifier = make_classifier(request_timeout_s=0.1)
     explainer = Explainer(classifier)
-    with classifier.admit(), pytest.raises(NoQuietMoment, match="no quiet moment"):
+    with classifier.process.slots.hold(), pytest.raises(ExplainerBusy, match="no quiet moment"):
         explainer.explain(picture())
     assert explainer.explain(picture()).prediction.class_index == RED
 
@@ -163,7 +163,7 @@ def test_where_there_is_no_quiet_moment_it_is_given_up_in_time(make_classifier):
 def test_a_caller_that_has_left_is_not_explained_to(make_classifier):
     classifier = make_classifier()
     explainer = Explainer(classifier)
-    with classifier.admit():
+    with classifier.process.slots.hold():
         began = monotonic()
         with pytest.raises(ClientGone):
             explainer.explain(picture(), has_left=lambda: True)
@@ -223,14 +223,14 @@ def test_one_is_computed_at_a_time_and_places_are_limited(make_classifier):
             return explainer.explain(picture())
 
     asked = [in_background(ask) for _ in range(2)]
-    wait_until(lambda: explainer.places.taken == 2)
-    with pytest.raises(NoQuietMoment, match="already"), explainer.admit():
+    wait_until(lambda: explainer.slots.held == 2)
+    with pytest.raises(ExplainerBusy, match="already"), explainer.admit():
         pass
     model.go_on.set()
     for thread, outcome in asked:
         thread.join(10)
         assert outcome[0].prediction.class_index == RED
-    assert explainer.places.taken == 0
+    assert explainer.slots.held == 0
 
 
 def test_explanations_take_no_place_of_a_prediction(make_classifier):
@@ -239,8 +239,8 @@ def test_explanations_take_no_place_of_a_prediction(make_classifier):
     explainer = Explainer(classifier)
     thread, _ = in_background(explainer.explain, picture())
     assert model.between.wait(10)
-    with classifier.admit():
-        assert classifier.places.taken == 1
+    with classifier.process.slots.hold():
+        assert classifier.process.slots.held == 1
     model.go_on.set()
     thread.join(10)
 

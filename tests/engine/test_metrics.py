@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from predictor.engine.timings import Timings
 from prometheus_client import CollectorRegistry, generate_latest
 
 from conftest import ToyModel
 from pictures import picture
-from predictor.engine.metrics import AllProcesses, Metrics, ProcessFigures, bury, reasons
-from predictor.engine.timings import Timings
+from predictor.engine.metrics import AllProcesses, Metrics, ProcessFigures, forget_worker, reasons
 from predictor.errors import PredictorError
 from running_server import ROOT, Server
 from scrape import Scrape
@@ -68,7 +68,7 @@ def test_a_gpus_and_a_cpus_seconds_fall_between_the_first_and_the_last_bound(cla
 
 def test_what_the_classifier_knows_of_itself_is_read_when_asked(classifier):
     metrics = Metrics(classifier)
-    with classifier.admit():
+    with classifier.process.slots.hold():
         numbers = told(metrics)
     assert (numbers["predictor_ready"], numbers["predictor_in_flight"]) == (1, 1)
     assert numbers["predictor_queue_depth"] == 0
@@ -135,7 +135,7 @@ def test_what_the_dead_have_counted_stays_and_their_gauges_go(folder):
         assert (numbers[COUNTED], numbers[BUCKET]) == (7, 3)
         assert sum(name.startswith("predictor_ready") for name in numbers) == 3 - buried
         if buried < len(pids):
-            bury(pids[buried], alive=pids[buried + 1 :])
+            forget_worker(pids[buried], alive=pids[buried + 1 :])
     assert {path.name for path in folder.iterdir()} == {"counter_0.db", "histogram_0.db", "lock"}
 
 
@@ -143,9 +143,9 @@ def test_while_a_scraper_reads_nothing_is_moved_and_nobody_waits(folder):
     first, second = work(1), work(2)
     with open(folder / "lock", "a") as reader:
         fcntl.flock(reader, fcntl.LOCK_SH)
-        bury(first, alive=[second])
+        forget_worker(first, alive=[second])
         assert (folder / f"counter_{first}.db").exists()
-    bury(second, alive=[])
+    forget_worker(second, alive=[])
     assert told(AllProcesses(str(folder)))[COUNTED] == 3
     assert len(list(folder.glob("*.db"))) == 2
 
@@ -161,13 +161,13 @@ def test_a_full_disk_costs_no_counts(folder, monkeypatch):
 
     pid = work(1)
     monkeypatch.setattr(os, "posix_fallocate", full)
-    bury(pid, alive=[])
+    forget_worker(pid, alive=[])
     assert told(AllProcesses(str(folder)))[COUNTED] == 1
 
 
 def test_without_a_folder_there_is_nobody_to_bury(monkeypatch):
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
-    bury(1, alive=[])
+    forget_worker(1, alive=[])
 
 
 @pytest.fixture(scope="module")

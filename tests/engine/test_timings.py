@@ -1,5 +1,4 @@
 import pytest
-
 from predictor.engine.timings import Passenger, Timings
 
 

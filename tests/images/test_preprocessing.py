@@ -10,7 +10,7 @@ from torchvision.transforms import (
     ToTensor,
 )
 
-from predictor.images.preprocessing import RIBBON, Preprocessing
+from predictor.images.preprocessing import MAX_ASPECT_RATIO, Preprocessing
 from predictor.models.zoo import find_model
 
 
@@ -34,25 +34,25 @@ def noise(width: int, height: int) -> Image.Image:
     ],
 )
 @pytest.mark.parametrize("interpolation", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
-def test_the_pixels_are_torchvisions(size, interpolation):
+def test_pixels_equal_those_of_torchvision(size, interpolation):
     preprocess = Preprocessing(255, 224, interpolation, (0, 0, 0), (1, 1, 1))
     oracle = Compose([Resize(255, InterpolationMode[interpolation.name]), CenterCrop(224)])
     image = noise(*size)
     assert np.array_equal(preprocess(image), np.asarray(oracle(image)))
 
 
-def test_the_square_is_uint8_rgb_as_it_lies_in_memory():
+def test_pixels_are_a_contiguous_uint8_square():
     pixels = find_model("vgg16").preprocessing(noise(500, 375))
     assert (pixels.shape, pixels.dtype) == ((224, 224, 3), np.uint8)
     assert pixels.flags.c_contiguous
 
 
-@pytest.mark.parametrize("size", [(1, 5_000_000), (5_000_000, 1), (3, 3 * RIBBON + 1)])
-def test_a_ribbon_is_not_blown_up_on_its_way(size):
+@pytest.mark.parametrize("size", [(1, 5_000_000), (5_000_000, 1), (3, 3 * MAX_ASPECT_RATIO + 1)])
+def test_very_long_image_is_not_enlarged_first(size):
     assert find_model("vgg16").preprocessing(Image.new("RGB", size)).shape == (224, 224, 3)
 
 
-def test_a_normalised_tensor_becomes_the_pixels_it_was_made_of():
+def test_denormalised_tensor_equals_the_original_pixels():
     preprocess = find_model("vgg16").preprocessing
     pixels = preprocess(noise(500, 375))
     tensor = Compose([ToTensor(), Normalize(preprocess.mean, preprocess.std)])(pixels.copy())

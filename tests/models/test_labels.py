@@ -13,18 +13,18 @@ def imagenet():
     return load_labels()
 
 
-def test_imagenet_has_1000_classes_with_wnids_in_synset_order(imagenet):
+def test_imagenet_has_1000_classes_in_the_order_of_their_ids(imagenet):
     wnids = [label.class_id for label in imagenet]
     assert len(wnids) == 1000
     assert all(re.fullmatch(r"n\d{8}", wnid) for wnid in wnids)
     assert wnids == sorted(set(wnids))
 
 
-def test_the_famous_cat_is_where_it_belongs(imagenet):
+def test_class_285_is_the_egyptian_cat(imagenet):
     assert imagenet[285] == Label("n02124075", "Egyptian_cat")
 
 
-def test_names_are_torchvisions_but_for_the_two_that_everybody_has_twice(imagenet):
+def test_names_are_torchvisions_except_for_its_two_duplicates(imagenet):
     categories = torchvision.models.VGG16_Weights.IMAGENET1K_V1.meta["categories"]
     names = [name.replace(" ", "_") for name in categories]
     differing = {
@@ -46,7 +46,7 @@ def test_names_are_torchvisions_but_for_the_two_that_everybody_has_twice(imagene
         ("own.txt", "\ufeffcat\r\ndog", [("0", "cat"), ("1", "dog")]),
     ],
 )
-def test_own_labels_by_path(tmp_path, name, content, labels):
+def test_labels_are_read_from_every_supported_file(tmp_path, name, content, labels):
     path = tmp_path / name
     path.write_text(content)
     assert load_labels(str(path)) == tuple(Label(*pair) for pair in labels)
@@ -57,13 +57,13 @@ def test_own_labels_by_path(tmp_path, name, content, labels):
     ['{"0": ["a", "b"], "2": ["c", "d"]}', '{"0": "cat"}', "[1, 2]", "[]", "{}", "{", "7",
      '{"0": ["a", "x"], "1": ["a", "y"]}'],
 )  # fmt: skip
-def test_labels_that_mean_nothing_stop_the_start(tmp_path, content):
+def test_unusable_labels_are_an_error_that_names_the_file(tmp_path, content):
     path = tmp_path / "own.json"
     path.write_text(content)
     with pytest.raises(LabelsError, match="own.json"):
         load_labels(str(path))
 
 
-def test_labels_that_are_not_there_stop_the_start():
+def test_missing_labels_file_is_an_error():
     with pytest.raises(LabelsError, match="No such file"):
         load_labels("nowhere.json")

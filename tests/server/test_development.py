@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from app import _is_here, announce, create_app, describe
-from conftest import ToyInfo, toy_engine
+from conftest import ToyInfo, toy_model
 from paths import ROOT
 from predictor.engine.classifier import Classifier
 from predictor.errors import WeightsError
@@ -18,20 +18,23 @@ from waiting import wait_until
 
 
 def test_an_app_is_made_without_loading_anything():
-    classifier = Classifier(Settings(), load=lambda _: pytest.fail("loaded"))
+    classifier = Classifier(Settings(), load=lambda *_: pytest.fail("loaded"))
     app = create_app(Settings(), classifier)
-    assert app.extensions["classifier"] is classifier
+    assert app.extensions["predictor"].classifier is classifier
     assert not classifier.loading.done()
 
 
 def test_development_lets_the_small_model_stand_in_and_production_does_not():
-    assert create_app().extensions["classifier"].settings.fallback_model == "efficientnet_lite0"
+    assert (
+        create_app().extensions["predictor"].classifier.settings.fallback_model
+        == "efficientnet_lite0"
+    )
     assert Settings.from_env({}).fallback_model == "none"
 
 
 def test_the_environment_has_the_last_word_over_developments_defaults(monkeypatch):
     monkeypatch.setenv("PREDICTOR_FALLBACK_MODEL", "none")
-    assert create_app().extensions["classifier"].settings.fallback_model == "none"
+    assert create_app().extensions["predictor"].classifier.settings.fallback_model == "none"
 
 
 def test_what_is_served_is_said_with_a_line_to_try():
@@ -39,7 +42,7 @@ def test_what_is_served_is_said_with_a_line_to_try():
         device, precision, threads, parameters = "cpu", "float32", 2, 1234
         notice = "A stands in for B."
 
-    engine = toy_engine()
+    engine = toy_model()
     text = describe(type(engine)(engine.model, Info(), engine.labels), "http://127.0.0.1:5000")
     parts = [
         "NOTE",
@@ -54,7 +57,7 @@ def test_what_is_served_is_said_with_a_line_to_try():
 
 @pytest.mark.parametrize("error", [WeightsError("Only half is there."), ValueError("Only half")])
 def test_a_model_that_cannot_be_served_ends_the_process_with_a_sentence(monkeypatch, caplog, error):
-    def load(_settings):
+    def load(*_):
         raise error
 
     ended = []

@@ -166,7 +166,7 @@ def pinned(monkeypatch):
     places = []
     monkeypatch.setattr("predictor.engine.cpus.available_cpus", lambda: 8)
     monkeypatch.setattr(
-        "predictor.engine.cpus.share_of_cpus", lambda place, places: (place, places)
+        "predictor.engine.cpus.cpus_for_process", lambda place, places: (place, places)
     )
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: places.append((pid, cpus)))
     return places

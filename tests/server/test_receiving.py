@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data
 
 from pictures import encode
-from predictor.server.receiving import MAX_HEAD, Reception
+from predictor.server.worker import MAX_HEAD, Reception
 from running_server import Server
 from waiting import wait_until
 

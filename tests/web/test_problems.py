@@ -100,7 +100,7 @@ def test_a_defect_of_ours_says_nothing_of_its_cause_and_logs_it(app, caplog):
 def test_all_places_taken_is_503_and_probes_still_answer(make_classifier):
     classifier = make_classifier(max_in_flight=1)
     client = create_app(classifier.settings, classifier).test_client()
-    with classifier.admit():
+    with classifier.process.slots.hold():
         refused(client.post("/predict", data=picture()), 503)
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
     assert client.post("/predict", data=picture()).status_code == 200
@@ -115,7 +115,7 @@ def test_a_late_answer_is_504(app, classifier, monkeypatch):
 
 
 def test_before_the_model_is_there_a_photo_is_refused_unread():
-    classifier = Classifier(Settings(), load=lambda _: None)
+    classifier = Classifier(Settings(), load=lambda *_: None)
     classifier.start = lambda: None
     client = create_app(classifier.settings, classifier).test_client()
     response = client.post("/predict", data=b"whatever")

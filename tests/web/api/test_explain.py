@@ -79,13 +79,13 @@ def test_several_photos_at_once_are_refused(client):
 
 
 def test_what_is_over_the_limit_is_told_when_to_come_again(app, client):
-    places = app.extensions["explainer"].places
+    places = app.extensions["predictor"].explainer.slots
     with contextlib.ExitStack() as stack:
         for _ in range(places.count):
             stack.enter_context(places.take())
         response = client.post("/explain", data=picture())
         assert client.post("/predict", data=picture()).status_code == 200
-    assert (response.status_code, response.json["code"]) == (503, "no-quiet-moment")
+    assert (response.status_code, response.json["code"]) == (503, "explainer-busy")
     assert int(response.headers["Retry-After"]) >= 1
 
 

@@ -39,7 +39,7 @@ def serve():
 
     def build(variant="as it comes"):
         engine = Engine(ToyModel(), INFO, LABELS)
-        started.append(Classifier(settings_of(variant), load=lambda _: engine))
+        started.append(Classifier(settings_of(variant), load=lambda *_: engine))
         started[-1].start()
         started[-1].loading.result(timeout=10)
         return create_app(started[-1].settings, started[-1])

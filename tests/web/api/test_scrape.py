@@ -68,7 +68,7 @@ def test_a_class_is_no_label(client, scrape):
 def test_it_answers_while_all_places_are_taken(make_classifier):
     classifier = make_classifier(max_in_flight=1)
     client = create_app(classifier.settings, classifier).test_client()
-    with classifier.admit():
+    with classifier.process.slots.hold():
         client.post("/predict", data=picture())
         numbers = Scrape(client.get("/metrics").text)
     assert numbers["predictor_in_flight"] == 1
@@ -76,7 +76,7 @@ def test_it_answers_while_all_places_are_taken(make_classifier):
 
 
 def test_it_answers_before_there_is_a_model_and_does_not_load_one():
-    classifier = Classifier(Settings(), load=lambda _: pytest.fail("loaded"))
+    classifier = Classifier(Settings(), load=lambda *_: pytest.fail("loaded"))
     client = create_app(classifier.settings, classifier).test_client()
     numbers = Scrape(client.get("/metrics").text)
     assert numbers["predictor_ready"] == 0

@@ -102,7 +102,7 @@ def test_a_model_that_is_not_there_is_said_without_the_cause():
 
 
 def test_a_stand_in_is_named_on_the_page(client, classifier, monkeypatch):
-    monkeypatch.setattr(type(classifier.engine().info), "notice", "a stands in for b.")
+    monkeypatch.setattr(type(classifier.require_model().info), "notice", "a stands in for b.")
     assert "a stands in for b." in client.get("/").text
 
 

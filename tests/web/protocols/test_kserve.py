@@ -163,7 +163,7 @@ def test_explanations_are_refused_in_words_that_help(post):
 def test_all_places_taken_is_503_with_the_time_to_come_again(make_classifier):
     classifier = make_classifier(max_in_flight=1)
     client = create_app(classifier.settings, classifier).test_client()
-    with classifier.admit():
+    with classifier.process.slots.hold():
         response = client.post("/v1/models/toy:predict", json={"instances": [RED]})
     refused(response, 503)
     assert response.headers["Retry-After"]

@@ -436,7 +436,7 @@ def test_an_index_is_a_short_question(client):
 def test_all_places_taken_is_503_with_the_time_to_come_again(make_classifier):
     classifier = make_classifier(max_in_flight=1)
     client = create_app(classifier.settings, classifier).test_client()
-    with classifier.admit():
+    with classifier.process.slots.hold():
         response = client.post("/v2/models/toy/infer", data="{}")
     assert "All 1 places" in refused(response, 503)
     assert response.headers["Retry-After"]

@@ -117,9 +117,9 @@ def test_sagemaker_asks_elsewhere_and_is_answered_the_same(client, path):
 def crowd(logits, labels):
     """A client of a model that says the same of every photo."""
     model = ToyModel()
-    model.logits = lambda images, shares: np.tile(np.float32(logits), (len(images), 1))
+    model.logits = lambda images, lanes: np.tile(np.float32(logits), (len(images), 1))
 
-    def load(_):
+    def load(*_):
         engine = Engine(model, type("Info", (), {"name": "toy"})(), labels)
         return engine
 
@@ -207,7 +207,7 @@ def test_a_request_that_means_nothing_is_refused_in_words_that_help(client, case
 def test_all_places_taken_is_503_with_the_time_to_come_again(make_classifier):
     classifier = make_classifier(max_in_flight=1)
     client = create_app(classifier.settings, classifier).test_client()
-    with classifier.admit():
+    with classifier.process.slots.hold():
         response = client.post("/predictions/toy", data=RED)
     refused(response, 503, "ServiceUnavailableException")
     assert response.headers["Retry-After"]

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.errors import BadRequest, RequestError
-from predictor.web.uploads import as_integer, check_count, from_base64, parameters_of, parse_json
+from predictor.web.params import as_integer, parameters_of
+from predictor.web.uploads import check_count, from_base64, parse_json
 
 HEADER = "Inference-Header-Content-Length"
 INPUT = "image"

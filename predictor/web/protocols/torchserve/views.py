@@ -1,4 +1,4 @@
-"""TorchServe's inference API, and what only reads of its management API."""
+"""TorchServe's endpoints."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from flask import Blueprint, Response, jsonify, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
+from predictor.engine.call import all_or_error
 from predictor.engine.ranking import Prediction
-from predictor.engine.readings import TORCHSERVE_VERSION as VERSION
 from predictor.engine.readings import Readings
 from predictor.errors import PredictorError, RequestError
 from predictor.images.decoding import begins_like_an_image
-from predictor.web.api import health
-from predictor.web.api.explain import as_numbers
-from predictor.web.api.openapi import document
-from predictor.web.api.predict import parameter, whole_number
-from predictor.web.current import current_classifier, current_metrics, expect_model
+from predictor.web.answers import TOP_K, as_numbers
+from predictor.web.current import current_service
+from predictor.web.openapi import document
+from predictor.web.params import parameter, target_of, whole_number
 from predictor.web.probes import probe
 from predictor.web.problems import Problem
-from predictor.web.service import admit_explanation, all_or_error, classify, explain
+from predictor.web.protocols.torchserve.metrics import VERSION
+from predictor.web.request import current_call
 from predictor.web.uploads import (
     Fields,
     from_base64,
@@ -32,7 +32,6 @@ from predictor.web.uploads import (
     parse_json,
     read_body,
     read_upload,
-    target_of,
 )
 
 PREFIXES = (
@@ -46,11 +45,10 @@ PREFIXES = (
 blueprint = Blueprint("torchserve", __name__)
 explanations = Blueprint("torchserve_explanations", __name__)
 
-TOP_K = 5  # as its image_classifier has it
 METHODS = ("GET", "POST", "PUT")
 FIELDS = Fields(files=("data", "body"), texts=("data", "body"), json="data")
-FIRST_WORKER = 9000  # it numbers its workers from there
-# Where its names are not made of HTTP's.
+FIRST_WORKER = 9000  # TorchServe numbers its workers from there
+# TorchServe's names of errors, where they are not made of HTTP's.
 TYPES = {
     "unknown-model": "ModelNotFoundException",
     "unknown-version": "ModelVersionNotFoundException",
@@ -60,29 +58,29 @@ TYPES = {
 }
 
 
-class Received(NamedTuple):
-    """What was sent, however it was sent."""
+class ParsedRequest(NamedTuple):
+    """The images of a request, and the form that its answer must have."""
 
     images: list[bytes | RequestError]
-    wrap: Callable[[list[Any]], Any]  # the answers, packed as the images were
-    instances: Sequence[Any] = ()  # of JSON
+    wrap: Callable[[list[Any]], Any]  # puts the answers into the form in which the images came
+    instances: Sequence[Any] = ()  # of a JSON body
 
 
-class Version(BaseConverter):
-    """What may stand behind a model's name and is no verb."""
+class VersionBeforeVerb(BaseConverter):
+    """A version in a path after the model's name; ``invoke`` is a verb there."""
 
     regex = "(?!invoke$)[^/]+"
 
 
-def _know_versions(state: BlueprintSetupState) -> None:
-    state.app.url_map.converters["version"] = Version
+def _add_converter(state: BlueprintSetupState) -> None:
+    state.app.url_map.converters["version"] = VersionBeforeVerb
 
 
-blueprint.record(_know_versions)
+blueprint.record(_add_converter)
 
 
 def as_error(problem: Problem) -> Response:
-    """An error as its clients read it."""
+    """Return an error in the shape that TorchServe's clients read."""
     kind = "".join(word.capitalize() for word in problem["title"].split()) + "Exception"
     kind = TYPES.get(problem["code"], kind)
     return _pretty({"code": problem["status"], "type": kind, "message": problem["detail"]})
@@ -96,9 +94,12 @@ def _pretty(content: Any, status: int = 200) -> Response:
 @blueprint.get("/ping")
 @probe
 def ping() -> Response:
-    """Whether it can answer now; what cannot is replaced by whoever asks, as SageMaker does."""
+    """Answer 200 when ready and 500 before, as TorchServe does.
+
+    SageMaker replaces a container whose ping fails for too long.
+    """
     try:
-        health.readyz()
+        current_service().expect_ready()
     except PredictorError:
         return _pretty({"status": "Unhealthy"}, 500)
     return _pretty({"status": "Healthy"})
@@ -110,15 +111,15 @@ def ping() -> Response:
 @blueprint.route("/", methods=["OPTIONS"])
 @blueprint.get("/api-description")
 def api_description() -> Response:
-    """What is answered here, all of it; OpenAPI 3.1, where TorchServe's is 3.0."""
+    """Return the OpenAPI description of this app (3.1; TorchServe's own is 3.0)."""
     return _pretty(document())
 
 
 @blueprint.route("/predictions/<model>", methods=["OPTIONS"])
 @blueprint.route("/predictions/<model>/<version>", methods=["OPTIONS"])
 def model_description(model: str, version: str = VERSION) -> Response:
-    """The same for whoever asks of a model."""
-    expect_model(model, version, [VERSION])
+    """Return the OpenAPI description of this app, if it serves the model."""
+    current_service().expect_model(model, version, [VERSION])
     return api_description()
 
 
@@ -129,38 +130,45 @@ def model_description(model: str, version: str = VERSION) -> Response:
 @blueprint.route("/predictions/<model>/<version>", methods=METHODS)
 @blueprint.post("/models/<model>/invoke")
 def predictions(model: str, version: str = VERSION) -> Response:
-    """The five best classes' probabilities by their labels, best first."""
-    classifier = current_classifier()
-    with classifier.admit():
-        expect_model(model, version, [VERSION])
-        received = _read(classifier.settings.max_queue, "predictions")
-        top_k = min(TOP_K, len(classifier.engine().labels))
-        ranked = all_or_error(classify(all_or_error(received.images), top_k))
-    return _pretty(received.wrap([by_label(one) for one in ranked]))
+    """Return the probabilities of the five best classes by label, best first."""
+    return _predict(model, version)
 
 
 @blueprint.post("/invocations")
 def invocations() -> Response:
-    """The same for SageMaker, which knows of one model and need not name it."""
+    """Answer as ``predictions`` for SageMaker, which need not name the model."""
     name = parameter("model_name")
-    return predictions(current_classifier().name if name is None else name)
+    return _predict(current_service().name if name is None else name, VERSION)
+
+
+def _predict(model: str, version: str) -> Response:
+    service, call = current_service(), current_call()
+    with service.admit(call) as loaded:
+        service.expect_model(model, version, [VERSION])
+        parsed = _read(service.settings.max_queue, "predictions")
+        top_k = min(TOP_K, len(loaded.labels))
+        ranked = all_or_error(service.classify(all_or_error(parsed.images), top_k, call))
+    return _pretty(parsed.wrap([by_label(one) for one in ranked]))
 
 
 @explanations.route("/explanations/<model>", methods=METHODS)
 @explanations.route("/explanations/<model>/<version>", methods=METHODS)
-def explain_best(model: str, version: str = VERSION) -> Response:
-    """Why: the numbers of ``POST /explain``; ``?class_index=`` or ``target`` is another class."""
-    with admit_explanation():
-        expect_model(model, version, [VERSION])
-        received, class_index = _read(1, "explanations"), whole_number("class_index")
-        for instance in received.instances if class_index is None else ():
+def explain(model: str, version: str = VERSION) -> Response:
+    """Return the JSON of ``POST /explain``; ``?class_index=`` or ``target`` choose the class."""
+    service, call = current_service(), current_call()
+    with service.admit_explanation(call):
+        service.expect_model(model, version, [VERSION])
+        parsed, class_index = _read(1, "explanations"), whole_number("class_index")
+        for instance in parsed.instances if class_index is None else ():
             class_index = target_of(instance)
-        told = [explain(image, class_index) for image in all_or_error(received.images)]
-    return jsonify(received.wrap([as_numbers(one) for one in told]))
+        explained = [
+            service.explain(image, class_index, call) for image in all_or_error(parsed.images)
+        ]
+    return jsonify(parsed.wrap([as_numbers(one) for one in explained]))
 
 
 def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
-    """Probabilities by label; of two classes with one label, the second one's has its id, too."""
+    """Return probabilities by label. If two classes share a label, the second gets its id added."""
     answer: dict[str, float] = {}
     for one in ranked:
         taken = one.class_name in answer
@@ -169,27 +177,27 @@ def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
     return answer
 
 
-def _read(max_images: int, envelope: str) -> Received:
-    """Read the images; of instances the answers are in an envelope, too."""
+def _read(max_images: int, envelope: str) -> ParsedRequest:
+    """Read the images. The answers to KServe's ``instances`` get an envelope of this name."""
     if request.is_json:
         return _from_json(parse_json(read_body(request)), max_images, envelope)
     if request.mimetype == "text/plain":
         body = read_body(request)
         text = body.decode("ascii", "replace")
         image = body if begins_like_an_image(body) else from_base64(text)
-        return Received([image], itemgetter(0))
+        return ParsedRequest([image], itemgetter(0))
     upload = read_upload(request, max_images, FIELDS)
-    return Received(upload.images, list if upload.several else itemgetter(0))
+    return ParsedRequest(upload.images, list if upload.several else itemgetter(0))
 
 
-def _from_json(content: Any, max_images: int, envelope: str) -> Received:
+def _from_json(content: Any, max_images: int, envelope: str) -> ParsedRequest:
     if isinstance(content, dict) and "instances" in content:
         instances = content["instances"]
         images = from_instances(instances, max_images)
-        return Received(images, lambda answers: {envelope: answers}, instances)
+        return ParsedRequest(images, lambda answers: {envelope: answers}, instances)
     if isinstance(content, list):
-        return Received(from_instances(content, max_images), list, content)
-    return Received(from_instances([content], max_images), itemgetter(0), [content])
+        return ParsedRequest(from_instances(content, max_images), list, content)
+    return ParsedRequest(from_instances([content], max_images), itemgetter(0), [content])
 
 
 # Management
@@ -197,9 +205,10 @@ def _from_json(content: Any, max_images: int, envelope: str) -> Received:
 
 @blueprint.get("/models")
 def models() -> Response:
-    """The one model, in pages as they are asked for."""
-    classifier = current_classifier()
-    only = {"modelName": classifier.name, "modelUrl": classifier.engine().info.public()["weights"]}
+    """List the served models in pages, as TorchServe does: there is one."""
+    service = current_service()
+    weights = service.require_model().info.public()["weights"]
+    only = {"modelName": service.name, "modelUrl": weights}
     limit, begin = whole_number("limit"), whole_number("next_page_token") or 0
     end = begin + (100 if limit is None else max(1, min(limit, 100)))
     page: dict[str, Any] = {"nextPageToken": str(end)} if end < 1 else {}
@@ -208,22 +217,22 @@ def models() -> Response:
 
 @blueprint.get("/models/<model>")
 @blueprint.get("/models/<model>/<version:version>")
-def describe(model: str, version: str = VERSION) -> Response:
-    """The model's particulars and its workers: our processes."""
-    expect_model(model, version, [VERSION, "all"])
-    classifier = current_classifier()
-    engine, settings = classifier.engine(), classifier.settings
-    on_gpu = engine.info.device.startswith("cuda")
-    readings = current_metrics().readings()
+def model_details(model: str, version: str = VERSION) -> Response:
+    """Return the model's settings, its queue and its workers, which are this app's processes."""
+    service = current_service()
+    service.expect_model(model, version, [VERSION, "all"])
+    loaded, settings = service.require_model(), service.settings
+    on_gpu = loaded.info.device.startswith("cuda")
+    readings = service.metrics.readings()
     workers, pending = _workers(readings, on_gpu), int(readings.total("predictor_queue_depth"))
-    particulars = {
+    details = {
         "modelName": model,
         "modelVersion": VERSION,
-        "modelUrl": engine.info.public()["weights"],
+        "modelUrl": loaded.info.public()["weights"],
         "runtime": "python",
         "minWorkers": len(workers),
         "maxWorkers": len(workers),
-        "batchSize": engine.model.max_batch_size,
+        "batchSize": loaded.scorer.max_batch_size,
         "maxBatchDelay": round(settings.max_batch_delay_ms),
         "responseTimeout": round(settings.request_timeout_s),
         "deviceType": "gpu" if on_gpu else "cpu",
@@ -234,12 +243,12 @@ def describe(model: str, version: str = VERSION) -> Response:
             "pendingRequests": pending,
         },
     }
-    return _pretty([particulars])
+    return _pretty([details])
 
 
 def _workers(readings: Readings, on_gpu: bool) -> list[dict[str, Any]]:
     memory = readings.by_process("process_resident_memory_bytes")
-    ready = readings.by_process("predictor_ready")  # of one process that is alone it has no id
+    ready = readings.by_process("predictor_ready")  # empty with a single process
     began = sorted(readings.by_process("process_start_time_seconds").items())
     return [
         {

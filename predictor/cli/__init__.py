@@ -1,0 +1,1 @@
+"""The commands. They stand above all other packages."""

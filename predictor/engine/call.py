@@ -1,0 +1,115 @@
+"""One request on its way through the engine: its deadline, its timings, its client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from math import inf
+from time import monotonic
+from typing import Any, Protocol, TypeVar, cast
+
+from predictor.errors import PredictorError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Ran(Protocol):
+    """An item that the batcher ran: times in seconds on the monotonic clock."""
+
+    submitted: float
+    began: float | None  # its first forward pass; a failed batch is repeated in halves
+    ended: float | None
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds that a request spent in each step; None for a step that it did not reach.
+
+    With several images, ``decode`` is the sum, and ``queue`` and ``inference`` are those of the
+    image that ran last, so the steps add up to the time that the client waited.
+    """
+
+    read: float | None = None  # the body, from the client
+    decode: float | None = None  # decoding and resizing, with the wait for a decoder
+    queue: float | None = None  # from the queue to a forward pass
+    inference: float | None = None
+    explain: float | None = None  # an explanation: queue, decoding and computation
+
+    @contextmanager
+    def measure(self, step: str) -> Iterator[None]:
+        """Add the duration of the block to a step, also when the block fails."""
+        began = monotonic()
+        try:
+            yield
+        finally:
+            setattr(self, step, (getattr(self, step) or 0.0) + monotonic() - began)
+
+    def add_wait(self, jobs: Iterable[Ran]) -> None:
+        """Split the wait for the model into ``queue`` and ``inference``.
+
+        Jobs that have not begun or ended, because the request was given up, count until now.
+        """
+        last = max(jobs, key=lambda job: job.began or job.submitted, default=None)
+        if last is None:
+            return
+        self.queue = (last.began or monotonic()) - last.submitted
+        if last.began is not None:
+            self.inference = (last.ended or monotonic()) - last.began
+
+    def known(self) -> dict[str, float]:
+        """Return the steps that the request reached, in order."""
+        return {step: seconds for step, seconds in asdict(self).items() if seconds is not None}
+
+
+@dataclass(slots=True)
+class Call:
+    """What a front end tells the engine about a request, and what it gets back beside the answer.
+
+    Attributes:
+        deadline: time on the monotonic clock after which the client gets 504.
+        timings: filled in by the engine.
+        has_left: returns whether the client has closed its connection; asked now and then.
+        model: name of the model that the request is about; filled in by the engine.
+        class_ids: the best class of each image that was answered; filled in by the engine.
+    """
+
+    deadline: float = inf
+    timings: Timings = field(default_factory=Timings)
+    has_left: Callable[[], bool] = lambda: False
+    model: str = ""
+    class_ids: list[str] = field(default_factory=list)
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the deadline; 0 after it."""
+        return max(0.0, self.deadline - monotonic())
+
+
+def map_good(
+    run: Callable[[list[Any]], Sequence[Result]], items: Iterable[Item | PredictorError]
+) -> list[Result | PredictorError]:
+    """Run all items that are not errors in one call; every error keeps its position.
+
+    Args:
+        run: takes the good items and returns as many results, in the same order.
+        items: good items and errors.
+    """
+    items = list(items)
+    results = iter(run([item for item in items if not isinstance(item, PredictorError)]))
+    return [item if isinstance(item, PredictorError) else next(results) for item in items]
+
+
+def all_or_error(outcomes: Sequence[Result | PredictorError]) -> list[Result]:
+    """Return the results, for protocols that cannot report an error for one of several images.
+
+    Raises:
+        PredictorError: the first of the errors; with several images it says which image failed.
+    """
+    for number, outcome in enumerate(outcomes, 1):
+        if isinstance(outcome, PredictorError):
+            if len(outcomes) > 1:
+                outcome.args = (f"Image {number} of {len(outcomes)}: {outcome}",)
+            raise outcome
+    return cast(list[Result], list(outcomes))

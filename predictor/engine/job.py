@@ -1,0 +1,72 @@
+"""One item in the batcher's queue, and the estimate of what an item costs."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from math import inf
+from time import monotonic
+from typing import Generic, TypeVar
+
+from predictor.engine.call import Call
+from predictor.errors import ClientGone, DeadlineExceeded
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+EWMA_WEIGHT = 0.2  # of the newest call, in the running mean of the seconds per item
+POLL_S = 0.25  # how soon the server notices that a client has hung up
+
+
+@dataclass(slots=True)
+class Job(Generic[Item, Result]):
+    """One submitted item, its future, and its times in seconds on the monotonic clock."""
+
+    item: Item
+    deadline: float = inf
+    future: Future[Result] = field(default_factory=Future)
+    submitted: float = field(default_factory=monotonic)
+    began: float | None = None  # its first forward pass; a failed batch is repeated in halves
+    ended: float | None = None
+
+    def wait(self, call: Call) -> Result:
+        """Wait for the result.
+
+        Args:
+            call: its deadline ends the wait; its client is asked every :data:`POLL_S`.
+
+        Raises:
+            ClientGone: the client has closed its connection.
+            DeadlineExceeded: there was no result before the deadline.
+            Exception: what the batcher's ``infer`` raised for this item.
+        """
+        while not self.future.done() and (left_s := call.seconds_left) > 0:
+            wait([self.future], min(left_s, POLL_S))
+            if not self.future.done() and call.has_left():
+                raise ClientGone("The client has closed its connection.")
+        if not self.future.done():
+            raise DeadlineExceeded(
+                "The request took longer than the server allows. The server is busy; retry later."
+            )
+        return self.future.result()
+
+
+class ItemCost:
+    """Running mean of the seconds that one item takes. The caller holds a lock."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        """Start at ``seconds``; 0 means that nothing has been measured."""
+        self.seconds = seconds
+
+    def learn(self, seconds: float, items: int) -> None:
+        """Take in a call that ran ``items`` items in ``seconds``."""
+        if items:
+            weight = EWMA_WEIGHT if self.seconds else 1.0
+            self.seconds += (seconds / items - self.seconds) * weight
+
+    def decay(self) -> None:
+        """Lower the estimate, when it alone kept items from running.
+
+        Otherwise one slow call could make the estimate refuse every later request.
+        """
+        self.seconds *= 1 - EWMA_WEIGHT

@@ -1,0 +1,84 @@
+"""What the engine needs of a model, and how it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.errors import ModelError
+from predictor.images.preprocessing import Pixels, Preprocessing
+from predictor.models.info import ModelInfo
+from predictor.models.labels import Label, load_labels
+from predictor.settings import Settings
+
+Logits = NDArray[np.float32]
+Heat = NDArray[np.float32]
+
+
+class Scorer(Protocol):
+    """A model that is ready to run; :class:`predictor.models.network.Model` is one.
+
+    Attributes:
+        preprocessing: turns a photo into the pixels that the model takes.
+        lanes: maximum number of forward passes at once, each on a part of the processors.
+        max_batch_size: maximum number of images in one forward pass.
+        warm_up_sizes: batch sizes to run once before the first request.
+    """
+
+    preprocessing: Preprocessing
+    lanes: int
+    max_batch_size: int
+    warm_up_sizes: set[int]
+
+    def logits(self, images: Sequence[Pixels], lanes: int) -> Logits:
+        """Run N images on some of the lanes: ``(N, classes)`` float32 logits."""
+
+    def explain(
+        self, image: NDArray[np.uint8], class_index: int | None, pause: Callable[[], None]
+    ) -> tuple[Logits, Heat]:
+        """Run one image and explain a class: ``(classes,)`` logits and ``(h, w)`` heat, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A loaded model with its description and its labels."""
+
+    scorer: Scorer
+    info: ModelInfo
+    labels: tuple[Label, ...]
+
+
+def load_model(settings: Settings, cpus: int) -> LoadedModel:
+    """Load the labels and the model. This imports torch.
+
+    Args:
+        settings: which model.
+        cpus: number of processors for it.
+
+    Raises:
+        StartError: the settings ask for something that cannot be served.
+    """
+    labels = load_labels(settings.labels)
+    try:  # here, because importing torch takes seconds, and a server should listen before that
+        from predictor.models import network
+    except (ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"torch {_version('torch')} and torchvision {_version('torchvision')} cannot be"
+            f" imported together ({error}). Install both from the same package index; see"
+            " docs/troubleshooting.md."
+        ) from error
+    scorer, info = network.load_model(settings, len(labels), cpus)
+    return LoadedModel(scorer, info, labels)
+
+
+def _version(package: str) -> str:
+    """Return the version with its build: torch ``+cpu`` beside another torchvision is common."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,153 @@
+"""What every front end calls. It knows nothing of Flask."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from math import inf
+from time import monotonic
+
+from predictor.engine.call import Call
+from predictor.engine.classifier import Classifier, Image
+from predictor.engine.explainer import Explainer, Explanation
+from predictor.engine.loading import LoadedModel, Logits
+from predictor.engine.metrics import Metrics
+from predictor.engine.ranking import Prediction
+from predictor.errors import (
+    InferenceFailed,
+    NotReady,
+    PredictorError,
+    RequestError,
+    UnknownModel,
+    UnknownVersion,
+)
+from predictor.settings import Settings
+
+
+class Service:
+    """A classifier with its explanations, its admission and its metrics.
+
+    A front end makes one :class:`Call` for each request and passes it to every method.
+
+    Attributes:
+        explainer: None where ``PREDICTOR_MAX_EXPLANATIONS`` is 0.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        """Begin to count what the classifier does."""
+        self.classifier = classifier
+        self.explainer = Explainer(classifier) if classifier.settings.max_explanations else None
+        self.metrics = Metrics(classifier)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this process."""
+        return self.classifier.settings
+
+    @property
+    def name(self) -> str:
+        """The name under which the model is served.
+
+        Raises:
+            NotReady: the model is not loaded.
+        """
+        return self.classifier.name
+
+    def require_model(self) -> LoadedModel:
+        """Return the loaded model.
+
+        Raises:
+            NotReady: the model is not loaded.
+        """
+        return self.classifier.require_model()
+
+    def expect_model(self, name: str, version: str, versions: Collection[str]) -> None:
+        """Check that a request names the served model and one of its versions.
+
+        Raises:
+            NotReady: the model is not loaded.
+            UnknownModel: the request names another model.
+            UnknownVersion: the request names another version.
+        """
+        served = self.name
+        if name != served:
+            raise UnknownModel(f"There is no model {name!r}. This server has {served!r}.")
+        if version not in versions:
+            known = " or ".join(map(repr, versions))
+            raise UnknownVersion(
+                f"The model {served!r} has no version {version!r}. It has {known}."
+            )
+
+    def expect_healthy(self) -> None:
+        """Check that the process need not be replaced. A model that is loading is healthy.
+
+        Raises:
+            InferenceFailed: the model hangs, has stopped, or could not be loaded.
+        """
+        if (reason := self.classifier.unhealthy_reason()) is not None:
+            raise InferenceFailed(reason)
+
+    def expect_ready(self) -> LoadedModel:
+        """Check that a request would be answered now; return the loaded model.
+
+        Raises:
+            InferenceFailed: the process must be replaced.
+            NotReady: the model is loading, or the process is about to end.
+        """
+        self.expect_healthy()
+        if self.classifier.process.draining:
+            raise NotReady("This process is about to end. Others answer.")
+        return self.require_model()
+
+    @contextmanager
+    def admit(self, call: Call) -> Iterator[LoadedModel]:
+        """Hold an admission slot for the block, which runs one request; yield the loaded model.
+
+        Raises:
+            NotReady: the model is not loaded.
+            Overloaded: the server is at its limit of requests in progress.
+        """
+        model = self._concerns_model(call)
+        with self.classifier.process.slots.hold(lambda: self.classifier.backlog_s):
+            yield model
+
+    @contextmanager
+    def admit_explanation(self, call: Call) -> Iterator[LoadedModel]:
+        """Hold an admission slot for the block, which runs one request for explanations.
+
+        Raises:
+            NotReady: the model is not loaded.
+            ExplainerBusy: the server is at its limit of explanations in progress.
+        """
+        assert self.explainer is not None
+        model = self._concerns_model(call)
+        with self.explainer.admit(), self.metrics.explanations_in_flight.track_inprogress():
+            yield model
+
+    def classify(
+        self, images: Sequence[bytes | RequestError], top_k: int, call: Call
+    ) -> list[list[Prediction] | PredictorError]:
+        """Classify encoded images, as :meth:`Classifier.classify` does."""
+        return self.classifier.classify(images, top_k, self._with_deadline(call))
+
+    def logits(
+        self, images: Sequence[Image | RequestError], call: Call
+    ) -> list[Logits | PredictorError]:
+        """Run the model on images, as :meth:`Classifier.logits` does."""
+        return self.classifier.logits(images, self._with_deadline(call))
+
+    def explain(self, image: bytes, class_index: int | None, call: Call) -> Explanation:
+        """Explain one class of an encoded image, as :meth:`Explainer.explain` does."""
+        assert self.explainer is not None
+        return self.explainer.explain(image, class_index, self._with_deadline(call))
+
+    def _concerns_model(self, call: Call) -> LoadedModel:
+        model = self.require_model()
+        call.model = self.name
+        return model
+
+    def _with_deadline(self, call: Call) -> Call:
+        """Start the request's time: all its images together have the request timeout."""
+        if call.deadline == inf:
+            call.deadline = monotonic() + self.settings.request_timeout_s
+        return call

@@ -1,0 +1,79 @@
+"""Pillow's many colour modes → RGB."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+PHOTOMETRIC_TAG, WHITE_IS_ZERO = 262, 0
+
+
+def scale_transparent_colour(image: Image.Image, data: bytes) -> None:
+    """Convert a PNG's transparent colour, in place, to the 8 bits that its pixels have in Pillow.
+
+    Args:
+        image: the decoded image; other formats are left as they are.
+        data: its file, where the colour has the file's bit depth.
+    """
+    key, depth = image.info.get("transparency"), data[24] if data[12:16] == b"IHDR" else 8
+    if image.mode == "RGB" and isinstance(key, tuple) and depth == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    if image.mode == "L" and isinstance(key, int) and depth < 8:
+        greatest = (1 << depth) - 1
+        image.info["transparency"] = (key & greatest) * 255 // greatest
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB as a person would see it, over white if transparent.
+
+    ``convert("RGB")`` alone would clip 16-bit grey to white, and drop transparency, which
+    uncovers the hidden colours below it.
+    """
+    key = image.info.get("transparency")
+    if image.mode == "RGB" and key is None:
+        return image
+    if image.mode.startswith("I;16"):
+        return _from_16_bits(image, key)
+    if image.mode in ("I", "F"):
+        return _from_32_bits(image).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    return _over_white(rgba, rgba.getchannel("A"))
+
+
+def _over_white(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """Return the image where the mask is white, and white where the mask is black."""
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(image, mask=mask)
+    return canvas
+
+
+def _from_16_bits(image: Image.Image, transparent: object) -> Image.Image:
+    """Convert 16-bit grey to RGB by the upper 8 bits of each pixel."""
+    values = np.asarray(image)
+    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO:
+        values = 65535 - values
+    grey = Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if transparent is None:
+        return grey
+    return _over_white(grey, Image.fromarray(values != transparent))
+
+
+def _from_32_bits(image: Image.Image) -> Image.Image:
+    """Convert 32-bit integers or floats to 8-bit grey.
+
+    Integers from 0 to 65535 are read as 16-bit grey, floats from 0 to 1 as fractions of white and
+    floats from 0 to 255 as 8-bit grey. Any other range is stretched to black … white.
+    """
+    values = np.array(image, np.float32)
+    np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
+    least, greatest = float(values.min()), float(values.max())
+    if least < 0 or greatest > (65535 if image.mode == "I" else 255):
+        values -= least
+        values *= 255 / max(greatest - least, 1e-12)
+    elif image.mode == "I":
+        values /= 257  # 65535 → 255
+    elif greatest <= 1:
+        values *= 255
+    return Image.fromarray(np.rint(values, out=values).astype(np.uint8))

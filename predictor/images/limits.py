@@ -1,0 +1,116 @@
+"""Limits against small files that would keep a parser busy for minutes or fill the memory.
+
+Most of Pillow's parsers are written in Python, and some of them take quadratic time.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections import Counter
+
+from PIL import Image
+
+from predictor.errors import TooLarge, UnsupportedImage
+
+MAX_READS = 200_000  # a photo needs some thousands; text read byte by byte, some millions
+MAX_TAG_VALUES = 100_000  # in one tag of a TIFF; each strip or tile is a value
+MAX_SLOW_PIXELS = 5_000_000  # for formats whose decoder is Python, too: BMP with run lengths
+# Of one kind. libjpeg's own progressive JPEGs have 10 scans; extended XMP and depth maps take
+# many APP segments.
+MAX_SEGMENTS, MAX_APP_SEGMENTS = 100, 500
+MAX_PROFILES = 10
+
+SEGMENT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd8\xff])")  # of a JPEG; a length follows
+END_OF_IMAGE = b"\xd9"
+BYTE_TYPES = (1, 2, 6, 7)  # the types of TIFF tags that Pillow does not unpack value by value
+TILE_WIDTH_TAG, TILE_LENGTH_TAG = 322, 323
+
+
+class LimitedFile(io.BytesIO):
+    """A file in memory that may be read at most ``MAX_READS`` times."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read like ``BytesIO.read``; raise TooLarge above the limit."""
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise TooLarge("The image consists of too many small pieces. Re-save it.")
+        return super().read(size)
+
+
+def check_parts(data: bytes) -> None:
+    """Check how many parts an encoded image has that Pillow joins, unpacks or decompresses.
+
+    Raises:
+        TooLarge: it has too many.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        _check_segments(data)
+    elif data[:2] in (b"II", b"MM") and data[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+"):
+        _check_tags(data)
+    elif data.startswith(b"\x89PNG") and data.count(b"iCCP") > MAX_PROFILES:
+        raise TooLarge(f"The PNG has more than {MAX_PROFILES} colour profiles. Re-save it.")
+
+
+def _check_segments(data: bytes) -> None:
+    """Check a JPEG: each scan may update all pixels, and Pillow joins EXIF in quadratic time.
+
+    Data after the end of the image, such as the video of a phone's photo, is not counted.
+    """
+    kinds: Counter[bytes] = Counter()
+    offset = 2
+    while (found := SEGMENT_MARKER.search(data, offset)) and found[1] != END_OF_IMAGE:
+        kinds[found[1]] += 1
+        most = MAX_APP_SEGMENTS if b"\xe0" <= found[1] <= b"\xef" else MAX_SEGMENTS
+        if kinds[found[1]] > most:
+            raise TooLarge(
+                f"The JPEG has more than {most} scans or segments of one kind. Re-save it."
+            )
+        offset = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+
+
+def _check_tags(data: bytes) -> None:
+    """Check a TIFF: Pillow unpacks its tags and strips value by value."""
+    order = "<" if data.startswith(b"II") else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    count = struct.Struct(order + ("Q" if big else "H"))
+    entry = struct.Struct(order + ("HHQQ" if big else "HHII"))
+    (entries,) = count.unpack_from(data, offset)
+    first = offset + count.size
+    entries = min(entries, MAX_READS, (len(data) - first) // entry.size)
+    for _, kind, values, _ in entry.iter_unpack(data[first : first + entries * entry.size]):
+        if kind not in BYTE_TYPES and values > MAX_TAG_VALUES:
+            raise TooLarge(
+                f"The TIFF has a tag with more than {MAX_TAG_VALUES:,} values. Re-save it."
+            )
+
+
+def check_header(image: Image.Image, max_pixels: int) -> None:
+    """Check an image whose header has been read and whose pixels have not been decoded.
+
+    Raises:
+        TooLarge: it has too many pixels, or too many for its slow decoder.
+        UnsupportedImage: it is a PPM as text.
+    """
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise TooLarge(
+            f"The image has {image.width} × {image.height} = {pixels:,} pixels;"
+            f" at most {max_pixels:,} are accepted. Send a smaller image."
+        )
+    tile: list[tuple[str, ...]] = getattr(image, "tile", [])
+    codec = tile[0][0] if tile else ""
+    if codec == "ppm_plain":
+        raise UnsupportedImage("A PPM as text (P1, P2, P3) is not supported. Re-save it as binary.")
+    if codec in Image.DECODERS and pixels > MAX_SLOW_PIXELS:
+        raise TooLarge(
+            f"An image with this compression may have at most {MAX_SLOW_PIXELS:,} pixels."
+            " Save it as JPEG or PNG."
+        )
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(TILE_WIDTH_TAG, 0) * tags.get(TILE_LENGTH_TAG, 0) > max_pixels:
+        raise TooLarge(f"The TIFF has tiles of more than {max_pixels:,} pixels. Re-save it.")

@@ -1,0 +1,56 @@
+"""What the console shows once the model is loaded."""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import Future
+
+from predictor.engine.classifier import Classifier
+from predictor.engine.loading import LoadedModel
+
+log = logging.getLogger(__name__)
+
+# gunicorn's exit status for "app failed to load": with it the server stops, instead of starting
+# worker after worker.
+EXIT_APP_LOAD_ERROR = 4
+
+
+def announce(classifier: Classifier, url: str, status: int = EXIT_APP_LOAD_ERROR) -> None:
+    """Print what is served when the model is loaded. If it cannot be loaded, end the process.
+
+    Args:
+        classifier: started by the caller.
+        url: the address that the server listens on.
+        status: exit status of the process if the model cannot be loaded; the log says why.
+    """
+
+    def report(loading: Future[LoadedModel]) -> None:
+        if loading.exception() is not None:
+            os._exit(status)  # sys.exit would end only this thread, which is the loader
+        model = loading.result()
+        fields = {"url": url, "model": model.info.public()}
+        log.info("Ready at %(url)s", fields, extra={"block": summary(model, url)})
+
+    classifier.loading.add_done_callback(report)
+
+
+def summary(model: LoadedModel, url: str) -> str:
+    """Return the block of text that says what is served and how to try it."""
+    info = model.info
+    threads = "1 thread" if info.threads == 1 else f"{info.threads} threads"
+    notice = f"\n  NOTE       {info.notice}\n" if info.notice else ""
+    return f"""
+Ready at {url}
+{notice}
+  model      {info.name}, {info.parameters:,} parameters, {info.classes} classes
+  weights    {info.weights}
+  device     {info.device}, {info.precision}, {threads}
+  try        curl -F file=@photo.jpg {url}/predict
+"""
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the URL by which this machine reaches a server that listens on ``host``."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"

@@ -1,0 +1,69 @@
+"""The app for development, and werkzeug's server for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from typing import TYPE_CHECKING
+
+from werkzeug.serving import make_server
+
+from predictor import logs
+from predictor.engine.classifier import Classifier
+from predictor.server.console import announce, url_of
+from predictor.settings import Settings
+from predictor.web import create_app as create_web_app
+from predictor.web import current, flask_run
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+# Where the 528 MB of VGG16 cannot be downloaded, a small model stands in and says so. A
+# production start never changes the model by itself.
+DEFAULTS = {"PREDICTOR_FALLBACK_MODEL": "efficientnet_lite0"}
+
+
+def create_app(settings: Settings | None = None, classifier: Classifier | None = None) -> Flask:
+    """Build the app for development. Under ``flask run`` the model begins to load at once.
+
+    Args:
+        settings: those of the environment, with :data:`DEFAULTS`, if None.
+        classifier: a new one for the settings if None.
+    """
+    settings = settings or Settings.from_env(DEFAULTS | os.environ)
+    flask_run.require_loopback_for_debugger()
+    app = create_web_app(settings, classifier)
+    if (address := flask_run.address()) is not None:
+        configure_logs(settings)
+        classifier = app.extensions[current.KEY].classifier
+        announce(classifier, url_of(*address))
+        classifier.start()
+    return app
+
+
+def configure_logs(settings: Settings) -> None:
+    """Write all logs in the app's format, werkzeug's included."""
+    logs.configure(settings.log_format)
+    logging.getLogger("werkzeug").addFilter(_plain_werkzeug_lines)
+
+
+def _plain_werkzeug_lines(record: logging.LogRecord) -> bool:
+    """Remove colours and line breaks from werkzeug's records, and drop its request lines."""
+    text = re.sub(r"\x1b\[\d+m", "", record.getMessage())
+    record.msg, record.args = " ".join(text.split()), ()
+    return " - - [" not in text
+
+
+def serve(app: Flask, host: str, port: int) -> None:
+    """Serve an app with werkzeug's server until Ctrl-C or SIGTERM.
+
+    It never has the debugger, whatever FLASK_DEBUG says; ``flask run --debug`` has it.
+    """
+    classifier: Classifier = app.extensions[current.KEY].classifier
+    configure_logs(classifier.settings)
+    server = make_server(host, port, app, threaded=True)
+    server.log_startup()
+    announce(classifier, url_of(host, server.port))
+    classifier.start()
+    server.serve_forever()

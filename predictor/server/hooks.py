@@ -1,0 +1,180 @@
+"""gunicorn's hooks, in the order of a process's life. ``gunicorn.conf.py`` imports them.
+
+The master runs all but :func:`post_fork`, :func:`post_worker_init` and :func:`worker_exit`. It
+never imports torch: neither CUDA nor OpenMP's threads survive a fork.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from predictor.engine.cpus import available_cpus, cpus_for_process
+from predictor.errors import SettingsError
+from predictor.server.reload import ReloadBoard, is_running
+from predictor.server.start import SHARED_MEMORY, visible_gpus
+from predictor.settings import Settings, current_settings, hand_on
+
+Server = Any  # gunicorn's Arbiter, which has no types
+Worker = Any
+
+
+@dataclass
+class State:
+    """What the master remembers between hooks, across reloads too."""
+
+    gpus: list[str] = field(default_factory=list)
+    board: ReloadBoard = field(default_factory=ReloadBoard)
+    weights_fd: int | None = None  # a memory file in which the workers share one set of weights
+    metrics_folder: str | None = None
+
+
+state = State()
+
+
+def configure() -> Settings:
+    """Return the settings for ``gunicorn.conf.py``; exit with a sentence if one is invalid.
+
+    gunicorn reads that file at the start and at each reload.
+    """
+    try:
+        settings = current_settings()
+    except SettingsError as error:
+        sys.exit(f"The server cannot start. {error}")
+    hand_on(settings)
+    state.gpus = visible_gpus() if settings.device in ("auto", "cuda") else []
+    return settings
+
+
+def on_starting(server: Server) -> None:
+    """Refuse, with a sentence, what would fail later and less clearly."""
+    if server.cfg.preload_app:
+        sys.exit("Remove --preload: CUDA and OpenMP do not survive the fork that follows it.")
+    server.reload = partial(reload_if_valid, server, server.reload)
+    state.weights_fd = create_weights_file(server)
+    if os.environ.keys() & {"GUNICORN_FD", "LISTEN_FDS"}:
+        return  # systemd or an old gunicorn passes the listening socket
+    for address in server.cfg.address:
+        if isinstance(address, tuple) and is_taken(address):
+            sys.exit(f"Port {address[1]} on {address[0]} is taken. Choose another: PORT=5001.")
+
+
+def reload_if_valid(server: Server, reload: Any) -> None:
+    """On SIGHUP, read the settings and the tokens file again; keep the old ones if invalid.
+
+    gunicorn itself would end.
+    """
+    try:
+        settings = Settings.from_env()
+    except SettingsError as error:
+        server.log.error("Not reloaded. %s", error)
+        return
+    hand_on(settings)
+    reload()
+
+
+def create_weights_file(server: Server) -> int | None:
+    """Return the descriptor of an empty memory file, if several processes serve on the CPU."""
+    if server.num_workers > 1 and not state.gpus and hasattr(os, "memfd_create"):
+        return os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    return None
+
+
+def on_reload(server: Server) -> None:
+    """Create a file for the new weights. The old one lives until its last process ends."""
+    if state.weights_fd is not None:
+        os.close(state.weights_fd)
+    state.weights_fd = create_weights_file(server)
+
+
+def when_ready(server: Server) -> None:
+    """Create a folder for the workers' metrics, in memory if possible.
+
+    It is always a new one: the counts that an earlier run left would be added.
+    """
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    for parent in (SHARED_MEMORY, None):
+        try:
+            folder = tempfile.mkdtemp(prefix="predictor-metrics-", dir=parent)
+            os.chown(folder, server.cfg.uid, server.cfg.gid)  # gunicorn's --user owns the workers
+        except OSError:
+            continue
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = state.metrics_folder = folder
+        return
+    server.log.warning("No folder is writable: each worker reports only its own metrics.")
+
+
+def is_taken(address: tuple[str, int]) -> bool:
+    """Return whether another process listens on an address."""
+    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+        return False
+
+
+def pre_fork(server: Server, worker: Worker) -> None:
+    """Give the worker the slot of one that has died, or that a reload replaces."""
+    held = [other.slot for other in server.WORKERS.values()]
+    slot = min(range(server.num_workers), key=held.count)
+    worker.assign(slot, state.board)
+
+
+def post_fork(server: Server, worker: Worker) -> None:
+    """Give the worker its part of the machine: a GPU, or some of the processors."""
+    state.board.claim(worker.slot)
+    settings = current_settings()
+    cpus = max(1, available_cpus() // server.num_workers)
+    hand_on(
+        replace(
+            settings,
+            torch_threads=settings.torch_threads or cpus,
+            shared_weights_fd=state.weights_fd,
+        )
+    )
+    if state.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = state.gpus[worker.slot % len(state.gpus)]
+    elif server.num_workers > 1 and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus_for_process(worker.slot, server.num_workers))
+
+
+def post_worker_init(worker: Worker) -> None:
+    """Load the model while the worker listens. If it cannot be loaded, the server stops."""
+    from predictor.server.console import EXIT_APP_LOAD_ERROR, announce  # not in the master
+
+    service = worker.service
+    service.metrics.keep_fresh()
+    # After a reload the old worker still serves, so the failure must not stop the server.
+    status = 1 if is_running(worker.predecessor) else EXIT_APP_LOAD_ERROR
+    announce(service.classifier, str(worker.sockets[0]), status)
+    service.classifier.loading.add_done_callback(lambda _: state.board.mark_ready(worker.slot))
+    service.classifier.start()
+
+
+def worker_exit(_server: Server, worker: Worker) -> None:
+    """End without the interpreter's teardown, which aborts while torch's threads run."""
+    if worker.booted:
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def child_exit(server: Server, worker: Worker) -> None:
+    """Keep an ended worker's counts, and delete its gauges."""
+    from predictor.engine.metric_files import forget_worker  # it must see PROMETHEUS_MULTIPROC_DIR
+
+    forget_worker(worker.pid, alive=server.WORKERS.keys())
+
+
+def on_exit(_server: Server) -> None:
+    """Delete the folder of the metrics."""
+    if state.metrics_folder:
+        shutil.rmtree(state.metrics_folder, ignore_errors=True)

@@ -1,0 +1,57 @@
+"""What ``gunicorn.conf.py`` reads from the machine and the environment."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from typing import Any
+
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+
+from predictor import logs
+from predictor.settings import current_settings
+
+SHARED_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs as CUDA_VISIBLE_DEVICES names them.
+
+    It does not ask CUDA, which must not be initialised before the fork.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [gpu.strip() for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
+    return [str(index) for index, _ in enumerate(glob.glob("/dev/nvidia[0-9]*"))]
+
+
+def whole_number(name: str, default: int, least: int, most: int) -> int:
+    """Return an integer from the environment; exit with a sentence if it is invalid."""
+    text = os.environ.get(name, "").strip() or str(default)
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        sys.exit(
+            f"The server cannot start. {name}={text!r} is not a whole number between {least} and"
+            f" {most}."
+        )
+    return int(text)
+
+
+def bind_address() -> str:
+    """Return HOST and PORT as gunicorn's ``bind``."""
+    host, port = os.environ.get("HOST") or "127.0.0.1", whole_number("PORT", 5000, 0, 65535)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class SameFormatLogger(Logger):  # type: ignore[misc]
+    """Writes the app's log where gunicorn writes its own (--error-logfile), in one format.
+
+    gunicorn's logconfig_dict is not used: with it, gunicorn prepares an access line for every
+    request.
+    """
+
+    def setup(self, cfg: Any) -> None:
+        """Configure the handlers. gunicorn calls it at the start and at each reload."""
+        super().setup(cfg)
+        log_format = current_settings().log_format
+        logs.configure(log_format, self.error_log.handlers, self.loglevel)

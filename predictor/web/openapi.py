@@ -1,0 +1,203 @@
+"""The OpenAPI description of the app that is running.
+
+Each protocol has a YAML file beside its module, which says what its operations take and return.
+This module removes operations that the app does not serve, fills in the app's limits and names,
+and adds the errors that all operations share.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from flask import current_app, request
+
+import predictor
+from predictor.errors import NotReady
+from predictor.web.answers import TOP_K
+from predictor.web.current import current_service
+from predictor.web.probes import is_probe
+from predictor.web.security import COSTLY
+
+WEB = Path(__file__).parent
+FIRST = ("common", "predict")  # of the files; the others follow by name
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C takes an eighth of the time
+METHODS = ("get", "put", "post", "delete", "options", "patch", "trace")  # that a path item has
+# Headers of an error's response.
+HEADERS = {401: ("WWW-Authenticate",), **dict.fromkeys((408, 429, 503), ("Retry-After",))}
+# Errors of a request with a body before it reaches a view.
+OF_BODIES = {408, 413, 503}
+
+Node = dict[str, Any]  # of the document
+UNKNOWN = object()  # stands for a fact that the app does not have
+
+
+def document() -> Node:
+    """Return the description of the current app, as OpenAPI 3.1.
+
+    Before the model is loaded, the description has neither its name nor its number of classes.
+    """
+    described: Node = _fill(_descriptions(), _facts())
+    paths, served = described["paths"], _served()
+    for path, method, _ in list(_operations(paths)):
+        if (path, method) not in served:
+            del paths[path][method]
+    described["paths"] = {p: item for p, item in paths.items() if item.keys() - {"parameters"}}
+    _secure(described, served)
+    _add_refusals(described, served)
+    return described
+
+
+@cache
+def _descriptions() -> Node:
+    """Merge all files; each operation gets its name and the shape of its errors."""
+    merged: Node = {}
+    for file in sorted(WEB.rglob("*.yaml"), key=lambda f: (f.stem not in FIRST, f.stem)):
+        part = yaml.load(file.read_text(encoding="utf-8"), LOADER)
+        shape = part.pop("x-error", {})
+        part["paths"] = {path: dict(item) for path, item in part.get("paths", {}).items()}
+        for path, method, operation in _operations(part["paths"]):
+            named = {"operationId": _name(operation["operationId"], path, method, part["paths"])}
+            part["paths"][path][method] = {"x-error": shape} | operation | named
+        _merge(merged, part)
+    return merged
+
+
+def _merge(merged: Node, part: Node) -> None:
+    for key, value in part.items():
+        if isinstance(value, dict):
+            _merge(merged.setdefault(key, {}), value)
+        elif isinstance(value, list):
+            merged[key] = merged.get(key, []) + value
+        else:
+            merged[key] = value
+
+
+def _operations(paths: Node) -> Iterator[tuple[str, str, Node]]:
+    for path, item in paths.items():
+        for method in METHODS:
+            if method in item:
+                yield path, method, item[method]
+
+
+def _name(name: str, path: str, method: str, paths: Node) -> str:
+    """Return a unique operationId: one description may serve several methods and two paths."""
+    version = "_version" if "{version}" in path else ""
+    first = next(key for key in paths[path] if key in METHODS)
+    return name + version + ("" if method == first else f"_{method}")
+
+
+def _facts() -> Mapping[str, Any]:
+    """Return the values of the descriptions' ``${…}``."""
+    service = current_service()
+    settings = service.settings
+    facts: dict[str, Any] = {
+        "version": predictor.__version__,
+        "max_bytes": settings.max_upload_bytes,
+        "max_pixels": settings.max_pixels,
+        "max_images": settings.max_queue,
+        "max_explanations": settings.max_explanations,
+        "request_timeout_s": f"{settings.request_timeout_s:g}",
+        "rate_limit": " and ".join(map(str, settings.rate_limit)),
+    }
+    if request.script_root:  # a proxy's prefix; else the paths are what they are
+        facts["servers"] = [{"url": request.script_root}]
+    try:
+        name, model = service.name, service.require_model()
+    except NotReady:
+        return facts
+    classes = len(model.labels)
+    return facts | {
+        "model": name,
+        "models": [name],
+        "classes": classes,
+        "last_class": classes - 1,
+        "top_k": min(TOP_K, classes),
+        "side": model.scorer.preprocessing.crop,
+    }
+
+
+def _fill(node: Any, facts: Mapping[str, Any]) -> Any:
+    """Return a copy with the facts filled in, without the nodes that need an unknown fact."""
+    if isinstance(node, dict):
+        filled = ((key, _fill(value, facts)) for key, value in node.items())
+        return {key: value for key, value in filled if value is not UNKNOWN}
+    if isinstance(node, list):
+        items = [value for item in node if (value := _fill(item, facts)) is not UNKNOWN]
+        return items if items or not node else UNKNOWN
+    return _fill_text(node, facts) if isinstance(node, str) and "${" in node else node
+
+
+def _fill_text(text: str, facts: Mapping[str, Any]) -> Any:
+    names = re.findall(r"\$\{(\w+)\}", text)
+    if not facts.keys() >= set(names):
+        return UNKNOWN
+    if text == f"${{{names[0]}}}":
+        return facts[names[0]]
+    for name in names:
+        value = facts[name]
+        text = text.replace(f"${{{name}}}", f"{value:,}" if isinstance(value, int) else value)
+    return text
+
+
+def _served() -> dict[tuple[str, str], str]:
+    """Return the endpoint of each path and method, without those that Flask adds itself."""
+    return {
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower()): rule.endpoint
+        for rule in current_app.url_map.iter_rules()
+        for method in rule.methods or ()
+        if method != "HEAD"
+        and not (method == "OPTIONS" and getattr(rule, "provide_automatic_options", False))
+    }
+
+
+def _secure(described: Node, served: Mapping[tuple[str, str], str]) -> None:
+    """Add the security schemes if the app requires a token. Probes require none."""
+    schemes = described["components"].pop("securitySchemes")
+    if not _has_tokens():
+        return
+    described["components"]["securitySchemes"] = schemes
+    described["security"] = [{name: []} for name in schemes]
+    for path, method, operation in _operations(described["paths"]):
+        if is_probe(served[path, method]):
+            operation["security"] = []
+
+
+def _has_tokens() -> bool:
+    return bool(current_service().settings.all_tokens)
+
+
+def _add_refusals(described: Node, served: Mapping[tuple[str, str], str]) -> None:
+    """Add each operation's shared errors, and to every response its X-Request-ID."""
+    meanings = described.pop("x-statuses")
+    shared = described["components"].setdefault("responses", {})
+    for path, method, operation in _operations(described["paths"]):
+        shape, answers = operation.pop("x-error"), operation["responses"]
+        for answer in answers.values():
+            answer.setdefault("headers", {}).update(_headers("X-Request-ID"))
+        for status in sorted(_refusals(operation, method, served[path, method])):
+            name = f"{shape['name']}{status}"
+            shared[name] = {
+                "description": meanings[str(status)],
+                "headers": _headers("X-Request-ID", *HEADERS.get(status, ())),
+                "content": shape["content"],
+            }
+            answers.setdefault(str(status), {"$ref": f"#/components/responses/{name}"})
+
+
+def _headers(*names: str) -> Node:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _refusals(operation: Node, method: str, endpoint: str) -> set[int]:
+    has_body = "requestBody" in operation
+    refusals = {500, *operation.pop("x-refuses", ()), *(OF_BODIES if has_body else ())}
+    if _has_tokens() and not is_probe(endpoint):
+        refusals.add(401)
+    if current_service().settings.rate_limit and (has_body or method.upper() in COSTLY):
+        refusals.add(429)
+    return refusals

@@ -1,0 +1,72 @@
+"""Parameters of a request: in its query string, or in its JSON."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flask import request
+
+from predictor.errors import BadRequest
+
+
+def parameter(name: str) -> str | None:
+    """Return a parameter of the query string; None if it is not there.
+
+    Raises:
+        BadRequest: it is there more than once.
+    """
+    given = request.args.getlist(name)
+    if len(given) > 1:
+        raise BadRequest(f"{name} is given {len(given)} times; it may be given once.")
+    return given[0] if given else None
+
+
+def whole_number(name: str) -> int | None:
+    """Return a non-negative integer of the query string; None if it is not there.
+
+    The caller checks its range.
+
+    Raises:
+        BadRequest: it is not a whole number, or it is there more than once.
+    """
+    text = parameter(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise BadRequest(f"{name} is {text!r}; it must be a whole number.")
+    return int(text)
+
+
+def as_integer(value: object) -> int | None:
+    """Return a JSON number that is an integer (3 or 3.0) as int; None for everything else."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
+
+
+def parameters_of(part: dict[str, Any]) -> dict[str, Any]:
+    """Return the member ``parameters`` of a request, an input or an output; {} without one.
+
+    Raises:
+        BadRequest: it is not an object.
+    """
+    parameters = part.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise BadRequest('"parameters" must be an object.')
+    return parameters
+
+
+def target_of(instance: object) -> int | None:
+    """Return the class index that an instance asks to have explained; None without one.
+
+    Raises:
+        BadRequest: ``target`` is not an integer.
+    """
+    given = instance.get("target") if isinstance(instance, dict) else None
+    target = as_integer(given)
+    if given is not None and target is None:
+        raise BadRequest(f'"target" is {given!r}; it must be a class index.')
+    return target

@@ -1,0 +1,156 @@
+"""Inference: one input of images, one output of logits or classes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flask import Response, jsonify, request
+
+from predictor.engine.call import all_or_error
+from predictor.engine.classifier import VERSION, Image
+from predictor.engine.cpus import available_cpus
+from predictor.engine.loading import LoadedModel, Logits
+from predictor.engine.ranking import rank
+from predictor.errors import BadRequest, DeadlineExceeded
+from predictor.settings import Settings
+from predictor.web.current import current_service
+from predictor.web.params import as_integer, parameters_of
+from predictor.web.problems import json_safe
+from predictor.web.protocols.open_inference.compression import compress
+from predictor.web.protocols.open_inference.tensors import (
+    HEADER,
+    Tensor,
+    read_input,
+    split,
+    write_output,
+)
+from predictor.web.protocols.open_inference.views import OUTPUT, blueprint, input_of, read_body
+from predictor.web.request import current_call, current_record
+
+MAX_ID = 1024  # characters of a request's id
+# A normalised photo is within ±3; with much larger values a network's numbers overflow.
+MAX_ELEMENT = 10_000
+# JSON needs many times its size as Python objects, and holds the interpreter's lock meanwhile.
+_parsing = threading.BoundedSemaphore(available_cpus())
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """How the client wants the output."""
+
+    binary: bool
+    classes: int  # of the classification extension; 0: the logits
+
+
+@blueprint.post("/models/<model>/infer")
+@blueprint.post("/models/<model>/versions/<version>/infer")
+def infer(model: str, version: str = VERSION) -> Response:
+    """Run the model on the images of the input."""
+    service, call = current_service(), current_call()
+    with service.admit(call) as loaded:
+        expected = input_of(model, version)
+        with _limit_parsing(service.settings):
+            content, binary = split(read_body(), request.headers.get(HEADER), *expected)
+            tensor = read_input(content.get("inputs"), binary, service.settings.max_queue)
+            images = _images(loaded, tensor)
+        options, request_id = _output_options(content), _request_id(content)
+        logits = all_or_error(service.logits(images, call))
+    answer = {"model_name": model, "model_version": VERSION, "id": request_id}
+    return _respond(answer, _output(loaded, logits, options), options.binary)
+
+
+@contextmanager
+def _limit_parsing(settings: Settings) -> Iterator[None]:
+    if not _parsing.acquire(timeout=settings.request_timeout_s):
+        raise DeadlineExceeded("There was no time to parse the request. Retry later.")
+    try:
+        yield
+    finally:
+        _parsing.release()
+
+
+def _request_id(content: dict[str, Any]) -> str:
+    given = content.get("id")
+    if given is None:
+        return current_record().id
+    if not (isinstance(given, str) and len(given) <= MAX_ID):
+        raise BadRequest(f'"id" must be a string of at most {MAX_ID} characters.')
+    return json_safe(given)
+
+
+def _images(loaded: LoadedModel, tensor: Tensor) -> list[Image]:
+    """Return the images of the input, each an encoded file or prepared pixels."""
+    if not tensor.shape or not tensor.shape[0]:
+        raise BadRequest(f"The input has shape {tensor.shape}; it must have at least one image.")
+    if not isinstance(tensor.data, np.ndarray):
+        if tensor.shape[1:] not in ([], [1]):
+            raise BadRequest(f"The BYTES input has shape {tensor.shape}; it must be [N].")
+        return all_or_error(tensor.data)
+    preprocessing = loaded.scorer.preprocessing
+    side = preprocessing.crop
+    if tensor.shape[1:] != [3, side, side]:
+        raise BadRequest(
+            f"The {tensor.datatype} input has shape {tensor.shape}; it must be"
+            f" [N, 3, {side}, {side}]."
+        )
+    batch = tensor.data.reshape(tensor.shape)
+    if tensor.datatype == "UINT8":
+        return list(np.ascontiguousarray(batch.transpose(0, 2, 3, 1)))
+    if not np.abs(batch).max() <= MAX_ELEMENT:  # `not … <=` also rejects NaN
+        raise BadRequest(
+            f"The FP32 input has an element outside ±{MAX_ELEMENT:,}; a normalised image has none."
+        )
+    return list(preprocessing.pixels(batch))
+
+
+def _output_options(content: dict[str, Any]) -> OutputOptions:
+    """Parse the requested output; without one the defaults apply."""
+    binary = parameters_of(content).get("binary_data_output", False)
+    outputs = content.get("outputs")
+    if outputs is None or outputs == []:
+        outputs = [{"name": OUTPUT}]
+    if not isinstance(outputs, list) or not all(isinstance(one, dict) for one in outputs):
+        raise BadRequest('"outputs" must be a list of objects.')
+    if [one.get("name") for one in outputs] != [OUTPUT]:
+        raise BadRequest(f'The model has one output, "{OUTPUT}"; the request asks for another.')
+    parameters = parameters_of(outputs[0])
+    binary = parameters.get("binary_data", binary)
+    classes = as_integer(parameters.get("classification", 0))
+    if not isinstance(binary, bool):
+        raise BadRequest('"binary_data" and "binary_data_output" must be true or false.')
+    if any(name.startswith("shared_memory") for name in parameters):
+        raise BadRequest("Shared memory is not supported; the output is in the response.")
+    if classes is None or classes < 0:
+        raise BadRequest('"classification" must be a number of classes.')
+    return OutputOptions(binary, classes)
+
+
+def _output(loaded: LoadedModel, logits: Sequence[Logits], options: OutputOptions) -> Tensor:
+    """Return the logits, or the best classes as ``logit:index:name``."""
+    count = len(logits)
+    if not options.classes:
+        batch = np.stack(logits)
+        return Tensor("FP32", list(batch.shape), batch.ravel())
+    classes = min(options.classes, len(loaded.labels))
+    best = [
+        f"{one[p.class_index]:.6f}:{p.class_index}:{p.class_name}".encode()
+        for one in logits
+        for p in rank(one, loaded.labels, classes)
+    ]
+    return Tensor("BYTES", [count, classes], best)
+
+
+def _respond(answer: dict[str, Any], output: Tensor, is_binary: bool) -> Response:
+    written, binary = write_output(OUTPUT, output, is_binary)
+    response = jsonify(answer | {"outputs": [written]})
+    if is_binary:
+        head = response.get_data().rstrip()
+        response.set_data(head + binary)
+        response.mimetype = "application/octet-stream"
+        response.headers[HEADER] = str(len(head))
+    return compress(response)

@@ -1,0 +1,198 @@
+"""The server's and the model's endpoints; inference is in ``infer.py``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+import predictor
+from predictor.engine.classifier import VERSION
+from predictor.engine.readings import Readings
+from predictor.errors import BadRequest, NotReady
+from predictor.web.current import current_service
+from predictor.web.probes import probe
+from predictor.web.problems import Problem
+from predictor.web.protocols.open_inference.compression import decompress
+from predictor.web.protocols.open_inference.tensors import INPUT
+from predictor.web.request import current_call
+from predictor.web.uploads import parse_json, read_as_sent
+
+PREFIXES = ("/v2",)
+blueprint = Blueprint("open_inference", __name__, url_prefix="/v2")
+
+# The model's own name has an input of encoded photos; this name has a tensor, for programs that
+# look for one (Triton's image_client.py). Both accept both.
+TENSOR_SUFFIX = "-tensor"
+OUTPUT = "logits"
+MAX_INDEX_BODY = 1024  # bytes
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
+NONE = {"count": 0, "ns": 0}
+
+
+def as_error(problem: Problem) -> Response:
+    """Return an error in the shape that this protocol's clients read."""
+    return jsonify({"error": problem["detail"]})
+
+
+def read_body(limit: int | None = None) -> bytes:
+    """Return the decompressed body of the current request.
+
+    Args:
+        limit: maximum bytes after decompression; None: the upload limit.
+    """
+    encoding = request.content_encoding or "identity"
+    with current_call().timings.measure("read"):
+        limit = limit or request.max_content_length or 0
+        return decompress(read_as_sent(request), encoding, limit)
+
+
+def input_of(model: str, version: str) -> tuple[str, tuple[int, ...]]:
+    """Return the datatype of the model's input under this name, and the shape of one image.
+
+    Raises:
+        NotReady: the model is not loaded.
+        UnknownModel: the model has another name, or no such version.
+    """
+    service = current_service()
+    has_tensor = model == service.name + TENSOR_SUFFIX
+    service.expect_model(service.name if has_tensor else model, version, [VERSION])
+    crop = service.require_model().scorer.preprocessing.crop
+    return ("FP32", (3, crop, crop)) if has_tensor else ("BYTES", ())
+
+
+# The server
+
+
+@blueprint.get("")
+def server() -> dict[str, Any]:
+    """Return the server's name, its version and the protocol's extensions that it has."""
+    return {"name": "predictor", "version": predictor.__version__, "extensions": EXTENSIONS}
+
+
+@blueprint.get("/health/live")
+@probe
+def live() -> dict[str, bool]:
+    """Answer 200 while the process is healthy."""
+    current_service().expect_healthy()
+    return {"live": True}
+
+
+@blueprint.get("/health/ready")
+@probe
+def ready() -> dict[str, bool]:
+    """Answer 200 when the process can answer."""
+    current_service().expect_ready()
+    return {"ready": True}
+
+
+@blueprint.post("/repository/index")
+def index() -> Response:
+    """List the model under both of its names; while it loads, under its own name."""
+    body = read_body(MAX_INDEX_BODY)
+    asked = parse_json(body) if body else {}
+    if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
+        raise BadRequest('The body must be {"ready": true}, {"ready": false}, {} or empty.')
+    service, settings = current_service(), current_service().settings
+    try:
+        names, state = [service.name, service.name + TENSOR_SUFFIX], "READY"
+    except NotReady:
+        name = settings.model if settings.served_name == "auto" else settings.served_name
+        names, state = [] if asked.get("ready") else [name], "LOADING"
+    return jsonify([{"name": n, "version": VERSION, "state": state, "reason": ""} for n in names])
+
+
+# The model
+
+
+@blueprint.get("/models/<model>")
+@blueprint.get("/models/<model>/versions/<version>")
+def metadata(model: str, version: str = VERSION) -> dict[str, Any]:
+    """Return the model's inputs and outputs."""
+    datatype, shape = input_of(model, version)
+    classes = len(current_service().require_model().labels)
+    return {
+        "name": model,
+        "versions": [VERSION],
+        "platform": "pytorch_eager",
+        "inputs": [{"name": INPUT, "datatype": datatype, "shape": [-1, *shape]}],
+        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, classes]}],
+    }
+
+
+@blueprint.get("/models/<model>/ready")
+@blueprint.get("/models/<model>/versions/<version>/ready")
+def model_ready(model: str, version: str = VERSION) -> dict[str, Any]:
+    """Answer 200 when the model can answer."""
+    input_of(model, version)
+    current_service().expect_ready()
+    return {"name": model, "ready": True}
+
+
+@blueprint.get("/models/<model>/config")
+@blueprint.get("/models/<model>/versions/<version>/config")
+def config(model: str, version: str = VERSION) -> dict[str, Any]:
+    """Return the model's configuration as Triton has it, with the normalisation of a tensor."""
+    _, shape = input_of(model, version)
+    service = current_service()
+    loaded, settings = service.require_model(), service.settings
+    # A body has room for this many tensors, with 1 kB left for the JSON before them.
+    room = (settings.max_upload_bytes - 1024) // (4 * math.prod(shape))
+    most = max(1, min(settings.max_queue, room))
+    preprocessing, classes = loaded.scorer.preprocessing, len(loaded.labels)
+    normalisation = {"mean": preprocessing.mean, "std": preprocessing.std}
+    if shape:
+        tensor = {"data_type": "TYPE_FP32", "format": "FORMAT_NCHW", "dims": list(shape)}
+    else:  # without a batch dimension of its own, as Triton counts
+        tensor = {"data_type": "TYPE_STRING", "format": "FORMAT_NONE", "dims": [-1]}
+    dims = [classes] if shape else [-1, classes]
+    return {
+        "name": model,
+        "platform": "pytorch_eager",
+        "backend": "pytorch",
+        "max_batch_size": most if shape else 0,
+        "input": [{"name": INPUT, **tensor}],
+        "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": dims}],
+        "parameters": {
+            key: {"string_value": ",".join(map(str, values))}
+            for key, values in normalisation.items()
+        },
+    }
+
+
+@blueprint.get("/models/stats")
+@blueprint.get("/models/<model>/stats")
+@blueprint.get("/models/<model>/versions/<version>/stats")
+def stats(model: str | None = None, version: str = VERSION) -> dict[str, Any]:
+    """Return the model's counts since the start, of all processes and under both names."""
+    service = current_service()
+    model = service.name if model is None else model
+    input_of(model, version)
+    readings = service.metrics.readings()
+    last = max(readings.values("predictor_last_prediction_timestamp_seconds"), default=0)
+    counts = {
+        "name": model,
+        "version": VERSION,
+        "last_inference": int(last * 1000),
+        "inference_count": int(readings.total("predictor_batch_size_sum")),
+        "execution_count": int(readings.total("predictor_batch_size_count")),
+        "inference_stats": {
+            "success": _duration(readings, "prediction", outcome="success"),
+            "fail": _duration(readings, "prediction", outcome="fail"),
+            "queue": _duration(readings, "queue"),
+            "compute_input": _duration(readings, "decode"),
+            "compute_infer": _duration(readings, "inference"),
+            "compute_output": NONE,
+            "cache_hit": NONE,
+            "cache_miss": NONE,
+        },
+        "batch_stats": [],
+    }
+    return {"model_stats": [counts]}
+
+
+def _duration(readings: Readings, metric: str, **labels: str) -> dict[str, int]:
+    seconds = readings.total(f"predictor_{metric}_seconds_sum", **labels)
+    count = readings.total(f"predictor_{metric}_seconds_count", **labels)
+    return {"count": int(count), "ns": int(seconds * 1e9)}

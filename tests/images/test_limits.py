@@ -1,0 +1,48 @@
+import warnings
+
+import pytest
+
+from bad_images import BAD_IMAGES
+from pictures import one_bit_png, picture, scan_bomb
+from predictor.errors import RequestError, TooLarge
+from predictor.images.decoding import decode
+
+LIMIT = 50_000_000
+
+
+def test_pixel_limit_is_checked_before_decoding():
+    assert decode(picture(size=(10, 10)), 100)
+    cut_after_header = picture(size=(10, 11))[:45]
+    with pytest.raises(TooLarge, match="10 × 11 = 110 pixels"):
+        decode(cut_after_header, 100)
+
+
+@pytest.mark.parametrize("side", [7_100, 9_500, 20_000, 60_000])
+def test_decompression_bomb_of_any_size_is_too_large(side):
+    with pytest.raises(TooLarge):
+        decode(one_bit_png(side, side), LIMIT)
+
+
+def test_bomb_is_too_large_when_pillow_only_warns():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(TooLarge):
+            decode(one_bit_png(9_500, 9_500), LIMIT)
+
+
+def test_jpeg_with_too_many_scans_is_too_large():
+    assert decode(scan_bomb(20), LIMIT)
+    with pytest.raises(TooLarge, match="scans"):
+        decode(scan_bomb(200), LIMIT)
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES, ids=lambda case: case.name)
+def test_every_bad_image_gets_its_status(case):
+    """Warnings are ignored, as in production; in the tests they are errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            status = 200 if decode(case.data, LIMIT, 20) else 0
+        except RequestError as error:
+            status = error.status
+    assert status == case.status
