@@ -1,4 +1,4 @@
-"""What an operator may choose: one table, read from the environment once, at the start."""
+"""The settings: one table, read from environment variables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from predictor.errors import SettingsError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PREFIX = "PREDICTOR_"
 FRAME_ANCESTORS = "FRAME_ANCESTORS"  # in the app's config: which pages may show the page in a frame
+GROUPS = ("model", "speed", "limits", "access", "logs")
 PILLOWS_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images
 # Settings of earlier versions, and what to do instead.
 REMOVED = {
@@ -33,6 +35,7 @@ REMOVED = {
 
 
 def setting(
+    group: str,
     default: Any,
     help: str,
     *,
@@ -43,126 +46,138 @@ def setting(
 ) -> Any:
     """Declare one row of the table.
 
-    As a default, ``None`` is written ``auto`` and ``()`` is written ``none``. What is secret
-    is in no ``repr``.
+    As a default, ``None`` is written ``auto`` and ``()`` is written ``none``. A secret value does
+    not appear in ``repr``.
     """
-    metadata = {"help": help, "limits": limits, "choices": choices, "parse": parse}
+    metadata = {"group": group, "help": help, "limits": limits, "choices": choices, "parse": parse}
     return field(default=default, repr=not secret, metadata=metadata)
+
+
+_model, _speed, _limit, _access, _log = (partial(setting, group) for group in GROUPS)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The table. A unit stands in the name; a field's type is its default's."""
+    """The table. A number's unit is in its name; a field has the type of its default."""
 
-    model: str = setting(
-        "vgg16", "Any torchvision classification model by name, or `efficientnet_lite0`."
+    model: str = _model(
+        "vgg16", "Name of a torchvision classification model, or `efficientnet_lite0`."
     )
-    weights: str = setting(
+    weights: str = _model(
         "auto",
-        "Path of a state_dict (`.pth`, `.pt`, `.safetensors`); `auto`: the published weights,"
-        " from torch's cache or downloaded; `random`: no training at all, for benchmarks.",
+        "Path of a state_dict (`.pth`, `.pt`, `.safetensors`). `auto`: the published weights, from"
+        " torch's cache or downloaded. `random`: untrained, for benchmarks.",
     )
-    fallback_model: str = setting(
+    fallback_model: str = _model(
         "none",
-        "Model that stands in when the published weights cannot be had; `make serve` and"
+        "Model to serve if the published weights cannot be downloaded. `make serve` and"
         " `python app.py` set `efficientnet_lite0`.",
     )
-    labels: str = setting(
+    labels: str = _model(
         "imagenet",
-        'Path of the class names: `.json` like `{"0": ["n01440764", "tench"], …}` or a list,'
-        " or `.txt` with a name a line; `imagenet`: the 1000 classes shipped here.",
+        'Path of the class names: `.json` like `{"0": ["n01440764", "tench"], …}` or a list, or'
+        " `.txt` with one name per line. `imagenet`: the 1000 classes of ImageNet.",
     )
-    served_name: str = setting(
+    served_name: str = _model(
         "auto",
-        "The model's name in the addresses of TorchServe's, the Open Inference and KServe's"
-        " protocol; `auto`: its own.",
+        "Model name in the URLs of the TorchServe, KServe and Open Inference protocols."
+        " `auto`: the loaded model's own name.",
         parse=parse_name,
     )
-    device: str = setting("auto", "`cpu`, `cuda`, `cuda:1`, …; `auto`: CUDA where there is a GPU.")
-    precision: str = setting(
+    device: str = _speed("auto", "`cpu`, `cuda`, `cuda:1`, …. `auto`: a GPU if there is one.")
+    precision: str = _speed(
         "auto",
-        "`float32`, `bfloat16` or `float16`; `auto`: bfloat16 where the hardware computes in it and"
-        " the model is known to answer as in float32.",
+        "`float32`, `bfloat16` or `float16`. `auto`: bfloat16 if the hardware computes in it and"
+        " the model is known to answer as in float32, otherwise float32.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    max_batch_size: int | None = setting(
+    max_batch_size: int | None = _speed(
         None,
-        "Most images in one forward pass; `auto`: 2 on the CPU, 32 on a GPU.",
+        "Maximum number of images in one forward pass. `auto`: 2 on the CPU, 32 on a GPU.",
         limits=(1, 1024),
     )
-    max_batch_delay_ms: float = setting(
+    max_batch_delay_ms: float = _speed(
         0.0,
-        "Longest wait for a batch to fill, from its oldest image's arrival.",
+        "Maximum time to wait for a batch to fill, counted from the arrival of its first image.",
         limits=(0, 60_000),
     )
-    max_queue: int = setting(
-        64, "Most images that wait for the model, and most in one request.", limits=(1, 10_000)
+    exact_decode: bool = _speed(
+        False,
+        "`true`: decode every pixel of a large JPEG. `false`: decode it at 1/2, 1/4 or 1/8 of its"
+        " size if its shorter side keeps twice the pixels that the model needs.",
     )
-    max_in_flight: int = setting(
-        64, "Most requests in work at once; further ones are refused with 503.", limits=(1, 900)
+    torch_threads: int | None = _speed(
+        None,
+        "Processors for the model. `auto`: all that CPU affinity and cgroup quota allow, divided"
+        " among the processes.",
+        limits=(1, 1024),
     )
-    max_explanations: int = setting(
+    max_in_flight: int = _limit(
+        64, "Maximum number of requests in progress; further requests get 503.", limits=(1, 900)
+    )
+    max_queue: int = _limit(
+        64,
+        "Maximum number of images waiting for the model, and of images in one request.",
+        limits=(1, 10_000),
+    )
+    max_explanations: int = _limit(
         4,
-        "Most requests for an explanation at once; further ones are refused with 503. `0`: nothing"
-        " is explained.",
+        "Maximum number of explanations in progress or waiting; further ones get 503. `0`: no"
+        " explanations.",
         limits=(0, 64),
     )
-    request_timeout_s: float = setting(
-        30.0, "Seconds after which a request is answered 504.", limits=(0.001, 86_400)
+    request_timeout_s: float = _limit(
+        30.0, "Seconds after which a request is answered with 504.", limits=(0.001, 86_400)
     )
-    receive_timeout_s: float = setting(
-        120.0, "Seconds a request may take to arrive; 408 after.", limits=(0.001, 86_400)
+    receive_timeout_s: float = _limit(
+        120.0,
+        "Seconds a request may take to arrive; slower requests get 408.",
+        limits=(0.001, 86_400),
     )
-    max_upload_bytes: int = setting(
-        20 * 1024 * 1024, "Most bytes in a request's body; 413 above.", limits=(1, 2**31)
+    max_upload_bytes: int = _limit(
+        20 * 1024 * 1024, "Maximum size of a request body; larger ones get 413.", limits=(1, 2**31)
     )
-    max_pixels: int = setting(
-        50_000_000, "Most pixels in an image, by its header; 413 above.", limits=(1, PILLOWS_LIMIT)
+    max_pixels: int = _limit(
+        50_000_000,
+        "Maximum number of pixels in an image, read from its header; larger ones get 413.",
+        limits=(1, PILLOWS_LIMIT),
     )
-    exact_decode: bool = setting(
-        False,
-        "`true`: decode every pixel of a large JPEG; `false`: decode it at a half, a quarter or an"
-        " eighth of its size, where that leaves twice as many as the model sees.",
-    )
-    torch_threads: int | None = setting(
-        None, "Processors for the model; `auto`: as many as we may use.", limits=(1, 1024)
-    )
-    tokens: tuple[str, ...] = setting(
+    tokens: tuple[str, ...] = _access(
         (),
-        "Tokens, separated by commas; every request but the probes' must bring one of them."
-        " `none`: everybody may ask.",
+        "Access tokens, separated by commas. Every request except the probes must send one."
+        " `none`: no token is required.",
         parse=parse_tokens,
         secret=True,
     )
-    tokens_file: tuple[str, ...] = setting(
+    tokens_file: tuple[str, ...] = _access(
         (),
-        "Path of a file with further tokens, one a line, `#` before a comment; read at the start"
-        " and on SIGHUP.",
+        "Path of a file with more tokens, one per line; `#` starts a comment. Read at the start and"
+        " on SIGHUP.",
         parse=read_tokens,
         secret=True,
     )
-    rate_limit: tuple[RateLimitItem, ...] = setting(
+    rate_limit: tuple[RateLimitItem, ...] = _access(
         (),
-        "Most requests of one client that are `POST`, `PUT` or have a body, like `60/minute`"
-        " or `10/second;1000/hour`; 429 above. `none`: no limit.",
+        "How many requests that are `POST`, `PUT` or have a body a client may send, like"
+        " `60/minute` or `10/second;1000/hour`; further ones get 429. `none`: no limit.",
         parse=parse_rates,
     )
-    cors_origins: tuple[str, ...] = setting(
+    cors_origins: tuple[str, ...] = _access(
         (),
-        "Origins, separated by commas, whose pages may ask from a browser, like"
-        " `https://example.org`; `*`: all. `none`: only our own page.",
+        "Origins, separated by commas, whose web pages may use the API, like"
+        " `https://example.org`. `*`: all. `none`: only the server's own page.",
         parse=parse_origins,
     )
-    trusted_proxies: int = setting(
+    trusted_proxies: int = _access(
         0,
-        "Proxies in front of this server, one behind the other, whose `X-Forwarded-For`, `-Proto`"
-        " and `-Prefix` are believed.",
+        "Number of proxies in front of the server whose `X-Forwarded-For`, `-Proto` and `-Prefix`"
+        " headers are trusted.",
         limits=(0, 16),
     )
-    log_format: str = setting(
+    log_format: str = _log(
         "auto",
-        "`text`: a line for people; `json`: an object a line; `auto`: text on a terminal, else"
-        " JSON.",
+        "`text`: lines for people. `json`: one JSON object per line. `auto`: text on a terminal,"
+        " otherwise JSON.",
         choices=("auto", "text", "json"),
     )
 
@@ -176,11 +191,11 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the table from ``PREDICTOR_…`` variables; an empty one counts as not set.
+        """Read the ``PREDICTOR_…`` variables of the environment; empty ones count as not set.
 
         Raises:
-            SettingsError: for a value that does not fit, quoted, and for a name that is
-                not in the table: a typo must not be silent.
+            SettingsError: a value is invalid, or a name is not in the table: a typo must not
+                be ignored.
         """
         environ = os.environ if environ is None else environ
         table = {PREFIX + row.name.upper(): row for row in rows()}
@@ -219,7 +234,7 @@ def rows() -> list[Field[Any]]:
 
 def _suggestion(name: str, table: Mapping[str, object]) -> str:
     close = difflib.get_close_matches(name.upper(), table, n=1, cutoff=0.75)
-    return f" Did you mean {close[0]}?" if close else f" There are: {', '.join(table)}."
+    return f" Did you mean {close[0]}?" if close else f" The settings are {', '.join(table)}."
 
 
 def _parse(name: str, text: str, row: Field[Any]) -> Any:
@@ -239,10 +254,10 @@ def _parse(name: str, text: str, row: Field[Any]) -> Any:
         if kind is not str and (not text.isascii() or "_" in text):
             raise ValueError(text)  # int() reads any script's digits, and 1_0 as 10
     except ValueError:
-        wanted = "a whole number" if kind is int else "a number"
-        raise SettingsError(f"{name}={text!r} is not {wanted}.") from None
+        expected = "a whole number" if kind is int else "a number"
+        raise SettingsError(f"{name}={text!r} is not {expected}.") from None
     if choices and value not in choices:
-        raise SettingsError(f"{name}={text!r} is none of {', '.join(choices)}.")
+        raise SettingsError(f"{name}={text!r} is not one of {', '.join(choices)}.")
     if limits is not None and not limits[0] <= value <= limits[1]:
         raise SettingsError(f"{name}={text!r} is not between {limits[0]:,} and {limits[1]:,}.")
     return value
@@ -252,7 +267,7 @@ def _parse_own(name: str, text: str, row: Field[Any]) -> Any:
     try:
         return row.metadata["parse"](text)
     except ValueError as error:
-        # Of a list of tokens nothing is quoted; the path of their file is what one has to see.
+        # Tokens must not be quoted in an error; the path of the file with them helps.
         shown = name if row.name == "tokens" else f"{name}={text!r}"
         raise SettingsError(f"{shown}: {error}") from None
 

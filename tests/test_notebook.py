@@ -96,10 +96,6 @@ def test_it_is_kept_without_outputs():
     assert ran == []
 
 
-def test_the_readmes_badge_opens_the_notebook_of_the_repository_that_it_clones():
-    (badge,) = re.findall(
-        r"\(https://colab.research.google.com/github/([^/]+/[^/]+)/blob/main/([^)]+)\)",
-        (ROOT / "README.md").read_text(),
-    )
-    assert ROOT / badge[1] == NOTEBOOK
-    assert f'REPOSITORY = \\"https://github.com/{badge[0]}\\"' in NOTEBOOK.read_text()
+def test_the_documentation_names_what_to_edit():
+    assert "set `REPOSITORY` in its first cell" in (ROOT / "docs" / "notebooks.md").read_text()
+    assert 'REPOSITORY = \\"https://github.com/' in NOTEBOOK.read_text()

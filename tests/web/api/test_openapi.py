@@ -79,7 +79,10 @@ def test_every_route_is_described_with_its_methods_and_nothing_else(serve, varia
         if not rule.endpoint.endswith("static")
         and not (method == "OPTIONS" and rule.provide_automatic_options)
     }
-    assert operations(document(app)).keys() == served
+    described = operations(document(app)).keys()
+    missing, unknown = served - described, described - served
+    assert missing == set(), "describe them in predictor/web/api/predict.yaml or a protocol's .yaml"
+    assert unknown == set(), "a .yaml file in predictor/web describes routes that are not served"
 
 
 def test_nothing_is_described_in_vain(serve):
