@@ -67,9 +67,14 @@ def get_prediction(image_bytes: Source) -> BestClass:
 
 
 def get_predictions(image_bytes: Source, top_k: int = 5) -> list[Prediction]:
-    """Classify one image, as :func:`get_prediction` does; return the ``top_k`` best classes."""
-    data = _read(image_bytes)
-    (predictions,) = all_or_error(_classifier().classify([data], top_k))
+    """Classify one image as :func:`get_prediction` does.
+
+    Returns:
+        The ``top_k`` most probable classes, best first; fewer if the model has fewer.
+    """
+    data, classifier = _read(image_bytes), _classifier()
+    top_k = min(top_k, len(classifier.require_model().labels))
+    (predictions,) = all_or_error(classifier.classify([data], top_k))
     return predictions
 
 
