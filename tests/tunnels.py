@@ -1,4 +1,4 @@
-"""The fakes, as programs and as modules; and any Flask app, shared by a provider of the test's."""
+"""Fakes of the programs and modules that open tunnels, and fixtures that share any Flask app."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from flask import Flask
 from pyngrok import conf, ngrok
 
 from predictor.share import Tunnel, TunnelError, run_with_ngrok
+from waiting import wait_until
 
 FAKES = Path(__file__).parent / "fakes"
 
 
 def install(name: str, folder: Path, program: str | None = None) -> Path:
-    """Make a fake a program of this name."""
+    """Install a fake in the folder as a program, under its own name or the one given."""
     source = (FAKES / name).read_text()
     path = folder / (program or name.removesuffix(".py"))
     path.write_text(f"#!{sys.executable}\n{source}")
@@ -28,18 +29,18 @@ def install(name: str, folder: Path, program: str | None = None) -> Path:
 
 
 def use_modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have ``ngrok`` and ``google.colab`` be the fakes."""
+    """Make ``import ngrok`` and ``import google.colab`` import the fakes."""
     colab = "google.colab"
     for name in ("ngrok", "google", colab, f"{colab}.userdata", f"{colab}.output"):
-        monkeypatch.setitem(sys.modules, name, None)  # remembered, and undone with the test
+        monkeypatch.setitem(sys.modules, name, None)  # so that the end of the test restores it
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(FAKES)
-    monkeypatch.setattr("IPython.get_ipython", object)  # a notebook's own process has one
+    monkeypatch.setattr("IPython.get_ipython", object)  # not None, as in a notebook's process
 
 
 @contextmanager
 def pyngrok_with(program: Path) -> Iterator[None]:
-    """Have pyngrok use this agent, and a configuration beside it; the agent is ended."""
+    """Make pyngrok use this agent, with a configuration file in the same folder; end it after."""
     before = conf.get_default()
     config_path = str(program.with_name("ngrok.yml"))
     conf.set_default(conf.PyngrokConfig(ngrok_path=str(program), config_path=config_path))
@@ -49,7 +50,7 @@ def pyngrok_with(program: Path) -> Iterator[None]:
 
 
 def is_running(process: Path) -> bool:
-    """Whether the process whose id is in the file is there; a zombie is not."""
+    """Whether the process whose id is in the file is running; a zombie is not."""
     try:
         status = Path(f"/proc/{process.read_text()}/stat").read_text()
     except OSError:
@@ -57,14 +58,19 @@ def is_running(process: Path) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
+def wait_until_ended(process: Path) -> None:
+    """Wait until the process whose id is in the file has ended."""
+    wait_until(lambda: not is_running(process))
+
+
 class Provider:
-    """Opens tunnels that lead nowhere, and remembers them."""
+    """Opens tunnels that lead nowhere, and records which are open and which are closed."""
 
     def __init__(self):
         self.open, self.closed = [], []
 
     def __call__(self, address, token):
-        assert requests.get(address, timeout=10).text == "hello"  # it is served already
+        assert requests.get(address, timeout=10).text == "hello"  # the app is already being served
         url = f"https://{len(self.open) + len(self.closed)}.example.org"
         self.open.append(url)
         return Tunnel(url, lambda: self._close(url))
@@ -79,7 +85,18 @@ def provider():
     return Provider()
 
 
+def fail_to_open(_address, _token):
+    """A provider that cannot open a tunnel."""
+    raise TunnelError("out of order")
+
+
+def open_example(_address, _token):
+    """A provider whose tunnel leads nowhere."""
+    return Tunnel("https://x.example.org", lambda: None)
+
+
 def make_plain(name="plain"):
+    """Any Flask app, with nothing of ours."""
     app = Flask(name)
     app.add_url_rule("/name", view_func=lambda: name, endpoint="name")
     app.add_url_rule("/", view_func=lambda: "hello")
@@ -88,30 +105,31 @@ def make_plain(name="plain"):
 
 @pytest.fixture
 def plain():
-    """Any Flask app: it has nothing of ours."""
     return make_plain()
 
 
 @pytest.fixture
 def run():
-    """The two lines, in the background; what they opened is closed at the end."""
-    lanes = []
+    """Run an app by the two lines, in the background; the shares are closed after the test."""
+    shares = []
 
     def run(app, provider, *args, background=True, **options):
         run_with_ngrok(app, provider)
-        lanes.append(app.run(*args, background=background, **options))
-        return lanes[-1]
+        shares.append(app.run(*args, background=background, **options))
+        return shares[-1]
 
     yield run
-    for share in lanes:
+    for share in shares:
         share.close()
+
+
+@pytest.fixture
+def printed(capsys):
+    """What was printed since the last call, without line breaks."""
+    return lambda: " ".join(capsys.readouterr().out.split())
 
 
 @pytest.fixture
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return listening.getsockname()[1]
-
-
-def none(_address, _token):
-    raise TunnelError("there is none today")

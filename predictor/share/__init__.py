@@ -1,6 +1,6 @@
-"""A public address for a Flask app, out of a notebook or from the command line.
+"""Give any Flask app a public URL, from a notebook or from the command line.
 
-The habit of two lines stays::
+Two lines are enough, the same as with flask-ngrok::
 
     run_with_ngrok(app)
     app.run()
@@ -8,8 +8,9 @@ The habit of two lines stays::
 
 from __future__ import annotations
 
-from predictor.share.launcher import Share, publish, run_with_ngrok, signals_interrupt
+from predictor.share.launcher import publish, run_with_ngrok, signals_interrupt
 from predictor.share.providers import NAMES
+from predictor.share.share import Share
 from predictor.share.tunnel import Provider, Tunnel, TunnelError
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""flask-ngrok 0.0.25, given an agent of today where it looks for its own.
+"""Tunnels by flask-ngrok 0.0.25, with a current ngrok agent in place of its own.
 
-By itself it downloads one that ngrok has long refused, asks it once, after a second, and knows
-no port but 5000. It is used only where it is chosen by name.
+On its own, flask-ngrok downloads an agent that ngrok no longer accepts, asks that agent for the URL
+only once, after a second, and supports only port 5000. It is used only if it is chosen by name.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import requests
 from predictor.share.advice import advise
 from predictor.share.tunnel import Missing, Tunnel, TunnelError
 
-AGENTS_TUNNELS = "http://localhost:4040/api/tunnels"  # flask-ngrok asks there and nowhere else
-PATIENCE_S = 15
+AGENT_TUNNELS = "http://localhost:4040/api/tunnels"  # fixed in flask-ngrok
+OPEN_TIMEOUT_S = 15
 POLL_S = 0.2
-# flask-ngrok runs `ngrok http 5000` and tells nobody which process that is.
+# flask-ngrok runs `ngrok http 5000` and does not report the process id.
 SCRIPT = """#!/bin/sh
 echo $$ > {folder}/pid
 exec {program} http {address} --log {folder}/log
@@ -32,24 +32,25 @@ exec {program} http {address} --log {folder}/log
 
 
 def open_flask_ngrok(address: str, token: str | None) -> Tunnel:
-    """By flask-ngrok, with pyngrok's agent."""
+    """Open a tunnel with flask-ngrok and pyngrok's agent; only root can."""
     try:
         import flask_ngrok
         from pyngrok import conf, ngrok
         from pyngrok.exception import PyngrokError
     except ImportError as error:
         raise Missing(f"{error.name} is not installed (pip install flask-ngrok pyngrok)") from None
-    if not _is_root():  # it does chmod 777 where it means 0o777
-        raise Missing("it makes its agent executable for root alone; take ngrok or pyngrok")
+    if not _is_root():  # flask-ngrok gives its agent the mode 777 instead of 0o777
+        raise Missing("only root can run its agent; use ngrok or pyngrok")
     try:
         ngrok.install_ngrok()
     except (PyngrokError, OSError) as error:
         raise TunnelError(advise(error)) from None
-    folder = Path(tempfile.gettempdir(), "ngrok")  # flask-ngrok's choice
+    folder = Path(tempfile.gettempdir(), "ngrok")  # fixed in flask-ngrok
     put_agent(folder, conf.get_default().ngrok_path, address)
     if token:
-        os.environ["NGROK_AUTHTOKEN"] = token  # it passes none on; the agent looks there, too
-    with suppress(requests.RequestException, LookupError, ValueError):  # it does not wait
+        os.environ["NGROK_AUTHTOKEN"] = token  # flask-ngrok passes no token; the agent reads this
+    # flask-ngrok asks for the URL before the agent has it, and fails.
+    with suppress(requests.RequestException, LookupError, ValueError):
         flask_ngrok._run_ngrok()
     try:
         return Tunnel(_wait_for_url(folder, address, token), lambda: _end_agent(folder))
@@ -63,38 +64,38 @@ def _is_root() -> bool:
 
 
 def put_agent(folder: Path, program: str, address: str) -> None:
-    """Put a script into the folder that becomes the agent, for whichever port.
+    """Write the script that flask-ngrok will run as its agent; it serves any port.
 
     Raises:
-        TunnelError: the folder is another user's, who would choose what we run.
+        TunnelError: the folder belongs to another user, who could make us run any program.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
-        raise TunnelError(f"{folder} belongs to somebody else; remove it")
+        raise TunnelError(f"{folder} is a link or belongs to another user; remove it")
     folder.chmod(0o700)
-    for name in ("ngrok", "pid", "log"):  # also what flask-ngrok has downloaded earlier
+    for name in ("ngrok", "pid", "log"):  # flask-ngrok may have downloaded its own agent before
         (folder / name).unlink(missing_ok=True)
     quoted = {"folder": shlex.quote(str(folder)), "program": shlex.quote(program)}
     (folder / "ngrok").write_text(SCRIPT.format(address=address, **quoted))
 
 
 def _wait_for_url(folder: Path, address: str, token: str | None) -> str:
-    deadline = monotonic() + PATIENCE_S
+    deadline = monotonic() + OPEN_TIMEOUT_S
     log = folder / "log"
     while monotonic() < deadline:
         if url := _url_of(address):
             return url
-        said = log.read_text(errors="replace") if log.exists() else ""
-        if "ERR_NGROK_" in said:
-            raise TunnelError(advise(said, token))
+        text = log.read_text(errors="replace") if log.exists() else ""
+        if "ERR_NGROK_" in text:
+            raise TunnelError(advise(text, token))
         sleep(POLL_S)
-    raise TunnelError(f"its agent opened no tunnel in {PATIENCE_S} s")
+    raise TunnelError(f"its agent opened no tunnel within {OPEN_TIMEOUT_S} s")
 
 
 def _url_of(address: str) -> str | None:
-    """The public address of the tunnel that leads to ours: another agent may have that port."""
+    """Return the public URL of the tunnel to our address; port 4040 may be another agent's."""
     try:
-        tunnels: list[dict[str, Any]] = requests.get(AGENTS_TUNNELS, timeout=4).json()["tunnels"]
+        tunnels: list[dict[str, Any]] = requests.get(AGENT_TUNNELS, timeout=4).json()["tunnels"]
     except (requests.RequestException, LookupError, ValueError):
         return None
     port = urlsplit(address).port
@@ -103,7 +104,7 @@ def _url_of(address: str) -> str | None:
 
 
 def _end_agent(folder: Path) -> None:
-    with suppress(OSError, ValueError):  # it has ended, or never began
+    with suppress(OSError, ValueError):  # the agent has ended, or was never started
         pid = int((folder / "pid").read_text())
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

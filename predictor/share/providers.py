@@ -1,6 +1,6 @@
-"""Who opens a tunnel: one function for each, and their order.
+"""The providers of tunnels: a function for each, and the order in which they are tried.
 
-Each imports what it needs itself: only who uses it has to have it.
+Each function imports its packages itself, so that only the providers in use must be installed.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from predictor.share.cloudflared import open_cloudflared
 from predictor.share.flask_ngrok import open_flask_ngrok
 from predictor.share.tunnel import Missing, Provider, Tunnel, TunnelError
 
-TOKEN = "NGROK_AUTHTOKEN"
+TOKEN_VARIABLE = "NGROK_AUTHTOKEN"
 
 
 def find_token() -> str | None:
-    """The token for ngrok: Colab's secret of that name, else the environment's variable.
+    """Return the ngrok token from Colab's secret NGROK_AUTHTOKEN, or else from the environment.
 
-    To be called in the main thread, where Colab can ask the browser.
+    It must be called in the main thread, where Colab can ask the browser for the secret.
     """
     try:
         from google.colab import userdata
 
-        secret = userdata.get(TOKEN)
-    except Exception:  # no Colab, no such secret, not for this notebook, nobody at the browser
+        secret = userdata.get(TOKEN_VARIABLE)
+    except Exception:  # not in Colab, no such secret, no access to it, or no reply from the browser
         secret = None
-    return (secret or os.environ.get(TOKEN, "")).strip() or None
+    return (secret or os.environ.get(TOKEN_VARIABLE, "")).strip() or None
 
 
 def open_ngrok(address: str, token: str | None, **options: Any) -> Tunnel:
-    """By ngrok's SDK, in this process; the options are those of its ``forward``."""
+    """Open a tunnel with ngrok's SDK; ``options`` are passed to ``ngrok.forward``."""
     try:
         import ngrok
     except ImportError:
@@ -46,34 +46,34 @@ def open_ngrok(address: str, token: str | None, **options: Any) -> Tunnel:
         raise Missing(NO_TOKEN)
     try:
         url = ngrok.forward(address, authtoken=token, **options).url()
-    except Exception as error:  # the SDK raises ValueError for everything
+    except Exception as error:  # the SDK raises ValueError for every failure
         raise TunnelError(advise(error, token)) from None
 
     def close() -> None:
         ngrok.disconnect(url)
         if not ngrok.get_listeners():  # type: ignore[attr-defined] # its stubs lack it
-            ngrok.kill()  # the session, too: the account counts it, and it keeps its token
+            ngrok.kill()  # the session would keep its token, and counts towards the account's limit
 
     return Tunnel(url, close)
 
 
 def open_pyngrok(address: str, token: str | None) -> Tunnel:
-    """By ngrok's agent, which pyngrok starts, and downloads where it is not there."""
+    """Open a tunnel with ngrok's agent, which pyngrok starts, and downloads if necessary."""
     try:
         from pyngrok import conf, ngrok, process
         from pyngrok.exception import PyngrokError
     except ImportError:
         raise Missing("it is not installed (pip install pyngrok)") from None
     logger = logging.getLogger("pyngrok")
-    if logger.level == logging.NOTSET:  # what went wrong is said in a sentence of ours
+    if logger.level == logging.NOTSET:  # the TunnelError says what went wrong
         logger.setLevel(logging.CRITICAL)
     config = copy.copy(conf.get_default())
     config.auth_token = token or config.auth_token
-    config.start_new_session = True  # or interrupting any cell of the notebook would end it
+    config.start_new_session = True  # otherwise interrupting any cell would end the agent
     if not config.auth_token and not _holds_token(Path(conf.get_config_path(config))):
         raise Missing(NO_TOKEN)
     try:
-        # By itself it makes the address a part of the name, and the name a part of a path.
+        # pyngrok's default name contains the URL, and the name becomes part of a path.
         name = f"app-{urlsplit(address).port}"
         url = str(ngrok.connect(address, name=name, pyngrok_config=config).public_url)
     except (PyngrokError, OSError) as error:
@@ -82,30 +82,30 @@ def open_pyngrok(address: str, token: str | None) -> Tunnel:
 
     def close() -> None:
         if not process.is_process_running(config.ngrok_path):
-            return  # whoever asks it now would start it
+            return  # every call below would start the agent again
         with suppress(PyngrokError, OSError):
             ngrok.disconnect(url, config)
             if ngrok.get_tunnels(config):
-                return  # they are somebody else's
+                return  # other tunnels use this agent
         ngrok.kill(config)
 
     return Tunnel(url, close)
 
 
 def _holds_token(config: Path) -> bool:
-    """Whether the agent has been told a token once and for all."""
+    """Whether the agent's configuration file contains a token."""
     return config.exists() and "authtoken:" in config.read_text(errors="replace")
 
 
 def open_colab(address: str, _token: str | None = None) -> Tunnel:
-    """By Colab's own proxy, below the cell: for the notebook's user alone, while it is open."""
+    """Show the app below the cell with Colab's own proxy, for this notebook's user only."""
     try:
         from google.colab import output
         from IPython import get_ipython
     except ImportError:
-        raise Missing("this is no Colab notebook") from None
-    if get_ipython() is None:  # a program that a cell has started shows nothing below it
-        raise Missing("this is not the notebook's own process")
+        raise Missing("this is not a Colab notebook") from None
+    if get_ipython() is None:  # a program that a cell has started cannot show anything below it
+        raise Missing("this program is not the notebook's own process")
     output.serve_kernel_port_as_iframe(urlsplit(address).port, width="100%", height="600")
     return Tunnel(address, lambda: None, public=False)
 
@@ -122,13 +122,13 @@ NAMES = (AUTO, *PROVIDERS, *BY_NAME_ONLY)
 
 
 def choose(provider: str | Provider) -> Mapping[str, Provider]:
-    """The providers to try, by name and in order.
+    """Return the providers to try, by name and in order.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: no provider has this name.
     """
     if not isinstance(provider, str):
         return {getattr(provider, "__name__", "the provider"): provider}
     if provider not in NAMES:
-        raise ValueError(f"There is no provider {provider!r}; there are {', '.join(NAMES)}.")
+        raise ValueError(f"Unknown provider {provider!r}; it must be one of {', '.join(NAMES)}.")
     return PROVIDERS if provider == AUTO else {provider: {**PROVIDERS, **BY_NAME_ONLY}[provider]}

@@ -1,4 +1,4 @@
-"""What a provider gives, what it raises, and how long it may take."""
+"""The interface of a provider: what it returns, what it raises, how long it may take."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Result = TypeVar("Result")
 
 
 class TunnelError(Exception):
-    """There is no tunnel; the text is one sentence that says why, and what to do."""
+    """No tunnel could be opened. The text says why and what to do, without a full stop."""
 
 
 class Missing(TunnelError):
-    """There could be none: the program or the token that it needs is not here."""
+    """The program, package, token or notebook that the provider needs is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """A way to the app.
+    """An open tunnel to the app.
 
     Attributes:
-        url: the address at its other end.
-        close: ends it.
-        public: whether strangers can use it.
+        url: the URL that leads through the tunnel.
+        close: closes the tunnel.
+        public: whether anyone can use the URL.
     """
 
     url: str
@@ -36,33 +36,33 @@ class Tunnel:
     public: bool = True
 
 
-# Opens a tunnel to a local address like http://127.0.0.1:5000, with ngrok's token if there is
-# one; raises TunnelError.
+# Opens a tunnel to a local URL, such as http://127.0.0.1:5000. Its second argument is the ngrok
+# token, or None. Raises TunnelError.
 Provider = Callable[[str, str | None], Tunnel]
 
 
 def within(
     seconds: float, call: Callable[[], Result], undo: Callable[[Result], object] | None = None
 ) -> Result:
-    """The call's result, from a thread of its own.
+    """Run ``call`` in a thread and return its result, or raise its error.
 
-    Not only for the time: a notebook's main thread runs an event loop, in which the ngrok SDK
-    answers with a task that somebody should await.
+    The thread is needed for more than the timeout: in a notebook's main thread an event loop is
+    running, where the ngrok SDK returns a task instead of a result.
 
     Args:
         seconds: how long to wait.
-        call: what may take long, or for ever.
-        undo: takes a result that came when nobody waited for it any more.
+        call: a function that may take long or never return.
+        undo: called with a result that arrives too late.
 
     Raises:
-        TimeoutError: there was no result in time.
+        TimeoutError: ``call`` did not return in time.
     """
     outcome: Future[Result] = Future()
 
     def work() -> None:
         try:
             result = call()
-        except BaseException as error:  # a panic in Rust is no Exception
+        except BaseException as error:  # a Rust panic is not an Exception
             kept = error if isinstance(error, Exception) else RuntimeError(str(error))
             with suppress(InvalidStateError):
                 outcome.set_exception(kept)
@@ -72,16 +72,16 @@ def within(
         except InvalidStateError:
             _take_back(result, undo)
 
-    # The context tells a notebook to which cell a thread's output belongs.
+    # With the context, a notebook shows the thread's output below the right cell.
     thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # since Python 3.12 none is started once the interpreter ends
+    except RuntimeError:  # since Python 3.12, no thread can start while the interpreter ends
         return call()
     try:
         return outcome.result(seconds)
     except BaseException:
-        if not outcome.cancel() and outcome.exception() is None:  # it came in this very moment
+        if not outcome.cancel() and outcome.exception() is None:  # the result has just arrived
             _take_back(outcome.result(), undo)
         raise
 

@@ -1,7 +1,7 @@
-"""Stands in for ngrok's agent, version 3: its log, its API, its two ways to be started.
+"""A fake of ngrok's agent, version 3, with its log and its API; its tunnels lead nowhere.
 
-``start --none`` is pyngrok's, ``http ADDRESS`` flask-ngrok's. It leads nowhere. The token
-decides how it behaves; the folder it lies in learns its port.
+pyngrok starts it with ``start --none``, flask-ngrok with ``http ADDRESS``. The token "revoked" is
+refused. It writes its port and its process id to the files `port` and `process` in its folder.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Stands in for cloudflared: what it writes of a quick tunnel, in its own words. It leads nowhere.
+"""A fake of cloudflared that logs like the real one; its tunnel leads nowhere.
 
-The folder it lies in says how it goes, and learns its process id.
+In its folder, the file `mode` selects what it does, and it writes its process id to `process`.
 """
 
 import os
@@ -22,16 +22,16 @@ REFUSED = (
 
 (HERE / "process").write_text(str(os.getpid()))
 (HERE / "arguments").write_text(" ".join(sys.argv[1:]))
-fate = (HERE / "fate").read_text() if (HERE / "fate").exists() else "good"
-if fate == "refused":
+mode = (HERE / "mode").read_text() if (HERE / "mode").exists() else "good"
+if mode == "refused":
     sys.exit(REFUSED)
-if fate == "obstinate":
+if mode == "ignores SIGTERM":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if fate != "silent":
-    sys.stderr.write(QUICK if fate == "unregistered" else QUICK + REGISTERED)
+if mode != "silent":
+    sys.stderr.write(QUICK if mode == "unregistered" else QUICK + REGISTERED)
     sys.stderr.flush()
-for _ in range(20_000):  # more than a pipe holds
-    if fate == "talkative":
-        sys.stderr.write("INF of no account\n")
+for _ in range(20_000):  # more than fits into a pipe
+    if mode == "logs a lot":
+        sys.stderr.write("INF something\n")
 (HERE / "done").touch()
 signal.pause()

@@ -1,4 +1,4 @@
-"""Stands in for ngrok's SDK: its tunnel leads from another port of this machine to the app."""
+"""A fake of ngrok's SDK: its tunnel forwards another port of this machine to the app."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Listener:
 
 
 class Forwarder(socketserver.ThreadingTCPServer):
-    """Passes bytes both ways, a connection of its own for each."""
+    """Opens a connection to the target for each client, and passes bytes both ways."""
 
     daemon_threads = True
 
@@ -48,10 +48,10 @@ def pass_on(source, sink):
 
 
 def forward(addr, authtoken):
-    """As the real one: in an event loop a task, and one exception for everything."""
+    """Like the real one, return a task in an event loop, and raise ValueError for all errors."""
     if authtoken == "revoked":
-        said = f"The authtoken was revoked. Your authtoken: {authtoken}"
-        raise ValueError("failed to connect session", said, "ERR_NGROK_107")
+        text = f"The authtoken was revoked. Your authtoken: {authtoken}"
+        raise ValueError("failed to connect session", text, "ERR_NGROK_107")
     with suppress(RuntimeError):
         return asyncio.get_running_loop().create_task(asyncio.sleep(0))
     host, port = addr.removeprefix("http://").split(":")

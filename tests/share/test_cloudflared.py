@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
+from paths import ROOT
 from predictor.share import TunnelError, cloudflared
 from predictor.share.cloudflared import open_cloudflared
-from running_server import ROOT
-from tunnels import install, is_running
+from tunnels import install, is_running, wait_until_ended
 from waiting import wait_until
 
 LOCAL = "http://127.0.0.1:5000"
@@ -16,61 +16,61 @@ LOCAL = "http://127.0.0.1:5000"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Holds the one cloudflared there is."""
+    """The only folder on the PATH, with the fake cloudflared in it."""
     install("cloudflared.py", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
 
 
-def test_it_gives_the_address_and_ends_with_the_tunnel(folder):
+def test_cloudflared_runs_until_the_tunnel_is_closed(folder):
     tunnel = open_cloudflared(LOCAL)
     assert tunnel.url == "https://red-green-blue.trycloudflare.com"
     assert tunnel.public
     assert f"--url {LOCAL}" in (folder / "arguments").read_text()
     assert is_running(folder / "process")
     tunnel.close()
-    wait_until(lambda: not is_running(folder / "process"))
+    wait_until_ended(folder / "process")
 
 
-def test_an_interrupted_cell_is_not_its_business(folder):
-    """Jupyter sends SIGINT to all of the kernel's group."""
+def test_interrupting_a_cell_does_not_signal_cloudflared(folder):
+    """Jupyter sends SIGINT to the kernel's whole process group."""
     tunnel = open_cloudflared(LOCAL)
     assert os.getpgid(int((folder / "process").read_text())) != os.getpgid(0)
     tunnel.close()
 
 
-def test_one_that_is_not_there_is_not_downloaded(monkeypatch, tmp_path):
+def test_a_missing_cloudflared_is_not_downloaded(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(TunnelError, match="not on the PATH"):
         open_cloudflared(LOCAL)
 
 
-def test_what_it_says_at_its_end_is_passed_on(folder):
-    """With an address in it that is none of a tunnel."""
-    (folder / "fate").write_text("refused")
-    with pytest.raises(TunnelError, match="opened no tunnel .* no such host"):
+def test_a_failure_quotes_cloudflareds_last_line(folder):
+    """The line contains a URL of trycloudflare.com that is not a tunnel's."""
+    (folder / "mode").write_text("refused")
+    with pytest.raises(TunnelError, match="without opening a tunnel .* no such host"):
         open_cloudflared(LOCAL)
 
 
-@pytest.mark.parametrize("fate", ["silent", "unregistered"])
-def test_one_that_opens_nothing_is_not_waited_for_for_ever(folder, monkeypatch, fate):
-    monkeypatch.setattr(cloudflared, "PATIENCE_S", 1)
-    (folder / "fate").write_text(fate)
-    with pytest.raises(TunnelError, match="opened no tunnel in time"):
+@pytest.mark.parametrize("mode", ["silent", "unregistered"])
+def test_waiting_for_cloudflared_has_a_timeout(folder, monkeypatch, mode):
+    monkeypatch.setattr(cloudflared, "OPEN_TIMEOUT_S", 1)
+    (folder / "mode").write_text(mode)
+    with pytest.raises(TunnelError, match="opened no tunnel within 1 s"):
         open_cloudflared(LOCAL)
-    wait_until(lambda: not is_running(folder / "process"))
+    wait_until_ended(folder / "process")
 
 
-def test_its_log_does_not_fill_the_pipe_and_stop_it(folder):
-    (folder / "fate").write_text("talkative")
+def test_a_long_log_does_not_block_cloudflared(folder):
+    (folder / "mode").write_text("logs a lot")
     tunnel = open_cloudflared(LOCAL)
     wait_until((folder / "done").exists)
     tunnel.close()
 
 
-def test_what_a_wrapper_has_started_is_ended_too(folder, monkeypatch):
+def test_closing_also_ends_the_children_of_a_wrapper_script(folder, monkeypatch):
     monkeypatch.setattr(cloudflared, "GRACE_S", 0.1)
-    (folder / "fate").write_text("obstinate")
+    (folder / "mode").write_text("ignores SIGTERM")
     (folder / "cloudflared").rename(folder / "real")
     wrapper = folder / "cloudflared"
     wrapper.write_text(f'#!/bin/sh\n{folder}/real "$@"\n')
@@ -78,11 +78,11 @@ def test_what_a_wrapper_has_started_is_ended_too(folder, monkeypatch):
     tunnel = open_cloudflared(LOCAL)
     assert is_running(folder / "process")
     tunnel.close()
-    wait_until(lambda: not is_running(folder / "process"))
+    wait_until_ended(folder / "process")
 
 
-def test_even_an_obstinate_one_does_not_outlive_an_app_that_is_killed(folder):
-    (folder / "fate").write_text("obstinate")
+def test_cloudflared_ends_if_the_app_is_killed(folder):
+    (folder / "mode").write_text("ignores SIGTERM")
     script = (
         "from predictor.share.cloudflared import open_cloudflared\n"
         f"open_cloudflared({LOCAL!r}); print('open', flush=True); input()"
@@ -95,20 +95,19 @@ def test_even_an_obstinate_one_does_not_outlive_an_app_that_is_killed(folder):
     assert is_running(folder / "process")
     app.kill()
     app.communicate(timeout=10)
-    wait_until(lambda: not is_running(folder / "process"))
+    wait_until_ended(folder / "process")
 
 
-def test_one_that_ends_later_is_told_of(folder, capsys):
+def test_the_user_is_told_if_cloudflared_ends_early(folder, printed):
     tunnel = open_cloudflared(LOCAL)
     os.kill(int((folder / "process").read_text()), signal.SIGKILL)
-    said = []
-    wait_until(lambda: said.append(capsys.readouterr().out) or "run this again" in "".join(said))
+    wait_until(lambda: "cloudflared has ended" in printed())
     tunnel.close()
 
 
-def test_one_that_does_not_end_by_itself_is_ended(folder, monkeypatch):
+def test_a_cloudflared_that_ignores_sigterm_is_killed(folder, monkeypatch):
     monkeypatch.setattr(cloudflared, "GRACE_S", 0.1)
-    (folder / "fate").write_text("obstinate")
+    (folder / "mode").write_text("ignores SIGTERM")
     tunnel = open_cloudflared(LOCAL)
     tunnel.close()
-    wait_until(lambda: not is_running(folder / "process"))
+    wait_until_ended(folder / "process")

@@ -10,14 +10,14 @@ from predictor.share.flask_ngrok import open_flask_ngrok, put_agent
 from tunnels import install, is_running, pyngrok_with
 
 LOCAL = "http://127.0.0.1:5001"
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="flask-ngrok's agent runs for root alone")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run flask-ngrok's agent")
 
 
 @pytest.fixture
 def agent(tmp_path, monkeypatch):
-    """Pyngrok's agent, and a folder for temporary files; the agent's folder is the result.
+    """The folder of pyngrok's agent, which is also the folder for temporary files.
 
-    Flask-ngrok asks port 4040; the fake takes any, and its answer comes from there.
+    flask-ngrok requests port 4040; this redirects it to the fake agent, which uses any free port.
     """
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("NGROK_AUTHTOKEN", "")
@@ -25,7 +25,7 @@ def agent(tmp_path, monkeypatch):
 
     def get(url, **options):
         if not (tmp_path / "port").exists():
-            raise requests.ConnectionError("It is not there yet.")
+            raise requests.ConnectionError("The agent does not listen yet.")
         return real(url.replace("localhost:4040", f"127.0.0.1:{(tmp_path / 'port').read_text()}"))
 
     monkeypatch.setattr(requests, "get", get)
@@ -34,7 +34,7 @@ def agent(tmp_path, monkeypatch):
 
 
 @as_root
-def test_flask_ngrok_runs_pyngroks_agent_for_whichever_port_and_it_ends_with_the_tunnel(agent):
+def test_flask_ngrok_runs_pyngroks_agent_for_any_port(agent):
     tunnel = open_flask_ngrok(LOCAL, "token")
     assert tunnel.url == "https://abc.ngrok-free.app"
     assert is_running(agent / "process")
@@ -43,27 +43,27 @@ def test_flask_ngrok_runs_pyngroks_agent_for_whichever_port_and_it_ends_with_the
 
 
 @as_root
-def test_a_refusal_of_its_agents_is_advice(agent):
+def test_an_error_in_flask_ngroks_agent_log_becomes_advice(agent):
     with pytest.raises(TunnelError, match="the token was reset or revoked.*ERR_NGROK_107"):
         open_flask_ngrok(LOCAL, "revoked")
 
 
 @as_root
-def test_the_tunnel_of_another_agent_at_that_port_is_not_taken_for_ours(agent, monkeypatch):
-    monkeypatch.setattr(flask_ngrok, "PATIENCE_S", 1)
+def test_another_agents_tunnel_is_not_mistaken_for_ours(agent, monkeypatch):
+    monkeypatch.setattr(flask_ngrok, "OPEN_TIMEOUT_S", 1)
     monkeypatch.setattr(flask_ngrok, "put_agent", lambda f, p, a: put_agent(f, p, LOCAL + "0"))
     with pytest.raises(TunnelError, match="its agent opened no tunnel"):
         open_flask_ngrok(LOCAL, "token")
     assert not is_running(agent / "process")
 
 
-def test_whoever_is_not_root_is_told_why_it_cannot_work(monkeypatch):
+def test_flask_ngrok_requires_root(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(TunnelError, match="executable for root alone; take ngrok or pyngrok"):
+    with pytest.raises(TunnelError, match="only root can run its agent; use ngrok or pyngrok"):
         open_flask_ngrok(LOCAL, "token")
 
 
-def test_what_it_has_downloaded_before_is_replaced(tmp_path):
+def test_an_agent_that_flask_ngrok_downloaded_is_replaced(tmp_path):
     folder = tmp_path / "ngrok"
     folder.mkdir()
     (folder / "ngrok").write_text("version 2")
@@ -72,14 +72,14 @@ def test_what_it_has_downloaded_before_is_replaced(tmp_path):
     assert f"exec '/home/somebody/my agents/ngrok' http {LOCAL} " in script
 
 
-@pytest.mark.parametrize("trap", ["another's", "a link"])
-def test_a_folder_of_somebody_elses_is_not_used(tmp_path, monkeypatch, trap):
+@pytest.mark.parametrize("kind", ["another user's", "a link"])
+def test_an_agent_folder_of_another_user_is_refused(tmp_path, monkeypatch, kind):
     folder = tmp_path / "ngrok"
-    if trap == "a link":
+    if kind == "a link":
         folder.symlink_to(tmp_path)
     else:
         folder.mkdir()
         monkeypatch.setattr(os, "geteuid", lambda: Path(folder).stat().st_uid + 1)
-    with pytest.raises(TunnelError, match="belongs to somebody else; remove it"):
+    with pytest.raises(TunnelError, match="is a link or belongs to another user; remove it"):
         put_agent(folder, "/usr/bin/ngrok", LOCAL)
     assert not (tmp_path / "pid").exists()

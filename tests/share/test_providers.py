@@ -21,8 +21,8 @@ from predictor.share.tunnel import within
 from tunnels import install, is_running, pyngrok_with, use_modules
 
 LOCAL = "http://127.0.0.1:5000"
-# pyngrok leaves its agent's output open, and its thread that reads it.
-ends_carelessly = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+# pyngrok does not close its agent's output.
+leaves_a_file_open = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 
 @pytest.fixture
@@ -32,40 +32,40 @@ def fakes(monkeypatch):
 
 @pytest.fixture
 def without(monkeypatch):
-    """Have modules not be installed."""
+    """Make the import of a module fail."""
     return lambda name: monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.fixture
 def agent(tmp_path):
-    """An agent for pyngrok; its folder is the result."""
+    """The folder of an agent for pyngrok."""
     with pyngrok_with(install("agent.py", tmp_path, "ngrok")):
         yield tmp_path
 
 
-def test_auto_tries_them_in_the_order_of_the_readme():
+def test_auto_tries_the_providers_in_the_readmes_order():
     assert list(choose("auto")) == ["ngrok", "pyngrok", "cloudflared", "colab"]
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
-def test_each_can_be_chosen_alone(name):
+def test_each_provider_can_be_chosen_by_name(name):
     assert list(choose(name)) == [name]
 
 
-def test_a_name_that_is_none_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="'ngork'; there are auto, ngrok, pyngrok, cloudflared"):
+def test_an_unknown_provider_is_refused_with_the_known_names():
+    with pytest.raises(ValueError, match="'ngork'; it must be one of auto, ngrok, pyngrok"):
         choose("ngork")
 
 
 @pytest.mark.usefixtures("fakes")
-def test_colabs_secret_comes_before_the_environment(monkeypatch):
+def test_colabs_secret_has_priority_over_the_environment(monkeypatch):
     monkeypatch.setenv("NGROK_AUTHTOKEN", "of-the-environment")
     assert find_token() == "a-secret-of-colabs"
 
 
 @pytest.mark.usefixtures("fakes")
 @pytest.mark.parametrize("name", ["SecretNotFoundError", "NotebookAccessError", "TimeoutException"])
-def test_a_secret_that_is_not_to_be_had_leaves_the_environment(monkeypatch, name):
+def test_without_colabs_secret_the_environment_is_used(monkeypatch, name):
     from google.colab import userdata
 
     error = getattr(userdata, name)("NGROK_AUTHTOKEN")
@@ -75,7 +75,7 @@ def test_a_secret_that_is_not_to_be_had_leaves_the_environment(monkeypatch, name
 
 
 @pytest.mark.parametrize("value", [None, "", " "])
-def test_no_token_is_none(monkeypatch, value):
+def test_an_empty_ngrok_token_counts_as_none(monkeypatch, value):
     monkeypatch.delenv("NGROK_AUTHTOKEN", raising=False)
     if value is not None:
         monkeypatch.setenv("NGROK_AUTHTOKEN", value)
@@ -83,7 +83,7 @@ def test_no_token_is_none(monkeypatch, value):
 
 
 @pytest.mark.usefixtures("fakes")
-def test_the_sdk_leads_to_the_app_until_it_is_closed():
+def test_the_sdks_tunnel_reaches_the_app_until_closed():
     app = Flask("greeter")
     app.add_url_rule("/", view_func=lambda: "hello")
     server = BackgroundServer(app, "127.0.0.1", 0)
@@ -97,7 +97,7 @@ def test_the_sdk_leads_to_the_app_until_it_is_closed():
 
 
 @pytest.mark.usefixtures("fakes")
-def test_the_accounts_session_ends_with_the_last_of_its_tunnels():
+def test_closing_the_last_tunnel_ends_the_ngrok_session():
     import ngrok
 
     first, second = (open_ngrok(LOCAL, "token") for _ in range(2))
@@ -108,7 +108,7 @@ def test_the_accounts_session_ends_with_the_last_of_its_tunnels():
 
 
 @pytest.mark.usefixtures("fakes")
-def test_the_sdk_works_in_a_notebook_whose_thread_runs_an_event_loop():
+def test_the_sdk_works_where_an_event_loop_is_running():
     async def cell():
         return within(10, partial(open_ngrok, LOCAL, "token"))
 
@@ -118,19 +118,19 @@ def test_the_sdk_works_in_a_notebook_whose_thread_runs_an_event_loop():
 
 
 @pytest.mark.usefixtures("fakes")
-def test_a_refusal_of_the_sdks_is_advice_without_the_token():
+def test_an_sdk_error_becomes_advice_without_the_token():
     with pytest.raises(TunnelError, match="the token was reset or revoked") as raised:
         open_ngrok(LOCAL, "revoked")
     assert "authtoken: revoked" not in str(raised.value)
 
 
-def test_the_real_sdk_says_in_a_sentence_that_nobody_is_there():
-    with pytest.raises(TunnelError, match="could not be used .*failed to establish tcp connection"):
+def test_the_real_sdk_reports_a_failed_connection():
+    with pytest.raises(TunnelError, match="it failed .*failed to establish tcp connection"):
         within(30, partial(open_ngrok, LOCAL, "token", server_addr="127.0.0.1:9"))
 
 
-@ends_carelessly
-def test_pyngrok_starts_its_agent_and_ends_it_with_the_tunnel(agent):
+@leaves_a_file_open
+def test_pyngroks_agent_runs_until_the_tunnel_is_closed(agent):
     tunnel = open_pyngrok(LOCAL, "token")
     assert tunnel.url == "https://abc.ngrok-free.app"
     port = (agent / "port").read_text()
@@ -140,15 +140,15 @@ def test_pyngrok_starts_its_agent_and_ends_it_with_the_tunnel(agent):
     assert not is_running(agent / "process")
 
 
-@ends_carelessly
-def test_an_agent_that_others_use_is_left_to_them(agent):
+@leaves_a_file_open
+def test_an_agent_with_other_tunnels_is_not_ended(agent):
     pyngrok.connect("8000", name="theirs")
     open_pyngrok(LOCAL, "token").close()
     assert is_running(agent / "process")
 
 
-@ends_carelessly
-def test_an_agent_that_has_died_is_not_started_to_be_ended(agent):
+@leaves_a_file_open
+def test_closing_does_not_restart_an_agent_that_has_ended(agent):
     tunnel = open_pyngrok(LOCAL, "token")
     pyngrok.kill()
     (agent / "process").unlink()
@@ -156,8 +156,8 @@ def test_an_agent_that_has_died_is_not_started_to_be_ended(agent):
     assert not (agent / "process").exists()
 
 
-@ends_carelessly
-def test_a_refusal_of_the_agents_is_advice_and_no_log(agent, capfd, caplog):
+@leaves_a_file_open
+def test_an_agent_error_becomes_advice_and_is_not_logged(agent, capfd, caplog):
     caplog.set_level(logging.WARNING)
     with pytest.raises(TunnelError, match="the token was reset or revoked.*ERR_NGROK_107"):
         open_pyngrok(LOCAL, "revoked")
@@ -165,22 +165,22 @@ def test_a_refusal_of_the_agents_is_advice_and_no_log(agent, capfd, caplog):
     assert caplog.records == []
 
 
-@ends_carelessly
-def test_the_token_that_the_agent_was_told_for_good_is_enough(agent):
+@leaves_a_file_open
+def test_a_token_in_the_agents_configuration_is_enough(agent):
     (agent / "ngrok.yml").write_text("version: '3'\nagent:\n  authtoken: token\n")
     open_pyngrok(LOCAL, None).close()
 
 
-def test_an_agent_that_cannot_be_downloaded_is_a_sentence(tmp_path, monkeypatch, capsys):
-    """Nothing answers at the proxy named; where there is a network, it is not used."""
+def test_a_failed_download_of_the_agent_is_a_tunnel_error(tmp_path, monkeypatch, capsys):
+    """The proxy does not exist, so nothing is downloaded even with a network."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    download = pytest.raises(TunnelError, match="could not be used .*download")
+    download = pytest.raises(TunnelError, match="it failed .*download")
     with pyngrok_with(tmp_path / "ngrok"), download:
         open_pyngrok(LOCAL, "token")
 
 
 @pytest.mark.usefixtures("fakes")
-def test_a_program_that_a_cell_of_colab_starts_shows_nothing(monkeypatch):
+def test_colabs_proxy_needs_the_notebooks_own_process(monkeypatch):
     monkeypatch.setattr("IPython.get_ipython", lambda: None)
     with pytest.raises(TunnelError, match="not the notebook's own process"):
         open_colab(LOCAL)
@@ -199,10 +199,10 @@ def test_colabs_proxy_shows_the_port_and_is_not_public(capsys):
         ("ngrok", "it is not installed .pip install ngrok"),
         ("pyngrok", "it is not installed .pip install pyngrok"),
         ("flask_ngrok", "flask_ngrok is not installed"),
-        ("google", "this is no Colab notebook"),
+        ("google", "this is not a Colab notebook"),
     ],
 )
-def test_what_is_not_installed_is_a_sentence(without, name, reason):
+def test_a_missing_package_is_a_tunnel_error(without, name, reason):
     without(name)
     provider = {"google": "colab"}.get(name, name.replace("_", "-"))
     with pytest.raises(TunnelError, match=reason):
@@ -210,7 +210,7 @@ def test_what_is_not_installed_is_a_sentence(without, name, reason):
 
 
 @pytest.mark.parametrize("provider", [open_ngrok, open_pyngrok])
-def test_without_a_token_nobody_is_asked(agent, provider):
-    with pytest.raises(TunnelError, match="needs the token of a free account"):
+def test_without_a_token_ngrok_is_not_started(agent, provider):
+    with pytest.raises(TunnelError, match="needs the token of a free ngrok account"):
         provider(LOCAL, None)
     assert not (agent / "process").exists()

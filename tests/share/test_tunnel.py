@@ -6,16 +6,16 @@ from predictor.share.tunnel import within
 from waiting import wait_until
 
 
-def test_a_result_is_passed_on():
+def test_within_returns_the_result():
     assert within(10, lambda: "here") == "here"
 
 
-def test_an_error_is_passed_on():
+def test_within_raises_the_calls_error():
     with pytest.raises(ZeroDivisionError):
         within(10, lambda: 1 / 0)
 
 
-def test_even_a_panic_reaches_the_caller_as_an_ordinary_error():
+def test_within_turns_a_rust_panic_into_a_runtime_error():
     class PanicException(BaseException):
         pass
 
@@ -26,37 +26,37 @@ def test_even_a_panic_reaches_the_caller_as_an_ordinary_error():
         within(10, panic)
 
 
-def test_what_comes_when_nobody_waits_any_more_is_undone():
-    come, undone = threading.Event(), []
+def test_a_result_after_the_timeout_is_undone():
+    release, undone = threading.Event(), []
 
     def call():
-        come.wait(10)
+        release.wait(10)
         return "late"
 
     with pytest.raises(TimeoutError):
         within(0.01, call, undone.append)
     assert undone == []
-    come.set()
+    release.set()
     wait_until(lambda: undone == ["late"])
 
 
-def test_an_error_that_nobody_waits_for_is_silent(capsys):
-    come, ended = threading.Event(), []
+def test_an_error_after_the_timeout_prints_nothing(capsys):
+    release, ended = threading.Event(), []
 
     def call():
-        come.wait(10)
+        release.wait(10)
         ended.append(threading.current_thread())
         raise ValueError("late")
 
     with pytest.raises(TimeoutError):
         within(0.01, call)
-    come.set()
+    release.set()
     wait_until(lambda: ended)[0].join(10)
     assert capsys.readouterr() == ("", "")
 
 
-def test_where_no_thread_can_be_started_it_is_done_in_this_one(monkeypatch):
-    """Since Python 3.12, at the end of the interpreter."""
+def test_within_works_if_no_thread_can_be_started(monkeypatch):
+    """As while the interpreter ends, since Python 3.12."""
 
     def refuse(_thread):
         raise RuntimeError("can't create new thread at interpreter shutdown")

@@ -1,1 +1,1 @@
-"""Stands in for what every Colab notebook has."""
+"""A fake of the package that every Colab notebook has."""

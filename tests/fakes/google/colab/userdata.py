@@ -1,4 +1,4 @@
-"""Colab's secrets; what a notebook may not have is an exception of its own."""
+"""A fake of Colab's secrets. A secret can be an exception, which is then raised."""
 
 secrets = {"NGROK_AUTHTOKEN": "a-secret-of-colabs"}
 

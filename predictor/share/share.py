@@ -1,0 +1,119 @@
+"""A Flask app that is being served, with the tunnel to it."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from predictor.engine.classifier import Classifier
+from predictor.engine.service import Service
+from predictor.server.background import BackgroundServer
+from predictor.share.tunnel import Tunnel, within
+from predictor.web.current import KEY
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+CLOSE_TIMEOUT_S = 10  # more than any provider's own timeout
+
+
+class App(Protocol):
+    """The parts of a Flask app that this package uses."""
+
+    config: Any
+    debug: Any
+    extensions: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The app's name."""
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a WSGI request."""
+
+
+class Share:
+    """A Flask app that is being served, and the tunnel to it if one is open.
+
+    Attributes:
+        app: the app.
+        local_url: its URL on this machine.
+        public_url: the URL that anyone can use; None if no tunnel is open, or only Colab's proxy.
+    """
+
+    def __init__(self, app: App, host: str, port: int) -> None:
+        """Start to serve, on the port or the next free one. The end of the process closes it.
+
+        Raises:
+            OSError: the server cannot listen on the host.
+        """
+        self.app = app
+        options: dict[str, Any] = {}
+        if (classifier := classifier_of(app)) is not None:  # our own app logs requests itself
+            options = {"timeout_s": classifier.settings.receive_timeout_s, "quiet": True}
+        self._server = BackgroundServer(app, host, port, **options)
+        self.local_url = self._server.url
+        self.public_url: str | None = None
+        self._tunnel: Tunnel | None = None
+        self._closed = threading.Event()
+        self._closing = threading.Lock()
+        atexit.register(self.close)
+
+    def __repr__(self) -> str:
+        """Return the text that a notebook shows for a cell that ends with ``app.run()``."""
+        return f"<Share {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """The public URL, or the local one if there is no public one."""
+        return self.public_url or self.local_url
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on."""
+        return self._server.port
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` has finished."""
+        return self._closed.is_set()
+
+    def connect(self, tunnel: Tunnel) -> None:
+        """Use this tunnel, and close it together with the share."""
+        self._tunnel = tunnel
+        if tunnel.public:
+            self.public_url = self.app.config["PUBLIC_URL"] = tunnel.url
+
+    def wait(self) -> None:
+        """Block until the share is closed; an interrupt (Ctrl-C) closes it."""
+        try:
+            self._closed.wait()
+        except KeyboardInterrupt:
+            print(" * Stopped.", flush=True)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the tunnel and stop serving; a second call does nothing."""
+        with self._closing:
+            if self.closed:
+                return
+            try:
+                if self._tunnel is not None:
+                    with suppress(Exception):  # the tunnel has ended, or ends with this process
+                        within(CLOSE_TIMEOUT_S, self._tunnel.close)
+            finally:
+                if self.app.config.get("PUBLIC_URL") == self.public_url:  # not another share's
+                    self.app.config.pop("PUBLIC_URL", None)
+                self._server.close()
+                self._closed.set()
+                atexit.unregister(self.close)
+
+
+def classifier_of(app: App) -> Classifier | None:
+    """Return the app's classifier, or None if the app is not one of ours."""
+    service = app.extensions.get(KEY)
+    return service.classifier if isinstance(service, Service) else None
