@@ -1,6 +1,6 @@
-// A photo from the camera of a machine that has no camera app.
+// Takes a photo with a webcam, for computers without a camera app.
 
-/** Show what the camera sees; resolves to a photo, or to null when none is wanted. */
+/** Show the camera's picture in the dialog. Resolves to a photo, or to null if cancelled. */
 export async function takePhoto(dialog) {
   const video = dialog.querySelector("video");
   const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });

@@ -1,4 +1,4 @@
-// A photo's card: on its way, answered, or failed; and why, for the class that is chosen.
+// The card of a photo: it shows the progress of its request, then the classes or an error.
 
 import { Picture } from "./picture.js";
 import { ServerError, ask } from "./request.js";
@@ -13,7 +13,7 @@ const readable = (name) => name.replaceAll("_", " ");
 const percent = (probability) => `${(probability * 100).toFixed(1)} %`;
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
-/** Put a card for the file among the answers, and have it classified when it is its turn. */
+/** Insert a card for the file before the element `before`, and queue its request. */
 export function addCard(file, { form, answers, before, enqueue, onDisk }) {
   const card = new Card(file, form.dataset, enqueue);
   card.onDisk = onDisk;
@@ -60,14 +60,14 @@ class Card {
   }
 
   cancel() {
-    this.cancelling.abort(); // also what waits for its turn, and so says nothing by itself
+    this.cancelling.abort(); // a photo that is still in the queue reports nothing itself
     this.fail("Cancelled.");
   }
 
   busy(text, done = null) {
     const bar = this.find("progress");
     this.element.classList.add("busy");
-    this.find(".way").hidden = false;
+    this.find(".pending").hidden = false;
     this.find(".again").hidden = true;
     this.find(".doing").textContent = text;
     if (done === null) bar.removeAttribute("value");
@@ -76,10 +76,10 @@ class Card {
 
   rest() {
     this.element.classList.remove("busy");
-    this.find(".way").hidden = true;
+    this.find(".pending").hidden = true;
   }
 
-  /** Show something else; where that hides what had the focus, what takes its place has it. */
+  /** Change what the card shows. If this hides the focused element, focus what replaced it. */
   change(act) {
     const focused = document.activeElement;
     act();
@@ -92,19 +92,19 @@ class Card {
     try {
       this.answer(await this.askWithinLimits(signal));
     } catch (reason) {
-      const words = await this.words(reason);
-      if (!signal.aborted) this.fail(words, !wouldBeRefusedAgain(reason.status));
+      const message = await this.messageFor(reason);
+      if (!signal.aborted) this.fail(message, !isPermanent(reason.status));
     }
   }
 
-  /** What could not be sent may not be there: a folder that was dropped, or a file that has gone. */
-  async words({ message, status }) {
+  /** If nothing was sent (status 0), the file may be the cause: it is a folder, or was removed. */
+  async messageFor({ message, status }) {
     if (status !== 0) return message;
     const readable = this.sent.slice(0, 1).arrayBuffer().then(() => true, () => false);
-    return (await readable) ? message : "This cannot be read: it is a folder, or the file has changed.";
+    return (await readable) ? message : "This cannot be read: it is a folder, or the file was changed.";
   }
 
-  /** What is too large by bytes, or by pixels, which the server counts, is made smaller first. */
+  /** Send a smaller copy if the photo has too many bytes, or if the server says it is too large. */
   async askWithinLimits(signal) {
     if (this.sent.size > this.settings.maxBytes) await this.makeSmaller(signal);
     try {
@@ -119,25 +119,26 @@ class Card {
   ask(signal) {
     return ask(this.settings.endpoint, this.sent, {
       signal,
-      onProgress: (part) => this.busy(part < 1 ? "Sending" : "Looking", part < 1 ? part : null),
+      onProgress: (part) => this.busy(part < 1 ? "Sending" : "Classifying", part < 1 ? part : null),
       onWait: (seconds) => this.busy(`The server is busy; trying again in ${seconds} s`),
     });
   }
 
-  async makeSmaller(signal, refusal) {
+  async makeSmaller(signal, detail) {
     this.busy("Making it smaller");
     const limit = Number(this.settings.maxBytes);
     const smaller = await shrink(this.file, limit);
     signal.throwIfAborted();
     const sizes = [this.file.size, smaller ? smaller.size : limit].map(megabytes);
     if (!smaller) {
-      throw new ServerError(refusal ?? `This file has ${sizes[0]}; the server accepts ${sizes[1]}.`, 413);
+      const limits = `This file has ${sizes[0]}; the server accepts at most ${sizes[1]}.`;
+      throw new ServerError(detail ?? `${limits} This browser cannot make it smaller.`, 413);
     }
     this.sent = smaller;
     this.write(
       ".note",
-      `Too large for the server as it is, so your browser sent a smaller copy (${sizes[1]} instead of` +
-        ` ${sizes[0]}). The percentages can differ a little from the original's.`,
+      `The photo is too large for the server, so your browser sent a smaller copy (${sizes[1]}` +
+        ` instead of ${sizes[0]}). The percentages can differ slightly from the original's.`,
     );
   }
 
@@ -147,7 +148,7 @@ class Card {
       this.find(".predictions").replaceChildren(...predictions.map((one) => this.row(one)));
       this.find(".details").hidden = false;
     });
-    this.find(".classes").replaceChildren(...predictions.map((one) => this.particulars(one)));
+    this.find(".classes").replaceChildren(...predictions.map((one) => this.detailRow(one)));
     this.write(".time", timeTaken(times, ms));
     const url = new URL(this.settings.endpoint, location.href).href;
     const guarded = "guarded" in this.settings;
@@ -163,13 +164,13 @@ class Card {
     row.querySelector(".name").textContent = readable(class_name);
     row.querySelector(".share").textContent = percent(probability);
     row.querySelector("meter").value = probability;
-    const button = row.querySelector("button"); // there is none where nothing is explained
+    const button = row.querySelector("button"); // null if explanations are off
     const name = readable(class_name);
     button?.addEventListener("click", () => this.picture.explain(button, this.sent, class_index, name));
     return row;
   }
 
-  particulars({ class_index, class_id, class_name }) {
+  detailRow({ class_index, class_id, class_name }) {
     const row = document.createElement("tr");
     for (const text of [readable(class_name), class_id, class_index]) {
       row.insertCell().textContent = text;
@@ -184,25 +185,25 @@ class Card {
     link.hidden = false;
   }
 
-  fail(message, mayHelpToTryAgain = true) {
+  fail(message, canRetry = true) {
     this.change(() => {
       this.rest();
       this.write(".error", message);
-      this.find(".again").hidden = !mayHelpToTryAgain;
+      this.find(".again").hidden = !canRetry;
     });
     live.textContent = `${this.file.name}: ${message}`;
   }
 }
 
-/** Whether the same photo would be refused again: any 4xx but "too many requests". */
-function wouldBeRefusedAgain(status) {
+/** Whether the server would refuse the photo again: any 4xx except 429 (too many requests). */
+function isPermanent(status) {
   return status >= 400 && status < 500 && status !== 429;
 }
 
-/** As the server measured it; what is left is the way there and back. */
+/** The steps as the server measured them; the rest of the time is the network's. */
 function timeTaken(times, ms) {
-  const here = times.reduce((sum, [, step]) => sum + step, 0);
-  const parts = [...times, ["way there and back", Math.max(0, ms - here)]];
+  const server = times.reduce((sum, [, step]) => sum + step, 0);
+  const parts = [...times, ["network", Math.max(0, ms - server)]];
   const split = parts.map(([step, part]) => `${step} ${Math.round(part)} ms`).join(", ");
   return `${(ms / 1000).toFixed(2)} s: ${split}`;
 }

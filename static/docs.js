@@ -1,10 +1,10 @@
-// The page at /docs: Swagger UI over this server's own description, and over nobody else's.
-const place = document.querySelector("#docs");
+// The page at /docs: Swagger UI with this server's OpenAPI document.
+const node = document.querySelector("#docs");
 
 SwaggerUIBundle({
-  domNode: place,
-  url: place.dataset.document,
+  domNode: node,
+  url: node.dataset.document,
   deepLinking: true,
   tryItOutEnabled: true,
-  validatorUrl: null, // it would tell a server elsewhere where we are
+  validatorUrl: null, // the online validator would send this server's URL to a third party
 });

@@ -1,10 +1,13 @@
-// The heat map: a few numbers, coloured and laid over the photo.
+// Draws a heat map over the photo.
 
-// As in predictor/heatmap.py.
+// The same values as in predictor/images/heatmap.py.
 const COLOURS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
 const OPACITY = 0.75;
 
-/** Draw `heat`, rows of numbers from 0 to 1, a pixel each: the browser smooths what it enlarges. */
+/**
+ * Draw `heat`, rows of numbers from 0 to 1, as one pixel each: the browser smooths as it enlarges.
+ * The box is the position of the heat map, in fractions of the photo's width and height.
+ */
 export function draw(canvas, heat, [left, top, right, bottom]) {
   canvas.width = heat[0].length;
   canvas.height = heat.length;
@@ -19,8 +22,8 @@ export function draw(canvas, heat, [left, top, right, bottom]) {
 }
 
 function colour(value) {
-  const place = value * (COLOURS.length - 1);
-  const below = Math.min(Math.floor(place), COLOURS.length - 2);
-  const mixed = COLOURS[below].map((c, i) => c + (COLOURS[below + 1][i] - c) * (place - below));
+  const position = value * (COLOURS.length - 1);
+  const below = Math.min(Math.floor(position), COLOURS.length - 2);
+  const mixed = COLOURS[below].map((c, i) => c + (COLOURS[below + 1][i] - c) * (position - below));
   return [...mixed, value * OPACITY * 255];
 }

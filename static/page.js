@@ -1,15 +1,15 @@
-// The page: photos come in by choosing, dropping, pasting or the camera, and each becomes a card.
-// Without this file the form does.
+// The page: each photo that is chosen, dropped, pasted or taken becomes a card.
+// Without JavaScript, the browser sends the form instead.
 
 import { takePhoto } from "./camera.js";
 import { addCard } from "./card.js";
 
-const AT_ONCE = 2; // one travels while the other is computed; more would only wait in the server
+const MAX_REQUESTS = 2; // one is sent while the other is computed; more would wait in the server
 
 const form = document.querySelector("form");
 const input = form.elements.file;
 const drop = form.querySelector(".drop");
-const loading = document.querySelector("#loading"); // there is none once the model is loaded
+const loading = document.querySelector("#loading"); // null if the model is loaded already
 const camera = form.querySelector("#camera");
 const capture = form.querySelector("#capture");
 const answers = document.querySelector("#answers");
@@ -26,7 +26,7 @@ function say(message) {
 
 function classify(files, { otherwise = "", onDisk = true } = {}) {
   say(files.length ? "" : otherwise);
-  const before = answers.firstChild; // the newest are on top, in the order they came
+  const before = answers.firstChild; // the newest photos are on top, in their own order
   for (const file of files) addCard(file, { form, answers, before, enqueue, onDisk });
 }
 
@@ -36,7 +36,7 @@ function enqueue(work) {
 }
 
 async function next() {
-  if (running >= AT_ONCE || !waiting.length) return;
+  if (running >= MAX_REQUESTS || !waiting.length) return;
   running += 1;
   const work = waiting.shift();
   try {
@@ -67,26 +67,26 @@ async function photograph() {
   }
 }
 
-/** Photos that come while the model loads wait here, and not in the server. */
+/** Wait until the model is loaded, so that photos are not sent too early and refused. */
 async function untilReady() {
   const words = loading.textContent;
   for (let failures = 0; ; await new Promise((resolve) => setTimeout(resolve, 1000))) {
     const response = await fetch(loading.dataset.ready).catch(() => null);
     failures = response ? 0 : failures + 1;
     loading.textContent = failures < 3 ? words : "The server cannot be reached.";
-    // 500 is final, too: the page says what is wrong. Anything else may be a proxy's.
-    if ((response?.ok || response?.status === 500) && (await learnTheModel())) return;
+    // 500 is final: the model failed, and the page then says so. Other statuses may be a proxy's.
+    if ((response?.ok || response?.status === 500) && (await updateModel())) return;
   }
 }
 
-/** Take over what the page says of the model by now, without a reload, which would lose photos. */
-async function learnTheModel() {
+/** Copy the model's part from a new copy of the page: a reload would lose the photos. */
+async function updateModel() {
   const response = await fetch(form.action).catch(() => null);
   const text = (await response?.text().catch(() => "")) ?? "";
   const now = new DOMParser().parseFromString(text, "text/html");
   const fresh = now.querySelector("form[data-endpoint]");
-  if (!fresh || now.querySelector("#loading")) return false; // another process still loads
-  form.dataset.endpoint = fresh.dataset.endpoint; // asks for no more classes than there are
+  if (!fresh || now.querySelector("#loading")) return false; // another process is still loading
+  form.dataset.endpoint = fresh.dataset.endpoint; // whose top_k is at most the number of classes
   document.querySelector("#model").replaceWith(now.querySelector("#model"));
   return true;
 }
@@ -106,7 +106,7 @@ document.addEventListener("paste", ({ clipboardData }) => {
   });
 });
 
-// The whole page is a target: a photo dropped beside the frame must not replace the page.
+// The whole page accepts photos: one dropped outside the frame would replace the page otherwise.
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   drop.classList.add("over");
@@ -116,6 +116,6 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
   classify([...event.dataTransfer.files], {
-    otherwise: "That was no file. Save the photo first, then drop it here.",
+    otherwise: "No file was dropped. Save the photo first, then drop it here.",
   });
 });

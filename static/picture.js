@@ -1,28 +1,29 @@
-// A card's photo, and why: where it speaks for the class that is chosen.
+// The photo of a card, with the heat map of the class that is chosen.
 
 import { draw } from "./heat.js";
 import { ask } from "./request.js";
 
 const TIP = "Choose a class to see where in the photo it is.";
-// The browser shows these as the server sees them. WebP it does not turn by its EXIF, and a GIF moves.
+// Types that browsers show as the server reads them. They do not rotate a WebP by its EXIF
+// orientation, and they animate a GIF.
 const SHOWN_ALIKE = /^image\/(jpeg|png|avif|bmp)$/;
 
 export class Picture {
   constructor(card, file, endpoint) {
     this.card = card;
-    this.endpoint = endpoint; // none where nothing is explained
+    this.endpoint = endpoint; // undefined if explanations are off
     this.stage = card.querySelector(".stage");
     this.image = card.querySelector("img");
     this.canvas = card.querySelector("canvas");
     this.photo = URL.createObjectURL(file);
-    this.alike = false; // until the browser has shown it, and as the server sees it
+    this.alike = false; // whether the browser shows the photo as the server reads it
     this.image.alt = file.name;
     this.image.src = this.photo;
     this.image.onload = () => {
       this.stage.hidden = false;
       this.alike ||= this.image.src === this.photo && SHOWN_ALIKE.test(file.type);
     };
-    // The server reads formats that a browser may not: then there is no picture.
+    // The server reads some formats that browsers cannot show.
     this.image.onerror = () => (this.stage.hidden = true);
     this.say(TIP);
   }
@@ -33,19 +34,21 @@ export class Picture {
     tip.hidden = !this.endpoint;
   }
 
-  /** Show where the class is seen; the same button again takes it away. */
+  /** Show the heat map of a class, or hide it if its button is already pressed. */
   async explain(button, photo, classIndex, name) {
-    const wanted = button.getAttribute("aria-pressed") !== "true";
-    this.forget();
-    if (!wanted) return this.put(this.photo);
+    const show = button.getAttribute("aria-pressed") !== "true";
+    this.reset();
+    if (!show) return this.put(this.photo);
     const { signal } = (this.explaining = new AbortController());
     button.setAttribute("aria-pressed", "true");
-    this.say("Looking for the reasons …");
+    this.say("Computing the heat map …");
     try {
       const url = `${this.endpoint}?class_index=${classIndex}`;
-      const show = this.alike ? this.drawHeat(url, photo, signal) : this.replace(url, photo, signal, button);
-      const hot = await show;
-      this.say(hot ? `The brighter, the more it speaks for ${name}.` : `Nothing here speaks for ${name}.`);
+      const isHot = await (this.alike
+        ? this.drawHeat(url, photo, signal)
+        : this.replace(url, photo, signal, button));
+      const areas = isHot ? "The brighter an area, the more it counts" : "No area counts";
+      this.say(`${areas} towards ${name}.`);
     } catch (reason) {
       if (signal.aborted) return;
       button.setAttribute("aria-pressed", "false");
@@ -54,7 +57,7 @@ export class Picture {
     }
   }
 
-  forget() {
+  reset() {
     this.explaining?.abort();
     for (const row of this.card.querySelectorAll(".row")) row.setAttribute("aria-pressed", "false");
     this.canvas.hidden = true;
@@ -74,7 +77,7 @@ export class Picture {
     return answer.heat.flat().some((value) => value > 0);
   }
 
-  /** The server's own picture in place of the photo; what was pressed stays where it is. */
+  /** Show the server's picture in place of the photo. The pressed button does not move. */
   async replace(url, photo, signal, button) {
     const { answer } = await ask(url, photo, { signal, accept: "image/png" });
     const before = button.getBoundingClientRect().top;

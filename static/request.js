@@ -1,7 +1,7 @@
-// One photo to the server and its answer back: with progress, and patience while it is busy.
+// Sends one photo to the server, reports progress, and retries while the server is busy.
 
-const TRIES = 5;
-const MOST_PATIENCE_S = 10;
+const MAX_ATTEMPTS = 5;
+const MAX_WAIT_S = 10;
 
 export class ServerError extends Error {
   constructor(message, status) {
@@ -11,8 +11,8 @@ export class ServerError extends Error {
 }
 
 /**
- * Send a photo, and again while the server is busy. Resolves to `{answer, times, ms}`: JSON or what
- * was accepted, how long it took the server, step by step, and how long in all, in milliseconds.
+ * Send a photo, and again if the server is busy. Resolves to `{answer, times, ms}`: the JSON (a Blob
+ * for another `accept`), the server's steps as `[name, ms]`, and the whole time in milliseconds.
  */
 export async function ask(url, photo, options) {
   const { signal, accept = "application/json", onProgress = () => {}, onWait = () => {} } = options;
@@ -23,18 +23,18 @@ export async function ask(url, photo, options) {
     if (request.status === 200) {
       const json = accept === "application/json";
       const answer = json ? JSON.parse(await request.response.text()) : request.response;
-      signal.throwIfAborted(); // it may have been cancelled while it was read
+      signal.throwIfAborted(); // it may have been cancelled while the answer was read
       return { answer, times: serverTimes(request), ms };
     }
-    const patience = Number(request.getResponseHeader("Retry-After"));
-    const worthWaiting = request.status === 503 && patience && patience <= MOST_PATIENCE_S;
-    if (!worthWaiting || attempt === TRIES) throw await failure(request);
-    onWait(patience);
-    await pause(patience * 1000, signal);
+    const waitS = Number(request.getResponseHeader("Retry-After"));
+    const canRetry = request.status === 503 && waitS && waitS <= MAX_WAIT_S;
+    if (!canRetry || attempt === MAX_ATTEMPTS) throw await failure(request);
+    onWait(waitS);
+    await pause(waitS * 1000, signal);
   }
 }
 
-// Not fetch(), which does not tell how much has been sent.
+// XMLHttpRequest, because fetch() does not report how much has been sent.
 function send(url, photo, { signal, accept, onProgress }) {
   const body = new FormData();
   body.append("file", photo, photo.name);
@@ -50,7 +50,7 @@ function send(url, photo, { signal, accept, onProgress }) {
     signal.addEventListener("abort", abort);
     request.open("POST", url);
     request.setRequestHeader("Accept", accept);
-    request.responseType = "blob"; // also of a problem, whatever was accepted
+    request.responseType = "blob"; // also for problem details, which are read as JSON below
     request.send(body);
   });
 }
@@ -60,7 +60,7 @@ async function failure(request) {
   try {
     detail = JSON.parse(await request.response.text()).detail;
   } catch {
-    // a proxy's own page, which is not for people
+    // not JSON: probably a proxy's error page
   }
   return new ServerError(detail ?? `The server answered ${request.status}.`, request.status);
 }

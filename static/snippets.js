@@ -1,7 +1,7 @@
-// The request that was just made, as a line for a shell and one for Python.
+// The request of a card as a curl command and as a line of Python.
 
 export function curl(url, name, guarded) {
-  // curl splits a file's name at these and trims it, unless it is quoted; "-" is its own input.
+  // Unless the name is quoted, curl splits it at , and ; and trims it. "-" is standard input.
   const escaped = name.replace(/["\\]/g, "\\$&");
   const file = /[,;"\\]|^\s|\s$/.test(name) ? `"${escaped}"` : name === "-" ? "./-" : name;
   const token = guarded ? ' -H "Authorization: Bearer $TOKEN"' : "";
@@ -19,7 +19,7 @@ function quoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** Copy the text of an element; where a page may not (http), select it. */
+/** Copy the text of an element, or select it: over plain HTTP a page cannot use the clipboard. */
 export async function copy(element, button) {
   try {
     await navigator.clipboard.writeText(element.textContent);

@@ -1,4 +1,4 @@
-"""Chromium and what a person does in it: fixtures for the tests of the page."""
+"""Fixtures and steps for the tests that open the page in Chromium."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHROMIUM = next(
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
 )
-# As root there is no sandbox; nothing here may ask the network; the camera shows a test picture.
+# Chromium has no sandbox as root. It must not use the network. The camera shows a test picture.
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
            "--disable-component-update", "--no-first-run", "--use-fake-device-for-media-stream",
            "--use-fake-ui-for-media-stream"]  # fmt: skip
@@ -29,18 +29,25 @@ PHONE: dict[str, Any] = {
     "viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True
 }  # fmt: skip
 OpenPage = Callable[..., Page]
-
-
-# Small, so that a photo over the limits is made in no time.
+TOKEN = "correct-horse-battery"
+# Small limits, so that photos over them are made quickly.
 MAX_BYTES, MAX_PIXELS = 1_000_000, 3_000_000
 
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Server]:
-    """The server whose page is looked at."""
+    """A server with small limits."""
     running = Server(
         model="efficientnet_lite0", max_upload_bytes=MAX_BYTES, max_pixels=MAX_PIXELS
     ).wait_until_ready()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    """A server that requires a token."""
+    running = Server(model="efficientnet_lite0", tokens=TOKEN).wait_until_ready()
     yield running
     running.close()
 
@@ -53,28 +60,28 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser, site: Server) -> Iterator[OpenPage]:
-    """Open the page in a window of its own; it may ask nobody else, nor break its own policy."""
-    contexts, asked, complaints = [], [], []
+    """Open a page in a new window; it must not use other servers or violate its own policy."""
+    contexts, requested, errors = [], [], []
 
     def open_(path: str = "/", **options: Any) -> Page:
         contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda m: complaints.append(m.text) if "Policy" in m.text else None)
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda m: errors.append(m.text) if "Policy" in m.text else None)
         page.goto(site.url + path)
         return page
 
     yield open_
     for context in contexts:
         context.close()
-    assert [url for url in asked if not url.startswith((site.url, "blob:"))] == []
-    assert complaints == []
+    assert [url for url in requested if not url.startswith((site.url, "blob:"))] == []
+    assert errors == []
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the photos lie that are chosen."""
+    """The folder of the photos to choose."""
     return tmp_path_factory.mktemp("photos")
 
 
@@ -87,7 +94,7 @@ def photo(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def three(folder: Path, photo: Path) -> tuple[Path, Path, Path]:
-    """The espresso in the middle."""
+    """Three photos, with the espresso in the middle."""
     for name in ("chelsea", "rocket"):
         Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
     return folder / "chelsea.png", photo, folder / "rocket.png"
@@ -95,6 +102,11 @@ def three(folder: Path, photo: Path) -> tuple[Path, Path, Path]:
 
 def choose(page: Page, *photos: Path) -> None:
     page.set_input_files("input[name=file]", photos)
+
+
+def expect_classes(page: Page, count: int, **options: Any) -> None:
+    """Wait until all cards together show this number of classes."""
+    expect(page.locator(".predictions li")).to_have_count(count, **options)
 
 
 def expect_espresso(page: Page, card: int = 0) -> None:
@@ -106,7 +118,7 @@ def expect_espresso(page: Page, card: int = 0) -> None:
 
 
 def copy_sent(page: Page) -> Image.Image:
-    """The photo that was sent, where it is not the file on the disk."""
+    """The photo as it was sent, if it is not a file on the disk."""
     page.locator("summary").click()
     with page.expect_download() as download:
         page.get_by_text("Save the photo").click()

@@ -1,4 +1,4 @@
-"""How the page looks, to whom, and what it weighs."""
+"""The page's looks, accessibility and size."""
 
 import re
 
@@ -6,18 +6,18 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from chromium import PHONE, choose, needs_chromium
+from chromium import PHONE, choose, expect_classes, needs_chromium
 
 pytestmark = needs_chromium
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("window", [{}, PHONE], ids=["desk", "phone"])
-def test_axe_finds_nothing_to_complain_of(open_page, three, folder, scheme, window):
-    (folder / "notes.txt").write_text("no photo")
+def test_axe_reports_no_accessibility_violation(open_page, three, folder, scheme, window):
+    (folder / "notes.txt").write_text("not a photo")
     page = open_page(color_scheme=scheme, reduced_motion="reduce", **window)
     choose(page, *three, folder / "notes.txt")
-    expect(page.locator(".predictions li")).to_have_count(15)
+    expect_classes(page, 15)
     page.locator(".row").first.click()
     expect(page.locator("canvas").first).to_be_visible()
     page.locator("summary").first.click()
@@ -25,7 +25,7 @@ def test_axe_finds_nothing_to_complain_of(open_page, three, folder, scheme, wind
     assert report.response["violations"] == [], report.generate_report()
 
 
-def test_dark_is_dark_and_light_is_light(open_page):
+def test_the_page_follows_the_colour_scheme(open_page):
     def brightness(scheme):
         colour = open_page(color_scheme=scheme).evaluate(
             "getComputedStyle(document.body).backgroundColor"
@@ -35,7 +35,7 @@ def test_dark_is_dark_and_light_is_light(open_page):
     assert brightness("dark") < 120 < 600 < brightness("light")
 
 
-def test_nothing_moves_for_whoever_wants_it_so(open_page, photo):
+def test_reduced_motion_stops_all_animations(open_page, photo):
     page = open_page(reduced_motion="reduce")
     page.route("**/predict*", lambda route: None)
     choose(page, photo)
@@ -49,16 +49,16 @@ def test_nothing_moves_for_whoever_wants_it_so(open_page, photo):
 
 
 @pytest.mark.parametrize("width", [320, 768, 1280, 2560])
-def test_it_fits_every_screen(open_page, three, width):
+def test_the_page_fits_screens_of_320_to_2560_pixels(open_page, three, width):
     page = open_page(viewport={"width": width, "height": 800})
     choose(page, *three)
-    expect(page.locator(".predictions li")).to_have_count(15)
+    expect_classes(page, 15)
     for summary in page.locator("summary").all():
         summary.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_page_with_all_its_files_is_light(open_page, site):
+def test_the_page_with_all_its_files_is_under_60_kb(open_page, site):
     page = open_page("/healthz")
     sizes = {}
     page.on("response", lambda response: sizes.update({response.url: len(response.body())}))
