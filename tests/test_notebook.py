@@ -1,4 +1,4 @@
-"""The notebook, run as Colab runs it: in a fresh clone, by a kernel of its own."""
+"""The notebook, run as in Colab: in a fresh clone, with its own kernel."""
 
 import json
 import re
@@ -18,11 +18,11 @@ NOTEBOOK = ROOT / "notebooks" / "colab.ipynb"
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """What somebody has who cloned the last commit."""
+    """A fresh clone of the last commit."""
     if not (ROOT / ".git").exists() or not shutil.which("git"):
-        pytest.skip("there is nothing to clone, or no git")
+        pytest.skip("not a git repository, or git is not installed")
     config = tmp_path / "gitconfig"
-    config.write_text("[safe]\n\tdirectory = *\n")  # whoever's checkout it is
+    config.write_text("[safe]\n\tdirectory = *\n")  # also if another user owns the checkout
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "clone"], check=True, timeout=60)
     return tmp_path / "clone"
@@ -30,7 +30,7 @@ def clone(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(clone, tmp_path, monkeypatch):
-    """Run the clone's notebook where only some modules are faked; the text of each code cell."""
+    """Run the clone's notebook with some fake modules; return the output of each code cell."""
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     kernel = tmp_path / "jupyter" / "kernels" / "here" / "kernel.json"
     kernel.parent.mkdir(parents=True)
@@ -47,14 +47,14 @@ def run(clone, tmp_path, monkeypatch):
             (tmp_path / "modules").mkdir(exist_ok=True)
             copy(FAKES / name, tmp_path / "modules" / name)
         notebook = nbformat.read(clone / "notebooks" / "colab.ipynb", as_version=4)
-        where = {"metadata": {"path": str(clone / "notebooks")}}
-        NotebookClient(notebook, timeout=200, kernel_name="here", resources=where).execute()
+        resources = {"metadata": {"path": str(clone / "notebooks")}}
+        NotebookClient(notebook, timeout=200, kernel_name="here", resources=resources).execute()
         return [str(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
 
     return run
 
 
-def test_in_colab_it_ends_with_the_right_class_through_the_tunnel(run):
+def test_in_colab_the_notebook_classifies_through_the_tunnel(run):
     install, _, serve, ready, ask, show = run("ngrok.py", "google")
     assert "error" not in install.lower()
     local, public = re.findall(r"Running on (http://127.0.0.1:\d+)", serve)
@@ -64,7 +64,7 @@ def test_in_colab_it_ends_with_the_right_class_through_the_tunnel(run):
     assert f"Colab shows port {local.rpartition(':')[2]}." in show
 
 
-def test_elsewhere_it_does_too_and_leaves_nothing_in_the_clone(run, clone, monkeypatch):
+def test_outside_colab_the_notebook_works_and_leaves_no_files(run, clone, monkeypatch):
     monkeypatch.setenv("NGROK_AUTHTOKEN", "a-token-of-the-environments")
     *_, serve, _, ask, show = run("ngrok.py")
     local, public = re.findall(r"Running on (http://127.0.0.1:\d+)", serve)
@@ -76,26 +76,26 @@ def test_elsewhere_it_does_too_and_leaves_nothing_in_the_clone(run, clone, monke
     assert status.stdout == b""
 
 
-def test_the_tokens_of_the_environment_hold_and_the_photo_is_sent_with_one(run, monkeypatch):
+def test_the_notebook_sends_the_token_of_the_environment(run, monkeypatch):
     monkeypatch.setenv("PREDICTOR_TOKENS", "correct-horse-battery")
     *_, serve, _, ask, _ = run("ngrok.py", "google")
-    assert "Whoever has this address" not in serve
+    assert "Anyone who has this URL" not in serve
     assert "espresso" in ask
 
 
-def test_what_it_imports_it_installs():
-    """Here everything is installed that the tests need."""
+def test_the_notebook_installs_what_it_imports():
+    """Running it does not show this, because the tests' packages are installed already."""
     code = "\n".join("".join(c["source"]) for c in json.loads(NOTEBOOK.read_text())["cells"])
     assert "from skimage import data" in code
     assert re.search(r"%pip install .* scikit-image$", code, re.MULTILINE)
 
 
-def test_it_is_kept_without_outputs():
+def test_the_notebook_is_stored_without_outputs():
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     ran = [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
     assert ran == []
 
 
-def test_the_documentation_names_what_to_edit():
+def test_the_documentation_says_which_line_to_edit():
     assert "set `REPOSITORY` in its first cell" in (ROOT / "docs" / "notebooks.md").read_text()
     assert 'REPOSITORY = \\"https://github.com/' in NOTEBOOK.read_text()
