@@ -35,6 +35,11 @@ def configure(
     threading.excepthook = _log_end_of_thread
 
 
+def is_text() -> bool:
+    """Return whether the log is written for people, so that it shows a record's ``block``."""
+    return any(isinstance(h.formatter, TextFormatter) for h in logging.getLogger().handlers)
+
+
 class TextFormatter(logging.Formatter):
     """For people. No text of a client's can begin a line: it is escaped, tracebacks are indented.
 

@@ -25,6 +25,9 @@ PREFIX = "PREDICTOR_"
 FRAME_ANCESTORS = "FRAME_ANCESTORS"  # in the app's config: which pages may show the page in a frame
 GROUPS = ("model", "speed", "limits", "access", "logs")
 PILLOWS_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images
+# Defaults of development and of the command line: if the 528 MB of VGG16 cannot be downloaded, a
+# small model replaces it and says so. A production start never changes the model by itself.
+DEVELOPMENT = {"PREDICTOR_FALLBACK_MODEL": "efficientnet_lite0"}
 # Settings of earlier versions, and what to do instead.
 REMOVED = {
     "PREDICTOR_HANG_TIMEOUT_S": "It is four times PREDICTOR_REQUEST_TIMEOUT_S, at least 120 s.",

@@ -1,1 +1,77 @@
-"""The commands. They stand above all other packages."""
+"""The commands: ``predictor classify`` and ``predictor serve``, above all other packages."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from predictor import __version__
+
+COMMANDS = ("classify", "serve")
+HELP = ("-h", "--help", "--version")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit status. ``photo.jpg`` alone means ``classify photo.jpg``.
+
+    A command is imported when it runs, so that ``--help`` answers without loading NumPy or torch.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = _parser()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    if arguments[0] not in COMMANDS + HELP:
+        arguments = ["classify", *arguments]
+    if arguments[0] == "serve":
+        _, further = parser.parse_known_args(arguments)
+        from predictor.cli import serve
+
+        return serve.run(further)
+    options = parser.parse_args(arguments)
+    from predictor.cli import classify
+
+    return classify.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="predictor",
+        description="Classify photos, on the command line or over HTTP.",
+        epilog="PREDICTOR_MODEL and the other PREDICTOR_ variables configure both commands.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_classify(commands)
+    _add_serve(commands)
+    return parser
+
+
+def _add_classify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "classify",
+        help="classify photos and folders of photos",
+        description="Print the best classes of each photo. `predictor photo.jpg` does the same.",
+        epilog="If the weights of the default model cannot be downloaded, a small model replaces"
+        " it; set PREDICTOR_MODEL to choose the model. Exit status: 0 all photos are classified,"
+        " 1 some cannot be read, 2 nothing was done.",
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="photo, folder, or - for stdin")
+    parser.add_argument(
+        "--top-k", type=int, default=1, metavar="N", help="classes per photo (default: 1)"
+    )
+    parser.add_argument(
+        "--format", choices=("table", "csv", "jsonl"), default="table", help="default: table"
+    )
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    commands.add_parser(
+        "serve",
+        help="serve POST /predict and a page",
+        usage="predictor serve [-h] [GUNICORN OPTION ...]",
+        description="Serve POST /predict and a page with gunicorn, on http://127.0.0.1:5000.",
+        epilog="The environment variables HOST and PORT change the address. Further options are"
+        " passed to gunicorn: predictor serve --certfile cert.pem --keyfile key.pem",
+        allow_abbrev=False,
+    )

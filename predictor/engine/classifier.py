@@ -266,7 +266,8 @@ class Classifier:
             self._warm_up(model.scorer)
         except BaseException as error:
             if isinstance(error, StartError):
-                log.error("The model cannot be served. %s", error)
+                for line in f"The model cannot be served. {error}".splitlines():
+                    log.error("%s", line)
             else:
                 log.exception("The model cannot be served.")
             self.loading.set_exception(error)

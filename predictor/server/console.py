@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from concurrent.futures import Future
+from contextlib import suppress
 
+from predictor import logs
 from predictor.engine.classifier import Classifier
 from predictor.engine.loading import LoadedModel
 
@@ -19,6 +21,9 @@ EXIT_APP_LOAD_ERROR = 4
 def announce(classifier: Classifier, url: str, status: int = EXIT_APP_LOAD_ERROR) -> None:
     """Print what is served when the model is loaded. If it cannot be loaded, end the process.
 
+    If the log is JSON without having been asked for, as with ``make serve 2>&1 | tee log``, the
+    text is printed on standard output.
+
     Args:
         classifier: started by the caller.
         url: the address that the server listens on.
@@ -30,7 +35,11 @@ def announce(classifier: Classifier, url: str, status: int = EXIT_APP_LOAD_ERROR
             os._exit(status)  # sys.exit would end only this thread, which is the loader
         model = loading.result()
         fields = {"url": url, "model": model.info.public()}
-        log.info("Ready at %(url)s", fields, extra={"block": summary(model, url)})
+        block = summary(model, url)
+        log.info("Ready at %(url)s", fields, extra={"block": block})
+        if classifier.settings.log_format == "auto" and not logs.is_text():
+            with suppress(OSError):  # for example, the reader of a pipe has ended
+                print(block, flush=True)
 
     classifier.loading.add_done_callback(report)
 

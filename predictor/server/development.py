@@ -12,26 +12,22 @@ from werkzeug.serving import make_server
 from predictor import logs
 from predictor.engine.classifier import Classifier
 from predictor.server.console import announce, url_of
-from predictor.settings import Settings
+from predictor.settings import DEVELOPMENT, Settings
 from predictor.web import create_app as create_web_app
 from predictor.web import current, flask_run
 
 if TYPE_CHECKING:
     from flask import Flask
 
-# Where the 528 MB of VGG16 cannot be downloaded, a small model stands in and says so. A
-# production start never changes the model by itself.
-DEFAULTS = {"PREDICTOR_FALLBACK_MODEL": "efficientnet_lite0"}
-
 
 def create_app(settings: Settings | None = None, classifier: Classifier | None = None) -> Flask:
     """Build the app for development. Under ``flask run`` the model begins to load at once.
 
     Args:
-        settings: those of the environment, with :data:`DEFAULTS`, if None.
+        settings: those of the environment, with ``DEVELOPMENT``'s defaults, if None.
         classifier: a new one for the settings if None.
     """
-    settings = settings or Settings.from_env(DEFAULTS | os.environ)
+    settings = settings or Settings.from_env(DEVELOPMENT | os.environ)
     flask_run.require_loopback_for_debugger()
     app = create_web_app(settings, classifier)
     if (address := flask_run.address()) is not None:

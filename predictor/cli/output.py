@@ -1,0 +1,77 @@
+"""The formats of ``predictor classify``: a table, CSV, or a JSON object per line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from tqdm import tqdm
+
+from predictor.engine.ranking import Prediction, as_answer
+from predictor.errors import PredictorError
+
+Outcome = list[Prediction] | PredictorError
+Writer = Callable[[str, Outcome], None]  # called with each photo's name and outcome, in order
+
+
+def table(names: list[str]) -> Writer:
+    """Write a line per class, in columns, for people."""
+    width = max(map(len, names))
+
+    def write(name: str, outcome: Outcome) -> None:
+        if isinstance(outcome, PredictorError):
+            _print(f"{name:{width}}  {outcome}")
+            return
+        for rank, p in enumerate(outcome):
+            shown = name if rank == 0 else ""
+            _print(f"{shown:{width}}  {p.probability:6.1%}  {p.class_id}  {p.class_name}")
+
+    return write
+
+
+def csv_rows(_names: list[str]) -> Writer:
+    """Write a row per class, with a column for errors."""
+    columns = ["file", *Prediction.__dataclass_fields__, "error"]
+    writer = csv.DictWriter(_Printed(), columns, lineterminator="\n")
+    writer.writeheader()
+
+    def write(name: str, outcome: Outcome) -> None:
+        if isinstance(outcome, PredictorError):
+            writer.writerow({"file": name, "error": outcome})
+            return
+        writer.writerows({"file": name, **asdict(prediction)} for prediction in outcome)
+
+    return write
+
+
+def json_lines(_names: list[str]) -> Writer:
+    """Write an object per photo: ``file``, and the members of ``POST /predict`` or ``error``."""
+
+    def write(name: str, outcome: Outcome) -> None:
+        if isinstance(outcome, PredictorError):
+            answer: dict[str, Any] = {"error": str(outcome)}
+        else:
+            answer = as_answer(outcome, detailed=True)
+        _print(json.dumps({"file": name, **answer}, ensure_ascii=False))
+
+    return write
+
+
+class _Printed:
+    def write(self, text: str) -> None:
+        _print(text, end="")
+
+
+def _print(text: str, end: str = "\n") -> None:
+    tqdm.write(text, file=sys.stdout, end=end)  # print() would write across the progress bar
+
+
+WRITERS: dict[str, Callable[[list[str]], Writer]] = {
+    "table": table,
+    "csv": csv_rows,
+    "jsonl": json_lines,
+}

@@ -1,0 +1,48 @@
+"""``predictor serve``: ``gunicorn wsgi:app``; on Windows, werkzeug's server."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from predictor.errors import SettingsError
+from predictor.settings import Settings
+
+
+def run(further: list[str]) -> int:
+    """Serve until the process is ended.
+
+    Args:
+        further: gunicorn's options.
+    """
+    if sys.platform == "win32":
+        return _serve_on_windows(further)
+    from predictor.server import production
+
+    production.serve(further)
+    return 0
+
+
+def _serve_on_windows(further: list[str]) -> int:
+    from predictor.server.development import create_app, serve
+
+    host, port = os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "5000"
+    if further:
+        return _fail(f"gunicorn does not run on Windows, so remove its options: {further}.")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        return _fail(f"PORT={port!r} is not a whole number between 0 and 65535.")
+    try:
+        app = create_app(Settings.from_env())
+    except SettingsError as error:
+        return _fail(str(error))
+    print(
+        "NOTE: gunicorn does not run on Windows. This is werkzeug's server, for development only.",
+        file=sys.stderr,
+    )
+    serve(app, host, int(port))
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"The server cannot start. {message}", file=sys.stderr)
+    return 2
