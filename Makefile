@@ -38,6 +38,7 @@ format: $(VENV)/requirements-dev.stamp
 	$(BIN)/ruff check --fix .
 
 $(VENV)/requirements-dev.stamp: requirements.txt
+$(VENV)/requirements.stamp $(VENV)/requirements-dev.stamp: requirements-torch.txt
 
 $(VENV)/%.stamp: %.txt $(CONSTRAINTS) | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r $< -c $(CONSTRAINTS)
