@@ -5,20 +5,20 @@ import sys
 
 import pytest
 
-from conftest import toy_model
+from conftest import ToyInfo, toy_model
 from pictures import picture
-from predictor import __main__ as cli
+from predictor.cli import classify, main
+from predictor.engine.classifier import Classifier
 from predictor.errors import WeightsError
 
 
 @pytest.fixture
 def predict(monkeypatch, capsys):
-    """Run the command; returns its exit status, its output and its errors."""
-    monkeypatch.setattr("predictor.engine.classifier.load_engine", None)
-    monkeypatch.setattr(cli.Classifier.__init__, "__defaults__", (lambda _: toy_model(),))
+    """Run the command with a toy model; return its exit status, its output and its errors."""
 
-    def run(*arguments):
-        status = cli.main([str(argument) for argument in arguments])
+    def run(*arguments, load=lambda *_: toy_model()):
+        monkeypatch.setattr(classify, "Classifier", lambda settings: Classifier(settings, load))
+        status = main([str(argument) for argument in arguments])
         return status, *capsys.readouterr()
 
     return run
@@ -30,11 +30,11 @@ def folder(tmp_path):
     (tmp_path / "a.png").write_bytes(picture("red"))
     (tmp_path / "b.jpg").write_bytes(b"no photo")
     (tmp_path / "sub" / "c.PNG").write_bytes(picture("blue"))
-    (tmp_path / "notes.txt").write_text("not meant")
+    (tmp_path / "notes.txt").write_text("not a photo")
     return tmp_path
 
 
-def test_a_photo_is_a_line_of_a_table(predict, folder):
+def test_table_has_a_line_per_class(predict, folder):
     status, out, _ = predict(folder / "a.png", "--top-k", 2)
     assert status == 0
     first, second = out.splitlines()
@@ -42,7 +42,7 @@ def test_a_photo_is_a_line_of_a_table(predict, folder):
     assert second.split()[1:] == ["n00000001", "green_thing"]
 
 
-def test_a_folders_photos_come_in_order_and_a_bad_one_does_not_stop_the_rest(predict, folder):
+def test_folder_is_sorted_and_a_bad_photo_fails_alone(predict, folder):
     status, out, _ = predict(folder, "--format", "jsonl")
     rows = [json.loads(line) for line in out.splitlines()]
     assert status == 1
@@ -55,7 +55,7 @@ def test_a_folders_photos_come_in_order_and_a_bad_one_does_not_stop_the_rest(pre
     assert "not an image" in rows[1]["error"]
 
 
-def test_csv_has_a_row_a_class_and_a_column_for_errors(predict, folder):
+def test_csv_has_a_row_per_class_and_a_column_for_errors(predict, folder):
     _, out, _ = predict(folder, "--format", "csv", "--top-k", 2)
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["class_name"] for row in rows] == [
@@ -68,42 +68,77 @@ def test_csv_has_a_row_a_class_and_a_column_for_errors(predict, folder):
     assert "not an image" in rows[2]["error"]
 
 
-def test_a_photo_comes_from_stdin(predict, monkeypatch):
+def test_dash_reads_a_photo_from_stdin(predict, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(picture("green"))))
     status, out, _ = predict("-")
     assert (status, out.split()[-1]) == (0, "green_thing")
 
 
-def test_a_file_that_is_not_there_is_an_error_of_its_own(predict, folder):
+def test_missing_file_is_an_error_in_its_line(predict, folder):
     status, out, _ = predict(folder / "a.png", folder / "z.png")
     assert status == 1
     assert "No such file" in out
     assert "red_thing" in out
 
 
-def test_a_folder_without_photos_is_said(predict, tmp_path):
-    assert predict(tmp_path)[0] == 2
+def test_folder_without_photos_is_exit_status_2(predict, tmp_path):
+    status, _, err = predict(tmp_path)
+    assert (status, err) == (2, "No image files found in the given paths.\n")
 
 
 @pytest.mark.parametrize("top_k", [0, 4])
-def test_top_k_out_of_range_is_said_once(predict, folder, top_k):
+def test_top_k_out_of_range_is_one_error(predict, folder, top_k):
     status, out, err = predict(folder, "--top-k", top_k)
     assert (status, out) == (2, "")
-    assert "1 to 3" in err
+    assert err == f"--top-k is {top_k}; it must be between 1 and 3.\n"
 
 
-def test_a_model_that_cannot_be_loaded_is_said(predict, folder, monkeypatch, caplog):
+def test_model_that_cannot_be_loaded_is_exit_status_2(predict, folder, caplog):
     def load(*_):
         raise WeightsError("No weights.")
 
-    monkeypatch.setattr(cli.Classifier.__init__, "__defaults__", (load,))
-    status, out, err = predict(folder)
+    status, out, err = predict(folder, load=load)
     assert (status, out) == (2, "")
     assert "No weights." in caplog.text + err
 
 
-def test_a_bad_setting_is_said(predict, folder, monkeypatch):
+def test_invalid_setting_is_exit_status_2(predict, folder, monkeypatch):
     monkeypatch.setenv("PREDICTOR_MAX_QUEUE", "many")
     status, _, err = predict(folder)
     assert status == 2
     assert "'many'" in err
+
+
+@pytest.mark.parametrize(
+    ("model", "fallback"),
+    [(None, "efficientnet_lite0"), ("", "efficientnet_lite0"), ("vgg16", "none")],
+)
+def test_small_model_replaces_only_a_model_not_named(predict, folder, monkeypatch, model, fallback):
+    if model is not None:
+        monkeypatch.setenv("PREDICTOR_MODEL", model)
+    seen = []
+
+    def load(settings, _cpus):
+        seen.append(settings.fallback_model)
+        return toy_model()
+
+    predict(folder / "a.png", load=load)
+    assert seen == [fallback]
+
+
+def test_environment_can_switch_the_replacement_off(predict, folder, monkeypatch):
+    monkeypatch.setenv("PREDICTOR_FALLBACK_MODEL", "none")
+    seen = []
+    predict(folder / "a.png", load=lambda settings, _: seen.append(settings) or toy_model())
+    assert seen[0].fallback_model == "none"
+
+
+def test_replacement_is_a_note_on_stderr(predict, folder):
+    class Info(ToyInfo):
+        notice = "A stands in for B."
+
+    model = toy_model()
+    loaded = type(model)(model.scorer, Info(), model.labels)
+    _, out, err = predict(folder / "a.png", load=lambda *_: loaded)
+    assert err == "NOTE: A stands in for B.\n"
+    assert "NOTE" not in out

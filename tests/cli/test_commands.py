@@ -1,0 +1,139 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from paths import ROOT
+from predictor import __version__
+from predictor.cli import classify, main, serve
+from predictor.server import development, production
+
+HEAVY = {"torch", "numpy", "PIL", "flask", "gunicorn", "predictor.settings"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["classify", "--help"], ["serve", "--help"]])
+def test_help_imports_no_heavy_package(arguments):
+    check = f"""
+import sys
+from predictor.cli import main
+try:
+    main({arguments})
+except SystemExit as end:
+    print({HEAVY} & sys.modules.keys(), end.code)
+"""
+    command = [sys.executable, "-c", check]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("set() 0\n"), done.stderr
+    assert done.stdout.startswith("usage: predictor")
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"predictor {__version__}\n"
+
+
+def test_no_arguments_print_the_help(capsys):
+    assert main([]) == 2
+    assert "classify photos and folders of photos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["a.jpg", "--top-k", "2"], ["--top-k", "2", "a.jpg"], ["classify", "a.jpg", "--top-k=2"]],
+)
+def test_photo_without_a_command_is_classified(monkeypatch, arguments):
+    seen = []
+    monkeypatch.setattr(classify, "run", lambda options: seen.append(options) or 0)
+    assert main(arguments) == 0
+    assert (seen[0].paths, seen[0].top_k, seen[0].format) == (["a.jpg"], 2, "table")
+
+
+def test_serve_passes_all_other_options_to_gunicorn(monkeypatch):
+    seen = []
+    monkeypatch.setattr(serve, "run", lambda further: seen.append(further) or 0)
+    assert main(["serve", "--workers", "2", "-b", ":80", "--he"]) == 0
+    assert seen == [["--workers", "2", "-b", ":80", "--he"]]
+
+
+def test_serve_runs_gunicorn_with_its_configuration(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["predictor"])
+    monkeypatch.setattr(production.gunicorn, "run", lambda prog: seen.extend([prog, *sys.argv[1:]]))
+    serve.run(["--workers", "2"])
+    config = str(ROOT / "gunicorn.conf.py")
+    assert seen == ["gunicorn", "--config", config, "--workers", "2", "wsgi:app"]
+
+
+@pytest.fixture
+def on_windows(monkeypatch):
+    """Pretend to be on Windows; return the calls of the development server."""
+    calls = []
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(development, "serve", lambda app, *address: calls.append((app, *address)))
+    return calls
+
+
+def test_serve_on_windows_is_werkzeugs_server_and_says_so(on_windows, monkeypatch, capsys):
+    monkeypatch.setenv("HOST", "127.0.0.2")
+    monkeypatch.setenv("PORT", "5001")
+    assert main(["serve"]) == 0
+    ((app, *address),) = on_windows
+    assert address == ["127.0.0.2", 5001]
+    assert app.extensions["predictor"].classifier.settings.fallback_model == "none"
+    assert "gunicorn does not run on Windows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "message"),
+    [
+        (["--workers", "2"], {}, "remove its options"),
+        ([], {"PORT": "http"}, "PORT='http' is not a whole number"),
+        ([], {"PREDICTOR_MODLE": "vgg16"}, "Did you mean PREDICTOR_MODEL?"),
+    ],
+    ids=["option", "port", "setting"],
+)
+def test_serve_on_windows_refuses_with_a_sentence(
+    on_windows, monkeypatch, capsys, arguments, environ, message
+):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert main(["serve", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert on_windows == []
+
+
+# What Python raises if the package is not installed.
+MISSING = "raise ModuleNotFoundError(\"No module named '{0}'\", name='{0}')"
+
+
+@pytest.mark.parametrize("command", ["classify", "serve"])
+@pytest.mark.parametrize("package", ["torch", "efficientnet_lite_pytorch"])
+@pytest.mark.slow
+def test_missing_runtime_names_the_commands_that_install_it(tmp_path, command, package):
+    (tmp_path / f"{package}.py").write_text(MISSING.format(package))
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    arguments = [str(tmp_path / "photo.jpg")] if command == "classify" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "predictor", command, *arguments],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "PORT": "0",
+            "PREDICTOR_LOG_FORMAT": "text",
+            "PREDICTOR_MODEL": "efficientnet_lite0",
+            "PYTHONPATH": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode in (2, 4)
+    first, second = [line for line in done.stderr.splitlines() if "pip install" in line]
+    assert f"{package} is not installed." in first
+    assert first.endswith(
+        "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+    )
+    assert second.endswith('pip install "photo-predictor[torch]"')
+    assert "Traceback" not in done.stderr
