@@ -23,19 +23,30 @@ SETTING = re.compile("PREDICTOR_|WEB_CONCURRENCY$|HOST$|PORT$|CUDA_VISIBLE_DEVIC
 class Server:
     """Starts gunicorn with the settings given; ended by its own process id.
 
+    ``command`` starts it in another way than ``python -m gunicorn``, in ``folder``.
     ``under`` is a command that becomes it, such as ``setpriv``.
     """
 
     def __init__(
-        self, *options: str, under: Sequence[str] = (), app: str = "wsgi:app", **settings: Any
+        self,
+        *options: str,
+        under: Sequence[str] = (),
+        app: str = "wsgi:app",
+        command: Sequence[str] = (),
+        folder: Path = ROOT,
+        **settings: Any,
     ) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         environ = {name: value for name, value in os.environ.items() if not SETTING.match(name)}
         settings = {"log_format": "text"} | settings  # which the tests and their readers read
         environ |= {f"PREDICTOR_{name.upper()}": str(value) for name, value in settings.items()}
-        command = [*under, sys.executable, "-m", "gunicorn", app, *options]
+        command = command or [sys.executable, "-m", "gunicorn", app]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env={**environ, "PORT": "0"}, stdout=self._log, stderr=self._log
+            [*under, *command, *options],
+            cwd=folder,
+            env={**environ, "PORT": "0"},
+            stdout=self._log,
+            stderr=self._log,
         )
 
     def close(self) -> None:

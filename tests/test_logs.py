@@ -11,6 +11,7 @@ import pytest
 
 from predictor.logs import JSONFormatter, TextFormatter, configure
 from running_server import ROOT, Server
+from waiting import wait_until
 
 # What a client would send to begin a line, move the cursor or turn the text around.
 FORGERIES = [
@@ -153,7 +154,7 @@ def test_a_server_writes_nothing_but_json_and_a_line_for_each_request():
     server.close()
     assert {line["logger"] for line in lines} >= {
         "gunicorn.error",
-        "app",
+        "predictor.server.console",
         "predictor.web.request_log",
     }
     (ready,) = [line for line in lines if line["message"].startswith("Ready at")]
@@ -161,3 +162,17 @@ def test_a_server_writes_nothing_but_json_and_a_line_for_each_request():
     (asked,) = [line for line in lines if line.get("path") == "/predict"]
     assert asked["request_id"] == response.headers["X-Request-ID"]
     assert "secret" not in str(lines)
+
+
+@pytest.mark.server
+def test_by_default_a_pipe_gets_json_and_the_line_to_try():
+    """As with ``make serve 2>&1 | tee log``: the log is JSON, the block is printed beside it."""
+    server = Server(model="efficientnet_lite0", log_format="auto")
+    wait_until(lambda: "/predict\n" in server.log)
+    assert server.stop() == 0
+    log = [line for line in server.log.splitlines() if line]
+    server.close()
+    block = [line for line in log if not line.startswith("{")]
+    assert block[0].startswith("Ready at http://127.0.0.1:")
+    assert block[-1].split()[:4] == ["try", "curl", "-F", "file=@photo.jpg"]
+    assert sum('"message": "Ready at' in line for line in log) == 1
