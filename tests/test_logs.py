@@ -166,7 +166,7 @@ def test_a_server_writes_nothing_but_json_and_a_line_for_each_request():
 
 @pytest.mark.server
 def test_by_default_a_pipe_gets_json_and_the_line_to_try():
-    """As with ``make serve 2>&1 | tee log``: the log is JSON, the block is printed beside it."""
+    """As with ``make serve 2>&1 | tee log``: the log is JSON, and the block is printed as well."""
     server = Server(model="efficientnet_lite0", log_format="auto")
     wait_until(lambda: "/predict\n" in server.log)
     assert server.stop() == 0

@@ -24,7 +24,7 @@ A_DAY = 86_400  # for all photos: no client waits for one of them
 
 
 def run(options: argparse.Namespace) -> int:
-    """Classify ``options.paths`` and return the exit status: 0, 1 (some failed) or 2 (all did)."""
+    """Classify ``options.paths``. Return 0, 1 if some photos failed, or 2 if it could not start."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # the locale may not have a file name's letters
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -62,7 +62,7 @@ def _fail(message: str) -> int:
 
 
 def _settings() -> Settings:
-    """Return the environment's settings; like development's unless a model is named."""
+    """Return the environment's settings, with development's defaults unless a model is named."""
     defaults = {} if os.environ.get("PREDICTOR_MODEL", "").strip() else DEVELOPMENT
     return replace(Settings.from_env(defaults | os.environ), request_timeout_s=A_DAY)
 

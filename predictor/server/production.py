@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from gunicorn import __main__ as gunicorn  # type: ignore[import-untyped]
+from gunicorn.app import wsgiapp  # type: ignore[import-untyped]
 
 from predictor.resources import resource
 
@@ -12,9 +12,7 @@ from predictor.resources import resource
 def serve(options: list[str]) -> None:
     """Run ``gunicorn wsgi:app`` in this process, with ``gunicorn.conf.py`` and further options.
 
-    The command line is replaced because gunicorn reads it again at each reload, and runs it to
-    replace itself on SIGUSR2.
+    The options replace this process's arguments, because gunicorn reads them at each reload.
     """
-    config = str(resource("gunicorn.conf.py"))
-    sys.argv = [str(gunicorn.__file__), "--config", config, *options, "wsgi:app"]
-    gunicorn.run(prog="gunicorn")
+    sys.argv = ["gunicorn", "--config", str(resource("gunicorn.conf.py")), *options, "wsgi:app"]
+    wsgiapp.run(prog="gunicorn")

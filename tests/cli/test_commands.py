@@ -60,7 +60,7 @@ def test_serve_passes_all_other_options_to_gunicorn(monkeypatch):
 def test_serve_runs_gunicorn_with_its_configuration(monkeypatch):
     seen = []
     monkeypatch.setattr(sys, "argv", ["predictor"])
-    monkeypatch.setattr(production.gunicorn, "run", lambda prog: seen.extend([prog, *sys.argv[1:]]))
+    monkeypatch.setattr(production.wsgiapp, "run", lambda prog: seen.extend([prog, *sys.argv[1:]]))
     serve.run(["--workers", "2"])
     config = str(ROOT / "gunicorn.conf.py")
     assert seen == ["gunicorn", "--config", config, "--workers", "2", "wsgi:app"]
