@@ -1,4 +1,4 @@
-"""Where the files lie that the app needs beside its code: class names, templates and so on."""
+"""Paths of the files that are shipped with the code: class names, templates and so on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parent
 def resource(name: str, package: Path = PACKAGE) -> Path:
     """Return the path of a file or folder that is shipped with the app.
 
-    A wheel holds these files in ``predictor/_resources``. In a clone of the repository they are
-    in its top folder, where the package is, too.
+    A wheel has these files in ``predictor/_resources``; a clone of the repository has them in its
+    top folder.
 
     Args:
         name: for example ``imagenet_class_index.json`` or ``templates``.

@@ -1,4 +1,4 @@
-"""Pictures as strangers send them, each with the status it deserves."""
+"""Good, bad and hostile image files, each with the HTTP status that it must get."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def _refused() -> Iterator[Case]:
         yield Case(name, data, 415)
     jpeg, png = encode(noise(), "JPEG"), encode(noise())
     for tenths in range(1, 10):
-        yield Case(f"jpeg cut at {tenths}0 %", jpeg[: len(jpeg) * tenths // 10], 422)
+        yield Case(f"jpeg truncated at {tenths}0 %", jpeg[: len(jpeg) * tenths // 10], 422)
     for cut in (10, 30, 100):
-        yield Case(f"png cut at {cut} bytes", png[:cut], 422)
+        yield Case(f"png truncated at {cut} bytes", png[:cut], 422)
     for format in ("WEBP", "GIF", "BMP", "TIFF", "AVIF"):
         data = encode(noise(), format)
-        yield Case(f"{format} cut in the middle", data[: len(data) // 2], 422)
+        yield Case(f"{format} truncated in the middle", data[: len(data) // 2], 422)
     yield Case("png with a wrong checksum", png[:45] + b"\xff\xff" + png[47:], 422)
-    yield Case("jpeg's signature alone", b"\xff\xd8\xff", 422)
+    yield Case("only the signature of a jpeg", b"\xff\xd8\xff", 422)
     yield Case("gif without a frame", b"GIF89a" + bytes(7), 422)
     yield Case("20,000 × 20,000 one-bit png", one_bit_png(20_000, 20_000), 413)
     yield Case("a progressive jpeg of 1,000 scans", scan_bomb(1_000), 413)
@@ -61,7 +61,7 @@ def _refused() -> Iterator[Case]:
 
 
 def tiff(*tags: tuple[int, int, int, int]) -> bytes:
-    """A TIFF of a directory alone: tag, type, count and value of each entry."""
+    """A TIFF that is only a directory: tag, type, count and value of each entry."""
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(400)
 
@@ -72,65 +72,67 @@ def grey_tiff(*tags: tuple[int, int, int, int]) -> bytes:
 
 
 def run_length_bmp(width: int, height: int, rows: bytes = b"\0\1") -> bytes:
-    """A BMP of runs; the rows that are missing are black."""
+    """A BMP with run lengths; missing rows are black."""
     header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(rows), 0, 0, 256, 0)
     start = struct.pack("<2sIHHI", b"BM", 1078 + len(rows), 0, 0, 1078)
     return start + header + bytes(1024) + rows
 
 
 def exif_segments(count: int) -> bytes:
-    """Pillow joins them one by one, and copies what it has each time."""
+    """A JPEG with many EXIF segments: Pillow appends each to a copy of those before it."""
     jpeg = encode(noise(), "JPEG")
     return jpeg[:2] + b"\xff\xe1\0\x09Exif\0\0x" * count + jpeg[2:]
 
 
 def _bombs() -> Iterator[Case]:
-    """Small files that would keep a parser or the memory busy for long."""
+    """Small files that would keep a parser busy for long or fill the memory."""
     rows, jpeg = bytes(25 * 8), encode(noise(), "JPEG")
     eight_mb = zlib.compress(bytes(2**23))
     for kind in (b"zTXtk\0\0", b"iTXtk\0\1\0\0\0", b"iCCPk\0\0"):
         bomb = png((8, 8), 8, 2, rows, chunk(kind[:4], kind[4:] + eight_mb))
-        yield Case(f"8 MB in a png's {kind[:4].decode()}", bomb, 422)
+        yield Case(f"8 MB in the {kind[:4].decode()} chunk of a png", bomb, 422)
     profile = chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(10**6)))
-    yield Case("a png of 20 profiles", png((8, 8), 8, 2, rows, *[profile] * 20), 413)
+    yield Case("a png with 20 profiles", png((8, 8), 8, 2, rows, *[profile] * 20), 413)
     empty = chunk(b"abCd", b"") * 110_000
-    yield Case("a png of 110,000 chunks", png((8, 8), 8, 2, rows, empty), 413)
-    yield Case("a png of 110,000 chunks at its end", png((8, 8), 8, 2, rows)[:-12] + empty, 413)
-    yield Case("a jpeg of 600 exif segments", exif_segments(600), 413)
+    yield Case("a png with 110,000 chunks", png((8, 8), 8, 2, rows, empty), 413)
+    yield Case("a png with 110,000 chunks at its end", png((8, 8), 8, 2, rows)[:-12] + empty, 413)
+    yield Case("a jpeg with 600 exif segments", exif_segments(600), 413)
     comments = b"\xff\xfe\0\2" * 101
-    yield Case("a jpeg of 101 comments", jpeg[:2] + comments + jpeg[2:], 413)
+    yield Case("a jpeg with 101 comments", jpeg[:2] + comments + jpeg[2:], 413)
     for name, junk in {"zeros": b"\0", "fill bytes": b"\xff", "restarts": b"\xff\xd0"}.items():
         yield Case(
-            f"a jpeg with {name} within",
+            f"a jpeg with 250,000 {name} inside",
             jpeg[:2] + b"\xff\xfe\0\2" + junk * 250_000 + jpeg[2:],
             413,
         )
     head, frame = b"GIF89a\4\0\4\0\x91\0\0" + bytes(12), b",\0\0\0\0%b\0\2\2\x44\1\0;"
     comment = b"!\xfe" + b"\1a" * 110_000 + b"\0"
-    yield Case("a gif's comment letter by letter", head + comment + frame % b"\4\0\4\0", 413)
-    yield Case("a gif's frame beyond its canvas", head + frame % b"\x28\x23\x28\x23", 413)
+    yield Case("a gif with a comment in one-byte blocks", head + comment + frame % b"\4\0\4\0", 413)
+    yield Case("a gif with a frame larger than its canvas", head + frame % b"\x28\x23\x28\x23", 413)
     strips = (273, 4, 200_000, 200), (278, 4, 1, 1), (279, 4, 200_000, 200)
-    yield Case("a tiff of 200,000 strips", grey_tiff(*strips), 413)
-    yield Case("a tiff's resolution of 200,000 numbers", grey_tiff((282, 5, 200_000, 200)), 413)
+    yield Case("a tiff with 200,000 strips", grey_tiff(*strips), 413)
+    yield Case("a tiff with 200,000 numbers as resolution", grey_tiff((282, 5, 200_000, 200)), 413)
     tiles = (322, 4, 1, 30_000), (323, 4, 1, 30_000), (324, 4, 1, 200), (325, 4, 1, 100)
-    yield Case("a tiff's tile of 900 megapixels", grey_tiff(*tiles), 413)
-    yield Case("a tiff whose directory is elsewhere", b"II*\0\xff\xff\xff\xff", 422)
-    yield Case("a bmp of 49 megapixels in runs", run_length_bmp(7000, 7000), 413)
+    yield Case("a tiff with a tile of 900 megapixels", grey_tiff(*tiles), 413)
+    yield Case("a tiff whose directory is outside the file", b"II*\0\xff\xff\xff\xff", 422)
+    yield Case("a bmp with 49 megapixels in runs", run_length_bmp(7000, 7000), 413)
     runs = b"\5\5" + b"\xff\5" * 110_000
-    yield Case("a bmp of runs that lead nowhere", run_length_bmp(5, 7000, runs), 413)
-    yield Case("a ppm that is read number by number", b"P5 3000 3000 254\n" + bytes(9), 413)
+    yield Case("a bmp with runs outside the image", run_length_bmp(5, 7000, runs), 413)
+    yield Case(
+        "a ppm whose values Pillow rescales one by one", b"P5 3000 3000 254\n" + bytes(9), 413
+    )
     yield Case("a ppm as text", b"P2 3 1 255\n1 2 3\n", 415)
     yield Case("a ppm with a long comment", b"P6 #" + bytes(250_000) + b"\n1 1 255\n123", 413)
     webp = bytearray(
         encode(noise(8, 8), "WEBP", save_all=True, append_images=[noise(8, 8).rotate(180)])
     )
     webp[24:30] = struct.pack("<I", 12_999)[:3] * 2
-    yield Case("a webp's canvas of 169 megapixels", bytes(webp), 413)
+    yield Case("a webp with a canvas of 169 megapixels", bytes(webp), 413)
     avif = encode(noise(), "AVIF").replace(
         b"ispe\0\0\0\0" + struct.pack(">II", 64, 48),
         b"ispe\0\0\0\0" + struct.pack(">II", 16_000, 16_000),
     )
-    yield Case("an avif of 256 megapixels", avif, 413)
+    yield Case("an avif with 256 megapixels", avif, 413)
 
 
 def _accepted() -> Iterator[Case]:
@@ -147,12 +149,12 @@ def _accepted() -> Iterator[Case]:
         data = encode(noise(), format, save_all=True, append_images=[noise(64, 48)])
         yield Case(f"animated {format}", data, 200)
     yield Case("a single pixel", encode(Image.new("RGB", (1, 1))), 200)
-    yield Case("a ribbon", one_bit_png(100_000, 1), 200)
-    film = encode(noise(), "JPEG") + b"\xff\xda" * 1000
-    yield Case("a phone's photo with its film behind it", film, 200)
-    yield Case("a jpeg of ten exif segments", exif_segments(10), 200)
-    yield Case("a bmp in runs", run_length_bmp(64, 48, b"\x40\1\0\0" * 48), 200)
-    yield Case("bytes after the end", encode(noise(), "JPEG") + b"<script>", 200)
+    yield Case("100,000 × 1 pixels", one_bit_png(100_000, 1), 200)
+    video = encode(noise(), "JPEG") + b"\xff\xda" * 1000
+    yield Case("a phone's photo followed by its video", video, 200)
+    yield Case("a jpeg with ten exif segments", exif_segments(10), 200)
+    yield Case("a bmp with runs", run_length_bmp(64, 48, b"\x40\1\0\0" * 48), 200)
+    yield Case("a jpeg followed by other bytes", encode(noise(), "JPEG") + b"<script>", 200)
 
 
 BAD_IMAGES = [*_refused(), *_bombs(), *_accepted()]

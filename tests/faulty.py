@@ -12,7 +12,7 @@ import numpy as np
 from app import create_app
 from conftest import ToyModel, toy_model
 from predictor.engine.classifier import Classifier
-from predictor.models.info import ModelInfo
+from predictor.models.spec import ModelInfo
 from predictor.settings import Settings
 
 SECONDS = 0.1  # of a forward pass: ten images a second

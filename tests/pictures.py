@@ -1,4 +1,4 @@
-"""Pictures made on the spot: none is stored."""
+"""Functions that make test images, so that no image files are stored."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import struct
 import zlib
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -23,6 +24,17 @@ def picture(colour: str = "red", size: tuple[int, int] = (32, 24)) -> bytes:
     return encode(Image.new("RGB", size, COLOURS[colour]))
 
 
+def ramp() -> Image.Image:
+    """A grey image: black at the left, white at the right, darker towards the bottom."""
+    x, y = np.meshgrid(np.linspace(0, 1, 64), np.linspace(1, 0.5, 48))
+    return Image.fromarray(np.rint(255 * x * y).astype(np.uint8)).convert("RGB")
+
+
+def difference(image: Image.Image, other: Image.Image) -> float:
+    """Mean absolute difference of the values of two images."""
+    return float(np.abs(np.asarray(image, float) - np.asarray(other, float)).mean())
+
+
 def chunk(kind: bytes, content: bytes) -> bytes:
     """A PNG chunk with its checksum."""
     return struct.pack(">I", len(content)) + kind + content + checksum(kind + content)
@@ -35,20 +47,20 @@ def checksum(content: bytes) -> bytes:
 def png(
     size: tuple[int, int], depth: int, colour: int, rows: bytes, *chunks: bytes, interlaced: int = 0
 ) -> bytes:
-    """A PNG by hand, of kinds that Pillow does not write; ``chunks`` come before the pixels."""
+    """A PNG of a kind that Pillow cannot write; ``chunks`` are put before the pixels."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, interlaced))
     pixels = chunk(b"IDAT", zlib.compress(rows))
     return b"".join([b"\x89PNG\r\n\x1a\n", header, *chunks, pixels, chunk(b"IEND", b"")])
 
 
 def one_bit_png(width: int, height: int) -> bytes:
-    """A PNG whose header promises many pixels in a few kilobytes."""
+    """A PNG with many pixels in a few kilobytes."""
     return png((width, height), 1, 0, bytes((width + 7) // 8 + 1) * height)
 
 
 def scan_bomb(scans: int) -> bytes:
-    """A progressive JPEG that goes over its pixels once more with every 10 bytes."""
+    """A progressive JPEG with many scans: each takes 10 bytes and covers all pixels."""
     data = encode(Image.new("RGB", (64, 48)), "JPEG", progressive=True)
-    # One component, its first AC coefficient, and nothing to add to it.
+    # A scan of one component's first AC coefficient that changes nothing.
     scan = bytes.fromhex("ffda 0008 01 01 00 01 01 10")
     return data[:-2] + scan * scans + data[-2:]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from predictor.errors import ModelError
 from predictor.images.preprocessing import Pixels, Preprocessing
-from predictor.models.info import ModelInfo
 from predictor.models.labels import Label, load_labels
+from predictor.models.spec import ModelInfo
 from predictor.settings import Settings
 
 Logits = NDArray[np.float32]
@@ -88,7 +88,7 @@ def load_model(settings: Settings, cpus: int) -> LoadedModel:
 
 def _load_network(settings: Settings, classes: int, cpus: int) -> tuple[Scorer, ModelInfo]:
     try:  # here, because importing torch takes seconds, and a server should listen before that
-        from predictor.models import network
+        from predictor.models.loading import load_model as load_scorer
     except (ImportError, RuntimeError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name in RUNTIME:
             raise
@@ -97,7 +97,7 @@ def _load_network(settings: Settings, classes: int, cpus: int) -> tuple[Scorer, 
             f" imported together ({error}). Install both from the same package index; see"
             " docs/troubleshooting.md."
         ) from error
-    return network.load_model(settings, classes, cpus)
+    return load_scorer(settings, classes, cpus)
 
 
 def _version(package: str) -> str:

@@ -26,8 +26,8 @@ def scale_transparent_colour(image: Image.Image, data: bytes) -> None:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to RGB as a person would see it, over white if transparent.
 
-    ``convert("RGB")`` alone would clip 16-bit grey to white, and drop transparency, which
-    uncovers the hidden colours below it.
+    ``convert("RGB")`` alone would clip 16-bit grey to white, and would drop transparency, so that
+    hidden colours show.
     """
     key = image.info.get("transparency")
     if image.mode == "RGB" and key is None:

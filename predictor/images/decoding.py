@@ -60,7 +60,7 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Ima
     if not data:
         raise BadRequest("The image is empty: it has 0 bytes.")
     # Pillow's parsers raise many types (OSError, SyntaxError, struct.error, zlib.error, KeyError,
-    # …). On a stranger's bytes each of them means that the file is damaged.
+    # …). Here each of them means the same: the client's file is damaged.
     try:
         with _open(data, max_pixels) as image:
             if enough is not None:
@@ -72,7 +72,7 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Ima
         raise
     except MemoryError:
         raise Overloaded(
-            "The server has not enough memory to decode the image now. Try again later."
+            "The server does not have enough memory to decode the image now. Try again."
         ) from None
     except Exception as error:
         raise DamagedImage(

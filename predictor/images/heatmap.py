@@ -36,7 +36,7 @@ def paint(photo: Image.Image, heat: NDArray[np.float32], box: Box) -> Image.Imag
     left, top, right, bottom = (
         round(side * length) for side, length in zip(box, photo.size * 2, strict=True)
     )
-    size = max(1, right - left), max(1, bottom - top)  # of a very long photo the box may round to 0
+    size = max(1, right - left), max(1, bottom - top)  # a thin box may round to 0
     resized = Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)
     colours, opacity = _colour(np.asarray(resized))
     seen = photo.crop((left, top, left + size[0], top + size[1]))
@@ -47,7 +47,7 @@ def paint(photo: Image.Image, heat: NDArray[np.float32], box: Box) -> Image.Imag
 
 
 def _colour(heat: NDArray[np.float32]) -> tuple[Image.Image, Image.Image]:
-    """Turn ``(h, w)`` heat from about 0 to 1 into its colours (RGB) and their opacity (L)."""
+    """Convert ``(h, w)`` heat from about 0 to 1 to colours (RGB) and their opacity (L)."""
     levels = np.linspace(0, 1, len(COLOURS))
     channels = [np.interp(heat, levels, channel) for channel in zip(*COLOURS, strict=True)]
     opacity = heat.clip(0, 1) * 255 * OPACITY

@@ -16,7 +16,7 @@ from predictor.errors import TooLarge, UnsupportedImage
 
 MAX_READS = 200_000  # a photo needs some thousands; text read byte by byte, some millions
 MAX_TAG_VALUES = 100_000  # in one tag of a TIFF; each strip or tile is a value
-MAX_SLOW_PIXELS = 5_000_000  # for formats whose decoder is Python, too: BMP with run lengths
+MAX_SLOW_PIXELS = 5_000_000  # if the decoder is Python, too, as for BMP with run-length encoding
 # Of one kind. libjpeg's own progressive JPEGs have 10 scans; extended XMP and depth maps take
 # many APP segments.
 MAX_SEGMENTS, MAX_APP_SEGMENTS = 100, 500
@@ -42,10 +42,10 @@ class LimitedFile(io.BytesIO):
 
 
 def check_parts(data: bytes) -> None:
-    """Check how many parts an encoded image has that Pillow joins, unpacks or decompresses.
+    """Check the number of parts that Pillow would join, unpack or decompress one by one.
 
     Raises:
-        TooLarge: it has too many.
+        TooLarge: the file has too many.
     """
     if data.startswith(b"\xff\xd8\xff"):
         _check_segments(data)

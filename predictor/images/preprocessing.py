@@ -15,7 +15,7 @@ MAX_ASPECT_RATIO = 16
 
 Interpolation = Image.Resampling
 
-# From 0 to 255. A caller's own float32 tensor need not have whole numbers.
+# From 0 to 255: uint8 from an image, or float32, not always whole, from a client's tensor.
 Pixels = NDArray[np.uint8 | np.float32]
 
 
@@ -36,8 +36,8 @@ class Preprocessing:
     whole batch on the device, so that only uint8 has to be copied there.
     """
 
-    resize: int  # length of the shorter side, in pixels
-    crop: int  # then side of the square cut from the centre, in pixels
+    resize: int  # length of the shorter side after resizing, in pixels
+    crop: int  # side of the square that is then cut from the centre, in pixels
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

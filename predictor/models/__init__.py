@@ -1,1 +1,1 @@
-"""What a model is and where it comes from. The only package that imports torch."""
+"""Models: how to find, load and run them. The only package that imports torch."""

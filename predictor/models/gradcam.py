@@ -1,8 +1,8 @@
-"""Where in an image a network finds the evidence for a class: Grad-CAM.
+"""Grad-CAM: where in an image a network finds the evidence for a class.
 
-After Selvaraju et al., "Grad-CAM" (2017), https://arxiv.org/abs/1610.02391. The gradient is taken
-from the last feature maps on, a few percent of the network: what comes before needs none, and
-so may be computed as for a prediction, by operators that have no gradient.
+After Selvaraju et al., "Grad-CAM" (2017), https://arxiv.org/abs/1610.02391. The gradient is needed
+only from the last feature maps on, which is a few percent of the network. The layers before them
+run as for a prediction, also with operators that have no gradient.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 
 
 class GradCAM:
-    """Explains a network's answers; one thread at a time may call it."""
+    """Explains a network's answers. Only one thread at a time may call it."""
 
     def __init__(self, network: nn.Module) -> None:
-        """Take an eval-mode network, which stays as it is."""
+        """Take a network in eval mode, which is not changed."""
         self._network = twin(network)
         self._pause: Callable[[], None] = lambda: None
-        self._place: Place | None = None
-        self._looked = False
+        self._source: LayerOutput | None = None
+        self._searched = False
         for module in self._network.modules():
             if next(module.children(), None) is None:
                 module.register_forward_pre_hook(lambda *_: self._pause())
@@ -37,55 +37,55 @@ class GradCAM:
     def __call__(
         self, batch: Tensor, class_index: int | None, pause: Callable[[], None]
     ) -> tuple[Tensor, Tensor]:
-        """Score one image and explain a class.
+        """Run the network on one image and explain a class.
 
         Args:
             batch: ``(1, 3, H, W)``, normalised, in the network's precision and on its device.
-            class_index: the class to explain; the best one when not given.
-            pause: called before each layer; what it raises ends the work.
+            class_index: the class to explain; ``None`` for the one with the largest logit.
+            pause: called before each layer; an exception from it ends the explanation.
 
         Returns:
-            ``(1, classes)`` logits, and ``(h, w)`` float32 heat from 0 to 1, as many as the last
-            feature maps have places; 0 everywhere when nothing speaks for the class.
+            ``(1, classes)`` logits, and ``(h, w)`` float32 heat from 0 to 1, in the size of the
+            last feature maps. Without evidence for the class it is 0 everywhere.
 
         Raises:
-            NotExplainable: the network has no feature maps to look at.
+            NotExplainable: the network has no feature maps.
         """
         self._pause = pause
         try:
-            logits, features = self._forward(batch, self._last_place(batch))
+            logits, features = self._forward(batch, self._last_feature_maps(batch))
         finally:
-            self._pause = lambda: None  # it may hold on to a photo
+            self._pause = lambda: None  # the caller's may hold a reference to a photo
         index = int(logits.argmax()) if class_index is None else class_index
         (gradient,) = torch.autograd.grad(logits[0, index], features)
         features = features.detach().float()
         heat = (gradient.float().mean((2, 3), keepdim=True) * features).sum(1)[0].relu()
         return logits.detach(), heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)
 
-    def _last_place(self, batch: Tensor) -> Place:
-        if not self._looked:
-            self._place = last_feature_maps(self._network, batch)
-            self._looked = True
-        if self._place is None:
+    def _last_feature_maps(self, batch: Tensor) -> LayerOutput:
+        if not self._searched:
+            self._source = last_feature_maps(self._network, batch)
+            self._searched = True
+        if self._source is None:
             raise NotExplainable(
-                "This model's answers cannot be explained: it has no feature maps, which a"
-                " convolutional network has."
+                "This model cannot be explained: Grad-CAM needs the feature maps of a"
+                " convolutional network, and this model has none."
             )
-        return self._place
+        return self._source
 
-    def _forward(self, batch: Tensor, place: Place) -> tuple[Tensor, Tensor]:
-        """The logits, and the feature maps, from which on they have a gradient."""
+    def _forward(self, batch: Tensor, source: LayerOutput) -> tuple[Tensor, Tensor]:
+        """Return the logits and the feature maps; only layers after these keep a gradient."""
         kept: list[Tensor] = []
         calls = itertools.count(1)
 
         def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            if next(calls) != place.call:
+            if next(calls) != source.call:
                 return output
-            torch.set_grad_enabled(True)  # until no_grad, below, puts back what was before
+            torch.set_grad_enabled(True)  # no_grad() below restores the mode at its end
             kept.append(output.detach().requires_grad_())
             return kept[-1].clone()  # the next layer may work in place
 
-        handle = place.module.register_forward_hook(keep)
+        handle = source.module.register_forward_hook(keep)
         try:
             with torch.no_grad():
                 logits = self._network(batch)
@@ -96,49 +96,49 @@ class GradCAM:
 
 
 def twin(network: nn.Module) -> nn.Module:
-    """Another network with the same weights in the same memory: hooks there are not seen here."""
-    tensors = (t for module in network.modules() for t in _tensors(module))
+    """Return a copy of the network that uses the same weights in memory but has its own hooks."""
+    tensors = itertools.chain(network.parameters(), network.buffers())
     return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
 
 
-def _tensors(module: nn.Module) -> list[Tensor]:
-    """The module's own, packed weights among them: those are neither parameters nor buffers."""
-    registered = [*module._parameters.values(), *module._buffers.values(), *vars(module).values()]
-    return [tensor for tensor in registered if isinstance(tensor, Tensor)]
-
-
-class Place(NamedTuple):
-    """Where in a forward pass something comes out: of a module, at its so-manieth call."""
+class LayerOutput(NamedTuple):
+    """An output in the forward pass: a module, and which of its calls (from 1) produced it."""
 
     module: nn.Module
     call: int
 
 
-def last_feature_maps(network: nn.Module, batch: Tensor) -> Place | None:
-    """Where the last output comes from that still says what is where.
+def last_feature_maps(network: nn.Module, batch: Tensor) -> LayerOutput | None:
+    """Find the last output that still has a height and a width, by running the network once.
 
-    VGG's last ReLU (14 × 14), ResNet's ``layer4``, EfficientNet's ``features``, and so on: found by
-    looking at what passes, before it is pooled. None where what comes last are tokens, as in a
-    vision transformer.
+    That is VGG's last ReLU (14 × 14), ResNet's ``layer4``, EfficientNet's ``features`` and so on,
+    always before pooling.
+
+    Args:
+        network: in eval mode.
+        batch: ``(1, 3, H, W)``.
+
+    Returns:
+        The output, or None if the network ends with tokens, as a vision transformer does.
     """
-    found: list[Place | None] = [None]
+    found: list[LayerOutput | None] = [None]
     calls: Counter[nn.Module] = Counter()
-    pooled: list[Tensor] = []  # themselves, and not their ids, which would be given out again
+    pooled: list[Tensor] = []  # not their ids: Python reuses the id of a tensor that is freed
 
-    def see(module: nn.Module, _inputs: Any, output: Any) -> None:
+    def record(module: nn.Module, _inputs: Any, output: Any) -> None:
         calls[module] += 1
         if not isinstance(output, Tensor):
             return
         if isinstance(module, POOLS):
             pooled.append(output)
         elif output.ndim == 4 and min(output.shape[2:]) > 1:
-            # A container that ends with a pool hands on the pool's output.
+            # A container whose last layer is a pool returns the pool's output.
             if not any(output is one for one in pooled):
-                found.append(Place(module, calls[module]))
+                found.append(LayerOutput(module, calls[module]))
         elif output.ndim == 3:
             found.append(None)
 
-    handles = [module.register_forward_hook(see) for module in network.modules()]
+    handles = [module.register_forward_hook(record) for module in network.modules()]
     try:
         with torch.no_grad():
             network(batch)

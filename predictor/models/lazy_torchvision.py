@@ -1,7 +1,7 @@
-"""torchvision, without the compiler that classifying never uses.
+"""torchvision, imported without torch.compile.
 
-For one function of its detection operators torchvision imports torch.compile's front end, which
-brings SymPy and much of torch.distributed: 1.2 of the 3 seconds that the imports of a start take.
+torchvision imports torch.compile's front end for one function of its detection operators. That
+imports SymPy and much of torch.distributed, too, and takes 1.2 of the 3 seconds of all imports.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ COMPILER = "torch._dynamo.utils"
 
 
 class Deferred(ModuleType):
-    """Stands for a module until a function taken from it is called."""
+    """A placeholder for a module, which is imported when a function from it is first called."""
 
     def __getattr__(self, name: str) -> Any:
-        """The function, or one that will fetch and call it."""
+        """Return the function, or a wrapper that imports the module and then calls it."""
         if name.startswith("__"):
             raise AttributeError(name)
-        if COMPILER.rpartition(".")[0] in sys.modules:  # somebody imports it in earnest
+        if COMPILER.rpartition(".")[0] in sys.modules:  # other code imports the real module now
             return self._real(name)
         return lambda *args, **kwargs: self._real(name)(*args, **kwargs)
 
@@ -31,11 +31,11 @@ class Deferred(ModuleType):
         return getattr(import_module(self.__name__), name)
 
 
-stand_in = sys.modules.setdefault(COMPILER, Deferred(COMPILER))
+placeholder = sys.modules.setdefault(COMPILER, Deferred(COMPILER))
 try:
     import torchvision
 finally:
-    if sys.modules.get(COMPILER) is stand_in and isinstance(stand_in, Deferred):
+    if sys.modules.get(COMPILER) is placeholder and isinstance(placeholder, Deferred):
         del sys.modules[COMPILER]
 
 __all__ = ["torchvision"]

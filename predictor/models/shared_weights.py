@@ -1,13 +1,13 @@
-"""One set of weights for several processes: the first lays them out, all of them map them.
+"""One copy of the weights in memory for several processes. Linux only.
 
-A published file cannot be mapped as it is (its format is older than archives), and what can is
-not in the precision and the layout that are served; without this, every process would hold its
-own 0.5 GB.
+The first process writes the weights to a memory file, in the precision and layout in which they
+are served, and all processes map that file. Otherwise each of them would hold its own 0.5 GB.
+Published files cannot be mapped instead: vgg16-397923af.pth has a format that is too old, and
+those that can be mapped have another precision and layout.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,24 +15,25 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-IMMUTABLE = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 
-
-def share(
+def load_shared(
     fd: int, identity: str, build: Callable[[], nn.Module], build_empty: Callable[[], nn.Module]
 ) -> nn.Module:
-    """The network, its weights mapped from memory that other processes map, too.
+    """Return the network with weights that are mapped from a memory file.
 
     Args:
-        fd: of a file that ``memfd_create`` made, sealable and empty, inherited by all of them.
-        identity: what the weights are; a process that serves others keeps its own.
-        build: the network as it is served, on the CPU; called by the first process.
-        build_empty: the same network without memory for its weights.
+        fd: descriptor of a file made by ``memfd_create`` with ``MFD_ALLOW_SEALING``, empty at
+            first and inherited by all processes.
+        identity: describes the weights. If the file holds weights with another identity, this
+            process builds its own.
+        build: builds the network with its weights on the CPU; called by the first process.
+        build_empty: builds the same network without memory for its weights.
     """
-    with _alone(fd):
-        if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE:
+    with _exclusive(fd):
+        if not _is_written(fd):
             _write(fd, identity, build())
-    # By path, because torch maps no descriptor; privately mapped, pages are shared until written.
+    # By path, because torch cannot map a descriptor. The mapping is private, and its pages are
+    # shared until they are written to.
     content = torch.load(f"/proc/self/fd/{fd}", mmap=True, weights_only=True)
     if content["identity"] != identity:
         return build()
@@ -41,12 +42,18 @@ def share(
     return network.requires_grad_(False)
 
 
-@contextmanager
-def _alone(fd: int) -> Iterator[None]:
-    """Others wait here; the lock falls with its process, so a killed one leaves no trace of it.
+# fcntl does not exist on Windows, and its F_SEAL_ constants only on Linux. It is imported in the
+# functions that use it, so that this module can be imported everywhere.
 
-    Not flock(): its locks belong to what a fork shares.
+
+@contextmanager
+def _exclusive(fd: int) -> Iterator[None]:
+    """Hold the file's lock. The kernel releases it if the process is killed.
+
+    Not flock(): parent and child hold a flock() together after a fork.
     """
+    import fcntl
+
     fcntl.lockf(fd, fcntl.LOCK_EX)
     try:
         yield
@@ -54,9 +61,17 @@ def _alone(fd: int) -> Iterator[None]:
         fcntl.lockf(fd, fcntl.LOCK_UN)
 
 
+def _is_written(fd: int) -> bool:
+    import fcntl
+
+    return bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE)
+
+
 def _write(fd: int, identity: str, network: nn.Module) -> None:
-    os.ftruncate(fd, 0)  # what a process that was killed while writing has left
+    import fcntl
+
+    os.ftruncate(fd, 0)  # a process that was killed while writing may have left a part
     os.lseek(fd, 0, os.SEEK_SET)
-    with open(fd, "wb", closefd=False) as file:  # closing any descriptor would drop the lock
+    with open(fd, "wb", closefd=False) as file:  # closing any descriptor would release the lock
         torch.save({"identity": identity, "state": network.state_dict()}, file)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, IMMUTABLE)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)

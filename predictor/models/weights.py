@@ -1,4 +1,4 @@
-"""The weights: where they are, how they get here, and whether they are the right ones."""
+"""The weights: find or download the file, read it, and put it into a network."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from predictor.errors import WeightsError, WeightsUnavailable
-from predictor.models.zoo import ModelSpec, todays_name
+from predictor.models.spec import ModelSpec
+from predictor.models.zoo import current_name
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 60
-# What people call the state_dict inside a training checkpoint.
+# Usual names of the state_dict inside a training checkpoint.
 CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "net")
 
 
 def locate(spec: ModelSpec, source: str) -> Path:
-    """Find the weights: the file named, else the published ones, downloaded if need be.
+    """Return the path of the weights; published weights are downloaded if necessary.
 
     Args:
-        spec: the model; its published weights lie in a package or in torch's cache.
-        source: a path, or ``auto``.
+        spec: the model; its published weights are in a package or in torch's cache.
+        source: a path, or ``auto`` for the published weights.
 
     Raises:
-        WeightsError: there is no file at the path, or the download is not what was published.
+        WeightsError: the path is not a file, or the download differs from what was published.
         WeightsUnavailable: the published weights are not here and cannot be downloaded.
     """
     if source != "auto":
         path = Path(source).expanduser()
         if not path.is_file():
-            raise WeightsError(f"PREDICTOR_WEIGHTS={source!r} names no file.")
+            raise WeightsError(f"PREDICTOR_WEIGHTS={source!r} is not a file.")
         return path
     if spec.packaged is not None:
         return spec.packaged()
-    assert spec.url is not None, f"{spec.name} has neither a package nor an address"
+    assert spec.url is not None, f"{spec.name} has neither a package nor a URL"
     path = Path(torch.hub.get_dir(), "checkpoints", spec.url.rpartition("/")[2])
     if not path.is_file():
         _download_or_advise(spec, spec.url, path)
@@ -56,34 +57,37 @@ def _download_or_advise(spec: ModelSpec, url: str, path: Path) -> None:
     except (requests.RequestException, OSError) as error:
         raise WeightsUnavailable(
             f"The weights of {spec.name} are not in {path} and cannot be downloaded from {url}"
-            f" ({_reason(error)}). Put the file there, or name another place with"
-            f" PREDICTOR_WEIGHTS=/path/to/{path.name}, or serve the small model that needs no"
-            " download with PREDICTOR_MODEL=efficientnet_lite0."
+            f" ({_reason(error)}). Put the file there, or set PREDICTOR_WEIGHTS to its path. For"
+            " ImageNet's classes, PREDICTOR_MODEL=efficientnet_lite0 needs no download."
         ) from error
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, without the library's wrapping: "Connection refused"."""
+    """Return the innermost cause, such as "Connection refused", without requests' wrapping."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def download(url: str, path: Path) -> None:
-    """Download a file with a progress bar; it appears at ``path`` whole or not at all.
+    """Download a file, show the progress, and check its hash.
 
-    Of several processes that want it one downloads and the others wait.
+    The file appears at ``path`` only when it is complete. If several processes want it, one
+    downloads and the others wait. (``torch.hub.download_url_to_file`` has no read timeout and no
+    lock.)
 
-    The address's last part carries the beginning of the SHA-256, as torchvision's do
-    (``vgg16-397923af.pth``); the file must match it.
+    Args:
+        url: its file name ends with the first digits of the SHA-256, as torchvision's do
+            (``vgg16-397923af.pth``).
+        path: where to put the file; its folder is made if necessary.
 
     Raises:
-        requests.RequestException: no route, no such file, or the connection was cut.
-        OSError: no place to write to.
-        WeightsError: other bytes than were published.
+        requests.RequestException: there is no connection, an HTTP error, or an early end.
+        OSError: the file cannot be written.
+        WeightsError: the downloaded bytes do not have the hash.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")  # what a killed download leaves, the next overwrites
+    part = path.with_name(f"{path.name}.part")  # overwritten if a killed download has left one
     with FileLock(f"{path}.lock"):
         if path.is_file():
             return
@@ -92,8 +96,8 @@ def download(url: str, path: Path) -> None:
             expected = _published_digest(url)
             if not digest.startswith(expected):
                 raise WeightsError(
-                    f"{url} answered other bytes than were published: SHA-256 {digest[:8]}…"
-                    f" instead of {expected}…. A proxy or a captive portal may be in between."
+                    f"The download from {url} has the SHA-256 {digest[:8]}…, but {expected}… was"
+                    " published. A proxy or a captive portal may have answered instead."
                 )
             part.replace(path)
         finally:
@@ -101,7 +105,7 @@ def download(url: str, path: Path) -> None:
 
 
 def _fetch(url: str, path: Path) -> str:
-    """Stream the address into a file; its SHA-256 in hexadecimal."""
+    """Download to a file and return its SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
     timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
     with requests.get(url, stream=True, timeout=timeout) as response:
@@ -111,7 +115,7 @@ def _fetch(url: str, path: Path) -> str:
             total=int(response.headers.get("Content-Length", 0)) or None,
             unit="B",
             unit_scale=True,
-            mininterval=0.1 if sys.stderr.isatty() else 10,  # a log wants a line now and then
+            mininterval=0.1 if sys.stderr.isatty() else 10,  # seconds; few lines in a log
         )
         with bar, path.open("wb") as file:
             for chunk in response.iter_content(chunk_size=1 << 20):
@@ -124,41 +128,41 @@ def _fetch(url: str, path: Path) -> str:
 def _published_digest(url: str) -> str:
     match = re.search(r"-([0-9a-f]{8,})\.pth?$", url)
     if match is None:
-        raise WeightsError(f"{url} does not carry the hash by which to check what it answers.")
+        raise WeightsError(f"The file name in {url} has no SHA-256 with which to check the file.")
     return match[1]
 
 
 def read(path: Path) -> OrderedDict[str, Tensor]:
-    """Read a state_dict, mapped into memory where the format allows: nothing in it is executed.
+    """Read a state_dict, memory-mapped if the format allows it. No code in the file is run.
 
-    A training checkpoint around it and the prefixes of wrappers are taken off,
-    and what published files call by old names has today's.
+    The state_dict may be inside a training checkpoint. Prefixes that torch.compile and
+    DataParallel add are removed, and names from older torchvision versions are updated.
 
     Raises:
-        WeightsError: the file is no state_dict; the sentence says what it is.
+        WeightsError: the file is not a state_dict; the message says what it is.
     """
     try:
         content = _read_any(path)
     except Exception as error:
-        # Unpicklers raise anything on foreign bytes, so the bytes are asked, not the error.
+        # Unpicklers raise any type on foreign bytes, so the message is made from the bytes.
         raise WeightsError(f"{path} {_what_it_is(path, error)}") from error
     for key in CHECKPOINT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise WeightsError(f"{path} holds no state_dict, but a {type(content).__name__}.")
+        raise WeightsError(f"{path} must hold a state_dict, but holds a {type(content).__name__}.")
     state: OrderedDict[str, Tensor] = OrderedDict()
     for name, tensor in content.items():
-        if (today := todays_name(_bare(str(name)))) is not None:
+        if (today := current_name(_bare(str(name)))) is not None:
             state[today] = tensor
-    # Some networks (MNASNet) read from it which version of themselves wrote the file.
+    # MNASNet reads from the metadata by which version of its class the file was written.
     metadata = getattr(content, "_metadata", {})
     state._metadata = {_bare(name): m for name, m in metadata.items()}  # type: ignore[attr-defined]
     return state
 
 
 def _bare(name: str) -> str:
-    """Without what torch.compile and DataParallel put before it."""
+    """Remove the prefixes of torch.compile and DataParallel."""
     return name.removeprefix("_orig_mod.").removeprefix("module.")
 
 
@@ -168,72 +172,71 @@ def _read_any(path: Path) -> Any:
     if head[8:] == b"{":  # safetensors: 8 bytes of length, then JSON
         return load_file(path)
     zipped = head.startswith(b"PK")
-    # Files from before torch 1.6, which vgg16-397923af.pth is, are no archives: nothing to map.
+    # Files from before torch 1.6, such as vgg16-397923af.pth, are not zipped and cannot be mapped.
     return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
 
 
 def _what_it_is(path: Path, error: Exception) -> str:
-    """What stands in a file that could not be read, in words that lead to the mend."""
+    """Say what an unreadable file is, and what to do, as the end of a sentence."""
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
         return "is empty."
     if head.lstrip()[:1] == b"<":
-        return "is a web page, not weights: the download answered HTML. Download it again."
+        return "is a web page instead of weights. Download the file again."
     if "TorchScript" in str(error):
-        return "is a TorchScript archive; a state_dict is wanted: torch.save(net.state_dict(), …)."
+        return "is a TorchScript archive. Save a state_dict: torch.save(net.state_dict(), …)."
     if "Unsupported global" in str(error) or "Unsupported class" in str(error):
         return (
-            "holds whole Python objects, which are not loaded for safety's sake;"
-            " a state_dict is wanted: torch.save(net.state_dict(), …)."
+            "holds Python objects, which are not loaded because they may run any code."
+            " Save a state_dict: torch.save(net.state_dict(), …)."
         )
-    return "is no file that torch.save or safetensors wrote, or it was cut off."
+    return "is truncated, or was not written by torch.save or safetensors."
 
 
 def fill(network: nn.Module, state: OrderedDict[str, Tensor], origin: str, name: str) -> None:
-    """Give the network its weights, without a copy.
+    """Put the weights into the network, without copying them.
 
     Args:
-        network: as :func:`predictor.models.zoo.build_empty` makes it, of as many classes as labels.
+        network: made by :func:`predictor.models.zoo.build_empty` for the number of labels.
         state: parameter name → tensor.
-        origin: where the weights came from, for the sentence.
-        name: the model's, for the sentence.
+        origin: the file's path, for error messages.
+        name: the model's name, for error messages.
 
     Raises:
         WeightsError: the weights belong to another network or to other labels.
     """
-    wanted = network.state_dict()
-    metadata = getattr(state, "_metadata", None) or getattr(wanted, "_metadata", None)
+    expected = network.state_dict()
+    metadata = getattr(state, "_metadata", None) or getattr(expected, "_metadata", None)
     state = OrderedDict(state)
-    missing = wanted.keys() - state.keys()
+    missing = expected.keys() - state.keys()
     for counter in {n for n in missing if n.endswith("num_batches_tracked")}:
-        state[counter] = torch.tensor(0)  # older than the counter, which only training reads
+        state[counter] = torch.tensor(0)  # old files lack this counter, which only training reads
         missing.discard(counter)
-    surplus = state.keys() - wanted.keys()
-    if missing or surplus:
-        lacks = f"it lacks {_some(missing)}" if missing else ""
-        brings = f"it has {_some(surplus)}" if surplus else ""
-        found = " and ".join(part for part in (lacks, brings) if part)
-        raise WeightsError(f"{origin} does not hold weights of {name}: {found}.")
-    wrong = [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
+    unexpected = state.keys() - expected.keys()
+    if missing or unexpected:
+        found = [f"missing {_some(missing)}"] if missing else []
+        found += [f"unexpected {_some(unexpected)}"] if unexpected else []
+        raise WeightsError(f"{origin} does not hold weights of {name}: {', '.join(found)}.")
+    wrong = [n for n in expected if n in state and state[n].shape != expected[n].shape]
     if wrong:
-        raise WeightsError(f"{origin} does not fit {name}: {_misfit(wrong, state, wanted)}")
+        raise WeightsError(f"{origin} does not fit {name}: {_misfit(wrong, state, expected)}")
     state._metadata = metadata  # type: ignore[attr-defined]
     network.load_state_dict(state, assign=True)
     network.requires_grad_(False)
 
 
-def _misfit(wrong: list[str], state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    last = wrong[0]
-    found, expected = state[last].shape, wanted[last].shape
-    if len(wrong) <= 2 and found[1:] == expected[1:]:  # the last layer's weight and bias
+def _misfit(wrong: list[str], state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    first = wrong[0]
+    shape, right = state[first].shape, expected[first].shape
+    if len(wrong) <= 2 and shape[1:] == right[1:]:  # weight and bias of the last layer
         return (
-            f"it knows {found[0]} classes, and the labels name {expected[0]}."
-            " PREDICTOR_LABELS names the labels that belong to it."
+            f"the weights have {shape[0]} classes and the labels {right[0]}."
+            " Set PREDICTOR_LABELS to the labels of these weights."
         )
-    return f"{last} has the shape {tuple(found)}, and {tuple(expected)} is expected."
+    return f"{first} has the shape {tuple(shape)}; expected {tuple(right)}."
 
 
 def _some(names: set[str]) -> str:
     first = min(names)
-    return first if len(names) == 1 else f"{first} and {len(names) - 1} more names"
+    return first if len(names) == 1 else f"{first} and {len(names) - 1} more"

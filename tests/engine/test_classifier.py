@@ -143,7 +143,7 @@ def test_a_model_that_cannot_be_loaded_is_an_ailment():
 
 
 def test_a_torch_and_a_torchvision_that_do_not_fit_are_both_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "predictor.models.network", None)  # importing it fails
+    monkeypatch.setitem(sys.modules, "predictor.models.loading", None)  # importing it fails
     with pytest.raises(ModelError, match=r"torch 2\..* and torchvision 0\..*README"):
         load_engine(Settings())
 

@@ -41,13 +41,13 @@ def wide(image: Image.Image, dtype: str, scale: float) -> Image.Image:
         pytest.param("TIFF", wide(ramp(), "<f4", 4000), id="F-stretched"),
     ],
 )
-def test_every_mode_becomes_the_right_rgb(format, image):
+def test_every_colour_mode_is_converted_to_the_right_rgb(format, image):
     decoded = decode(encode(image, format), LIMIT)
     assert decoded.mode == "RGB"
     assert difference(decoded, ramp()) < 3
 
 
-def test_big_endian_16_bit_grey_becomes_the_right_rgb():
+def test_big_endian_16_bit_grey_is_converted_correctly():
     grey = wide(ramp(), "<u2", 257)
     swapped = np.asarray(grey).astype(">u2").tobytes()
     image = Image.frombytes("I;16B", grey.size, swapped)

@@ -3,8 +3,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18, vgg11
 
-from predictor.models import fused_conv as packing
-from predictor.models.fused_conv import ConvReLU, pack
+from predictor.models.fused_conv import ConvReLU, can_pack, pack
 
 
 def packed(network):
@@ -13,16 +12,16 @@ def packed(network):
 
 @pytest.fixture(autouse=True)
 def _a_processor_that_packs():
-    if not packing._can_pack(torch.device("cpu"), torch.float32):
-        pytest.skip("oneDNN's operators are used on x86-64 only")
+    if not can_pack(torch.device("cpu"), torch.float32):
+        pytest.skip("convolutions are packed only on x86-64")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("batch", [1, 3])
 @torch.inference_mode()
-def test_a_packed_network_answers_as_before(dtype, batch):
-    if not packing._can_pack(torch.device("cpu"), dtype):
-        pytest.skip(f"this processor has no {dtype}")
+def test_packed_network_has_the_same_logits(dtype, batch):
+    if not can_pack(torch.device("cpu"), dtype):
+        pytest.skip(f"this processor does not compute in {dtype}")
     torch.manual_seed(0)
     network = vgg11(num_classes=10).eval().to(dtype, memory_format=torch.channels_last)
     images = torch.rand(batch, 3, 64, 64).to(dtype, memory_format=torch.channels_last)
@@ -35,7 +34,7 @@ def test_a_packed_network_answers_as_before(dtype, batch):
 
 
 @torch.inference_mode()
-def test_strides_groups_dilation_and_a_missing_bias_are_kept():
+def test_stride_groups_dilation_and_missing_bias_are_kept():
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(4, 8, (3, 5), stride=(2, 1), padding=(0, 2), bias=False),
@@ -60,19 +59,19 @@ def test_strides_groups_dilation_and_a_missing_bias_are_kept():
         (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU()),
     ],
 )
-def test_what_is_no_plain_convolution_with_a_relu_is_left_alone(steps):
+def test_only_a_plain_convolution_with_relu_is_packed(steps):
     network = nn.Sequential(*steps)
     pack(network)
     assert list(network) == list(steps)
 
 
-def test_a_residual_network_is_left_alone():
+def test_residual_network_is_not_packed():
     network = resnet18()
     pack(network)
     assert packed(network) == []
 
 
-def test_other_devices_and_precisions_are_left_alone():
+def test_other_devices_and_precisions_are_not_packed():
     for network in (vgg11(num_classes=2).half(), vgg11(num_classes=2).to("meta")):
         pack(network)
         assert packed(network) == []

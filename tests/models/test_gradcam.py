@@ -1,4 +1,4 @@
-"""Grad-CAM against its definition, on networks of every build."""
+"""Compares Grad-CAM with its definition, on networks of many kinds."""
 
 import pytest
 import torch
@@ -22,8 +22,8 @@ LAST = {
 }
 
 
-def never():
-    """Nobody is waited for."""
+def no_pause():
+    pass
 
 
 @pytest.fixture(scope="module", params=LAST)
@@ -37,12 +37,12 @@ def some_images(count=1, side=224):
 
 
 def by_definition(network, layer, batch, class_index):
-    """The gradient of all of the network, kept where the maps are; nothing of ours."""
+    """Grad-CAM by the gradient of the whole network, without the package's code."""
     kept = []
 
     def keep(_module, _inputs, output):
         kept.append(output.clone())
-        return kept[-1].clone()  # DenseNet goes on in place
+        return kept[-1].clone()  # DenseNet's next layer works in place
 
     handle = layer.register_forward_hook(keep)
     logits = network(batch)
@@ -53,7 +53,7 @@ def by_definition(network, layer, batch, class_index):
     return heat.detach() / heat.max()
 
 
-def test_the_heat_is_what_the_paper_defines_and_the_logits_are_the_networks(named):
+def test_heat_equals_the_papers_definition(named):
     name, network = named
     batch = some_images()
     layer = network.get_submodule(LAST[name])
@@ -63,38 +63,38 @@ def test_the_heat_is_what_the_paper_defines_and_the_logits_are_the_networks(name
         i for i in range(50) if by_definition(network, layer, batch, i).isfinite().all()
     )
     expected = by_definition(network, layer, batch, class_index)
-    pack(network)  # what is served: its operators have no gradient
-    logits, heat = GradCAM(network)(batch, class_index, never)
+    pack(network)  # as it is served; these operators have no gradient
+    logits, heat = GradCAM(network)(batch, class_index, no_pause)
     assert heat.max() == 1
     assert torch.allclose(heat, expected, atol=1e-3)
     assert torch.allclose(logits, expected_logits, atol=1e-3)
 
 
-def test_without_a_class_the_best_is_explained(named):
+def test_best_class_is_explained_by_default(named):
     _, network = named
     explain = GradCAM(network)
-    logits, heat = explain(some_images(), None, never)
-    assert torch.equal(heat, explain(some_images(), int(logits.argmax()), never)[1])
+    logits, heat = explain(some_images(), None, no_pause)
+    assert torch.equal(heat, explain(some_images(), int(logits.argmax()), no_pause)[1])
 
 
-def test_a_vision_transformer_is_said_to_have_nothing_to_look_at():
+def test_vision_transformer_is_not_explainable():
     network = build_random(find_model("vit_b_32"), 10)
     explain, asked = GradCAM(network), []
-    with pytest.raises(NotExplainable, match="no feature maps"):
-        explain(some_images(), 0, never)
+    with pytest.raises(NotExplainable, match="feature maps"):
+        explain(some_images(), 0, no_pause)
     with pytest.raises(NotExplainable):
         explain(some_images(), 0, lambda: asked.append(1))
-    assert asked == []  # it is looked for once
+    assert asked == []  # the network is searched only once
 
 
-def test_what_ends_in_a_pool_is_looked_at_before_it():
+def test_feature_maps_are_taken_before_pooling():
     convolution = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
     network = nn.Sequential(convolution, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
     assert last_feature_maps(network, some_images(side=16)) == (convolution[1], 1)
 
 
 class Twice(nn.Module):
-    """Uses one activation at both ends, as EfficientNet-Lite0 does."""
+    """Calls one activation module twice, as EfficientNet-Lite0 does."""
 
     def __init__(self):
         super().__init__()
@@ -106,14 +106,14 @@ class Twice(nn.Module):
         return self.head(maps.flatten(1))
 
 
-def test_of_a_module_that_is_used_twice_the_last_use_counts():
+def test_last_call_of_a_module_used_twice_counts():
     network = Twice().eval()
     assert last_feature_maps(network, some_images(side=8)) == (network.activation, 2)
-    explain, graded = GradCAM(network), []
-    second = explain._network.second
-    second.register_forward_hook(lambda *_: graded.append(torch.is_grad_enabled()))
-    assert explain(some_images(side=8), 0, never)[1].shape == (4, 4)
-    assert graded == [False, False]  # when it is looked for, and when it is explained
+    graded = []
+    network.second.register_forward_hook(lambda *_: graded.append(torch.is_grad_enabled()))
+    explain = GradCAM(network)
+    assert explain(some_images(side=8), 0, no_pause)[1].shape == (4, 4)
+    assert graded == [False, False]  # once for the search and once for the explanation
 
 
 class Small(nn.Sequential):
@@ -122,28 +122,28 @@ class Small(nn.Sequential):
         self.eval()
 
 
-def test_a_class_that_nothing_speaks_for_is_cold_everywhere():
+def test_heat_without_evidence_is_zero_everywhere():
     network = Small()
     nn.init.constant_(network[3].weight, -1.0)
-    _, heat = GradCAM(network)(some_images(side=8), 0, never)
+    _, heat = GradCAM(network)(some_images(side=8), 0, no_pause)
     assert torch.equal(heat, torch.zeros(6, 6))
 
 
-def test_the_twin_has_the_same_memory_and_its_hooks_are_its_own():
+def test_twin_shares_the_weights_and_not_the_hooks():
     network = Small()
     pack(network)
     other = twin(network)
     assert type(other[0]) is type(network[0])
-    if isinstance(network[0], ConvReLU):  # on processors for which nothing is packed, a Conv2d
-        assert other[0]._weight is network[0]._weight
+    if isinstance(network[0], ConvReLU):  # a Conv2d if this processor packs nothing
+        assert other[0].packed_weight is network[0].packed_weight
     assert other[3].weight is network[3].weight
     GradCAM(network)
     assert not any(module._forward_pre_hooks for module in network.modules())
 
 
-def test_it_pauses_before_each_layer_and_ends_when_that_raises():
+def test_pause_is_called_before_each_layer_and_can_end_it():
     explain, asked = GradCAM(Small()), []
-    explain(some_images(side=8), 0, never)
+    explain(some_images(side=8), 0, no_pause)
     explain(some_images(side=8), 0, lambda: asked.append(1))
     assert len(asked) == 4
 
@@ -153,11 +153,11 @@ def test_it_pauses_before_each_layer_and_ends_when_that_raises():
     with pytest.raises(TimeoutError):
         explain(some_images(side=8), 0, refuse)
     assert torch.is_grad_enabled()
-    assert explain(some_images(side=8), 0, never)[1].shape == (6, 6)
+    assert explain(some_images(side=8), 0, no_pause)[1].shape == (6, 6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_heat_is_float32_in_every_precision(dtype):
+def test_heat_is_float32_in_every_precision(dtype):
     network = Small().to(dtype)
-    logits, heat = GradCAM(network)(some_images(side=8).to(dtype), 0, never)
+    logits, heat = GradCAM(network)(some_images(side=8).to(dtype), 0, no_pause)
     assert (logits.dtype, heat.dtype) == (dtype, torch.float32)

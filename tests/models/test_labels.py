@@ -24,7 +24,7 @@ def test_class_285_is_the_egyptian_cat(imagenet):
     assert imagenet[285] == Label("n02124075", "Egyptian_cat")
 
 
-def test_names_are_torchvisions_except_for_its_two_duplicates(imagenet):
+def test_names_are_torchvisions_except_two_ambiguous_ones(imagenet):
     categories = torchvision.models.VGG16_Weights.IMAGENET1K_V1.meta["categories"]
     names = [name.replace(" ", "_") for name in categories]
     differing = {

@@ -20,8 +20,8 @@ def run(code):
 
 
 @pytest.mark.parametrize("model", ["squeezenet1_1", "resnet18", "vgg11", "efficientnet_lite0"])
-def test_a_served_model_has_imported_no_compiler(tmp_path, model):
-    """Neither torchvision nor the drawing of weights that are read anyway brings it in."""
+def test_serving_a_model_does_not_import_the_compiler(tmp_path, model):
+    """Importing torchvision or initialising weights would import it."""
     weights = "auto"
     if model != "efficientnet_lite0":
         weights = str(tmp_path / "weights.pth")
@@ -30,7 +30,7 @@ def test_a_served_model_has_imported_no_compiler(tmp_path, model):
     assert run(SERVE.format(model=model, weights=weights) + found).stdout == "[]\n"
 
 
-def test_what_was_deferred_still_works_when_it_is_wanted():
+def test_deferred_functions_still_work():
     done = run("""
 import sys
 from predictor.models.lazy_torchvision import torchvision
@@ -45,11 +45,11 @@ print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
     assert done.stdout.split() == ["[1.0,", "1.0,", "1.0,", "1.0]", "True", "True", "2.0"]
 
 
-def test_the_compiler_imported_before_or_during_is_the_real_one():
+def test_compiler_imported_by_others_is_the_real_one():
     for order in (
         "import torch._dynamo.utils; import predictor.models.lazy_torchvision",
         "import predictor.models.lazy_torchvision; import torch._dynamo.utils",
-        # as a torchvision that imports it in earnest would
+        # as a torchvision that needs the whole compiler would
         "import sys; from predictor.models import lazy_torchvision as lazy;"
         "sys.modules[lazy.COMPILER] = lazy.Deferred(lazy.COMPILER); import torch._dynamo",
     ):

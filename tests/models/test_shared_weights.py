@@ -1,5 +1,6 @@
 import fcntl
 import os
+import runpy
 import subprocess
 import sys
 
@@ -7,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from predictor.models.network import load_model
-from predictor.models.shared_weights import share
+from predictor.models import shared_weights
+from predictor.models.loading import load_model
+from predictor.models.shared_weights import load_shared
 from predictor.settings import Settings
 
 
@@ -30,12 +32,12 @@ def empty():
 
 
 def must_not_build():
-    raise AssertionError("the weights are there already")
+    raise AssertionError("the weights are already in memory")
 
 
-def test_the_first_builds_and_the_others_map_the_same_in_the_same_layout(memory):
-    first = share(memory, "a", layer, empty)
-    second = share(memory, "a", must_not_build, empty)
+def test_first_process_builds_and_others_map_the_same_layout(memory):
+    first = load_shared(memory, "a", layer, empty)
+    second = load_shared(memory, "a", must_not_build, empty)
     for network in (first, second):
         assert torch.equal(network.weight, layer().weight)
         assert network.weight.dtype == torch.bfloat16
@@ -43,33 +45,33 @@ def test_the_first_builds_and_the_others_map_the_same_in_the_same_layout(memory)
         assert not network.weight.requires_grad
 
 
-def test_what_is_shared_can_no_longer_be_changed(memory):
-    share(memory, "a", layer, empty)
+def test_shared_weights_cannot_be_changed(memory):
+    load_shared(memory, "a", layer, empty)
     with pytest.raises(PermissionError):
         os.pwrite(memory, b"x", 0)
 
 
-def test_a_process_that_serves_another_model_keeps_its_own(memory):
-    share(memory, "a", layer, empty)
-    other = share(memory, "b", lambda: nn.Linear(2, 2), empty)
+def test_process_with_another_model_builds_its_own(memory):
+    load_shared(memory, "a", layer, empty)
+    other = load_shared(memory, "b", lambda: nn.Linear(2, 2), empty)
     assert isinstance(other, nn.Linear)
-    share(memory, "a", must_not_build, empty)
+    load_shared(memory, "a", must_not_build, empty)
 
 
-def test_what_a_killed_process_left_half_written_is_written_anew(memory):
+def test_half_written_weights_of_a_killed_process_are_replaced(memory):
     os.write(memory, b"PK half of it")
-    share(memory, "a", layer, empty)
-    assert torch.equal(share(memory, "a", must_not_build, empty).weight, layer().weight)
+    load_shared(memory, "a", layer, empty)
+    assert torch.equal(load_shared(memory, "a", must_not_build, empty).weight, layer().weight)
 
 
-def test_a_failure_to_build_leaves_the_place_to_the_next(memory):
+def test_next_process_builds_after_one_fails(memory):
     with pytest.raises(AssertionError):
-        share(memory, "a", must_not_build, empty)
-    share(memory, "a", layer, empty)
+        load_shared(memory, "a", must_not_build, empty)
+    load_shared(memory, "a", layer, empty)
 
 
-def test_others_wait_while_one_writes(memory):
-    """As another process sees it, for which the lock is meant."""
+def test_other_processes_wait_while_one_writes(memory):
+    """The lock excludes other processes, so another process tests it."""
     probe = (
         "import fcntl, sys\n"
         "try: fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB); print('free')\n"
@@ -87,16 +89,21 @@ def test_others_wait_while_one_writes(memory):
         seen.append(seen_by_another())
         return layer()
 
-    share(memory, "a", build, empty)
+    load_shared(memory, "a", build, empty)
     assert [*seen, seen_by_another()] == ["taken", "free"]
     assert fcntl.fcntl(memory, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE
 
 
-def test_a_shared_model_answers_as_one_of_its_own(memory):
+def test_shared_weights_give_the_same_logits(memory):
     settings = {"model": "efficientnet_lite0", "precision": "float32"}
-    own, _ = load_model(Settings(**settings), 1000)
+    own, _ = load_model(Settings(**settings), 1000, threads=2)
     photo = torch.randint(0, 255, (224, 224, 3), dtype=torch.uint8).numpy()
     for _ in range(2):
-        shared, info = load_model(Settings(**settings, shared_weights_fd=memory), 1000)
+        shared, info = load_model(Settings(**settings, shared_weights_fd=memory), 1000, threads=2)
         assert (shared.logits([photo]) == own.logits([photo])).all()
         assert info.weights.endswith("efficientnet-lite0-57934424.pth")
+
+
+def test_module_can_be_imported_where_fcntl_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # importing it fails
+    assert "load_shared" in runpy.run_path(shared_weights.__file__)

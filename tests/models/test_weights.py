@@ -31,7 +31,7 @@ def state(spec):
 
 @pytest.fixture
 def publish():
-    """Serve bytes on loopback; returns the address that carries their hash."""
+    """Serves bytes on loopback; returns the URL, which contains their hash."""
     servers = []
 
     def serve(content=CONTENT, status=200, length=None):
@@ -58,7 +58,7 @@ def publish():
         server.server_close()
 
 
-def test_a_download_arrives_whole_and_shows_its_progress(publish, tmp_path, capfd):
+def test_download_is_complete_and_shows_its_progress(publish, tmp_path, capfd):
     path = tmp_path / "checkpoints" / "net.pth"
     weights.download(publish(), path)
     assert path.read_bytes() == CONTENT
@@ -66,32 +66,32 @@ def test_a_download_arrives_whole_and_shows_its_progress(publish, tmp_path, capf
     assert path.stat().st_mode == (tmp_path / "checkpoints" / "net.pth.lock").stat().st_mode
 
 
-def test_what_a_killed_download_left_is_no_hindrance(publish, tmp_path):
+def test_partial_file_of_a_killed_download_is_overwritten(publish, tmp_path):
     (tmp_path / "net.pth.part").write_bytes(b"half")
     weights.download(publish(), tmp_path / "net.pth")
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
-def test_of_several_that_want_the_same_file_one_downloads(publish, tmp_path):
+def test_concurrent_calls_download_a_file_once(publish, tmp_path):
     url = publish()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: weights.download(url, tmp_path / "net.pth"), range(4)))
     assert publish.served == 1
 
 
-def test_other_bytes_than_were_published_are_thrown_away(publish, tmp_path):
-    with pytest.raises(WeightsError, match="other bytes than were published"):
+def test_download_with_a_wrong_hash_is_deleted(publish, tmp_path):
+    with pytest.raises(WeightsError, match="SHA-256"):
         weights.download(publish(b"<html>Please log in</html>"), tmp_path / "net.pth")
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
-def test_a_connection_that_is_cut_leaves_nothing_behind(publish, tmp_path):
+def test_interrupted_download_leaves_no_file(publish, tmp_path):
     with pytest.raises(requests.RequestException):
         weights.download(publish(CONTENT[:1000], length=len(CONTENT)), tmp_path / "net.pth")
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
-def test_a_file_that_is_gone_from_the_server_leaves_nothing_behind(publish, tmp_path):
+def test_http_error_leaves_no_file(publish, tmp_path):
     with pytest.raises(requests.HTTPError):
         weights.download(publish(status=404), tmp_path / "net.pth")
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
@@ -103,7 +103,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "hub" / "checkpoints"
 
 
-def test_published_weights_are_downloaded_once_into_torchs_cache(publish, spec, cache):
+def test_published_weights_are_kept_in_torchs_cache(publish, spec, cache):
     spec = replace(spec, url=publish())
     path = weights.locate(spec, "auto")
     assert path.parent == cache
@@ -111,18 +111,18 @@ def test_published_weights_are_downloaded_once_into_torchs_cache(publish, spec, 
     assert weights.locate(offline, "auto") == path
 
 
-def test_without_a_route_the_sentence_names_the_remedies(spec, cache):
+def test_failed_download_is_an_error_that_says_what_to_do(spec, cache):
     offline = replace(spec, url="http://127.0.0.1:1/net-01234567.pth")
     with pytest.raises(WeightsUnavailable) as caught:
         weights.locate(offline, "auto")
-    sentence = str(caught.value)
-    assert "Connection refused" in sentence
-    assert str(cache / "net-01234567.pth") in sentence
-    assert "PREDICTOR_WEIGHTS=" in sentence
-    assert "PREDICTOR_MODEL=efficientnet_lite0" in sentence
+    message = str(caught.value)
+    assert "Connection refused" in message
+    assert str(cache / "net-01234567.pth") in message
+    assert "PREDICTOR_WEIGHTS" in message
+    assert "PREDICTOR_MODEL=efficientnet_lite0" in message
 
 
-def test_a_path_that_names_no_file_stops_the_start(spec):
+def test_path_without_a_file_is_an_error_that_names_it(spec):
     with pytest.raises(WeightsError, match="nowhere.pth"):
         weights.locate(spec, "nowhere.pth")
 
@@ -152,7 +152,7 @@ def test_a_path_that_names_no_file_stops_the_start(spec):
         ),
     ],
 )
-def test_every_usual_file_fills_the_network(spec, state, tmp_path, save):
+def test_weights_are_read_from_every_usual_file(spec, state, tmp_path, save):
     save(state, tmp_path / "net.pth")
     (path,) = tmp_path.iterdir()
     network = build_empty(spec, 10)
@@ -166,7 +166,7 @@ def plain(network):
 
 
 def in_old_names(network):
-    """As the published ViT files have them."""
+    """With the names in the published ViT files."""
     old = (".mlp.0.", ".mlp.linear_1."), (".mlp.3.", ".mlp.linear_2.")
     state = network.state_dict()
     for today, then in old:
@@ -175,7 +175,7 @@ def in_old_names(network):
 
 
 def without_counters(network):
-    """As files from before batch norm counted."""
+    """As in files from before batch norm had a counter."""
     return {n: t for n, t in network.state_dict().items() if not n.endswith("num_batches_tracked")}
 
 
@@ -192,11 +192,11 @@ def without_counters(network):
     ],
 )
 @pytest.mark.parametrize("save", [torch.save, save_file])
-def test_files_with_a_history_of_their_own_answer_as_before(tmp_path, name, as_saved, save):
+def test_old_files_give_the_same_logits(tmp_path, name, as_saved, save):
     torch.manual_seed(0)
     oracle = torchvision.models.get_model(name, num_classes=7).eval()
     if name in ("googlenet", "inception_v3"):
-        oracle.transform_input = True  # as with published weights
+        oracle.transform_input = True  # torchvision sets it for published weights
     save(as_saved(oracle), tmp_path / "net.pth")
     network = build_empty(find_model(name), 7)
     weights.fill(network, weights.read(tmp_path / "net.pth"), "net.pth", name)
@@ -205,70 +205,70 @@ def test_files_with_a_history_of_their_own_answer_as_before(tmp_path, name, as_s
         torch.testing.assert_close(network(batch), oracle(batch))
 
 
-class Innocent:
-    """What a pickle may be made to run; here it would only be built."""
+class Pickled:
+    """An object in a pickle, which could run any code when it is loaded."""
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "reason"),
     [
         pytest.param(b"", "is empty", id="empty"),
         pytest.param(b"\n<!doctype html><title>404</title>", "web page", id="html"),
-        pytest.param(b"{}", "cut off", id="text"),
-        pytest.param(b"PK\x03\x04 and so on", "cut off", id="broken zip"),
+        pytest.param(b"{}", "truncated", id="text"),
+        pytest.param(b"PK\x03\x04 and so on", "truncated", id="broken zip"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_file_that_holds_no_weights_is_named_for_what_it_is(tmp_path, content, sentence, suffix):
+def test_error_says_what_an_unreadable_file_is(tmp_path, content, reason, suffix):
     path = tmp_path / f"net{suffix}"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=sentence):
+    with pytest.raises(WeightsError, match=reason):
         weights.read(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-def test_a_file_that_was_cut_off_is_named_so(state, tmp_path, share, zipped):
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
+def test_error_says_that_a_file_is_truncated(state, tmp_path, fraction, zipped):
     path = tmp_path / "net.pth"
     torch.save(state, path, _use_new_zipfile_serialization=zipped)
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(WeightsError, match="cut off"):
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
+    with pytest.raises(WeightsError, match="truncated"):
         weights.read(path)
 
 
-def test_a_pickle_of_objects_is_not_executed(tmp_path):
+def test_pickled_objects_are_refused(tmp_path):
     path = tmp_path / "net.pth"
-    torch.save(Innocent(), path)
-    with pytest.raises(WeightsError, match="not loaded for safety's sake"):
+    torch.save(Pickled(), path)
+    with pytest.raises(WeightsError, match="Python objects, which are not loaded"):
         weights.read(path)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_torchscript_archive_is_named_so(tmp_path):
+def test_error_says_that_a_file_is_torchscript(tmp_path):
     path = tmp_path / "net.pt"
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
     with pytest.raises(WeightsError, match="TorchScript"):
         weights.read(path)
 
 
-def test_something_else_that_torch_can_read_is_named_by_its_type(tmp_path):
+def test_error_names_the_type_of_other_content(tmp_path):
     path = tmp_path / "net.pth"
     torch.save([1, 2, 3], path)
     with pytest.raises(WeightsError, match="a list"):
         weights.read(path)
 
 
-def test_weights_of_another_network_are_refused_with_what_is_missing(spec, state):
-    with pytest.raises(WeightsError, match=r"of resnet18: it lacks .* and it has .* more names"):
+def test_error_for_another_network_names_the_parameters(spec, state):
+    with pytest.raises(WeightsError, match=r"of resnet18: missing .*, unexpected .* more"):
         weights.fill(build_empty(find_model("resnet18"), 10), state, "net.pth", "resnet18")
 
 
-def test_another_number_of_classes_is_named_with_the_setting_that_mends_it(spec, state):
+def test_wrong_number_of_classes_names_the_setting_for_labels(spec, state):
     with pytest.raises(WeightsError, match="10 classes.* 1000.*PREDICTOR_LABELS"):
         weights.fill(build_empty(spec, 1000), state, "net.pth", spec.name)
 
 
-def test_a_layer_of_another_shape_is_named(spec, state):
+def test_layer_of_another_shape_is_named(spec, state):
     other = state | {"features.0.weight": torch.zeros(64, 1, 3, 3)}
     with pytest.raises(WeightsError, match=r"features.0.weight has the shape \(64, 1, 3, 3\)"):
         weights.fill(build_empty(spec, 10), other, "net.pth", spec.name)

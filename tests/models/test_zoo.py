@@ -5,7 +5,7 @@ from PIL import Image
 from torchvision.models._api import WeightsEnum
 
 from predictor.errors import ModelError
-from predictor.models.zoo import build_empty, build_random, find_model, todays_name
+from predictor.models.zoo import build_empty, build_random, current_name, find_model
 
 
 def shapes(network):
@@ -14,7 +14,7 @@ def shapes(network):
 
 @pytest.fixture
 def torchvisions(monkeypatch):
-    """Build a network as torchvision does for its published weights, but without them."""
+    """Builds a network as torchvision does for its published weights, without loading them."""
     monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: {})
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
 
@@ -25,19 +25,19 @@ def torchvisions(monkeypatch):
     return build
 
 
-def test_the_default_is_vgg16_with_the_designs_own_preprocessing():
+def test_vgg16_has_this_apps_own_preprocessing():
     spec = find_model("vgg16")
     assert sum(p.numel() for p in build_empty(spec, 1000).parameters()) == 138_357_544
     assert (spec.preprocessing.resize, spec.preprocessing.crop) == (255, 224)
     assert spec.url.endswith("/vgg16-397923af.pth")
 
 
-def test_the_embedded_model_brings_its_weights():
+def test_embedded_model_has_its_weights_installed():
     assert find_model("efficientnet_lite0").packaged().is_file()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_tiny", "inception_v3", "vit_b_16"])
-def test_another_models_preprocessing_is_its_weights_own(name):
+def test_preprocessing_is_that_of_the_published_weights(name):
     transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     preprocessing = find_model(name).preprocessing
     assert [preprocessing.resize] == transforms.resize_size
@@ -49,17 +49,17 @@ def test_another_models_preprocessing_is_its_weights_own(name):
 @pytest.mark.parametrize(
     "name", ["alexnet", "densenet121", "resnet18", "swin_t", "vit_b_16", "vit_h_14"]
 )
-def test_a_network_is_the_one_the_published_weights_fit(torchvisions, name):
+def test_network_has_the_shapes_of_the_published_weights(torchvisions, name):
     assert shapes(build_empty(find_model(name), 1000)) == shapes(torchvisions(name))
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_inception_rescales_its_input_as_with_published_weights(torchvisions, name):
+def test_inception_rescales_its_input_as_torchvision_does(torchvisions, name):
     assert torchvisions(name).transform_input
     assert build_empty(find_model(name), 1000).transform_input
 
 
-def test_a_network_that_cannot_be_built_without_memory_is_built_with():
+def test_regnet_which_needs_memory_can_be_built():
     assert not build_empty(find_model("regnet_y_400mf"), 1000).training
 
 
@@ -72,11 +72,11 @@ def test_a_network_that_cannot_be_built_without_memory_is_built_with():
         ("features.norm0.weight", "features.norm0.weight"),
     ],
 )  # fmt: skip
-def test_published_names_become_todays(published, today):
-    assert todays_name(published) == today
+def test_old_parameter_names_are_updated(published, today):
+    assert current_name(published) == today
 
 
-def test_random_weights_are_the_same_each_time_and_leave_the_callers_dice_alone():
+def test_random_weights_are_repeatable_and_keep_the_rng_state():
     spec = find_model("squeezenet1_1")
     torch.manual_seed(7)
     expected = torch.rand(1)
@@ -98,12 +98,12 @@ def test_every_network_is_in_eval_mode():
     ("typo", "meant"),
     [("resnet81", "resnet18"), ("VGG16", "vgg16"), ("efficientnet_lite", "efficientnet_lite0")],
 )
-def test_a_typo_in_the_name_stops_the_start_and_names_what_was_meant(typo, meant):
+def test_unknown_model_is_an_error_that_suggests_names(typo, meant):
     with pytest.raises(ModelError, match=f"{typo}.*{meant}"):
         find_model(typo)
 
 
 @pytest.mark.parametrize("name", ["fcn_resnet50", "raft_small", "no such thing"])
-def test_what_is_no_classification_model_is_not_found(name):
+def test_models_for_other_tasks_are_not_found(name):
     with pytest.raises(ModelError, match="no classification model"):
         find_model(name)

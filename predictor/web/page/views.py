@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, TooManyRequests
 
 from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError
-from predictor.models.info import ModelInfo
+from predictor.models.spec import ModelInfo
 from predictor.web.answers import TOP_K
 from predictor.web.current import current_service
 from predictor.web.problems import current_problem

@@ -12,7 +12,7 @@ from app import create_app
 from conftest import LABELS, ToyModel
 from pictures import picture
 from predictor.engine.classifier import Classifier, Engine
-from predictor.models.info import ModelInfo
+from predictor.models.spec import ModelInfo
 from predictor.settings import Settings
 from predictor.web.api.openapi import WEB
 

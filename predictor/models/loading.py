@@ -1,0 +1,167 @@
+"""Settings → a model that is ready to serve."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from predictor.errors import ModelError, WeightsUnavailable
+from predictor.models import weights
+from predictor.models.network import Model
+from predictor.models.shared_weights import load_shared
+from predictor.models.spec import RANDOM, ModelInfo, ModelSpec
+from predictor.models.zoo import build_empty, build_random, find_model
+from predictor.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A forward pass of VGG16 in float32 holds 30 to 45 MB of activations per image, so a machine with
+# many processors should not run a pass on each. More than two lanes were not measured.
+MAX_LANES = 4
+# VGG16 in float32, two passes at once on two processors: 6.9 images/s and 129 MB of activations
+# with batches of 2, 6.5 images/s and 332 MB with batches of 4. 32 on a GPU was not measured.
+CPU_BATCH, CUDA_BATCH = 2, 32
+
+
+def load_model(settings: Settings, classes: int, threads: int) -> tuple[Model, ModelInfo]:
+    """Load the model that the settings name, or the fallback model if its weights are missing.
+
+    Args:
+        settings: the model, its weights, device, precision and batch size.
+        classes: the number of labels.
+        threads: processors for the model.
+
+    Raises:
+        StartError: the model cannot be loaded; the message says what to do.
+    """
+    # Looked up at every start: a typo must not stay hidden until the fallback is needed.
+    fallback = None if settings.fallback_model == "none" else find_model(settings.fallback_model)
+    spec = find_model(settings.model)
+    try:
+        return _load(spec, settings.weights, settings, classes, threads)
+    except WeightsUnavailable as error:
+        if fallback is None:
+            raise
+        log.warning("%s Serving %s instead.", error, fallback.name)
+        return _load(fallback, "auto", settings, classes, threads, stands_in_for=settings.model)
+
+
+def _load(
+    spec: ModelSpec,
+    source: str,
+    settings: Settings,
+    classes: int,
+    threads: int,
+    stands_in_for: str | None = None,
+) -> tuple[Model, ModelInfo]:
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.precision, device, spec)
+    torch.set_num_threads(threads)  # for the conversions in _network, on this thread
+    path = None if source == RANDOM else weights.locate(spec, source)
+    network = _network(spec, path, classes, device, dtype, settings.shared_weights_fd)
+    info = ModelInfo(
+        name=spec.name,
+        weights=RANDOM if path is None else str(path),
+        device=device_name(device),
+        precision=str(dtype).removeprefix("torch."),
+        threads=threads,
+        parameters=sum(p.numel() for p in network.parameters()),
+        classes=classes,
+        stands_in_for=stands_in_for,
+    )
+    on_cpu = device.type == "cpu"
+    model = Model(
+        network,
+        spec.preprocessing,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        lanes=min(threads, MAX_LANES) if on_cpu else 1,
+        max_batch_size=settings.max_batch_size or (CPU_BATCH if on_cpu else CUDA_BATCH),
+    )
+    return model, info
+
+
+def _network(
+    spec: ModelSpec,
+    path: Path | None,
+    classes: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    shared_weights_fd: int | None,
+) -> nn.Module:
+    """Return the network as it is served; without a path its weights are random."""
+
+    def build() -> nn.Module:
+        network = build_random(spec, classes) if path is None else build_empty(spec, classes)
+        if path is not None:
+            weights.fill(network, weights.read(path), str(path), spec.name)
+        return network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    if shared_weights_fd is None or device.type != "cpu":
+        return build()
+    identity = f"{spec.name} {path} {dtype}"
+    return load_shared(shared_weights_fd, identity, build, partial(build_empty, spec, classes))
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device with this name; ``auto`` is CUDA if torch can use a GPU, else the CPU.
+
+    Raises:
+        ModelError: torch does not know the name, or the machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()  # fails on "meta", which has no memory
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"PREDICTOR_DEVICE={name!r} cannot be used here: {reason}") from error
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device with the GPU's name, such as ``cuda:0 (NVIDIA H200)``, or ``cpu``."""
+    if device.type != "cuda":
+        return str(device)
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+def choose_dtype(
+    precision: str,
+    device: torch.device,
+    spec: ModelSpec,
+    cpuinfo: Path = Path("/proc/cpuinfo"),
+) -> torch.dtype:
+    """Return the dtype with this name.
+
+    ``auto`` is bfloat16 if the hardware computes in it and the model was measured to answer in it
+    as in float32; otherwise float32. ``cpuinfo`` lists the features of the processor.
+    """
+    if precision != "auto":
+        dtype = getattr(torch, precision)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    if spec.bfloat16 and _computes_in_bfloat16(device, cpuinfo):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _computes_in_bfloat16(device: torch.device, cpuinfo: Path) -> bool:
+    """Return whether the hardware multiplies bfloat16; emulation is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16"} & _cpu_flags(cpuinfo))
+
+
+def _cpu_flags(cpuinfo: Path) -> set[str]:
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())

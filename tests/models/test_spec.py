@@ -1,0 +1,24 @@
+from dataclasses import replace
+
+from predictor.models.spec import ModelInfo
+
+INFO = ModelInfo("net", "/weights/net.pth", "cpu", "float32", threads=1, parameters=3, classes=3)
+
+
+def test_public_info_has_the_weights_name_without_its_folder():
+    assert INFO.public() == {
+        "name": "net",
+        "weights": "net.pth",
+        "device": "cpu",
+        "precision": "float32",
+        "threads": 1,
+        "parameters": 3,
+        "classes": 3,
+        "stands_in_for": None,
+    }
+
+
+def test_only_random_weights_and_a_fallback_model_have_a_notice():
+    assert INFO.notice is None
+    assert "meaningless" in replace(INFO, weights="random").notice
+    assert "net stands in for vgg16" in replace(INFO, stands_in_for="vgg16").notice
