@@ -1,4 +1,3 @@
-import io
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +9,7 @@ from skimage import data
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
 from pictures import encode
-from predictor import get_prediction
+from predictor import get_prediction, get_predictions
 from predictor.engine.classifier import OVERSAMPLING
 from predictor.images.decoding import decode
 from predictor.models.loading import load_model
@@ -85,10 +84,9 @@ def test_concurrent_forward_passes_do_not_mix_images(lite, photos):
 
 def test_get_prediction_returns_the_documented_answer(monkeypatch, photos):
     monkeypatch.setenv("PREDICTOR_MODEL", "efficientnet_lite0")
-    buffer = io.BytesIO()
-    photos[1].save(buffer, "PNG")
-    assert get_prediction(buffer.getvalue()) == {"class_id": "n07920052", "class_name": "espresso"}
-    assert len(get_prediction(buffer.getvalue(), top_k=3)["predictions"]) == 3
+    class_id, class_name = get_prediction(encode(photos[1]))
+    assert (class_id, class_name) == ("n07920052", "espresso")
+    assert len(get_predictions(encode(photos[1]), top_k=3)) == 3
 
 
 def test_reduced_jpeg_gets_the_class_of_the_full_one(lite, photos):

@@ -274,7 +274,7 @@ def test_weights_that_vanish_are_served_on_and_missed_at_the_next_start(tmp_path
         assert server.predict(picture("red")).ok
         os.kill(server.worker, signal.SIGKILL)
         assert server.process.wait(timeout=60) != 0
-        assert f"PREDICTOR_WEIGHTS='{path}' names no file." in server.log
+        assert f"PREDICTOR_WEIGHTS='{path}' is not a file." in server.log
     finally:
         server.close()
 

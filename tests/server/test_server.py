@@ -294,7 +294,7 @@ def test_several_processes_serve_one_port(start, photos):
     [
         ([], {"modle": "vgg16"}, "Did you mean PREDICTOR_MODEL?"),
         ([], {"model": "resnet81"}, "Did you mean"),
-        ([], {"weights": "/nowhere.pth"}, "PREDICTOR_WEIGHTS='/nowhere.pth' names no file"),
+        ([], {"weights": "/nowhere.pth"}, "PREDICTOR_WEIGHTS='/nowhere.pth' is not a file"),
         ([], {"labels": "/nowhere.json"}, "No such file"),
         (["--preload"], {}, "Leave out --preload"),
     ],
