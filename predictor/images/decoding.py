@@ -35,12 +35,6 @@ TRANSPOSE_BY_ORIENTATION = {
 warnings.filterwarnings("ignore", module=r"PIL\.(Jpeg|Mpo|Tiff|Png|Gif|WebP|Avif|Bmp)ImagePlugin")
 
 
-def file_suffixes() -> set[str]:
-    """Return the suffixes of files in one of :data:`FORMATS`, such as ``.jpg``."""
-    Image.init()
-    return {suffix for suffix, name in Image.EXTENSION.items() if name in FORMATS}
-
-
 def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Image:
     """Decode an image's first frame as a person would see it: upright, RGB, alpha over white.
 
@@ -112,10 +106,10 @@ def begins_like_an_image(data: bytes) -> bool:
     return any(accept(data[:16]) is True for accept in accepts if accept)
 
 
-def extensions() -> set[str]:
-    """Return the file name extensions of the formats, in lower case, such as ``.jpg``."""
+def file_suffixes() -> set[str]:
+    """Return the file suffixes of the formats, in lower case, such as ``.jpg``."""
     Image.init()
-    return {ending for ending, name in Image.EXTENSION.items() if name in FORMATS}
+    return {suffix for suffix, name in Image.EXTENSION.items() if name in FORMATS}
 
 
 def _upright(image: Image.Image) -> Image.Image:

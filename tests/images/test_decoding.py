@@ -11,15 +11,15 @@ from PIL import Image
 from paths import ROOT
 from pictures import chunk, difference, encode, picture, ramp
 from predictor.errors import BadRequest, DamagedImage, Overloaded, RequestError, UnsupportedImage
-from predictor.images.decoding import FORMATS, decode, extensions
+from predictor.images.decoding import FORMATS, decode, file_suffixes
 
 LIMIT = 50_000_000
 ORIENTATION = 0x0112
 
 
-def test_extensions_are_those_of_the_formats():
-    assert {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".avif"} <= extensions()
-    assert extensions().isdisjoint({".eps", ".ico", ".txt"})
+def test_file_suffixes_are_those_of_the_formats():
+    assert {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".avif"} <= file_suffixes()
+    assert file_suffixes().isdisjoint({".eps", ".ico", ".txt"})
 
 
 @pytest.mark.parametrize("format", FORMATS)
