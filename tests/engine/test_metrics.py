@@ -245,6 +245,7 @@ def test_a_reload_keeps_the_counts_and_piles_up_no_files(server):
     assert not workers(before) & workers(numbers)
 
 
+@pytest.mark.server
 def test_the_folder_is_private_and_goes_with_the_server():
     server = Server(model="efficientnet_lite0").wait_until_ready()
     folder = metrics_folder(server)

@@ -17,6 +17,7 @@ def _a_processor_that_packs():
         pytest.skip("oneDNN's operators are used on x86-64 only")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("batch", [1, 3])
 @torch.inference_mode()
@@ -72,6 +73,7 @@ def test_a_residual_network_is_left_alone():
     assert packed(network) == []
 
 
+@pytest.mark.slow
 def test_other_devices_and_precisions_are_left_alone():
     for network in (vgg11(num_classes=2).half(), vgg11(num_classes=2).to("meta")):
         pack(network)

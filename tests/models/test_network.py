@@ -40,6 +40,7 @@ def lite():
     return served
 
 
+@pytest.mark.slow
 def test_vgg16_from_a_file_answers_as_torchvisions_own_pipeline(tmp_path, photos):
     """The design's contract, on the real network; its weights are random, and its answers real."""
     torch.manual_seed(0)

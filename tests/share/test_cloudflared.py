@@ -81,6 +81,7 @@ def test_what_a_wrapper_has_started_is_ended_too(folder, monkeypatch):
     wait_until(lambda: not is_running(folder / "process"))
 
 
+@pytest.mark.slow
 def test_even_an_obstinate_one_does_not_outlive_an_app_that_is_killed(folder):
     (folder / "fate").write_text("obstinate")
     script = (

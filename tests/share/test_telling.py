@@ -272,6 +272,7 @@ print("The end.")
 """
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("command", "number"),
     [
