@@ -1,4 +1,5 @@
-# Two commands: `make serve` and `make test`. Each installs what it needs, once.
+# `make serve`, `make check` while you work, `make test` before you commit. Each installs what it
+# needs, once.
 VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
@@ -7,25 +8,32 @@ HOST ?= 127.0.0.1
 PORT ?= 5000
 BIN := $(VENV)/bin
 
-.PHONY: serve test bench fuzz soak format
+.PHONY: serve lint check test bench fuzz soak format
 export HOST PORT CLIENTS
 
-# Where VGG16's weights cannot be had, a small model stands in and says so. Not in production.
+# If VGG16's weights cannot be downloaded, a small model replaces it, and the log says so. A
+# production server never replaces the model.
 serve: export PREDICTOR_FALLBACK_MODEL ?= efficientnet_lite0
 serve: $(VENV)/requirements.stamp
 	exec $(BIN)/gunicorn wsgi:app
 
-test: $(VENV)/requirements-dev.stamp $(CLIENTS)/requirements-clients.stamp
+lint: $(VENV)/requirements-dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# All that is fast: no test that starts a server or takes seconds.
+check: lint
+	$(BIN)/pytest -q -m "not server and not slow" $(PYTEST)
+
+test: lint $(CLIENTS)/requirements-clients.stamp
 	$(BIN)/pytest $(PYTEST)
 
-# What it can be told: make bench BENCH="--help"
+# For the options: make bench BENCH="--help"
 bench: $(VENV)/requirements-dev.stamp
 	$(BIN)/python -m benchmarks $(BENCH)
 
-# make fuzz FUZZ="--images 100000"; the seed it prints makes the same inputs again.
+# make fuzz FUZZ="--images 100000"; it prints its seed, and `--seed` repeats a run.
 fuzz: $(VENV)/requirements-dev.stamp
 	$(BIN)/python -m tools.fuzz $(FUZZ)
 
@@ -44,12 +52,12 @@ $(VENV)/%.stamp: %.txt $(CONSTRAINTS) | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r $< -c $(CONSTRAINTS)
 	touch $@
 
-# Strangers' programs, which the tests ask the server with; their versions are all in that file.
+# Client programs of other projects, for the tests. The file pins all their versions.
 $(CLIENTS)/%.stamp: %.txt | $(CLIENTS)/bin/python
 	$(CLIENTS)/bin/python -m pip install --disable-pip-version-check -q -r $<
 	touch $@
 
 $(BIN)/python $(CLIENTS)/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …"; exit 1; }
+	  { echo "Python 3.11 or newer is required: make PYTHON=/path/to/python3.11 …"; exit 1; }
 	$(PYTHON) -m venv $*

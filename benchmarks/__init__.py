@@ -1,5 +1,5 @@
-"""``make bench``: this app beside the bare model and beside the app of the textbook.
+"""``make bench``: compare this app with the bare model and with an app as tutorials write it.
 
-Everything is measured in one run, in turns, on one set of weights, because the speed of a
-machine drifts: the ratios count, and no figure of another day.
+One run measures all of them, in turns and with the same weights. The speed of a machine drifts, so
+compare only figures of the same run: the ratios matter, not the absolute numbers.
 """

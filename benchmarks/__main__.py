@@ -23,13 +23,14 @@ from benchmarks.servers import ROOT, Recipe, Server, running
 
 Row = dict[str, float]
 PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "immunohistochemistry")
-# In work and waiting: enough for the clients below, and 150 % fills them in a few seconds.
-PLACES = 40
-OURS = {"PREDICTOR_MAX_IN_FLIGHT": str(PLACES), "PREDICTOR_MAX_QUEUE": str(PLACES)}
+# The limit of requests in progress, and of the queue. It is enough for the clients below, and a
+# load of 150 % fills the queue in a few seconds.
+SLOTS = 40
+OUR_LIMITS = {"PREDICTOR_MAX_IN_FLIGHT": str(SLOTS), "PREDICTOR_MAX_QUEUE": str(SLOTS)}
 
 
 def main() -> None:
-    """Measure in turns, print a table, and write JSON and a plot."""
+    """Measure all servers in turns, print a table, and write a JSON file and a plot."""
     options = _parser().parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = _measure(options, Path(folder))
@@ -43,12 +44,12 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--model", default="vgg16", help="torchvision model (default: vgg16)")
-    parser.add_argument("--precision", default="auto", help="of our app (default: auto)")
-    parser.add_argument("--seconds", type=float, default=15, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="how often all take their turn")
+    parser.add_argument("--precision", default="auto", help="precision of this app (default: auto)")
+    parser.add_argument("--seconds", type=float, default=15, help="seconds of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="how often to measure every server")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--loads", type=float, nargs="*", default=[0.5, 0.9, 1.5],
-                        help="open-loop loads, as shares of our capacity")  # fmt: skip
+                        help="open-loop loads, as fractions of this app's capacity")  # fmt: skip
     parser.add_argument("--output", type=Path, default=ROOT / "benchmark-results")
     return parser
 
@@ -64,12 +65,12 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for turn in range(options.rounds):
         for recipe in _recipes(options.model, weights, options.precision):
             if recipe.name == "this app float32" and served["this app"] == "float32":
-                continue  # which `auto` has chosen by itself
+                continue  # `auto` has already chosen float32
             print(f"round {turn + 1}: {recipe.name}", file=sys.stderr)
             ours = recipe.name.startswith("this app")
             with running(recipe) as (server, start_s):
                 starts[recipe.name].append(start_s)
-                if ours:  # the bare loop just before, for what is compared with it
+                if ours:  # measured just before the app, so that both ran at the same speed
                     served[recipe.name] = _precision(server)
                     seconds = options.seconds / 4
                     bare.append(_bare(options.model, weights, served[recipe.name], seconds))
@@ -82,11 +83,11 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 rows[f"{recipe.name}, 8 clients, 12 MP"].append(
                     _load(server, large, options.seconds, "closed", 8)
                 )
-                for share in options.loads:
-                    name = f"{recipe.name}, open loop at {share:.0%}"
-                    filling = PLACES / capacity / (share - 1) if share > 1 else 0
-                    seconds = options.seconds + filling
-                    rows[name].append(_load(server, small, seconds, "open", share * capacity))
+                for load in options.loads:
+                    name = f"{recipe.name}, open loop at {load:.0%}"
+                    fill_s = SLOTS / capacity / (load - 1) if load > 1 else 0
+                    seconds = options.seconds + fill_s
+                    rows[name].append(_load(server, small, seconds, "open", load * capacity))
     found = {"start_s": starts, "precision": served, "rows": rows, "bare": bare}
     return {"model": options.model, **found}
 
@@ -94,17 +95,18 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def _recipes(model: str, weights: Path, precision: str) -> list[Recipe]:
     gunicorn = ("{python}", "-m", "gunicorn")
     textbook = (*gunicorn, "-c", "/dev/null", "-b", "127.0.0.1:{port}", "benchmarks.textbook:app")
-    theirs = {"BENCH_MODEL": model, "BENCH_WEIGHTS": str(weights)}
-    mine = {**OURS, "PREDICTOR_MODEL": model, "PREDICTOR_WEIGHTS": str(weights)}
+    their_env = {"BENCH_MODEL": model, "BENCH_WEIGHTS": str(weights)}
+    our_env = {**OUR_LIMITS, "PREDICTOR_MODEL": model, "PREDICTOR_WEIGHTS": str(weights)}
     ours = (*gunicorn, "wsgi:app")
-    recipes = [Recipe("this app", ours, {**mine, "PREDICTOR_PRECISION": precision})]
+    recipes = [Recipe("this app", ours, {**our_env, "PREDICTOR_PRECISION": precision})]
     if precision == "auto":
-        recipes.append(Recipe("this app float32", ours, {**mine, "PREDICTOR_PRECISION": "float32"}))
+        float32 = {**our_env, "PREDICTOR_PRECISION": "float32"}
+        recipes.append(Recipe("this app float32", ours, float32))
     return [
         *recipes,
-        Recipe("textbook", textbook, theirs),
-        Recipe("textbook, 8 threads", (*textbook, "--threads", "8"), theirs),
-        Recipe("textbook, -w 2", (*textbook, "-w", "2"), {**theirs, "OMP_NUM_THREADS": "1"}),
+        Recipe("textbook", textbook, their_env),
+        Recipe("textbook, 8 threads", (*textbook, "--threads", "8"), their_env),
+        Recipe("textbook, -w 2", (*textbook, "-w", "2"), {**their_env, "OMP_NUM_THREADS": "1"}),
     ]
 
 
@@ -115,7 +117,7 @@ def _write_weights(model: str, path: Path) -> Path:
 
 
 def _write_photos(folder: Path, pixels: int) -> Path:
-    """Photographs in the public domain, as JPEGs of about as many pixels."""
+    """Write public-domain photographs as JPEGs of about ``pixels`` pixels each."""
     folder.mkdir()
     for name in PHOTOS:
         photo = _photo(name)

@@ -1,4 +1,4 @@
-"""The model alone: no HTTP, no photo, a loop around the network. Prints JSON.
+"""Measure the model alone: a loop around the network without HTTP or photos. Prints JSON.
 
 ``python -m benchmarks.bare MODEL WEIGHTS PRECISION SECONDS``
 """
@@ -21,7 +21,7 @@ CUDA = torch.cuda.is_available()
 
 
 def build(name: str, path: str, precision: str) -> torch.nn.Module:
-    """The network as it is served: in its precision, laid out to be fast, eager."""
+    """Build the network as the app serves it: in that precision, channels last, packed, eager."""
     network: torch.nn.Module = torchvision.models.get_model(name)
     network.load_state_dict(torch.load(path, weights_only=True))
     dtype = getattr(torch, precision)
@@ -33,7 +33,7 @@ def build(name: str, path: str, precision: str) -> torch.nn.Module:
 
 
 def loop(network: torch.nn.Module, batch: torch.Tensor, seconds: float) -> list[float]:
-    """Seconds of each forward pass, after one that does not count."""
+    """Return the seconds of each forward pass, without those of the first."""
     times: list[float] = []
     with torch.inference_mode():
         network(batch).cpu()
@@ -48,7 +48,10 @@ def loop(network: torch.nn.Module, batch: torch.Tensor, seconds: float) -> list[
 def side_by_side(
     network: torch.nn.Module, size: int, teams: int, threads: int, seconds: float
 ) -> float:
-    """Images a second of ``teams`` loops at once, each with its own threads, on one network."""
+    """Return the images per second of ``teams`` loops that share one network.
+
+    Each loop runs batches of ``size`` images with ``threads`` threads of its own.
+    """
     parameter = next(network.parameters())
     batch = torch.rand(size, 3, 224, 224, dtype=parameter.dtype, device=parameter.device)
     batch = batch.to(memory_format=torch.channels_last)
@@ -68,7 +71,7 @@ def side_by_side(
 
 
 def main() -> None:
-    """Try the usual shapes and print the rate of each, and one image's latency."""
+    """Print the rate of several thread counts and batch sizes, and the latency of one image."""
     name, path, precision, seconds = sys.argv[1:]
     network, cpus = build(name, path, precision), available_cpus()
     layouts = [(1, 1)] if CUDA else sorted({(1, cpus), (cpus, 1)})

@@ -1,8 +1,9 @@
-"""A load generator that leaves the processors to the server. Prints JSON.
+"""A load generator that uses little processor time. Prints JSON.
 
 ``python -m benchmarks.load HOST PORT FOLDER SECONDS closed CLIENTS`` or ``… open RATE``
 
-Requests are prepared once and sent over kept connections; an answer is read and thrown away.
+It prepares the requests once, sends them over persistent connections and discards the bodies of
+the responses.
 """
 
 from __future__ import annotations
@@ -20,34 +21,58 @@ from time import perf_counter
 
 @dataclass
 class Tally:
-    """What became of the requests; latencies in seconds."""
+    """The outcomes of the requests; latencies in seconds."""
 
     answered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
 
     def add(self, status: int, seconds: float) -> None:
-        """Count one answer."""
+        """Count one response."""
         self.statuses[status] += 1
         (self.answered if status == 200 else self.refused).append(seconds)
 
 
+@dataclass(frozen=True)
+class Response:
+    """A whole HTTP response; its head is in lower case."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+
+async def read_response(reader: asyncio.StreamReader) -> Response:
+    """Read one response that has a Content-Length.
+
+    Raises:
+        EOFError: the server closed the connection before the end of the response.
+    """
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
+    return Response(int(head.split()[1]), head, await reader.readexactly(length))
+
+
 class Connection:
-    """One kept connection."""
+    """A persistent connection."""
 
     def __init__(self, host: str, port: int) -> None:
-        """Nothing is opened before the first request."""
+        """Open nothing yet: the first request does."""
         self._address = host, port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes) -> int:
-        """Send one request; its status once the whole answer is there, 0 if it broke off."""
+        """Send one request and read the response.
+
+        Returns:
+            The status, or 0 if the connection failed.
+        """
         kept = self._streams is not None
         try:
             return await self._ask(request)
         except (OSError, EOFError):  # IncompleteReadError is an EOFError
             self.close()
-            # A kept connection may have been closed by the server just now: once more, anew.
+            # The server may have just closed an idle connection: retry once, on a new one.
             return await self.ask(request) if kept else 0
 
     async def _ask(self, request: bytes) -> int:
@@ -55,31 +80,29 @@ class Connection:
             self._streams = await asyncio.open_connection(*self._address)
         reader, writer = self._streams
         writer.write(request)
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
-        if b"connection: close" in head:
+        response = await read_response(reader)
+        if b"connection: close" in response.head:
             self.close()
-        return int(head.split()[1])
+        return response.status
 
     def close(self) -> None:
-        """Close; the next request opens anew."""
+        """Close the connection; the next request opens another."""
         if self._streams is not None:
             self._streams[1].close()
         self._streams = None
 
 
 def prepare(host: str, folder: Path) -> list[bytes]:
-    """Every photo of the folder as a whole HTTP request."""
+    """Return one whole HTTP request for each photo in the folder."""
     head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\n"
     photos = [path.read_bytes() for path in sorted(folder.iterdir())]
     return [f"{head}Content-Length: {len(photo)}\r\n\r\n".encode() + photo for photo in photos]
 
 
-async def closed(
+async def closed_loop(
     host: str, port: int, requests: list[bytes], seconds: float, clients: int
 ) -> Tally:
-    """Clients that ask again as soon as they are answered."""
+    """Run clients that each send the next request as soon as the last one is answered."""
     tally, end = Tally(), perf_counter() + seconds
 
     async def client(number: int) -> None:
@@ -93,14 +116,16 @@ async def closed(
     return tally
 
 
-async def opened(host: str, port: int, requests: list[bytes], seconds: float, rate: float) -> Tally:
-    """Requests that come at a steady rate, however slowly they are answered."""
+async def open_loop(
+    host: str, port: int, requests: list[bytes], seconds: float, rate: float
+) -> Tally:
+    """Send requests at a steady rate, however slowly the server answers them."""
     tally, photos, idle = Tally(), cycle(requests), [Connection(host, port)]
 
     async def ask(due: float) -> None:
         connection = idle.pop() if idle else Connection(host, port)
         status = await connection.ask(next(photos))
-        tally.add(status, perf_counter() - due)  # from when it was due, not from when it was sent
+        tally.add(status, perf_counter() - due)  # since it was due, not since it was sent
         idle.append(connection)
 
     begin, asked = perf_counter(), []
@@ -113,13 +138,13 @@ async def opened(host: str, port: int, requests: list[bytes], seconds: float, ra
 
 
 def main() -> None:
-    """Run one load and print what became of it."""
+    """Run one load and print its outcomes."""
     host, port, folder, seconds, kind, amount = sys.argv[1:]
     requests, begin = prepare(host, Path(folder)), perf_counter()
     if kind == "closed":
-        load = closed(host, int(port), requests, float(seconds), int(amount))
+        load = closed_loop(host, int(port), requests, float(seconds), int(amount))
     else:
-        load = opened(host, int(port), requests, float(seconds), float(amount))
+        load = open_loop(host, int(port), requests, float(seconds), float(amount))
     tally = asyncio.run(load)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     report = {

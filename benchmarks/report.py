@@ -1,4 +1,4 @@
-"""What was measured, as a table, as ratios and as a plot; medians of the rounds."""
+"""Show the measurements as a table, ratios and a plot. Figures are medians of the rounds."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ COLUMNS = {
 
 
 def show(report: Report) -> None:
-    """Print the table and the ratios."""
+    """Print the table, the start times and the ratios."""
     print(f"\n{report['model']} on {os.cpu_count()} processors, medians of the rounds\n")
     print(f"{'':44}" + "".join(f"{title:>10}" for title in COLUMNS))
     for precision, (shape, rate, single) in best_bare(report).items():
-        print(f"{f'bare {precision}: {shape}':44}{rate:10.2f}{single:10.0f} (one image alone)")
+        print(f"{f'bare {precision}: {shape}':44}{rate:10.2f}{single:10.0f} (one image)")
     for name in report["rows"]:
         cells = (_median(report, name, column) for column in COLUMNS.values())
         print(f"{name:44}" + "".join(f"{v:10.{0 if i else 2}f}" for i, v in enumerate(cells)))
@@ -36,11 +36,15 @@ def show(report: Report) -> None:
         print(f"{name}: {median(starts):.1f} s from start to the first 200")
     print(*ratios(report), sep="\n")
     costs = [t["generator_cpu_ms_per_request"] for turns in report["rows"].values() for t in turns]
-    print(f"the load generator: {median(costs):.1f} ms of processor time a request")
+    print(f"the load generator: {median(costs):.1f} ms of processor time per request")
 
 
 def best_bare(report: Report) -> dict[str, tuple[str, float, float]]:
-    """For each precision the shape with the best median rate, that rate, and one image's ms."""
+    """Find the fastest shape of the bare loop for each precision.
+
+    Returns:
+        By precision: the shape, its median images per second, and the milliseconds of one image.
+    """
     best = {}
     for precision in {turn["precision"] for turn in report["bare"]}:
         turns = [turn for turn in report["bare"] if turn["precision"] == precision]
@@ -51,7 +55,7 @@ def best_bare(report: Report) -> dict[str, tuple[str, float, float]]:
 
 
 def ratios(report: Report) -> Iterator[str]:
-    """This app beside the bare loop, the best of the textbook's servers, and itself."""
+    """Compare this app with the bare loop, the best textbook server and its own capacity."""
     servers = set(report["start_s"])
     for ours in sorted(name for name in servers if name.startswith("this app")):
         textbooks = [name for name in servers if name.startswith("textbook")]
@@ -60,16 +64,16 @@ def ratios(report: Report) -> Iterator[str]:
         capacity = _median(report, f"{ours}, {closed[-1]}")
         _, bare, single = best_bare(report)[report["precision"][ours]]
         p50 = _median(report, f"{ours}, {closed[0]}", "p50_ms")
-        yield f"{ours}, {closed[-1]}: {capacity / bare:.2f} of the bare loop"
-        yield f"{ours}, {closed[0]}: p50 {p50:.0f} ms; the bare loop takes {single:.0f} for one"
+        yield f"{ours}, {closed[-1]}: {capacity / bare:.2f} of the bare loop's rate"
+        yield f"{ours}, {closed[0]}: p50 {p50:.0f} ms; the bare loop: {single:.0f} ms an image"
         for load in closed:
             best = max(_median(report, f"{name}, {load}") for name in textbooks)
             rate = _median(report, f"{ours}, {load}")
-            yield f"{ours}, {load}: {rate / best:.2f} times the best textbook's"
+            yield f"{ours}, {load}: {rate / best:.2f} times the best textbook's rate"
         for load in loads:
             if load not in closed:
                 rate = _median(report, f"{ours}, {load}")
-                yield f"{ours}, {load}: {rate / capacity:.2f} of what {closed[-1]} get"
+                yield f"{ours}, {load}: {rate / capacity:.2f} of the rate at {closed[-1]}"
 
 
 def _median(report: Report, row: str, column: str = "images_per_s") -> float:
@@ -77,7 +81,7 @@ def _median(report: Report, row: str, column: str = "images_per_s") -> float:
 
 
 def plot(report: Report, path: Path) -> None:
-    """Throughput and median latency against the number of clients."""
+    """Plot throughput and median latency against the number of clients."""
     import matplotlib
 
     matplotlib.use("Agg")

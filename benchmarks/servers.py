@@ -1,4 +1,4 @@
-"""The servers under load: started, watched and ended."""
+"""Start a server, measure its memory and processor time, and stop it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 
+import psutil
+
 ROOT = Path(__file__).parent.parent
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a server is started; ``{port}`` is filled in."""
+    """How to start a server; ``{port}`` and ``{python}`` in the command are filled in."""
 
     name: str
     command: tuple[str, ...]
@@ -30,31 +31,31 @@ class Recipe:
 
 
 class Server:
-    """A running server: its port, its processes' memory and processor time."""
+    """A running server: its port, and the memory and processor time of its processes."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        """Watch a process that was started."""
-        self._process, self.port = process, port
+        """Measure ``process``, which listens on ``port``, and its children."""
+        self._process, self.port = psutil.Process(process.pid), port
 
-    def processes(self) -> list[int]:
-        """The process and those it started, to any depth."""
-        found, new = [], [self._process.pid]
-        while new:
-            found += new
-            new = [child for pid in new for child in _children(pid)]
-        return found
+    def total(self, figure: Callable[[psutil.Process], float]) -> float:
+        """Sum a figure over the process and its descendants; 0 for one that has just ended."""
+        total = 0.0
+        for process in (self._process, *self._process.children(recursive=True)):
+            with suppress(psutil.Error):
+                total += figure(process)
+        return total
 
     def cpu_s(self) -> float:
-        """Processor seconds used so far, user and system."""
-        return sum(map(_cpu_s, self.processes()))
+        """Return the processor seconds used so far, user and system."""
+        return self.total(lambda process: sum(process.cpu_times()[:2]))
 
     def pss_mb(self) -> float:
-        """Proportional set size: memory shared between processes is counted once."""
-        return sum(map(_pss_kb, self.processes())) / 1000
+        """Return the proportional set size: memory that processes share is counted once."""
+        return self.total(lambda process: process.memory_full_info().pss) / 1e6
 
     @contextmanager
     def peak_pss_mb(self) -> Iterator[list[float]]:
-        """Collect the memory twice a second while the block runs."""
+        """Append ``pss_mb`` to the list that is yielded, twice a second while the block runs."""
         seen, done = [self.pss_mb()], threading.Event()
 
         def watch() -> None:
@@ -70,29 +71,16 @@ class Server:
             watcher.join()
 
 
-def _children(pid: int) -> list[int]:
-    with suppress(OSError):
-        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-    return []
-
-
-def _cpu_s(pid: int) -> float:
-    with suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-    return 0.0
-
-
-def _pss_kb(pid: int) -> int:
-    with suppress(OSError, StopIteration):
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("Pss:")).split()[1])
-    return 0
-
-
 @contextmanager
 def running(recipe: Recipe, timeout_s: float = 120) -> Iterator[tuple[Server, float]]:
-    """A ready server, and the seconds from its start to its first 200."""
+    """Start a server, and stop it after the block.
+
+    Yields:
+        The server, and the seconds from its start to the first 200 from ``/readyz``.
+
+    Raises:
+        RuntimeError: the server ended or was not ready in time; its log is in the message.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [part.format(port=port, python=sys.executable) for part in recipe.command]

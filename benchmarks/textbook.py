@@ -1,4 +1,4 @@
-"""The app that every tutorial shows: what ours is measured against."""
+"""The app that tutorials show; the benchmark compares this app with it."""
 
 import os
 from io import BytesIO
@@ -28,13 +28,13 @@ transform = transforms.Compose(
 
 @app.get("/readyz")
 def readyz() -> str:
-    """The one addition: the benchmark asks when it may begin."""
+    """Tell the benchmark that the server is up; tutorials have no such endpoint."""
     return "ready"
 
 
 @app.post("/predict")
 def predict() -> Response:
-    """Classify one photo, as the tutorial does."""
+    """Classify one photo, as tutorials do."""
     image = Image.open(BytesIO(request.get_data())).convert("RGB")
     with torch.no_grad():
         index = model(transform(image).unsqueeze(0)).argmax(1).item()

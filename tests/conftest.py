@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app import create_app
+from paths import TESTS
 from pictures import COLOURS
 from predictor.engine.classifier import Classifier
 from predictor.engine.loading import LoadedModel
@@ -23,6 +24,19 @@ from predictor.models.labels import Label
 from predictor.settings import Settings
 
 pytest_plugins = ["chromium", "clients.fixtures", "tunnels"]
+
+# Tests that get the marker `server`: those with one of these fixtures, or below these paths.
+SERVER_FIXTURES = {"exposition", "guarded", "server", "start"}
+SERVER_PATHS = {"browser", "clients", "tools", "test_benchmarks.py", "test_development.py",
+                "test_faults.py", "test_notebook.py", "test_server.py"}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark the tests that start a server, a browser, a notebook or a long run."""
+    for item in items:
+        below = SERVER_PATHS.intersection(item.path.relative_to(TESTS).parts)
+        if below or SERVER_FIXTURES.intersection(item.fixturenames):
+            item.add_marker("server")
 
 
 class ToyModel:

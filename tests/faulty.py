@@ -1,7 +1,7 @@
-"""An app whose model does what the photo says; for tests that start a real gunicorn.
+"""An app whose model fails as the colour of the photo demands, for tests with a real gunicorn.
 
-``gunicorn --pythonpath tests faulty:app``: red, green and blue are classified; other colours are
-faults.
+Start it with ``gunicorn --pythonpath tests faulty:app``. It classifies red, green and blue; other
+colours cause faults.
 """
 
 import time
@@ -20,12 +20,12 @@ RAISES, NO_MEMORY, HANGS, DIES = (255, 255, 0), (0, 255, 255), (255, 0, 255), (2
 
 
 class FaultyModel(ToyModel):
-    """A forward pass takes its time, and has no memory for more than two images."""
+    """Takes ``SECONDS`` for each forward pass, and has memory for two images."""
 
     max_batch_size, warm_up_sizes = 4, {1}
 
     def logits(self, images, lanes):
-        """Do as the first image of each colour says."""
+        """Cause the fault of the worst colour in the batch, or classify the images."""
         colours = {tuple(np.asarray(image[4, 4]).tolist()) for image in images}
         if DIES in colours:
             raise SystemExit("the inference thread ends")
@@ -38,7 +38,7 @@ class FaultyModel(ToyModel):
 
 
 def load(*_):
-    """The toy, with the particulars that a start prints; after a while, as real ones."""
+    """Load the toy model after a second, with the facts that the start prints."""
     time.sleep(1)
     info = ModelInfo("toy", "toy.pth", "cpu", "float32", threads=1, parameters=0, classes=3)
     return replace(toy_model(FaultyModel()), info=info)

@@ -1,4 +1,4 @@
-"""What /metrics says, as numbers."""
+"""Read the answer of /metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 class Scrape(dict[str, float]):
-    """Samples as they are written: ``predictor_requests_total{route="/"}`` → number."""
+    """Maps samples to numbers, under names like ``predictor_requests_total{route="/"}``.
+
+    Labels are sorted by name; empty ones are left out.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -20,5 +23,5 @@ class Scrape(dict[str, float]):
         return {name.partition("{")[0] for name in self}
 
     def sum(self, prefix: str) -> float:
-        """Over all series of a metric, or those whose labels begin so."""
+        """Sum the samples whose name and labels begin with ``prefix``."""
         return sum(value for name, value in self.items() if name.startswith(prefix))

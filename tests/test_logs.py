@@ -144,6 +144,7 @@ def test_configured_twice_it_writes_once(untouched):
     assert [stream.getvalue().count("said") for stream in streams] == [0, 1]
 
 
+@pytest.mark.server
 def test_a_server_writes_nothing_but_json_and_a_line_for_each_request():
     """gunicorn's lines, ours, a client's that is no HTTP, and no access line of gunicorn's."""
     server = Server(model="efficientnet_lite0", log_format="json")

@@ -100,6 +100,7 @@ def test_a_rate_that_means_nothing_stops_the_start_and_is_quoted(text):
         settings(rate_limit=text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("environ", "imported"), [({}, 0), ({"RATE_LIMIT": "1/day"}, 1)])
 def test_the_rate_limiter_is_imported_only_where_there_is_a_limit(environ, imported):
     check = "import sys, app; app.create_app(); sys.exit('limits' in sys.modules)"

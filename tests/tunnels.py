@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from flask import Flask
@@ -52,10 +53,9 @@ def pyngrok_with(program: Path) -> Iterator[None]:
 def is_running(process: Path) -> bool:
     """Whether the process whose id is in the file is running; a zombie is not."""
     try:
-        status = Path(f"/proc/{process.read_text()}/stat").read_text()
-    except OSError:
+        return psutil.Process(int(process.read_text())).status() != psutil.STATUS_ZOMBIE
+    except (OSError, ValueError, psutil.NoSuchProcess):
         return False
-    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def wait_until_ended(process: Path) -> None:

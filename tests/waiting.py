@@ -1,4 +1,4 @@
-"""Polling with a deadline, where a test has to wait for another thread or process."""
+"""Poll with a deadline: for tests that wait for another thread or process."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ Value = TypeVar("Value")
 
 
 def wait_until(condition: Callable[[], Value], timeout_s: float = 60) -> Value:
-    """The condition's first value that is true; AssertionError when there is none in time."""
+    """Call ``condition`` until it returns a true value, and return that value.
+
+    Raises:
+        AssertionError: it returned none within ``timeout_s`` seconds.
+    """
     deadline = monotonic() + timeout_s
     while not (value := condition()):
-        assert monotonic() < deadline, f"not so within {timeout_s} s"
+        assert monotonic() < deadline, f"not true within {timeout_s} s"
         sleep(0.01)
     return value

@@ -1,1 +1,1 @@
-"""Long-running checks of the whole app: soak and fuzz."""
+"""Long runs that look for faults: ``make soak`` and ``make fuzz``."""

@@ -1,7 +1,8 @@
-"""Mutated uploads through the whole app: real decoders, a toy model. ``make fuzz``.
+"""Send mutated uploads through the whole app, with real decoders and a toy model: ``make fuzz``.
 
-Case ``number`` of a seed is always the same, so a child process that crashes, hangs or grows
-names it by its number, and the parent writes the input down and goes on behind it.
+A seed and a number always make the same case. Child processes run the cases and print their
+numbers, so when one crashes or hangs, the parent knows the case, saves it and starts another child
+with the next case.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import base64
 import faulthandler
 import io
 import json
-import os
 import random
 import subprocess
 import sys
@@ -24,22 +24,24 @@ from statistics import median
 from time import monotonic, process_time
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).parent.parent
-# A script by its path; its pictures and its toy model are the tests'.
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.append(str(ROOT / "tests"))  # for the pictures and the toy model
 
 from pictures import picture  # noqa: E402
 from tools import mutations  # noqa: E402
 
 STATUSES = {200, 400, 413, 415, 422}
 PROBLEM = ["type", "title", "status", "code", "detail", "request_id"]
+CHILD = [sys.executable, "-m", "tools.fuzz", "--child"]
 
-# Requests around the images.
+# Build the requests.
 
 
 @dataclass
 class Case:
-    """One request: the body and what else the test client is told."""
+    """One request to ``/predict``."""
 
     body: bytes
     content_type: str | None = None
@@ -48,7 +50,7 @@ class Case:
 
 
 def case(seed: int, number: int) -> Case:
-    """Case ``number`` of a seed: mostly a mutated image, every tenth in a mutated wrapping."""
+    """Build case ``number`` of a seed: a mutated image; every tenth in a mutated form or JSON."""
     rng = random.Random(f"{seed}/{number}")
     image = mutations.mutate(rng, rng.choice(mutations.originals()))
     if number % 10:
@@ -95,27 +97,27 @@ def _as_urlencoded(rng: random.Random, image: bytes) -> Case:
     return Case(b"image=" + text, "application/x-www-form-urlencoded")
 
 
-# The rules.
+# Check the answers.
 
 
 def complaint(response: Any) -> str | None:
-    """What is wrong with an answer, whatever was asked; None when nothing is."""
+    """Return what is wrong with an answer to any request, or None."""
     if response.status_code not in STATUSES:
         return f"status {response.status_code}"
     body = response.get_json(silent=True)
     if not isinstance(body, dict):
-        return "no JSON"
+        return "not JSON"
     if response.status_code != 200:
         fits = list(body) == PROBLEM and body["status"] == response.status_code
-        return None if fits and body["detail"] else f"no problem details: {body}"
+        return None if fits and body["detail"] else f"not problem details: {body}"
     results = body.get("results", [body])
     good = all({"class_id", "class_name"} <= r.keys() or list(r) == ["error"] for r in results)
     inner = {r["error"]["status"] for r in results if "error" in r}
-    return None if good and inner <= STATUSES else f"no answer: {body}"
+    return None if good and inner <= STATUSES else f"not an answer: {body}"
 
 
 def ask(client: Any, one: Case) -> Any:
-    """Send a case through the app."""
+    """Send a case to the app and return its answer."""
     environ = (
         {"CONTENT_LENGTH": one.headers["Content-Length"]} if "Content-Length" in one.headers else {}
     )
@@ -128,7 +130,10 @@ def ask(client: Any, one: Case) -> Any:
 
 
 def child(seed: int, first: int, end: int, limit_s: float) -> None:
-    """Run the cases and print a line before and after each."""
+    """Run the cases ``first`` to ``end`` - 1 and print a line before and after each.
+
+    A case that takes more than ten times ``limit_s`` ends the process.
+    """
     from app import create_app
     from conftest import toy_engine
     from predictor.engine.classifier import Classifier
@@ -143,7 +148,7 @@ def child(seed: int, first: int, end: int, limit_s: float) -> None:
         one = case(seed, number)
         print("begin", number, flush=True)
         faulthandler.dump_traceback_later(10 * limit_s, exit=True)
-        begin = process_time()  # of the processors: the machine may have other things to do
+        begin = process_time()  # not the wall clock: other programs may run too
         response = ask(client, one)
         seconds, wrong = process_time() - begin, complaint(response)
         if wrong is None and number % 50 == 0:
@@ -154,17 +159,20 @@ def child(seed: int, first: int, end: int, limit_s: float) -> None:
 def _good_photo_fails(client: Any, number: int) -> str | None:
     colour = ("red", "green", "blue")[number // 50 % 3]
     answer = client.post("/predict", data=picture(colour)).get_json()
-    return None if answer.get("class_name") == f"{colour}_thing" else f"then {colour}: {answer}"
+    return (
+        None
+        if answer.get("class_name") == f"{colour}_thing"
+        else f"a {colour} photo after it: {answer}"
+    )
 
 
 def _rss_kb() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+    return int(psutil.Process().memory_info().rss) // 1024
 
 
 @dataclass
 class Report:
-    """What became of the cases."""
+    """The outcomes of the cases."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     findings: list[tuple[int, str]] = field(default_factory=list)
@@ -172,24 +180,30 @@ class Report:
     slowest: tuple[float, int] = (0.0, 0)
 
     def growth(self, warm_up: int) -> float:
-        """How much the memory grew from the warm-up to the end, each as a median over cases."""
+        """Return the growth of memory after ``warm_up`` cases, as a fraction; compares medians."""
         sample = max(1, len(self.memory_kb) // 20)
         start = median(self.memory_kb[warm_up : warm_up + sample])
         return median(self.memory_kb[-sample:]) / start - 1
 
 
 def fuzz(seed: int, count: int, limit_s: float, progress: Callable[[int], object] = id) -> Report:
-    """Run ``count`` cases in child processes; a crash or a hang is a finding and costs a child."""
+    """Run ``count`` cases in child processes; a crash or a hang of a child is a finding.
+
+    Raises:
+        RuntimeError: a child ended before its first case.
+    """
     report, number = Report(), 0
     while number < count:
-        command = [sys.executable, __file__, "--child", *map(str, (seed, number, count, limit_s))]
-        with tempfile.TemporaryFile("w+") as words:  # libtiff's too, a line for each bad file
-            pipes = {"stdout": subprocess.PIPE, "stderr": words}
-            with subprocess.Popen(command, text=True, **pipes) as process:
+        command = [*CHILD, *map(str, (seed, number, count, limit_s))]
+        with tempfile.TemporaryFile(
+            "w+"
+        ) as log:  # a file: libtiff prints a line for each bad image
+            pipes = {"stdout": subprocess.PIPE, "stderr": log}
+            with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
                 last = _follow(process, report, limit_s, progress)
             if process.returncode != 0:
-                words.seek(0)
-                tail = words.read()[-2000:]
+                log.seek(0)
+                tail = log.read()[-2000:]
                 if last is None:
                     raise RuntimeError(tail)
                 report.findings.append((last, f"ends the process ({process.returncode}):\n{tail}"))
@@ -203,7 +217,7 @@ def _follow(
     limit_s: float,
     progress: Callable[[int], object],
 ) -> int | None:
-    """Read the child's lines to its end; the number of the case it was at, if it was at any."""
+    """Read what the child prints until it ends; return the number of its last case, if any."""
     assert process.stdout is not None
     last = None
     for line in process.stdout:
@@ -228,11 +242,15 @@ def _note(report: Report, number: int, line: list[str], limit_s: float) -> None:
 
 
 def main() -> None:
-    """Fuzz, print the figures, save what broke a rule, and fail if anything did."""
+    """Run the cases, print the figures, save the findings, and exit with 1 if there are any."""
     parser = argparse.ArgumentParser(prog="make fuzz", description='FUZZ="--images 100000"')
-    parser.add_argument("--images", type=int, default=20_000, help="how many (default: 20,000)")
+    parser.add_argument(
+        "--images", type=int, default=20_000, help="number of images (default: 20,000)"
+    )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--limit", type=float, default=5.0, help="seconds one may take")
+    parser.add_argument(
+        "--limit", type=float, default=5.0, help="processor seconds for one image (default: 5)"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "fuzz-findings")
     options = parser.parse_args()
     begin = monotonic()
@@ -253,12 +271,13 @@ def main() -> None:
 
 def _print(report: Report, options: argparse.Namespace, seconds: float) -> None:
     count, memory = sum(report.statuses.values()), [kb / 1000 for kb in report.memory_kb]
-    print(f"{count:,} inputs, seed {options.seed}, {seconds:.0f} s, {count / seconds:.0f} a second")
+    print(
+        f"{count:,} inputs, seed {options.seed}, {seconds:.0f} s, {count / seconds:.0f} per second"
+    )
     print("status: ", ", ".join(f"{s} × {n:,}" for s, n in sorted(report.statuses.items())))
     tenths = [memory[count * i // 10 : count * (i + 1) // 10] or [0] for i in range(10)]
-    print(
-        f"memory:  {memory[0]:.0f} MB at first, {memory[-1]:.0f} at the end, {max(memory):.0f} most"
-    )
+    first, last, most = memory[0], memory[-1], max(memory)
+    print(f"memory:  {first:.0f} MB at the start, {last:.0f} at the end, {most:.0f} at most")
     print(f"         medians of the tenths: {', '.join(f'{median(t):.0f}' for t in tenths)}")
     print(f"slowest: number {report.slowest[1]}, {report.slowest[0]:.2f} s")
     for number, finding in report.findings:

@@ -1,4 +1,4 @@
-"""Files of every format, and what can be done to them, with and without knowledge of it."""
+"""Image files of every format, and mutations of them, some of which know the format."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ INTERESTING = (0, 1, 2, 3, 7, 8, 9, 127, 128, 255, 256, 4096, 32767, 32768, 6553
                2**24, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)  # fmt: skip
 
 
-# What is mutated: every format, in as many of its kinds as we can write.
+# The files to mutate: every format, in as many variants as Pillow and we can write.
 
 
 def _photo(width: int = 40, height: int = 30) -> Image.Image:
-    """A ramp with noise: runs, edges and full histograms in one picture."""
+    """Draw a ramp with noise, which has runs, edges and a full histogram."""
     ramp = np.add.outer(np.arange(height) * 3, np.arange(width) * 4)[..., None] + [0, 40, 80]
     noise = np.random.default_rng(1).integers(0, 40, (height, width, 3))
     return Image.fromarray(((ramp + noise) % 256).astype(np.uint8))
@@ -65,7 +65,7 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 
 
 def _rows(size: tuple[int, int], bits: int, passes: Sequence[tuple[int, ...]] = WHOLE) -> bytes:
-    """A PNG's rows of noise, with every filter."""
+    """Return the rows of a PNG: noise, with every filter."""
     rng, rows = random.Random(bits), []
     for x, y, step_x, step_y in passes:
         stride = (len(range(x, size[0], step_x)) * bits + 7) // 8
@@ -112,11 +112,11 @@ def _others() -> Iterator[bytes]:
 
 @cache
 def originals() -> tuple[bytes, ...]:
-    """The files that are mutated."""
+    """Return the files to mutate."""
     return (*_jpegs(), *_pngs(), *_tiffs(), *_others())
 
 
-# How: without knowledge of the format, and with it.
+# The mutations: first those that do not know the format, then those that do.
 
 
 def flip(rng: random.Random, data: bytearray) -> None:
@@ -130,14 +130,14 @@ def overwrite(rng: random.Random, data: bytearray) -> None:
 
 
 def renumber(rng: random.Random, data: bytearray) -> None:
-    """A number somewhere becomes one at which arithmetic breaks; often in the header."""
+    """Replace a number, often in the header, by one at which arithmetic tends to break."""
     kind = rng.choice(("<H", ">H", "<I", ">I"))
     end = len(data) - struct.calcsize(kind)
     if end < 0:
         return
-    place = rng.randrange(min(end, 64) + 1) if rng.random() < 0.5 else rng.randrange(end + 1)
+    offset = rng.randrange(min(end, 64) + 1) if rng.random() < 0.5 else rng.randrange(end + 1)
     value = rng.choice(INTERESTING) & (0xFFFF if kind[1] == "H" else 0xFFFFFFFF)
-    struct.pack_into(kind, data, place, value)
+    struct.pack_into(kind, data, offset, value)
 
 
 def cut(rng: random.Random, data: bytearray) -> None:
@@ -156,7 +156,7 @@ def repeat(rng: random.Random, data: bytearray) -> None:
 
 
 def splice(rng: random.Random, data: bytearray) -> None:
-    """The rest is another file's."""
+    """Replace the rest of the file by a part of another file."""
     other = rng.choice(originals())
     data[rng.randrange(len(data)) :] = other[rng.randrange(len(other)) :]
 
@@ -166,12 +166,12 @@ ANYWHERE = (flip, overwrite, renumber, repeat, remove)
 
 
 def rechunk(rng: random.Random, data: bytearray) -> None:
-    """A PNG's chunks change and have the right checksum, so that the parser behind it is met."""
-    chunks, place = [], 8
-    while place + 12 <= len(data):
-        length = int.from_bytes(data[place : place + 4], "big")
-        chunks.append([data[place + 4 : place + 8], data[place + 8 : place + 8 + length]])
-        place += 12 + length
+    """Change a PNG's chunks and fix their checksums, so that the parser does not stop there."""
+    chunks, offset = [], 8
+    while offset + 12 <= len(data):
+        length = int.from_bytes(data[offset : offset + 4], "big")
+        chunks.append([data[offset + 4 : offset + 8], data[offset + 8 : offset + 8 + length]])
+        offset += 12 + length
     if not chunks:
         return
     _reorder(rng, chunks)
@@ -204,11 +204,11 @@ def _recompress(rng: random.Random, content: bytearray) -> None:
 
 
 def resegment(rng: random.Random, data: bytearray) -> None:
-    """A JPEG's segment changes and has the right length."""
-    starts, place = [], 2
-    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
-        starts.append(place)
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    """Change one segment of a JPEG, and fix its length."""
+    starts, offset = [], 2
+    while offset + 4 <= len(data) and data[offset] == 0xFF and data[offset + 1] != 0xDA:
+        starts.append(offset)
+        offset += 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
     if not starts:
         return
     start = rng.choice(starts)
@@ -221,12 +221,12 @@ def resegment(rng: random.Random, data: bytearray) -> None:
 
 
 def reriff(rng: random.Random, data: bytearray) -> None:
-    """WebP's chunks change and have the right length, and so has the file."""
-    chunks, place = [], 12
-    while place + 8 <= len(data):
-        length = int.from_bytes(data[place + 4 : place + 8], "little")
-        chunks.append([data[place : place + 4], data[place + 8 : place + 8 + length]])
-        place += 8 + length + length % 2
+    """Change the chunks of a WebP file, and fix their lengths and the file's."""
+    chunks, offset = [], 12
+    while offset + 8 <= len(data):
+        length = int.from_bytes(data[offset + 4 : offset + 8], "little")
+        chunks.append([data[offset : offset + 4], data[offset + 8 : offset + 8 + length]])
+        offset += 8 + length + length % 2
     if not chunks:
         return
     _reorder(rng, chunks)
@@ -240,19 +240,19 @@ def reriff(rng: random.Random, data: bytearray) -> None:
 
 
 def retag(rng: random.Random, data: bytearray) -> None:
-    """A field of one entry of a TIFF's directory changes."""
+    """Change one field of one entry in a TIFF's directory."""
     order = "<" if data[:2] == b"II" else ">"
-    (place,) = struct.unpack_from(order + "I", data, 4)
-    if place + 2 > len(data):
+    (offset,) = struct.unpack_from(order + "I", data, 4)
+    if offset + 2 > len(data):
         return
-    (count,) = struct.unpack_from(order + "H", data, place)
-    entry = place + 2 + 12 * rng.randrange(max(1, count))
+    (count,) = struct.unpack_from(order + "H", data, offset)
+    entry = offset + 2 + 12 * rng.randrange(max(1, count))
     if entry + 12 > len(data):
         return
-    offset, kind = rng.choice(((0, "H"), (2, "H"), (4, "I"), (8, "I"), (8, "H")))
+    field, kind = rng.choice(((0, "H"), (2, "H"), (4, "I"), (8, "I"), (8, "H")))
     value = rng.choice((*INTERESTING, *range(254, 350), rng.randrange(len(data))))
     struct.pack_into(
-        order + kind, data, entry + offset, value & (2 ** (16 if kind == "H" else 32) - 1)
+        order + kind, data, entry + field, value & (2 ** (16 if kind == "H" else 32) - 1)
     )
 
 
@@ -263,7 +263,7 @@ AWARE: dict[bytes, Mutation] = {
 
 
 def mutate(rng: random.Random, original: bytes) -> bytes:
-    """The file after one to four mutations."""
+    """Apply one to four mutations to a file and return the result."""
     data = bytearray(original)
     aware = [do for signature, do in AWARE.items() if original.startswith(signature)]
     for _ in range(rng.choice((1, 1, 2, 4))):

@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from predictor.engine.timings import Timings
 from prometheus_client import CollectorRegistry, generate_latest
@@ -183,8 +184,8 @@ def scrape(server):
 
 
 def metrics_folder(server):
-    held = {os.readlink(fd) for fd in Path(f"/proc/{server.worker}/fd").iterdir()}
-    (folder,) = {Path(path).parent for path in held if path.endswith(".db")}
+    held = [Path(file.path) for file in psutil.Process(server.worker).open_files()]
+    (folder,) = {path.parent for path in held if path.suffix == ".db"}
     return folder
 
 
@@ -244,6 +245,7 @@ def test_a_reload_keeps_the_counts_and_piles_up_no_files(server):
     assert not workers(before) & workers(numbers)
 
 
+@pytest.mark.server
 def test_the_folder_is_private_and_goes_with_the_server():
     server = Server(model="efficientnet_lite0").wait_until_ready()
     folder = metrics_folder(server)

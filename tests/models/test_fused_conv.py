@@ -16,6 +16,7 @@ def _a_processor_that_packs():
         pytest.skip("convolutions are packed only on x86-64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("batch", [1, 3])
 @torch.inference_mode()
@@ -71,6 +72,7 @@ def test_residual_network_is_not_packed():
     assert packed(network) == []
 
 
+@pytest.mark.slow
 def test_other_devices_and_precisions_are_not_packed():
     for network in (vgg11(num_classes=2).half(), vgg11(num_classes=2).to("meta")):
         pack(network)

@@ -20,13 +20,17 @@ LAST = {
     "efficientnet_lite0": "_swish",
     "swin_t": "permute",
 }
+QUICK = {"mobilenet_v3_small", "squeezenet1_1"}
 
 
 def no_pause():
     pass
 
 
-@pytest.fixture(scope="module", params=LAST)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in LAST],
+)
 def named(request):
     spec = find_model(request.param)
     return request.param, build_random(spec, 1000)

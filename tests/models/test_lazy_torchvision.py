@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision
 
+pytestmark = pytest.mark.slow
 SERVE = """
 import sys
 from predictor.engine.classifier import Classifier

@@ -36,6 +36,7 @@ def lite():
     return model
 
 
+@pytest.mark.slow
 def test_vgg16_answers_as_torchvisions_own_pipeline(tmp_path, photos):
     """The network is the real one; its weights are random and come from a file."""
     torch.manual_seed(0)

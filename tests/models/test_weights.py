@@ -179,6 +179,7 @@ def without_counters(network):
     return {n: t for n, t in network.state_dict().items() if not n.endswith("num_batches_tracked")}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The default weight initialization")
 @pytest.mark.parametrize(
     ("name", "as_saved"),

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 
+import psutil
 import pytest
 import requests
 from PIL import Image
@@ -100,8 +101,7 @@ def test_curl_gets_the_contracts_answer(server, photos, options):
 
 
 def resident_bytes(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+    return psutil.Process(pid).memory_info().rss
 
 
 def test_an_explanation_is_a_picture_and_its_numbers_for_whoever_wants_json(server, photos):

@@ -81,6 +81,7 @@ def test_closing_also_ends_the_children_of_a_wrapper_script(folder, monkeypatch)
     wait_until_ended(folder / "process")
 
 
+@pytest.mark.slow
 def test_cloudflared_ends_if_the_app_is_killed(folder):
     (folder / "mode").write_text("ignores SIGTERM")
     script = (

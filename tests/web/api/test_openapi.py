@@ -91,6 +91,7 @@ def test_nothing_is_described_in_vain(serve):
     assert written == document(serve())["paths"].keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_it_is_openapi(serve, variant):
     validate(document(serve(variant)))
