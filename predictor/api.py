@@ -1,9 +1,10 @@
-"""The functions for Python: classify a photo without a server."""
+"""The functions for Python: classify an image without a server."""
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ Source = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 
 
 class BestClass(tuple[str, str]):
-    """The pair ``(class_id, class_name)`` of the best class, with more as attributes.
+    """The pair ``(class_id, class_name)`` of an image's best class, with attributes.
 
     Attributes:
         class_id: the label's id; with ImageNet the WordNet id, such as ``n02124075``.
@@ -26,29 +27,27 @@ class BestClass(tuple[str, str]):
         probability: 0 to 1.
     """
 
-    prediction: Prediction
+    class_id: str
+    class_name: str
+    class_index: int
+    probability: float
 
     def __new__(cls, prediction: Prediction) -> BestClass:
         """Make the pair of a prediction."""
         pair = super().__new__(cls, (prediction.class_id, prediction.class_name))
-        pair.prediction = prediction
+        pair.class_id, pair.class_name = pair
+        pair.class_index, pair.probability = prediction.class_index, prediction.probability
         return pair
 
     def __getnewargs__(self) -> tuple[Any, ...]:
-        """Return the argument with which copies and unpickled pairs are made."""
-        return (self.prediction,)
-
-    def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the prediction."""
-        if name in Prediction.__dataclass_fields__:
-            return getattr(self.prediction, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        """Return the arguments with which ``copy`` and ``pickle`` make the pair again."""
+        return (Prediction(self.class_index, *self, self.probability),)
 
 
 def get_prediction(image_bytes: Source) -> BestClass:
-    """Classify one image with the model that the environment's settings name.
+    """Classify one image with the model that the ``PREDICTOR_`` environment variables name.
 
-    The model is loaded by the first call.
+    The first call loads the model.
 
     Args:
         image_bytes: the bytes of an encoded image (JPEG, PNG, WebP …), a path to one, or a
@@ -67,12 +66,13 @@ def get_prediction(image_bytes: Source) -> BestClass:
 
 
 def get_predictions(image_bytes: Source, top_k: int = 5) -> list[Prediction]:
-    """Classify one image as :func:`get_prediction` does.
+    """Classify one image and return its ``top_k`` best classes, the best first.
 
-    Returns:
-        The ``top_k`` most probable classes, best first; fewer if the model has fewer.
+    A model with fewer classes returns all of them. The image, the model and the exceptions are
+    those of :func:`get_prediction`.
     """
-    data, classifier = _read(image_bytes), _classifier()
+    data = _read(image_bytes)
+    classifier = shared.get()
     top_k = min(top_k, len(classifier.require_model().labels))
     (predictions,) = all_or_error(classifier.classify([data], top_k))
     return predictions
@@ -83,50 +83,59 @@ def _read(source: Source) -> bytes:
         return bytes(source)
     if isinstance(source, str | os.PathLike):
         return Path(source).read_bytes()
-    data: object = source.read() if callable(getattr(source, "read", None)) else None
-    if not isinstance(data, bytes):
-        raise TypeError(
-            f"image_bytes is {_named(source)}. It must be the bytes of an encoded image, a path,"
-            " or a file object opened in binary mode."
-        )
-    return data
+    read = getattr(source, "read", None)
+    data: object = read() if callable(read) else None
+    if isinstance(data, bytes):
+        return data
+    kind = "a file object opened in text mode" if isinstance(data, str) else _type_name(source)
+    raise TypeError(
+        f"image_bytes is {kind}. It must be the bytes of an encoded image, a path, or a file"
+        " object opened in binary mode."
+    )
 
 
-def _named(source: object) -> str:
-    is_text_file = hasattr(source, "read") and not hasattr(source, "tobytes")
-    kind = f"{type(source).__module__}.{type(source).__qualname__}"
-    return f"a file object ({kind}) that returns text" if is_text_file else f"of type {kind}"
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return "None" if value is None else f"of type {kind.__module__}.{kind.__qualname__}"
 
 
-class _Loaded:
-    """The classifier of this process."""
+class SharedClassifier:
+    """One classifier for all threads of this process, loaded when it is first needed."""
 
-    lock = threading.Lock()
-    classifier: Classifier | None = None
-    pid: int | None = None  # of the process that loaded it
+    def __init__(
+        self, make: Callable[[], Classifier] = lambda: Classifier(Settings.from_env())
+    ) -> None:
+        """Remember how to make the classifier."""
+        self._make = make
+        self._lock = threading.Lock()
+        self._classifier: Classifier | None = None
+        self._pid = 0  # of the process that made it
 
+    def get(self) -> Classifier:
+        """Return the classifier; wait until its model is loaded.
 
-def _classifier() -> Classifier:
-    """Return this process's classifier. The first call loads it, and later ones wait for it.
+        If the model could not be loaded, the next call tries again.
 
-    A load that failed is tried again by the next call.
-    """
-    if _Loaded.pid not in (None, os.getpid()):
-        raise PredictorError(
-            "This process was forked after its parent had loaded the model, and torch's threads do"
-            " not survive a fork. Load the model after the fork, or start the process with"
-            ' multiprocessing.get_context("spawn").'
-        )
-    with _Loaded.lock:
-        if _Loaded.classifier is None:
-            _Loaded.pid, _Loaded.classifier = os.getpid(), Classifier(Settings.from_env())
-        classifier = _Loaded.classifier
-    classifier.start()
-    try:
+        Raises:
+            PredictorError: the model cannot be loaded, or this process was forked too late.
+        """
+        if self._pid not in (0, os.getpid()):
+            raise PredictorError(
+                "This process was forked after its parent had begun to load the model. torch's"
+                " threads do not survive a fork. Call get_prediction only in the forked processes,"
+                ' or start them with multiprocessing.get_context("spawn").'
+            )
+        with self._lock:
+            if self._classifier is None or _has_failed(self._classifier):
+                self._classifier, self._pid = self._make(), os.getpid()
+            classifier = self._classifier
+        classifier.start()
         classifier.loading.result()
-    except BaseException:
-        with _Loaded.lock:
-            if _Loaded.classifier is classifier:
-                _Loaded.pid = _Loaded.classifier = None
-        raise
-    return classifier
+        return classifier
+
+
+def _has_failed(classifier: Classifier) -> bool:
+    return classifier.loading.done() and classifier.loading.exception() is not None
+
+
+shared = SharedClassifier()

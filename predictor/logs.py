@@ -1,6 +1,6 @@
-"""The log's format: a line a record, for people on a terminal and as JSON for programs.
+"""The format of the log: one line for each record, as text for people or as JSON for programs.
 
-Who owns the process configures it: gunicorn.conf.py and app.py, never an import.
+The server and the development server call :func:`configure`; importing this module changes nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 def configure(
     log_format: str, handlers: Sequence[logging.Handler] = (), level: int = logging.INFO
 ) -> None:
-    """Have every logger, warning and dying thread of this process write in one format.
+    """Write all log records, warnings and exceptions of threads in one format.
 
     Args:
-        log_format: ``text``, ``json``, or ``auto``: text where it goes to a terminal.
-        handlers: where it goes; standard error when not given.
-        level: the least that is written.
+        log_format: ``text``, ``json``, or ``auto``: text on a terminal, JSON elsewhere.
+        handlers: where to write; standard error if empty.
+        level: records below it are dropped.
     """
     handlers = handlers or [logging.StreamHandler()]
     for handler in handlers:
@@ -32,7 +32,7 @@ def configure(
         handler.setFormatter(TextFormatter() if text else JSONFormatter())
     logging.basicConfig(level=level, handlers=handlers, force=True)
     logging.captureWarnings(True)
-    threading.excepthook = _log_end_of_thread
+    threading.excepthook = _log_failed_thread
 
 
 def is_text() -> bool:
@@ -41,13 +41,14 @@ def is_text() -> bool:
 
 
 class TextFormatter(logging.Formatter):
-    """For people. No text of a client's can begin a line: it is escaped, tracebacks are indented.
+    """Formats for people. A client's text cannot forge a line of the log.
 
-    A record's ``block``, which must be our own words, is written as it is.
+    Control characters in messages are escaped, and tracebacks are indented. A record's ``block``
+    is written unchanged in place of the line; it must not contain anything that a client sent.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback's below it."""
+        """Return one line, and below it the indented traceback if there is one."""
         if block := getattr(record, "block", None):
             return str(block)
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
@@ -58,10 +59,13 @@ class TextFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """For programs: an object a line, pure ASCII. A record's named arguments become members."""
+    """Formats for programs: one ASCII JSON object on each line.
+
+    If a record's arguments are a mapping, they become members of the object.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return one line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -83,13 +87,13 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text with everything escaped that moves the cursor, ends a line or turns it around."""
+    """Escape characters that end a line, move the cursor or reverse the writing direction."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _log_end_of_thread(ended: threading.ExceptHookArgs) -> None:
+def _log_failed_thread(ended: threading.ExceptHookArgs) -> None:
     if ended.exc_type is SystemExit:
         return
     assert ended.exc_value is not None

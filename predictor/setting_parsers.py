@@ -1,7 +1,7 @@
-"""Who may ask, how often and under which name: as operators write it.
+"""Parsers of the settings for tokens, rates, origins and the model's name.
 
-Every function takes a setting's text and raises ValueError with a sentence for the operator;
-none of these sentences holds a token.
+Each function takes the text of a setting, or a file's path. It raises ValueError with a message
+for the operator; no message holds a token.
 """
 
 from __future__ import annotations
@@ -14,33 +14,36 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
-TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # what RFC 6750 lets travel in a header
+TOKEN_PATTERN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750's b64token
 MIN_TOKEN_LENGTH = 16
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+ORIGIN_PATTERN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
 def parse_name(text: str) -> str:
-    """A model's name, as it stands in addresses."""
-    if not NAME.fullmatch(text):
-        raise ValueError("a name has letters, digits, dots, hyphens and underscores.")
+    """Return a model's name, which is a part of URLs."""
+    if not NAME_PATTERN.fullmatch(text):
+        raise ValueError(
+            "a name may have up to 128 letters, digits, dots, hyphens and underscores, and must"
+            " begin with a letter or digit."
+        )
     return text
 
 
 def parse_tokens(text: str) -> tuple[str, ...]:
-    """Tokens separated by commas."""
+    """Return tokens separated by commas."""
     tokens = [(f"token {n}", token.strip()) for n, token in enumerate(text.split(","), 1)]
     return _checked(tokens)
 
 
 def read_tokens(path: str) -> tuple[str, ...]:
-    """Tokens of a file, one a line; empty lines and those that begin with ``#`` do not count."""
+    """Return a file's tokens, one on each line. Empty lines and ``#`` comments are skipped."""
     try:
         lines = Path(path).expanduser().read_text("utf-8-sig").splitlines()
     except OSError as error:
         raise ValueError(f"the file cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
-        raise ValueError("the file is no text.") from error
+        raise ValueError("the file is not UTF-8 text.") from error
     numbered = [(f"the token on line {n}", line.strip()) for n, line in enumerate(lines, 1)]
     return _checked((where, line) for where, line in numbered if line and line[0] != "#")
 
@@ -53,34 +56,36 @@ def _checked(tokens: Iterable[tuple[str, str]]) -> tuple[str, ...]:
                 f"{where} has fewer than {MIN_TOKEN_LENGTH} characters;"
                 " `openssl rand -hex 32` makes a good one."
             )
-        if not TOKEN.fullmatch(token):
-            raise ValueError(f"{where} has a blank or what is no letter, digit or -._~+/=.")
+        if not TOKEN_PATTERN.fullmatch(token):
+            raise ValueError(
+                f"{where} may contain only letters, digits and -._~+/, with = at its end."
+            )
         checked.append(token)
     if not checked:
-        raise ValueError("there is no token in it.")
+        raise ValueError("the file has no token.")
     return tuple(checked)
 
 
 def parse_origins(text: str) -> tuple[str, ...]:
-    """Origins separated by commas, as browsers write them; or ``*``."""
+    """Return origins separated by commas, as browsers send them; or ``*``."""
     origins = tuple(origin.strip() for origin in text.split(","))
     for origin in origins:
-        if origin != "*" and not ORIGIN.fullmatch(origin):
+        if origin != "*" and not ORIGIN_PATTERN.fullmatch(origin):
             raise ValueError(
-                f"{origin!r} is no origin; one is written like https://example.org or"
-                " http://localhost:3000, in small letters and without a path."
+                f"{origin!r} is not an origin. Write it like https://example.org or"
+                " http://localhost:3000, in lower case and without a path."
             )
     return origins
 
 
 def parse_rates(text: str) -> tuple[RateLimitItem, ...]:
-    """Rates like ``60/minute``, separated by semicolons."""
-    from limits import parse_many  # here: only who sets a rate pays for the import
+    """Return rates like ``60/minute``, separated by semicolons."""
+    from limits import parse_many  # here: not needed without a rate limit
 
     try:
         rates = tuple(parse_many(text))
     except ValueError:
         raise ValueError("a rate is written like 60/minute or 10/second;1000/hour.") from None
     if not all(rate.amount for rate in rates):
-        raise ValueError("a rate of 0 would refuse everybody; at least 1 is wanted.")
+        raise ValueError("a rate of 0 would refuse every request; it must be at least 1.")
     return rates

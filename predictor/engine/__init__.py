@@ -1,1 +1,1 @@
-"""One loaded model that answers many callers. It knows nothing of HTTP."""
+"""One loaded model that answers many requests at once. It does not depend on HTTP."""

@@ -1,8 +1,8 @@
-"""Many callers, one forward pass: items that wait together run together.
+"""Batching: items that wait at the same time run in one forward pass.
 
-This module knows neither torch nor HTTP. Any thread may submit items. Threads of the batcher run
-them, and live as long as the batcher: torch keeps a pool of workers for each thread that ever
-computed, so one thread per request would leak memory.
+This module depends neither on torch nor on HTTP. Any thread may submit items. They run on the
+batcher's own threads, which live as long as the batcher: torch keeps a pool of workers for each
+thread that ever computed, so one thread per request would leak memory.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Batcher(Generic[Item, Result]):
 
     Args:
         infer: takes items and a number of lanes, returns as many results in the same order.
-            Called by any of the batcher's threads, by several at once.
+            Several of the batcher's threads may call it at once.
         max_batch_size: maximum number of items in one call.
         max_queue: maximum number of waiting items; more are refused at once.
         max_delay_s: maximum seconds that the oldest item waits for a batch to fill.
         lanes: maximum number of calls at once.
-        cost: estimate of the seconds per item, with which hopeless items are refused.
+        cost: estimate of the seconds per item; items that cannot meet their deadline are refused.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Batcher(Generic[Item, Result]):
         """
         jobs: list[Job[Item, Result]] = [Job(item, deadline) for item in items]
         with self._changed:
-            if not self.alive:  # nor in a forked child, which has no threads of its parent's
+            if not self.alive:  # or this is a forked child, which has no such threads
                 raise InferenceFailed("The model has stopped; this process cannot answer any more.")
             if len(self._waiting) + len(jobs) > self._max_queue:
                 self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
@@ -103,7 +103,7 @@ class Batcher(Generic[Item, Result]):
         return jobs
 
     def close(self) -> None:
-        """Let running calls finish, fail the waiting items, and end the threads."""
+        """Wait for the running calls, fail the waiting items, and end the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -111,7 +111,7 @@ class Batcher(Generic[Item, Result]):
             thread.join()
 
     def abandon(self) -> None:
-        """Fail every item, running ones included, without waiting for a call that hangs."""
+        """Fail all items, also those of a call that hangs; do not wait for it."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -160,7 +160,7 @@ class Batcher(Generic[Item, Result]):
                     self._free += lanes
                     self._changed.notify_all()
                 del taken, jobs  # frees the pixels before the thread waits for the next items
-        finally:  # whatever ended the thread, its items must not wait for ever
+        finally:  # whatever ended the thread, no item may wait for ever
             with self._changed:
                 self._closed = True
                 self._changed.notify_all()
@@ -176,22 +176,22 @@ class Batcher(Generic[Item, Result]):
         """
         with self._changed:
             while not self._closed:
-                patience = self._patience()
-                if patience == 0:
-                    return self._deal()
-                self._changed.wait(patience)
+                wait_s = self._seconds_to_wait()
+                if wait_s == 0:
+                    return self._split_off()
+                self._changed.wait(wait_s)
         return None
 
-    def _patience(self) -> float | None:
-        """Seconds until the next call may begin; None: until something changes."""
+    def _seconds_to_wait(self) -> float | None:
+        """Return the seconds until a call may begin; None: until something changes."""
         if not self._waiting or not self._free:
             return None
         if len(self._waiting) >= self._max_batch_size:
             return 0
         return max(0.0, self._waiting[0].submitted + self._max_delay_s - monotonic())
 
-    def _deal(self) -> tuple[list[Job[Item, Result]], int]:
-        """Split the waiting jobs evenly over the free lanes, and take one part of both."""
+    def _split_off(self) -> tuple[list[Job[Item, Result]], int]:
+        """Divide the waiting jobs evenly among the free lanes; return one part of both."""
         calls = min(self._free, len(self._waiting))
         size = min(self._max_batch_size, -(-len(self._waiting) // calls))
         lanes = self._free // calls
@@ -212,11 +212,11 @@ class Batcher(Generic[Item, Result]):
             if late and not kept:
                 self._cost.decay()
         if kept:
-            self._settle(kept, lanes)
+            self._resolve(kept, lanes)
         return len(kept)
 
-    def _settle(self, jobs: Sequence[Job[Item, Result]], lanes: int) -> None:
-        """Run the jobs. An item that fails gets its own error and does not harm the others."""
+    def _resolve(self, jobs: Sequence[Job[Item, Result]], lanes: int) -> None:
+        """Run the jobs and set their results. An item that fails does not affect the others."""
         results: list[Result] | None = None
         try:
             results = self._timed(jobs, lanes)
@@ -226,11 +226,11 @@ class Batcher(Generic[Item, Result]):
                     jobs[0].future.set_exception(error)
                 return
         if results is None:
-            # Retry in halves: this isolates the bad item, and fits into the memory. Outside
-            # `except`, because its traceback keeps the batch alive.
+            # Retry in halves: this isolates the bad item, and smaller batches fit into the memory.
+            # Not inside `except`, because the traceback there keeps the batch in memory.
             middle = len(jobs) // 2
-            self._settle(jobs[:middle], lanes)
-            self._settle(jobs[middle:], lanes)
+            self._resolve(jobs[:middle], lanes)
+            self._resolve(jobs[middle:], lanes)
             return
         for job, result in zip(jobs, results, strict=True):
             with suppress(InvalidStateError):  # abandoned in the meantime

@@ -1,4 +1,4 @@
-"""One request on its way through the engine: its deadline, its timings, its client."""
+"""A request as the engine sees it, and helpers for the results of its images."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Ran(Protocol):
-    """An item that the batcher ran: times in seconds on the monotonic clock."""
+class JobTimes(Protocol):
+    """When the batcher ran an item, in seconds on the monotonic clock."""
 
     submitted: float
-    began: float | None  # its first forward pass; a failed batch is repeated in halves
+    began: float | None  # of the first forward pass; a failed batch is repeated in halves
     ended: float | None
 
 
@@ -33,23 +33,23 @@ class Timings:
 
     read: float | None = None  # the body, from the client
     decode: float | None = None  # decoding and resizing, with the wait for a decoder
-    queue: float | None = None  # from the queue to a forward pass
+    queue: float | None = None  # waiting for a forward pass
     inference: float | None = None
     explain: float | None = None  # an explanation: queue, decoding and computation
 
     @contextmanager
     def measure(self, step: str) -> Iterator[None]:
-        """Add the duration of the block to a step, also when the block fails."""
+        """Add the duration of the block to a step, even if the block raises."""
         began = monotonic()
         try:
             yield
         finally:
             setattr(self, step, (getattr(self, step) or 0.0) + monotonic() - began)
 
-    def add_wait(self, jobs: Iterable[Ran]) -> None:
+    def add_wait(self, jobs: Iterable[JobTimes]) -> None:
         """Split the wait for the model into ``queue`` and ``inference``.
 
-        Jobs that have not begun or ended, because the request was given up, count until now.
+        If the request was given up before a job began or ended, its time counts until now.
         """
         last = max(jobs, key=lambda job: job.began or job.submitted, default=None)
         if last is None:
@@ -65,12 +65,13 @@ class Timings:
 
 @dataclass(slots=True)
 class Call:
-    """What a front end tells the engine about a request, and what it gets back beside the answer.
+    """What a front end knows about a request, and what the engine records about it.
 
     Attributes:
-        deadline: time on the monotonic clock after which the client gets 504.
+        deadline: time on the monotonic clock after which the client gets an error. The engine
+            sets it when the call first reaches it, unless it is set.
         timings: filled in by the engine.
-        has_left: returns whether the client has closed its connection; asked now and then.
+        has_left: returns whether the client has closed its connection; called while it waits.
         model: name of the model that the request is about; filled in by the engine.
         class_ids: the best class of each image that was answered; filled in by the engine.
     """
@@ -90,7 +91,7 @@ class Call:
 def map_good(
     run: Callable[[list[Any]], Sequence[Result]], items: Iterable[Item | PredictorError]
 ) -> list[Result | PredictorError]:
-    """Run all items that are not errors in one call; every error keeps its position.
+    """Run the items that are not errors, in one call. Every error keeps its position.
 
     Args:
         run: takes the good items and returns as many results, in the same order.

@@ -1,4 +1,4 @@
-"""Bytes → predictions: the steps in order, each on the threads that it belongs to."""
+"""Encoded images → predictions: decode, preprocess, queue, run the model, rank."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
+from math import inf
 from time import monotonic
 
 import numpy as np
@@ -38,10 +39,9 @@ log = logging.getLogger(__name__)
 # enlarged to 12 megapixels, EfficientNet-Lite0 gives each the same class as from all pixels,
 # and the class's probability moves by 0.007 on average (0.019 with 1 instead of 2).
 OVERSAMPLING = 2
-# A batch that runs for longer than this, and than four request timeouts, will not return.
+# A model is taken to hang when a batch has run for this long, and for four request timeouts.
 HANG_S = 120.0
-
-VERSION = "1"  # of the served model; a model store will have more
+VERSION = "1"  # of the served model
 
 Image = bytes | Pixels  # an encoded file, or prepared pixels
 
@@ -49,13 +49,8 @@ Image = bytes | Pixels  # an encoded file, or prepared pixels
 class Classifier:
     """One model with its queue. Any thread may call it.
 
-    The model loads in the background: ``loading`` is done when the model has run once, and holds
-    the exception if it cannot be loaded.
-
-    Attributes:
-        settings: read once, at the start of the process.
-        process: what it shares with other models of the process.
-        loading: the loaded model.
+    The model loads in the background. ``loading`` is the future of the loaded model: done when the
+    model has run once, or with the exception if it could not be loaded.
     """
 
     def __init__(
@@ -64,12 +59,12 @@ class Classifier:
         load: Callable[[Settings, int], LoadedModel] = load_model,
         process: Process | None = None,
     ) -> None:
-        """Prepare to load; :meth:`start` begins.
+        """Do not load yet: :meth:`start` does.
 
         Args:
             settings: which model, and its limits.
             load: takes the settings and the number of processors.
-            process: a new one if None.
+            process: the resources that the models of this process share; new ones if None.
         """
         self.settings = settings
         self.process = process or Process(settings)
@@ -81,7 +76,7 @@ class Classifier:
         self._start_once = threading.Lock()
 
     def start(self) -> None:
-        """Begin to load in the background. Further calls do nothing."""
+        """Begin to load the model in the background. Further calls do nothing."""
         if self._start_once.acquire(blocking=False):
             threading.Thread(target=self._load_in_background, name="loader", daemon=True).start()
 
@@ -94,13 +89,13 @@ class Classifier:
         self._on_close.append(callback)
 
     def abandon(self) -> None:
-        """Fail every waiting request, because the model hangs."""
+        """Fail all requests in progress, because the model hangs, and accept no more."""
         self.process.draining = True
         if self._batcher is not None:
             self._batcher.abandon()
 
     def close(self) -> None:
-        """End the inference threads, then call what :meth:`on_close` registered."""
+        """End the inference threads, then call the callbacks of :meth:`on_close`."""
         if self._batcher is not None:
             self._batcher.close()
         for callback in self._on_close:
@@ -110,7 +105,7 @@ class Classifier:
         """Return the loaded model.
 
         Raises:
-            NotReady: it is still loading, or could not be loaded.
+            NotReady: the model is still loading, or could not be loaded.
         """
         self.start()
         if not self.loading.done():
@@ -122,7 +117,7 @@ class Classifier:
         return self.loading.result()
 
     def unhealthy_reason(self) -> str | None:
-        """Return why this process should be replaced; None while it is healthy or loading."""
+        """Return why this process must be replaced; None while it is healthy or loading."""
         if self.loading.done() and self.loading.exception() is not None:
             return "The model could not be loaded."
         if self._batcher is None:
@@ -138,8 +133,8 @@ class Classifier:
         """The name under which the model is served.
 
         Raises:
-            NotReady: ``PREDICTOR_SERVED_NAME`` is ``auto`` and the model is still loading, so
-                that another model may yet stand in for it.
+            NotReady: ``PREDICTOR_SERVED_NAME`` is ``auto``, and the model is still loading: a
+                fallback model may take its place.
         """
         chosen = self.settings.served_name
         return self.require_model().info.name if chosen == "auto" else chosen
@@ -156,30 +151,30 @@ class Classifier:
 
     @property
     def enough_pixels(self) -> int | None:
-        """Pixels of a photo's shorter side that suffice; None: decode all of them."""
+        """Pixels of a photo's shorter side that suffice; None if all must be decoded."""
         if self.settings.exact_decode:
             return None
         return OVERSAMPLING * self.require_model().scorer.preprocessing.resize
 
     def classify(
-        self,
-        images: Sequence[bytes | RequestError],
-        top_k: int = 1,
-        call: Call | None = None,
+        self, images: Sequence[bytes | RequestError], top_k: int = 1, call: Call | None = None
     ) -> list[list[Prediction] | PredictorError]:
-        """Classify encoded images. An image that fails has its error in its position.
+        """Classify encoded images.
 
         Args:
             images: whole files, as :func:`predictor.images.decoding.decode` reads them. An error
-                stays in its position.
-            top_k: number of classes to return for each image, best first; 1 to all.
+                is returned in its position.
+            top_k: number of classes to return for each image, from 1 to the number of labels.
             call: deadline and client of the request; its timings and class ids are filled in.
+
+        Returns:
+            For each image its predictions, best first; or the error of an image that failed.
 
         Raises:
             RequestError: ``top_k`` is out of range, there are too many images, or the client left.
             ServiceError: the model is not loaded, the queue is full, or the deadline has passed.
         """
-        call, labels = call or self.new_call(), self.require_model().labels
+        labels = self.require_model().labels
         if not 1 <= top_k <= len(labels):
             raise BadRequest(f"top_k is {top_k}; it must be between 1 and {len(labels)}.")
         return map_good(
@@ -190,23 +185,24 @@ class Classifier:
     def logits(
         self, images: Sequence[Image | RequestError], call: Call | None = None
     ) -> list[Logits | PredictorError]:
-        """Run the model: ``(classes,)`` float32 logits, or the error, for each image.
+        """Run the model on images.
 
         Args:
             images: whole files; or prepared pixels ``(crop, crop, 3)``, 0 to 255, as
-                :class:`predictor.images.preprocessing.Preprocessing` makes them; or errors.
+                :class:`predictor.images.preprocessing.Preprocessing` makes them. An error is
+                returned in its position.
             call: deadline and client of the request; its timings and class ids are filled in.
+
+        Returns:
+            For each image its ``(classes,)`` float32 logits; or the error of an image that failed.
 
         Raises:
             RequestError: there are too many images, or the client left.
             ServiceError: the model is not loaded, the queue is full, or the deadline has passed.
         """
-        call, model = call or self.new_call(), self.require_model()
-        if len(images) > self.settings.max_queue:
-            raise TooLarge(
-                f"The request has {len(images)} images; at most {self.settings.max_queue} are"
-                " accepted."
-            )
+        model, call, most = self.require_model(), self.begin(call), self.settings.max_queue
+        if len(images) > most:
+            raise TooLarge(f"The request has {len(images)} images; at most {most} are accepted.")
         with call.timings.measure("decode"):
             prepared = [
                 self._prepare(image, model, call) if isinstance(image, bytes) else image
@@ -220,9 +216,15 @@ class Classifier:
         ]
         return outcomes
 
-    def new_call(self) -> Call:
-        """Return a call whose deadline is the request timeout from now."""
-        return Call(monotonic() + self.settings.request_timeout_s)
+    def begin(self, call: Call | None) -> Call:
+        """Return the call, or a new one, with its deadline set.
+
+        All images of a request have the same deadline, whether for predictions or explanations.
+        """
+        call = call or Call()
+        if call.deadline == inf:
+            call.deadline = monotonic() + self.settings.request_timeout_s
+        return call
 
     def _prepare(self, data: bytes, model: LoadedModel, call: Call) -> Pixels | RequestError:
         if not self.process.decoders.acquire(timeout=call.seconds_left):
@@ -241,7 +243,7 @@ class Classifier:
         try:
             return [_wait(job, call) for job in jobs]
         finally:
-            for job in jobs:  # a client that left does not leave its images in the queue
+            for job in jobs:  # takes the images of a client that has left out of the queue
                 job.future.cancel()
             call.timings.add_wait(jobs)
 
@@ -270,17 +272,17 @@ class Classifier:
                     log.error("%s", line)
             else:
                 log.exception("The model cannot be served.")
+            self.close()
             self.loading.set_exception(error)
         else:
             self.loading.set_result(model)
 
     def _warm_up(self, scorer: Scorer) -> None:
-        """Run black images, so that no request pays for first-time costs."""
+        """Run black images, because the first forward passes are slow."""
         assert self._batcher is not None
-        crop = scorer.preprocessing.crop
+        crop, most = scorer.preprocessing.crop, self.settings.max_queue
         black: Pixels = np.zeros((crop, crop, 3), np.uint8)
-        room = self.settings.max_queue
-        for size in sorted({min(size, room) for size in scorer.warm_up_sizes}):
+        for size in sorted({min(size, most) for size in scorer.warm_up_sizes}):
             for job in self._batcher.submit([black] * size):
                 job.future.result()
 

@@ -1,7 +1,8 @@
 """How many processors this process may use.
 
-``os.cpu_count()`` counts those of the machine. A container has fewer, by affinity or by a quota,
-and throttles a thread pool as large as the machine to a fraction of its speed.
+``os.cpu_count()`` counts the processors of the machine. A container may use fewer, because of its
+affinity or its quota. With as many threads as the machine has processors, it would be throttled to
+a fraction of its speed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def cpus_for_process(
     Args:
         index: number of the process, from 0.
         count: number of processes.
-        machine: the kernel's folder that says which processors belong together.
+        machine: the kernel's folder that describes the processors.
     """
     cpus = sorted(os.sched_getaffinity(0), key=lambda cpu: (_position(machine, cpu), cpu))
     begin, end = len(cpus) * index // count, len(cpus) * (index + 1) // count
@@ -49,11 +50,11 @@ def _position(machine: Path, cpu: int) -> tuple[int, int]:
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self")) -> float:
-    """Return the processors that the control groups of this process grant; infinity without quota.
+    """Return how many processors the control groups grant this process; infinity without quota.
 
     Args:
         root: where control groups are mounted (version 2, or version 1 with ``cpu/`` below).
-        proc: the process's folder in /proc; its ``cgroup`` file names the group.
+        proc: the process's folder in /proc, whose file ``cgroup`` names its group.
     """
     quotas = [_v2(folder) for folder in _upwards(root, _group(proc))]
     quotas += [_v1(folder) for folder in _upwards(root / "cpu", _group(proc, "cpu"))]

@@ -1,7 +1,7 @@
-"""Encoded image → why the model predicts a class: where in the photo the evidence lies.
+"""Encoded image → explanation: which parts of the photo support a class.
 
 Predictions have priority. One explanation is computed at a time, on a thread of its own. It
-begins, and goes on to the next layer, only while no prediction request is in progress.
+waits before it begins, and before each layer, until no prediction request is in progress.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds without a prediction in progress before an explanation begins. A client that sends one
-# photo after the other leaves gaps of about a millisecond, too short for a layer of VGG16 (up to
-# 25 ms).
+# Seconds without a prediction in progress before an explanation continues. A client that sends
+# one photo after the other leaves gaps of about a millisecond, too short for a layer of VGG16
+# (up to 25 ms).
 IDLE_S = 0.05
 
 
@@ -64,10 +64,10 @@ class _Task:
 
 
 class Explainer:
-    """Explains a classifier's predictions, one at a time. Any thread may call it."""
+    """Explains the predictions of a classifier, one at a time. Any thread may call it."""
 
     def __init__(self, classifier: Classifier) -> None:
-        """Prepare; the thread starts with the first explanation."""
+        """Create the slots; the thread starts with the first explanation."""
         self.slots = Slots(classifier.settings.max_explanations)
         self._classifier = classifier
         self._starting = threading.Lock()
@@ -76,7 +76,7 @@ class Explainer:
         classifier.on_close(self.close)
 
     def close(self) -> None:
-        """End the thread, which would keep the model in memory. Later calls are refused."""
+        """End the thread, which keeps the model in memory. Later calls are refused."""
         with self._starting:
             self._closed = True
             if self._batcher is not None:
@@ -102,11 +102,11 @@ class Explainer:
     def explain(
         self, data: bytes, class_index: int | None = None, call: Call | None = None
     ) -> Explanation:
-        """Explain why the model would predict a class for an encoded image.
+        """Explain which parts of an encoded image support a class.
 
         Args:
             data: a whole file, as :func:`predictor.images.decoding.decode` reads it.
-            class_index: the class; None: the most probable one.
+            class_index: index of the class; None for the most probable one.
             call: deadline and client of the request; its timings are filled in.
 
         Raises:
@@ -114,7 +114,7 @@ class Explainer:
                 explained, or the client left.
             ServiceError: the model is not loaded or failed, or predictions left no time.
         """
-        call = call or self._classifier.new_call()
+        call = self._classifier.begin(call)
         classes = len(self._classifier.require_model().labels)
         if class_index is not None and not 0 <= class_index < classes:
             raise BadRequest(
@@ -141,13 +141,14 @@ class Explainer:
             task.given_up = True
 
     def _worker(self) -> Batcher[_Task, Explanation]:
-        """Return the thread's queue; start the thread if it is the first call or it has ended."""
+        """Return the batcher whose thread explains; start one if there is none or it has ended."""
         with self._starting:
             if self._closed:
                 raise InferenceFailed("The model has stopped; this process cannot answer any more.")
             if self._batcher is None or not self._batcher.alive:
-                most = self.slots.count
-                self._batcher = Batcher(self._explain_all, max_batch_size=1, max_queue=most)
+                self._batcher = Batcher(
+                    self._explain_all, max_batch_size=1, max_queue=self.slots.count
+                )
             return self._batcher
 
     def _explain_all(self, tasks: list[_Task], _lanes: int) -> list[Explanation]:

@@ -1,4 +1,4 @@
-"""One item in the batcher's queue, and the estimate of what an item costs."""
+"""An item in the batcher's queue, and an estimate of the seconds that an item takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 EWMA_WEIGHT = 0.2  # of the newest call, in the running mean of the seconds per item
-POLL_S = 0.25  # how soon the server notices that a client has hung up
+POLL_S = 0.25  # seconds between two checks whether a client has left
 
 
 @dataclass(slots=True)
@@ -26,14 +26,14 @@ class Job(Generic[Item, Result]):
     deadline: float = inf
     future: Future[Result] = field(default_factory=Future)
     submitted: float = field(default_factory=monotonic)
-    began: float | None = None  # its first forward pass; a failed batch is repeated in halves
+    began: float | None = None  # of the first forward pass; a failed batch is repeated in halves
     ended: float | None = None
 
     def wait(self, call: Call) -> Result:
         """Wait for the result.
 
         Args:
-            call: its deadline ends the wait; its client is asked every :data:`POLL_S`.
+            call: the wait ends at its deadline, or when its client has left.
 
         Raises:
             ClientGone: the client has closed its connection.
@@ -52,7 +52,7 @@ class Job(Generic[Item, Result]):
 
 
 class ItemCost:
-    """Running mean of the seconds that one item takes. The caller holds a lock."""
+    """Running mean of the seconds that one item takes. The batcher's lock guards it."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         """Start at ``seconds``; 0 means that nothing has been measured."""

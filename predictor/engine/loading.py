@@ -1,4 +1,4 @@
-"""What the engine needs of a model, and how it is loaded."""
+"""The interface of a model to the engine, and how to load one."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ INSTALL_RUNTIME = (
 
 
 class Scorer(Protocol):
-    """A model that is ready to run; :class:`predictor.models.network.Model` is one.
+    """The interface of a model; :class:`predictor.models.network.Model` implements it.
 
     Attributes:
         preprocessing: turns a photo into the pixels that the model takes.
-        lanes: maximum number of forward passes at once, each on a part of the processors.
+        lanes: number of forward passes that can run at once, each on a part of the processors.
         max_batch_size: maximum number of images in one forward pass.
         warm_up_sizes: batch sizes to run once before the first request.
     """
@@ -49,12 +49,21 @@ class Scorer(Protocol):
     warm_up_sizes: set[int]
 
     def logits(self, images: Sequence[Pixels], lanes: int) -> Logits:
-        """Run N images on some of the lanes: ``(N, classes)`` float32 logits."""
+        """Run N images on a number of lanes; return ``(N, classes)`` float32 logits."""
 
     def explain(
         self, image: NDArray[np.uint8], class_index: int | None, pause: Callable[[], None]
     ) -> tuple[Logits, Heat]:
-        """Run one image and explain a class: ``(classes,)`` logits and ``(h, w)`` heat, 0 to 1."""
+        """Run one image and explain a class.
+
+        Args:
+            image: ``(crop, crop, 3)``, 0 to 255.
+            class_index: None for the most probable class.
+            pause: called before each layer; it returns when the layer may run.
+
+        Returns:
+            ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat, 0 to 1.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,7 @@ class LoadedModel:
 
 
 def load_model(settings: Settings, cpus: int) -> LoadedModel:
-    """Load the labels and the model. This imports torch.
+    """Import torch, and load the labels and the model.
 
     Args:
         settings: which model.
@@ -87,7 +96,7 @@ def load_model(settings: Settings, cpus: int) -> LoadedModel:
 
 
 def _load_network(settings: Settings, classes: int, cpus: int) -> tuple[Scorer, ModelInfo]:
-    try:  # here, because importing torch takes seconds, and a server should listen before that
+    try:  # here: importing torch takes seconds, and the server must listen before that
         from predictor.models.loading import load_model as load_scorer
     except (ImportError, RuntimeError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name in RUNTIME:
@@ -101,7 +110,7 @@ def _load_network(settings: Settings, classes: int, cpus: int) -> tuple[Scorer, 
 
 
 def _version(package: str) -> str:
-    """Return the version with its build: torch ``+cpu`` beside another torchvision is common."""
+    """Return a package's version with its build, such as ``+cpu``, which is often the culprit."""
     try:
         return version(package)
     except PackageNotFoundError:

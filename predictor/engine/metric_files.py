@@ -1,9 +1,9 @@
-"""Metrics of several processes: each writes files, and any of them answers for all.
+"""Metrics of several processes: each writes its own files, and any of them can read all.
 
-prometheus_client has a worker write its numbers into files of the folder that
-``PROMETHEUS_MULTIPROC_DIR`` names when it is imported. This module reads them together, and
-merges the files of ended workers. It relies on private parts of prometheus_client;
-``tests/test_private_apis.py`` names them.
+prometheus_client writes a worker's numbers into files in the folder that
+``PROMETHEUS_MULTIPROC_DIR`` names when it is imported. This module adds up the files of all
+workers, and merges those of ended workers. It relies on private parts of prometheus_client, which
+``tests/test_private_apis.py`` lists.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ MERGED_PID = 0  # in the name of the file that holds the counts of ended process
 
 
 class AllProcesses(Collector):
-    """Adds up what the processes have written."""
+    """The sums of the metrics that all processes have written."""
 
     def __init__(self, folder: str) -> None:
-        """Name the folder; it is read by :meth:`collect`."""
+        """Remember the folder."""
         self._folder = folder
 
     def collect(self) -> Iterable[Metric]:
-        """Read all files. A process that is just starting has empty ones."""
+        """Read all files but empty ones, which a starting process has."""
         with _lock(self._folder, exclusive=False):
             files = [str(path) for path in Path(self._folder).glob("*.db") if _size(path)]
             metrics: Iterable[Metric] = MultiProcessCollector.merge(files)
@@ -40,14 +40,14 @@ class AllProcesses(Collector):
 
 
 class ProcessFigures(Collector):
-    """Memory, processor time, files and threads of each process, with its id as ``pid``."""
+    """Memory, processor time, open files and threads of each process, by its id as ``pid``."""
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
-        """Take the function that returns the process ids."""
+        """Remember the function that returns the process ids."""
         self._pids = pids
 
     def collect(self) -> Iterable[Metric]:
-        """Read /proc; on systems without it there are no figures."""
+        """Read /proc. Systems without it have no such metrics."""
         families: dict[str, Metric] = {}
         for pid in self._pids():
             for found in _figures(pid):

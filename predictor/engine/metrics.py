@@ -1,8 +1,8 @@
-"""What is counted and measured, for Prometheus.
+"""The metrics for Prometheus.
 
-A single process keeps its numbers in memory. Where the server has named a folder in
-``PROMETHEUS_MULTIPROC_DIR`` before this module is imported, each worker keeps them in files
-there, and any worker answers for all (:mod:`predictor.engine.metric_files`).
+A single process keeps them in memory. If ``PROMETHEUS_MULTIPROC_DIR`` names a folder when this
+module is imported, each worker keeps them in files there, and every worker reports the sums of all
+(:mod:`predictor.engine.metric_files`).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The metrics of one classifier. Several can live in a process that keeps them in memory."""
+    """The metrics of one classifier. Those of several are independent, if kept in memory."""
 
     def __init__(self, classifier: Classifier) -> None:
-        """Begin to count the classifier's forward passes."""
+        """Declare the metrics and begin to count the classifier's forward passes."""
         disable_created_metrics()  # they do not exist with several processes
         self._classifier = classifier
         self._folder = os.environ.get(FOLDER_VARIABLE)
@@ -56,9 +56,8 @@ class Metrics:
         self._declare_gauges()
         self._processes = ProcessFigures(self._pids)
         self._own.register(self._processes)
-        for (
-            code
-        ) in codes():  # at 0 from the start, so that the first error of a kind is an increase
+        # All codes are at 0 from the start, so that the first error of a kind is an increase.
+        for code in codes():
             self.rejected.labels(code)
         classifier.on_pass(self._count_pass)
 
@@ -101,7 +100,7 @@ class Metrics:
         )
 
     def _declare_gauges(self) -> None:
-        """Declare what :meth:`refresh` reads from the classifier."""
+        """Declare the metrics that :meth:`refresh` sets."""
         gauge = partial(Gauge, namespace="predictor", registry=self._own)
         summed = partial(gauge, multiprocess_mode="livesum")
         self.explanations_in_flight = summed("explanations_in_flight", "Explanations in progress.")
@@ -124,10 +123,10 @@ class Metrics:
 
         Args:
             route: the URL rule, or ``unmatched``.
-            method: one of a closed set: every other value would be a series for ever.
+            method: from a small set of names, because each name is a series for ever.
             status: of the response.
             seconds: from the request's header to its response.
-            call: its timings and class ids; its ``model`` says whether it concerns a model.
+            call: its timings and class ids are counted under the name of its ``model``.
             codes: of the errors sent to the client.
         """
         labels = call.model, VERSION if call.model else ""
@@ -148,11 +147,11 @@ class Metrics:
             self.predictions.labels(*labels).inc(len(call.class_ids))
 
     def add_alias(self, alias: Callable[[Readings], Iterable[Metric]]) -> None:
-        """Export what ``alias`` makes of each snapshot, beside the metrics of this class."""
+        """Also export the metrics that ``alias`` computes from a snapshot of these."""
         self._aliases.append(alias)
 
     def registry(self) -> CollectorRegistry:
-        """Return the registry for a scrape that begins now."""
+        """Return a registry to collect once, for one scrape."""
         self.refresh()
         source = self._own if self._folder is None else AllProcesses(self._folder)
         registry = CollectorRegistry()
@@ -166,7 +165,7 @@ class Metrics:
         return Readings(self.registry().collect())
 
     def refresh(self) -> None:
-        """Read the gauges from the classifier."""
+        """Set the gauges from the state of the classifier."""
         classifier = self._classifier
         ready = is_ready(classifier)
         self._ready.set(ready)
@@ -184,7 +183,7 @@ class Metrics:
                 self._prediction_seconds.labels(outcome, *labels)
 
     def keep_fresh(self) -> None:
-        """Refresh every second in a thread, for scrapes that another process answers."""
+        """Refresh every second in a thread, for scrapes that other processes answer."""
         if self._folder is not None:
             threading.Thread(target=self._refresh_for_ever, name="metrics", daemon=True).start()
 
@@ -203,7 +202,7 @@ class Metrics:
 
 
 class _WithAliases(Collector):
-    """A collector, and metrics that are computed from it. It is read once for each scrape."""
+    """Collects from ``source`` once, and adds the metrics that ``aliases`` compute from that."""
 
     def __init__(
         self, source: Collector, aliases: Iterable[Callable[[Readings], Iterable[Metric]]]
@@ -217,7 +216,7 @@ class _WithAliases(Collector):
 
 
 def is_ready(classifier: Classifier) -> bool:
-    """Whether the model is loaded and healthy, and the process is not about to end."""
+    """Return whether the model is loaded and healthy, and the process is not shutting down."""
     healthy = classifier.loading.done() and classifier.unhealthy_reason() is None
     return healthy and not classifier.process.draining
 

@@ -1,4 +1,4 @@
-"""What all models of one process share."""
+"""The resources that all models of one process share."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from predictor.settings import Settings
 
 
 class Process:
-    """Processors, decoders and admission slots of this process.
+    """The processors, decoders and admission slots of this process.
 
     Attributes:
         cpus: number of processors for the models.
         slots: admission slots for requests; explanations have their own.
         decoders: limits how many images are decoded at once, because decoding competes with
             the models for the processors, and a decoded photo is large.
-        draining: whether the process is about to end and should get no more requests.
+        draining: whether the process is shutting down and should get no more requests.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -24,11 +24,11 @@ class Prediction:
 
 
 def rank(logits: NDArray[np.float32], labels: Sequence[Label], top_k: int) -> list[Prediction]:
-    """Return the ``top_k`` most probable classes, best first; of equal ones, the lower index first.
+    """Return the ``top_k`` most probable classes, best first, ties by class index.
 
     Args:
         logits: ``(classes,)`` float32.
-        labels: one for each class, in class-index order.
+        labels: the label of each class, in the order of the logits.
         top_k: 1 to the number of classes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A snapshot of the metrics, for code that reports them in another server's terms."""
+"""A snapshot of the metrics, for protocols that report them in their own formats."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from prometheus_client import Metric
 
 
 class Readings:
-    """The values of all metrics at one moment, of all processes."""
+    """The values of all metrics of all processes at one moment."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
-        """Take the metrics as a registry's ``collect()`` returns them."""
+        """Store the result of a registry's ``collect()``."""
         self._samples = [sample for family in families for sample in family.samples]
 
     def total(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's series that have these labels; 0 without any."""
+        """Return the sum of a metric's series that have these labels; 0 if there are none."""
         return sum(
             sample.value
             for sample in self._samples
@@ -33,7 +33,7 @@ class Readings:
     def by_process(self, name: str) -> dict[int, float]:
         """Return a metric's value in each process, by process id.
 
-        A single process has no ``pid`` label on its own metrics, and is left out.
+        Series without a ``pid`` label are left out: those of a process that serves alone.
         """
         found = (sample for sample in self._samples if sample.name == name)
         return {int(sample.labels["pid"]): sample.value for sample in found if sample.labels}

@@ -1,11 +1,9 @@
-"""What every front end calls. It knows nothing of Flask."""
+"""The engine's interface for front ends. It does not depend on Flask."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from math import inf
-from time import monotonic
 
 from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier, Image
@@ -34,7 +32,7 @@ class Service:
     """
 
     def __init__(self, classifier: Classifier) -> None:
-        """Begin to count what the classifier does."""
+        """Begin to count the classifier's work."""
         self.classifier = classifier
         self.explainer = Explainer(classifier) if classifier.settings.max_explanations else None
         self.metrics = Metrics(classifier)
@@ -79,10 +77,11 @@ class Service:
             )
 
     def expect_healthy(self) -> None:
-        """Check that the process need not be replaced. A model that is loading is healthy.
+        """Check that the process is healthy; it is also healthy while the model is loading.
 
         Raises:
-            InferenceFailed: the model hangs, has stopped, or could not be loaded.
+            InferenceFailed: the process must be replaced: the model hangs, has stopped, or could
+                not be loaded.
         """
         if (reason := self.classifier.unhealthy_reason()) is not None:
             raise InferenceFailed(reason)
@@ -92,11 +91,11 @@ class Service:
 
         Raises:
             InferenceFailed: the process must be replaced.
-            NotReady: the model is loading, or the process is about to end.
+            NotReady: the model is loading, or the process is shutting down.
         """
         self.expect_healthy()
         if self.classifier.process.draining:
-            raise NotReady("This process is about to end. Others answer.")
+            raise NotReady("This server process is shutting down. Retry: another one answers.")
         return self.require_model()
 
     @contextmanager
@@ -107,7 +106,7 @@ class Service:
             NotReady: the model is not loaded.
             Overloaded: the server is at its limit of requests in progress.
         """
-        model = self._concerns_model(call)
+        model = self._model_for(call)
         with self.classifier.process.slots.hold(lambda: self.classifier.backlog_s):
             yield model
 
@@ -120,7 +119,7 @@ class Service:
             ExplainerBusy: the server is at its limit of explanations in progress.
         """
         assert self.explainer is not None
-        model = self._concerns_model(call)
+        model = self._model_for(call)
         with self.explainer.admit(), self.metrics.explanations_in_flight.track_inprogress():
             yield model
 
@@ -128,26 +127,20 @@ class Service:
         self, images: Sequence[bytes | RequestError], top_k: int, call: Call
     ) -> list[list[Prediction] | PredictorError]:
         """Classify encoded images, as :meth:`Classifier.classify` does."""
-        return self.classifier.classify(images, top_k, self._with_deadline(call))
+        return self.classifier.classify(images, top_k, call)
 
     def logits(
         self, images: Sequence[Image | RequestError], call: Call
     ) -> list[Logits | PredictorError]:
         """Run the model on images, as :meth:`Classifier.logits` does."""
-        return self.classifier.logits(images, self._with_deadline(call))
+        return self.classifier.logits(images, call)
 
     def explain(self, image: bytes, class_index: int | None, call: Call) -> Explanation:
         """Explain one class of an encoded image, as :meth:`Explainer.explain` does."""
         assert self.explainer is not None
-        return self.explainer.explain(image, class_index, self._with_deadline(call))
+        return self.explainer.explain(image, class_index, call)
 
-    def _concerns_model(self, call: Call) -> LoadedModel:
+    def _model_for(self, call: Call) -> LoadedModel:
         model = self.require_model()
         call.model = self.name
         return model
-
-    def _with_deadline(self, call: Call) -> Call:
-        """Start the request's time: all its images together have the request timeout."""
-        if call.deadline == inf:
-            call.deadline = monotonic() + self.settings.request_timeout_s
-        return call

@@ -145,7 +145,7 @@ def test_a_token_that_was_replaced_no_longer_opens_after_a_reload(start, tmp_pat
         ({"tokens": "secret"}, "PREDICTOR_TOKENS: token 1 has fewer than 16 characters"),
         ({"tokens_file": "/nowhere"}, "PREDICTOR_TOKENS_FILE='/nowhere': the file cannot be read"),
         ({"rate_limit": "often"}, "PREDICTOR_RATE_LIMIT='often': a rate is written like"),
-        ({"cors_origins": "example.org"}, "'example.org' is no origin"),
+        ({"cors_origins": "example.org"}, "'example.org' is not an origin"),
         ({"trusted_proxies": "all"}, "PREDICTOR_TRUSTED_PROXIES='all' is not a whole number"),
     ],
 )
