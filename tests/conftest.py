@@ -61,11 +61,25 @@ class ToyModel:
         class_index: int | None,
         pause: Callable[[], None],
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The heat of a class is its channel, in four places."""
+        """The heat of a class is its channel, averaged to 2 × 2."""
         pause()
         logits = self.logits([image], 1)[0]
         index = int(logits.argmax()) if class_index is None else class_index
         return logits, image[..., index].reshape(2, 4, 2, 4).mean((1, 3)).astype(np.float32) / 255
+
+
+class StuckModel(ToyModel):
+    """After the warm-up, a forward pass sets ``entered`` and ends when ``let`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.let = threading.Event(), threading.Event()
+
+    def logits(self, images: Sequence[NDArray[np.uint8]], lanes: int) -> NDArray[np.float32]:
+        if any(image.any() for image in images):  # the warm-up's are black
+            self.entered.set()
+            assert self.let.wait(10)
+        return super().logits(images, lanes)
 
 
 class ToyInfo:

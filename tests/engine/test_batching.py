@@ -4,12 +4,14 @@ from time import monotonic
 import pytest
 
 from predictor.engine.batching import Batcher
-from predictor.errors import DeadlineExceeded, InferenceFailed, Overloaded
+from predictor.engine.call import Call
+from predictor.engine.job import ItemCost, Job
+from predictor.errors import ClientGone, DeadlineExceeded, InferenceFailed, Overloaded
 from waiting import wait_until
 
 
 class Gate:
-    """Doubles numbers, batch by batch, when let; remembers what it was given."""
+    """Doubles numbers. Each call waits until ``let`` is released; its arguments are kept."""
 
     def __init__(self):
         self.batches, self.lanes = [], []
@@ -24,6 +26,13 @@ class Gate:
         if "bad" in items:
             raise RuntimeError("a bad item")
         return [item * 2 for item in items]
+
+
+class FixedCost(ItemCost):
+    """An estimate that does not learn from the calls."""
+
+    def learn(self, seconds, items):
+        pass
 
 
 @pytest.fixture
@@ -45,26 +54,26 @@ def make_batcher(gate):
         batcher.close()
 
 
-def results(futures):
-    return [future.result(timeout=10) for future in futures]
+def results(jobs):
+    return [job.future.result(timeout=10) for job in jobs]
 
 
-def test_an_item_alone_runs_at_once(gate, make_batcher):
+def test_a_single_item_runs_at_once(gate, make_batcher):
     gate.let.release()
     assert results(make_batcher().submit([1])) == [2]
 
 
-def test_items_that_wait_together_run_together_up_to_the_maximum(gate, make_batcher):
+def test_waiting_items_run_together_up_to_the_batch_size(gate, make_batcher):
     batcher = make_batcher()
     first = batcher.submit([0])
     gate.entered.acquire(timeout=10)
-    waiting = [future for i in range(1, 7) for future in batcher.submit([i])]
+    waiting = [job for i in range(1, 7) for job in batcher.submit([i])]
     gate.let.release(10)
     assert results(first + waiting) == [0, 2, 4, 6, 8, 10, 12]
     assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
-def test_without_a_delay_nobody_waits_for_company(gate, make_batcher):
+def test_without_a_delay_an_item_does_not_wait_for_others(gate, make_batcher):
     gate.let.release(2)
     batcher = make_batcher()
     assert results(batcher.submit([1])) + results(batcher.submit([2])) == [2, 4]
@@ -74,17 +83,17 @@ def test_without_a_delay_nobody_waits_for_company(gate, make_batcher):
 def test_with_a_delay_a_batch_fills(gate, make_batcher):
     gate.let.release(2)
     batcher = make_batcher(max_delay_s=10)
-    futures = [future for i in range(4) for future in batcher.submit([i])]
-    assert results(futures) == [0, 2, 4, 6]
+    jobs = [job for i in range(4) for job in batcher.submit([i])]
+    assert results(jobs) == [0, 2, 4, 6]
     assert gate.batches == [[0, 1, 2, 3]]
 
 
-def test_a_delay_ends_though_the_batch_is_not_full(gate, make_batcher):
+def test_a_batch_that_is_not_full_runs_when_the_delay_ends(gate, make_batcher):
     gate.let.release()
     assert results(make_batcher(max_delay_s=0.01).submit([1, 2])) == [2, 4]
 
 
-def test_a_full_queue_refuses_at_once_and_takes_all_of_a_request_or_none(gate, make_batcher):
+def test_a_full_queue_accepts_all_items_of_a_request_or_none(gate, make_batcher):
     batcher = make_batcher(max_queue=3)
     first = batcher.submit([0])
     gate.entered.acquire(timeout=10)
@@ -96,12 +105,12 @@ def test_a_full_queue_refuses_at_once_and_takes_all_of_a_request_or_none(gate, m
     assert results(first + waiting) == [0, 2, 4, 10]
 
 
-def test_who_gave_up_is_skipped_and_leaves_the_place_to_others(gate, make_batcher):
+def test_a_cancelled_item_is_not_run_and_makes_room_in_the_queue(gate, make_batcher):
     batcher = make_batcher(max_queue=2)
     batcher.submit([0])
     gate.entered.acquire(timeout=10)
-    gone, stays = batcher.submit([1, 2])
-    assert gone.cancel()
+    cancelled, stays = batcher.submit([1, 2])
+    assert cancelled.future.cancel()
     assert batcher.waiting == 1
     (new,) = batcher.submit([3])
     gate.let.release(10)
@@ -109,7 +118,7 @@ def test_who_gave_up_is_skipped_and_leaves_the_place_to_others(gate, make_batche
     assert gate.batches == [[0], [2, 3]]
 
 
-def test_a_failing_item_fails_alone(gate, make_batcher):
+def test_a_failing_item_does_not_fail_its_batch(gate, make_batcher):
     batcher = make_batcher()
     batcher.submit([0])
     gate.entered.acquire(timeout=10)
@@ -117,28 +126,28 @@ def test_a_failing_item_fails_alone(gate, make_batcher):
     gate.let.release(20)
     assert results([one, two, three]) == ["aa", "bb", "cc"]
     with pytest.raises(RuntimeError, match="a bad item"):
-        bad.result(timeout=10)
+        results([bad])
 
 
-def test_a_model_that_loses_results_is_an_error_and_not_a_mix_up():
+def test_a_wrong_number_of_results_is_an_error():
     batcher = Batcher(lambda items, _: items[:-1], max_batch_size=2, max_queue=2)
     with pytest.raises(ValueError, match="1 items gave 0 results"):
         results(batcher.submit([1]))
     batcher.close()
 
 
-def test_everything_is_computed_by_threads_that_live_as_long_as_the_batcher():
-    def infer(items, _shares):
+def test_all_calls_run_on_the_batchers_own_threads():
+    def infer(items, _lanes):
         return [threading.get_ident()] * len(items)
 
     batcher = Batcher(infer, max_batch_size=1, max_queue=100, lanes=2)
-    threads = set(results(future for _ in range(50) for future in batcher.submit([0])))
+    threads = set(results(job for _ in range(50) for job in batcher.submit([0])))
     assert len(threads) <= 2
     assert threading.get_ident() not in threads
     batcher.close()
 
 
-def test_an_item_alone_is_given_everything(gate, make_batcher):
+def test_a_single_item_gets_all_lanes(gate, make_batcher):
     gate.let.release(2)
     batcher = make_batcher(lanes=4)
     results(batcher.submit([1]))
@@ -155,18 +164,18 @@ def test_an_item_alone_is_given_everything(gate, make_batcher):
         (8, [2] * 4, [1] * 4),
     ],
 )
-def test_what_waits_together_is_split_evenly_side_by_side(gate, make_batcher, count, sizes, lanes):
+def test_waiting_items_are_split_evenly_among_the_lanes(gate, make_batcher, count, sizes, lanes):
     batcher = make_batcher(lanes=4)
-    futures = batcher.submit(list(range(count)))
+    jobs = batcher.submit(list(range(count)))
     for _ in sizes:
         assert gate.entered.acquire(timeout=10)
     gate.let.release(len(sizes))
-    assert results(futures) == [2 * i for i in range(count)]
+    assert results(jobs) == [2 * i for i in range(count)]
     assert sorted(map(len, gate.batches)) == sizes
     assert sorted(gate.lanes) == lanes
 
 
-def test_whoever_comes_while_all_is_given_away_waits_for_a_share(gate, make_batcher):
+def test_an_item_waits_while_no_lane_is_free(gate, make_batcher):
     batcher = make_batcher(lanes=2)
     first = batcher.submit([1])
     gate.entered.acquire(timeout=10)
@@ -177,7 +186,7 @@ def test_whoever_comes_while_all_is_given_away_waits_for_a_share(gate, make_batc
     assert gate.lanes == [2, 2]
 
 
-def test_a_failing_call_gives_its_share_back(gate, make_batcher):
+def test_a_failing_call_frees_its_lanes(gate, make_batcher):
     batcher = make_batcher(lanes=2)
     gate.let.release(10)
     with pytest.raises(RuntimeError):
@@ -186,37 +195,48 @@ def test_a_failing_call_gives_its_share_back(gate, make_batcher):
     assert gate.lanes[-1] == 2
 
 
-def test_busy_time_is_that_of_the_call_in_work(gate, make_batcher):
+def test_busy_time_is_that_of_the_running_call(gate, make_batcher):
     batcher = make_batcher()
     assert batcher.busy_s == 0
-    (future,) = batcher.submit([1])
+    jobs = batcher.submit([1])
     gate.entered.acquire(timeout=10)
     assert batcher.busy_s > 0
     gate.let.release()
-    future.result(timeout=10)
+    results(jobs)
     assert batcher.alive
 
 
-def test_when_the_thread_dies_nobody_waits_for_ever(monkeypatch):
+def test_when_a_thread_ends_waiting_items_fail(monkeypatch):
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    dies = threading.Event()
+    ends = threading.Event()
 
-    def infer(items, _shares):
-        dies.wait(10)
-        raise SystemExit  # no Exception: nothing in the thread catches it
+    def infer(items, _lanes):
+        ends.wait(10)
+        raise SystemExit  # not an Exception: nothing in the thread catches it
 
     batcher = Batcher(infer, max_batch_size=1, max_queue=4)
     _, waiting = batcher.submit([1, 2])
-    dies.set()
+    ends.set()
     with pytest.raises(InferenceFailed):
-        waiting.result(timeout=10)
+        results([waiting])
     with pytest.raises(InferenceFailed):
         batcher.submit([3])
     batcher.close()
     assert not batcher.alive
 
 
-def test_closing_fails_what_waits_and_finishes_what_runs(gate, make_batcher):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_when_a_thread_ends_its_running_items_fail():
+    def infer(items, _lanes):
+        raise SystemExit
+
+    batcher = Batcher(infer, max_batch_size=1, max_queue=4)
+    with pytest.raises(InferenceFailed, match="has stopped"):
+        results(batcher.submit([1]))
+    batcher.close()
+
+
+def test_close_finishes_the_running_call_and_fails_the_rest(gate, make_batcher):
     batcher = make_batcher(max_batch_size=1)
     running, waiting = batcher.submit([1, 2])
     gate.entered.acquire(timeout=10)
@@ -224,19 +244,28 @@ def test_closing_fails_what_waits_and_finishes_what_runs(gate, make_batcher):
     closer.start()
     wait_until(lambda: not batcher.alive)
     gate.let.release()
-    assert running.result(timeout=10) == 2
+    assert results([running]) == [2]
     with pytest.raises(InferenceFailed):
-        waiting.result(timeout=10)
+        results([waiting])
     closer.join(10)
 
 
-def test_who_is_refused_learns_how_long_the_backlog_takes(gate, make_batcher):
-    batcher = make_batcher(max_queue=2, max_batch_size=1)
+def test_abandon_fails_waiting_items_and_those_of_a_hanging_call(gate, make_batcher):
+    batcher = make_batcher(max_batch_size=1)
+    hanging, waiting = batcher.submit([1]), batcher.submit([2])
+    gate.entered.acquire(timeout=10)
+    batcher.abandon()
+    for job in (*hanging, *waiting):
+        with pytest.raises(InferenceFailed, match="hangs"):
+            results([job])
+    assert not batcher.alive
+    with pytest.raises(InferenceFailed):
+        batcher.submit([3])
+
+
+def test_a_refusal_says_how_long_the_backlog_takes(gate, make_batcher):
+    batcher = make_batcher(max_queue=2, max_batch_size=1, cost=FixedCost(3.0))
     assert batcher.backlog_s == 0
-    first = batcher.submit([0])
-    gate.let.release()
-    assert results(first) == [0]
-    batcher._item_s = 3.0  # what the last call took, had it been a large model
     batcher.submit([1])
     wait_until(lambda: batcher.waiting == 0)
     batcher.submit([2, 3])
@@ -246,37 +275,35 @@ def test_who_is_refused_learns_how_long_the_backlog_takes(gate, make_batcher):
     assert refusal.value.retry_after_s == 9
 
 
-def test_what_cannot_be_done_in_time_is_refused_unless_nothing_waits(gate, make_batcher):
-    batcher = make_batcher(max_batch_size=1)
+def test_an_item_behind_others_is_refused_if_it_would_be_late(gate, make_batcher):
+    batcher = make_batcher(max_batch_size=1, cost=FixedCost(100.0))
+    batcher.submit([1])
+    gate.entered.acquire(timeout=10)
+    batcher.submit([2])
+    with pytest.raises(Overloaded, match="not be answered in time"):
+        batcher.submit([3], monotonic() + 50)
+
+
+def test_a_late_item_in_an_empty_queue_is_accepted_and_not_run(gate, make_batcher):
+    batcher = make_batcher(max_batch_size=1, cost=FixedCost(1000.0))
     batcher.submit([0])
     gate.entered.acquire(timeout=10)
-    batcher._item_s = 1000.0  # also after the call in work has been learnt from
-    soon = monotonic() + 50
-    late = batcher.submit([1], soon)  # nothing waits: it is taken, and then not begun
+    late = batcher.submit([1], monotonic() + 50)
     gate.let.release()
     with pytest.raises(DeadlineExceeded):
         results(late)
     assert gate.batches == [[0]]
 
-    batcher.submit([2])
-    gate.entered.acquire(timeout=10)
-    batcher._item_s = 100.0
-    batcher.submit([3])
-    with pytest.raises(Overloaded, match="not be done in time"):
-        batcher.submit([4], monotonic() + 50)
 
-
-def test_one_slow_call_does_not_end_all_service(gate, make_batcher):
-    batcher = make_batcher()
-    batcher._item_s = 1e6
+def test_without_a_deadline_a_slow_estimate_refuses_nothing(gate, make_batcher):
+    cost = ItemCost(1e6)
     gate.let.release(10)
-    assert results(batcher.submit([1])) == [2]
-    assert batcher._item_s < 1e6
+    assert results(make_batcher(cost=cost).submit([1])) == [2]
+    assert cost.seconds < 1e6
 
 
-def test_after_a_slow_call_service_begins_again_also_with_deadlines(gate, make_batcher):
-    batcher = make_batcher()
-    batcher._item_s = 100.0  # of one call, long ago; each has 50 s
+def test_after_one_slow_call_requests_with_deadlines_succeed_again(gate, make_batcher):
+    batcher = make_batcher(cost=ItemCost(100.0))
     gate.let.release(10)
     outcomes = []
     while outcomes[-1:] != [[2]]:
@@ -287,25 +314,31 @@ def test_after_a_slow_call_service_begins_again_also_with_deadlines(gate, make_b
     assert 1 < len(outcomes) < 10
 
 
-def test_what_hangs_is_answered_when_it_is_abandoned(gate, make_batcher):
-    batcher = make_batcher(max_batch_size=1)
-    hanging, waiting = batcher.submit([1]), batcher.submit([2])
-    gate.entered.acquire(timeout=10)
-    batcher.abandon()
-    for future in (*hanging, *waiting):
-        with pytest.raises(InferenceFailed, match="hangs"):
-            future.result(timeout=10)
-    assert not batcher.alive
-    with pytest.raises(InferenceFailed):
-        batcher.submit([3])
+def test_item_cost_is_a_running_mean_of_the_seconds_per_item():
+    cost = ItemCost()
+    cost.learn(6.0, items=3)
+    assert cost.seconds == 2.0
+    cost.learn(1.0, items=0)  # a call that ran nothing says nothing
+    assert cost.seconds == 2.0
+    cost.learn(12.0, items=1)
+    assert cost.seconds == 4.0
+    cost.decay()
+    assert cost.seconds == pytest.approx(3.2)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_ends_in_a_call_leaves_nobody_waiting():
-    def infer(items, _shares):
-        raise SystemExit
+def test_waiting_for_a_job_ends_at_the_deadline():
+    began = monotonic()
+    with pytest.raises(DeadlineExceeded):
+        Job("a").wait(Call(began + 0.05))
+    assert monotonic() - began < 10
 
-    batcher = Batcher(infer, max_batch_size=1, max_queue=4)
-    with pytest.raises(InferenceFailed, match="has stopped"):
-        batcher.submit([1])[0].result(timeout=10)
-    batcher.close()
+
+def test_waiting_for_a_job_ends_when_the_client_leaves():
+    with pytest.raises(ClientGone):
+        Job("a").wait(Call(has_left=lambda: True))
+
+
+def test_a_finished_job_returns_its_result_after_the_deadline():
+    job = Job("a")
+    job.future.set_result("b")
+    assert job.wait(Call(monotonic() - 60, has_left=lambda: True)) == "b"

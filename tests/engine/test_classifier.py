@@ -1,21 +1,19 @@
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 
 import numpy as np
 import pytest
-from predictor.engine.timings import Timings
 
-import predictor
-from conftest import ToyModel, toy_model
+from conftest import StuckModel, ToyModel, toy_model
 from pictures import picture
-from predictor.engine.classifier import Classifier, load_engine
+from predictor.engine.call import Call
+from predictor.engine.classifier import Classifier
 from predictor.errors import (
     BadRequest,
     DamagedImage,
     DeadlineExceeded,
     InferenceFailed,
-    ModelError,
     NotReady,
     Overloaded,
     TooLarge,
@@ -27,35 +25,22 @@ from predictor.settings import Settings
 from waiting import wait_until
 
 
-class StuckModel(ToyModel):
-    """Answers only when let, after its warm-up."""
-
-    def __init__(self):
-        super().__init__()
-        self.let = threading.Event()
-
-    def logits(self, images, lanes):
-        if any(image.any() for image in images):  # the warm-up's are black
-            assert self.let.wait(10)
-        return super().logits(images, lanes)
-
-
 def names(outcome):
     return [prediction.class_name for prediction in outcome]
 
 
-def test_a_picture_has_the_class_of_its_colour(classifier):
+def test_a_green_image_has_the_green_class(classifier):
     (green,) = classifier.classify([picture("green")])
     assert names(green) == ["green_thing"]
 
 
-def test_top_k_are_named_best_first_and_sum_to_one(classifier):
+def test_predictions_are_ranked_and_probabilities_sum_to_one(classifier):
     (outcome,) = classifier.classify([picture("blue")], top_k=3)
     assert names(outcome) == ["blue_thing", "red_thing", "green_thing"]
     assert sum(p.probability for p in outcome) == pytest.approx(1)
 
 
-def test_the_purists_switch_decodes_every_pixel(make_classifier, monkeypatch):
+def test_exact_decode_decodes_all_pixels(make_classifier, monkeypatch):
     asked = []
     monkeypatch.setattr(
         "predictor.engine.classifier.decode", lambda *args: asked.append(args[2]) or decode(*args)
@@ -65,14 +50,19 @@ def test_the_purists_switch_decodes_every_pixel(make_classifier, monkeypatch):
     assert asked == [None, 2 * ToyModel.preprocessing.resize]
 
 
-def test_several_keep_their_order_and_a_bad_one_has_its_own_error(classifier):
+def test_images_keep_their_order_and_a_bad_one_has_its_own_error(classifier):
     red, bad, empty, blue = classifier.classify([picture("red"), b"text", b"", picture("blue")])
     assert names(red) + names(blue) == ["red_thing", "blue_thing"]
     assert isinstance(bad, UnsupportedImage)
     assert isinstance(empty, BadRequest)
 
 
-def test_a_damaged_neighbour_does_no_harm_under_concurrency(classifier):
+def test_an_error_in_place_of_an_image_is_returned_in_its_position(classifier):
+    error = BadRequest("This is not base64.")
+    assert classifier.classify([error, picture()])[0] is error
+
+
+def test_damaged_images_do_not_affect_concurrent_requests(classifier):
     images = [picture("red"), picture("green")[:60], picture("blue")] * 20
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(lambda image: classifier.classify([image])[0], images))
@@ -82,29 +72,29 @@ def test_a_damaged_neighbour_does_no_harm_under_concurrency(classifier):
 
 
 @pytest.mark.parametrize("top_k", [-1, 0, 4])
-def test_top_k_out_of_range_is_the_callers_error(classifier, top_k):
-    with pytest.raises(BadRequest, match="1 to 3"):
+def test_top_k_out_of_range_is_a_bad_request(classifier, top_k):
+    with pytest.raises(BadRequest, match="between 1 and 3"):
         classifier.classify([picture()], top_k)
 
 
-def test_more_images_than_may_wait_are_refused_at_once(make_classifier):
-    with pytest.raises(TooLarge):
+def test_more_images_than_the_queue_holds_are_refused_at_once(make_classifier):
+    with pytest.raises(TooLarge, match="3 images; at most 2"):
         make_classifier(max_queue=2).classify([picture()] * 3)
 
 
-def test_before_the_model_is_there_callers_are_told_to_wait():
+def test_a_request_before_the_model_is_loaded_is_not_ready():
     let = threading.Event()
     classifier = Classifier(Settings(), load=lambda *_: let.wait(10) and toy_model())
-    with pytest.raises(NotReady, match="being loaded"):
+    with pytest.raises(NotReady, match="is loading"):
         classifier.classify([picture()])
-    assert classifier.unhealthy_reason() is None  # loading is no ailment
+    assert classifier.unhealthy_reason() is None
     let.set()
     assert classifier.loading.result(timeout=10)
     assert classifier.classify([picture()])
     classifier.close()
 
 
-def test_it_is_loaded_once_however_often_it_is_started():
+def test_the_model_is_loaded_once_however_often_it_is_started():
     loads = []
     classifier = Classifier(Settings(), load=lambda *_: loads.append(1) or toy_model())
     for _ in range(3):
@@ -114,8 +104,18 @@ def test_it_is_loaded_once_however_often_it_is_started():
     classifier.close()
 
 
-def test_only_the_inference_thread_computes_however_many_ask(make_classifier):
-    """Each thread that computes keeps workers and memory of torch's for itself."""
+def test_the_model_is_loaded_for_the_processors_of_its_process():
+    loads = []
+    settings = Settings(torch_threads=3)
+    classifier = Classifier(settings, load=lambda *given: loads.append(given) or toy_model())
+    classifier.start()
+    classifier.loading.result(timeout=10)
+    assert loads == [(settings, 3)]
+    classifier.close()
+
+
+def test_only_inference_threads_run_the_model(make_classifier):
+    """torch keeps workers and memory for each thread that ever computed."""
     computed = set()
 
     class Watched(ToyModel):
@@ -129,7 +129,7 @@ def test_only_the_inference_thread_computes_however_many_ask(make_classifier):
     assert len(computed) == ToyModel.lanes
 
 
-def test_a_model_that_cannot_be_loaded_is_an_ailment():
+def test_a_failed_load_is_unhealthy_and_not_ready():
     def load(*_):
         raise WeightsError("No such weights.")
 
@@ -137,15 +137,22 @@ def test_a_model_that_cannot_be_loaded_is_an_ailment():
     classifier.start()
     with pytest.raises(WeightsError):
         classifier.loading.result(timeout=10)
-    with pytest.raises(NotReady):
+    with pytest.raises(NotReady, match="could not be loaded"):
         classifier.require_model()
-    assert classifier.unhealthy_reason()
+    assert classifier.unhealthy_reason() == "The model could not be loaded."
 
 
-def test_a_torch_and_a_torchvision_that_do_not_fit_are_both_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "predictor.models.loading", None)  # importing it fails
-    with pytest.raises(ModelError, match=r"torch 2\..* and torchvision 0\..*README"):
-        load_engine(Settings())
+def test_a_model_whose_warm_up_fails_leaves_no_thread():
+    class Broken(ToyModel):
+        def logits(self, images, lanes):
+            raise RuntimeError("It does not run.")
+
+    before = set(threading.enumerate())
+    classifier = Classifier(Settings(), lambda *_: toy_model(Broken()))
+    classifier.start()
+    with pytest.raises(RuntimeError):
+        classifier.loading.result(timeout=10)
+    wait_until(lambda: not set(threading.enumerate()) - before)
 
 
 def test_the_model_is_warm_before_it_is_ready(make_classifier):
@@ -155,7 +162,7 @@ def test_the_model_is_warm_before_it_is_ready(make_classifier):
     assert sum(model.batches) == 1 + model.max_batch_size
 
 
-def test_a_late_answer_is_a_deadline_and_not_an_answer(make_classifier):
+def test_a_result_after_the_deadline_is_an_error(make_classifier):
     model = StuckModel()
     classifier = make_classifier(model, request_timeout_s=0.05)
     with pytest.raises(DeadlineExceeded):
@@ -163,16 +170,54 @@ def test_a_late_answer_is_a_deadline_and_not_an_answer(make_classifier):
     model.let.set()
 
 
-def test_a_batch_that_hangs_is_an_ailment(make_classifier):
+def test_a_call_without_a_deadline_gets_the_request_timeout(make_classifier):
+    classifier, call = make_classifier(request_timeout_s=60), Call()
+    began = monotonic()
+    classifier.classify([picture()], call=call)
+    assert began + 59 < call.deadline <= monotonic() + 60
+
+
+def test_a_deadline_that_is_set_is_kept(make_classifier):
+    call = Call(deadline=monotonic() + 5)
+    before = call.deadline
+    make_classifier(request_timeout_s=60).classify([picture()], call=call)
+    assert call.deadline == before
+
+
+def test_a_hanging_batch_is_unhealthy(make_classifier, monkeypatch):
+    monkeypatch.setattr("predictor.engine.classifier.HANG_S", 0.01)
     model = StuckModel()
-    classifier = make_classifier(model, request_timeout_s=0.05, hang_timeout_s=0.01)
+    classifier = make_classifier(model, request_timeout_s=0.05)
     with pytest.raises(DeadlineExceeded):
         classifier.classify([picture()])
-    assert "running for" in classifier.unhealthy_reason()
+    assert "running for" in wait_until(classifier.unhealthy_reason)
     model.let.set()
 
 
-def test_a_model_that_raises_is_a_failure_of_ours_and_lives_on(make_classifier):
+def test_a_batch_hangs_only_after_four_request_timeouts(make_classifier, monkeypatch):
+    monkeypatch.setattr("predictor.engine.classifier.HANG_S", 0.0)
+    model = StuckModel()
+    classifier = make_classifier(model, request_timeout_s=60)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(classifier.classify, [picture()])
+        assert model.entered.wait(10)
+        assert classifier.unhealthy_reason() is None
+        model.let.set()
+
+
+def test_abandon_fails_the_requests_of_a_hanging_model(make_classifier):
+    model = StuckModel()
+    classifier = make_classifier(model)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(classifier.classify, [picture()])
+        assert model.entered.wait(10)
+        classifier.abandon()
+        assert isinstance(waiting.result(timeout=10)[0], InferenceFailed)
+    assert classifier.process.draining
+    model.let.set()
+
+
+def test_an_image_on_which_the_model_raises_fails_alone(make_classifier):
     class Moody(ToyModel):
         def logits(self, images, lanes):
             if any(image[..., 2].any() for image in images):
@@ -187,7 +232,7 @@ def test_a_model_that_raises_is_a_failure_of_ours_and_lives_on(make_classifier):
     assert classifier.unhealthy_reason() is None
 
 
-def test_a_model_that_answers_nan_is_a_failure_of_ours(make_classifier):
+def test_nan_logits_are_an_inference_failure(make_classifier):
     class Lost(ToyModel):
         def logits(self, images, lanes):
             return super().logits(images, lanes) * np.float32(np.nan)
@@ -197,79 +242,81 @@ def test_a_model_that_answers_nan_is_a_failure_of_ours(make_classifier):
     assert "not a number" in str(outcome)
 
 
-def test_first_calls_of_get_prediction_share_one_classifier(monkeypatch, classifier):
-    built = []
-    monkeypatch.setattr(predictor, "Classifier", lambda _: built.append(1) or classifier)
-    predictor._built.cache_clear()
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(predictor.get_prediction, [picture("red")] * 8))
-    predictor._built.cache_clear()
-    assert answers == [{"class_id": "n00000000", "class_name": "red_thing"}] * 8
-    assert built == [1]
-
-
-def test_places_are_limited_and_given_back(make_classifier):
-    classifier = make_classifier(max_in_flight=1)
-    with (
-        classifier.process.slots.hold(),
-        pytest.raises(Overloaded),
-        classifier.process.slots.hold(),
-    ):
+def test_a_process_holds_as_many_slots_as_max_in_flight(make_classifier):
+    slots = make_classifier(max_in_flight=1).process.slots
+    with slots.hold(), pytest.raises(Overloaded), slots.hold():
         pass
-    with classifier.process.slots.hold():
+    with slots.hold():
         pass
 
 
-def test_a_caller_learns_where_the_time_went(classifier):
-    timings = Timings()
-    classifier.classify([picture(), picture("blue")], timings=timings)
-    assert list(timings.known()) == ["decode", "queue", "inference"]  # nothing was read here
+def test_a_call_gets_the_timings_of_its_steps(classifier):
+    call = Call()
+    classifier.classify([picture(), picture("blue")], call=call)
+    assert list(call.timings.known()) == ["decode", "queue", "inference"]
 
 
-def test_an_image_that_did_not_get_to_the_model_has_not_waited_for_it(classifier):
-    timings = Timings()
-    classifier.classify([b"text"], timings=timings)
-    assert list(timings.known()) == ["decode"]
+def test_a_call_gets_the_best_class_of_each_image(classifier):
+    call = Call()
+    classifier.classify([picture("blue"), b"text", picture()], call=call)
+    assert call.class_ids == ["n00000002", "n00000000"]
 
 
-def test_a_refused_image_has_not_waited(classifier, monkeypatch):
+def test_an_image_that_is_not_queued_has_no_queue_time(classifier):
+    call = Call()
+    classifier.classify([b"text"], call=call)
+    assert list(call.timings.known()) == ["decode"]
+
+
+def test_a_request_refused_by_the_queue_has_no_queue_time(classifier, monkeypatch):
     def full(*_):
         raise Overloaded("No room.")
 
     monkeypatch.setattr("predictor.engine.batching.Batcher.submit", full)
-    timings = Timings()
+    call = Call()
     with pytest.raises(Overloaded):
-        classifier.classify([picture()], timings=timings)
-    assert list(timings.known()) == ["decode"]
+        classifier.classify([picture()], call=call)
+    assert list(call.timings.known()) == ["decode"]
 
 
-def test_every_forward_pass_is_told_but_the_warm_up(make_classifier):
-    model, passes = ToyModel(), []
+def test_all_forward_passes_but_the_warm_up_are_reported(make_classifier):
+    model, first, second = ToyModel(), [], []
     classifier = make_classifier(model)
-    classifier.on_pass = lambda images, seconds: passes.append((images, seconds >= 0))
+    for passes in (first, second):
+        classifier.on_pass(lambda images, seconds, to=passes: to.append((images, seconds >= 0)))
     warm_up = len(model.batches)
     classifier.classify([picture()] * 5)
-    assert passes == [(size, True) for size in model.batches[warm_up:]]
+    assert first == second == [(size, True) for size in model.batches[warm_up:]]
 
 
-def test_requests_in_work_and_images_that_wait_are_known(make_classifier):
+def test_on_close_callbacks_run_when_the_classifier_closes(make_classifier):
+    classifier, closed = make_classifier(), []
+    classifier.on_close(lambda: closed.append(1))
+    classifier.on_close(lambda: closed.append(2))
+    assert closed == []
+    classifier.close()
+    assert closed == [1, 2]
+
+
+def test_requests_in_progress_and_waiting_images_are_counted(make_classifier):
     model = StuckModel()
     classifier = make_classifier(model)
-    assert (classifier.process.slots.held, classifier.queue_depth) == (0, 0)
-    with ThreadPoolExecutor(1) as pool, classifier.process.slots.hold():
-        assert classifier.process.slots.held == 1
+    slots = classifier.process.slots
+    assert (slots.held, classifier.queue_depth) == (0, 0)
+    with ThreadPoolExecutor(1) as pool, slots.hold():
+        assert slots.held == 1
         pool.submit(classifier.classify, [picture()] * (model.max_batch_size + 2))
         wait_until(lambda: classifier.queue_depth == 2)
         model.let.set()
-    assert (classifier.process.slots.held, classifier.queue_depth) == (0, 0)
+    assert (slots.held, classifier.queue_depth) == (0, 0)
 
 
-def test_scores_are_the_models_own_numbers(classifier):
+def test_logits_are_the_models_own_numbers(classifier):
     (logits,) = classifier.logits([picture("green")])
     assert logits.tolist() == pytest.approx([0, 255 / 25, 0], abs=0.01)
 
 
-def test_pixels_that_are_prepared_already_stand_beside_photos(classifier):
+def test_prepared_pixels_are_accepted_together_with_images(classifier):
     red = np.zeros((8, 8, 3), np.float32)
     red[..., 0] = 127.5
     photo, pixels = classifier.logits([picture("red"), red])
@@ -277,7 +324,7 @@ def test_pixels_that_are_prepared_already_stand_beside_photos(classifier):
     assert pixels[0] == pytest.approx(5.1)
 
 
-def test_scores_that_are_no_numbers_are_nobody_elses_matter(classifier):
+def test_infinite_pixels_do_not_affect_other_images(classifier):
     bad = np.full((8, 8, 3), np.inf, np.float32)
     failed, broken, good = classifier.logits([bad, b"text", picture("blue")])
     assert isinstance(failed, InferenceFailed)
@@ -285,6 +332,6 @@ def test_scores_that_are_no_numbers_are_nobody_elses_matter(classifier):
     assert good.argmax() == 2
 
 
-def test_it_is_served_under_its_own_name_or_the_one_that_is_chosen(make_classifier):
+def test_the_served_name_is_the_models_own_or_the_configured_one(make_classifier):
     assert make_classifier().name == "toy"
     assert make_classifier(served_name="flowers").name == "flowers"

@@ -1,0 +1,75 @@
+from time import monotonic
+
+import pytest
+
+from predictor.engine.call import Call, Timings, all_or_error, map_good
+from predictor.engine.job import Job
+from predictor.errors import BadRequest, DamagedImage, PredictorError
+
+
+def test_a_failing_step_is_measured_and_repeats_add_up():
+    timings = Timings(read=1.0)
+    for step in ("read", "decode"):
+        with pytest.raises(ZeroDivisionError), timings.measure(step):
+            raise ZeroDivisionError
+    assert timings.read >= 1.0
+    assert timings.decode >= 0.0
+    assert timings.known().keys() == {"read", "decode"}
+
+
+def test_the_last_image_run_determines_queue_and_inference():
+    timings = Timings()
+    timings.add_wait(
+        [
+            Job("a", submitted=0.0, began=5.0, ended=8.0),
+            Job("b", submitted=0.0, began=1.0, ended=2.0),
+        ]
+    )
+    assert (timings.queue, timings.inference) == (5.0, 3.0)
+
+
+def test_the_wait_of_an_abandoned_request_counts_until_now():
+    timings = Timings()
+    timings.add_wait([Job("a", submitted=0.0)])
+    assert timings.queue > 0
+    assert timings.inference is None
+    timings.add_wait([Job("a", submitted=0.0, began=1.0)])
+    assert timings.queue == 1.0
+    assert timings.inference > 0
+
+
+def test_without_images_there_is_no_wait():
+    timings = Timings()
+    timings.add_wait([])
+    assert timings.known() == {}
+
+
+def test_the_seconds_left_of_a_call_never_fall_below_zero():
+    assert Call().seconds_left == float("inf")
+    assert 59 < Call(monotonic() + 60).seconds_left <= 60
+    assert Call(monotonic() - 60).seconds_left == 0
+
+
+def test_map_good_runs_the_good_items_together_and_keeps_positions():
+    error, runs = PredictorError("bad"), []
+
+    def double(items):
+        runs.append(items)
+        return [item * 2 for item in items]
+
+    assert map_good(double, [1, error, 3]) == [2, error, 6]
+    assert runs == [[1, 3]]
+
+
+def test_all_or_error_returns_the_results_if_all_are_good():
+    assert all_or_error([1, 2]) == [1, 2]
+
+
+def test_all_or_error_raises_the_first_error_with_its_number():
+    with pytest.raises(DamagedImage, match=r"^Image 2 of 3: It is cut off\.$"):
+        all_or_error([1, DamagedImage("It is cut off."), BadRequest("It is empty.")])
+
+
+def test_all_or_error_does_not_number_a_single_image():
+    with pytest.raises(DamagedImage, match=r"^It is cut off\.$"):
+        all_or_error([DamagedImage("It is cut off.")])
