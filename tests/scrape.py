@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from predictor.engine.metrics import Metrics
+
+
+def series(name: str, /, **labels: object) -> str:
+    """The name of a sample, as in the text format; labels are sorted and empty ones left out."""
+    given = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()) if value)
+    return f"{name}{{{given}}}" if given else name
 
 
 class Scrape(dict[str, float]):
-    """Maps samples to numbers, under names like ``predictor_requests_total{route="/"}``.
-
-    Labels are sorted by name; empty ones are left out.
-    """
+    """Samples by :func:`series`: ``predictor_requests_total{route="/"}`` → number."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                labels = ",".join(f'{k}="{v}"' for k, v in sorted(sample.labels.items()) if v)
-                self[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+                self[series(sample.name, **sample.labels)] = sample.value
+
+    @classmethod
+    def of(cls, source: Metrics | Collector) -> Scrape:
+        """Scrape metrics, or a collector."""
+        if isinstance(source, Metrics):
+            registry = source.registry()
+        else:
+            registry = CollectorRegistry()
+            registry.register(source)
+        return cls(generate_latest(registry).decode())
 
     @property
     def names(self) -> set[str]:

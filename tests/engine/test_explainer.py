@@ -1,4 +1,4 @@
-"""Explanations: what they say, and that they stand aside for every prediction."""
+"""Explanations: their content, and that predictions have priority."""
 
 import gc
 import threading
@@ -12,6 +12,7 @@ from skimage import data
 
 from conftest import ToyModel
 from pictures import encode, picture
+from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier
 from predictor.engine.explainer import Explainer
 from predictor.errors import (
@@ -35,18 +36,18 @@ def half_red_half_blue():
     return encode(image)
 
 
-def test_a_class_is_explained_where_it_is(classifier):
+def test_the_heat_is_where_the_class_is(classifier):
     explanation = Explainer(classifier).explain(half_red_half_blue(), BLUE)
     assert explanation.prediction.class_name == "blue_thing"
     assert explanation.heat.shape == (2, 2)
     assert (explanation.heat[:, 1] > explanation.heat[:, 0] + 0.5).all()
 
 
-def test_without_a_class_the_best_one_is_explained(classifier):
+def test_without_a_class_the_most_probable_one_is_explained(classifier):
     assert Explainer(classifier).explain(half_red_half_blue()).prediction.class_index == RED
 
 
-def test_the_probability_is_that_of_a_prediction(classifier):
+def test_an_explanation_has_the_probability_of_the_prediction(classifier):
     (predicted,) = classifier.classify([half_red_half_blue()], top_k=3)
     for prediction in predicted:
         explained = Explainer(classifier).explain(half_red_half_blue(), prediction.class_index)
@@ -61,18 +62,18 @@ def test_the_probability_is_that_of_a_prediction(classifier):
         ((90, 9000), (0, 446 / 900, 8 / 9, 454 / 900)),
     ],
 )
-def test_the_box_is_what_the_model_sees(classifier, size, box):
-    """8 of the 9 pixels to which the shorter side is resized; of a ribbon, only its middle."""
+def test_the_box_is_the_part_that_the_model_sees(classifier, size, box):
+    """8 of the 9 pixels of the resized shorter side; only the middle of a very long image."""
     assert Explainer(classifier).explain(picture(size=size)).box == pytest.approx(box)
 
 
 @pytest.mark.parametrize("index", [-1, 3, 10**9])
-def test_a_class_that_is_not_there_is_refused_with_the_range(classifier, index):
-    with pytest.raises(BadRequest, match="0 to 2"):
+def test_a_class_index_out_of_range_is_a_bad_request(classifier, index):
+    with pytest.raises(BadRequest, match="between 0 and 2"):
         Explainer(classifier).explain(picture(), index)
 
 
-def test_an_image_that_cannot_be_read_is_its_own_error_and_the_next_is_explained(classifier):
+def test_after_a_damaged_image_the_next_one_is_explained(classifier):
     explainer = Explainer(classifier)
     with pytest.raises(DamagedImage):
         explainer.explain(picture()[:40])
@@ -99,7 +100,7 @@ def test_a_model_that_cannot_explain_still_predicts(make_classifier, error):
 
 
 class Layered(ToyModel):
-    """Says when it is between two layers, and waits there to be told to go on."""
+    """Sets ``between`` between two layers, and continues when ``go_on`` is set."""
 
     def __init__(self):
         super().__init__()
@@ -127,7 +128,7 @@ def in_background(function, *arguments):
     return thread, outcome
 
 
-def test_it_does_not_begin_while_a_prediction_is_in_work(make_classifier):
+def test_an_explanation_does_not_begin_during_a_prediction(make_classifier):
     model = Layered()
     classifier = make_classifier(model)
     with classifier.process.slots.hold():
@@ -139,7 +140,7 @@ def test_it_does_not_begin_while_a_prediction_is_in_work(make_classifier):
     assert outcome[0].prediction.class_index == RED
 
 
-def test_between_two_layers_it_lets_a_prediction_pass(make_classifier):
+def test_an_explanation_pauses_between_layers_for_a_prediction(make_classifier):
     model = Layered()
     classifier = make_classifier(model)
     thread, outcome = in_background(Explainer(classifier).explain, picture())
@@ -152,26 +153,40 @@ def test_between_two_layers_it_lets_a_prediction_pass(make_classifier):
     assert outcome[0].prediction.class_index == RED
 
 
-def test_where_there_is_no_quiet_moment_it_is_given_up_in_time(make_classifier):
+def test_an_explanation_without_idle_time_ends_at_the_deadline(make_classifier):
     classifier = make_classifier(request_timeout_s=0.1)
     explainer = Explainer(classifier)
-    with classifier.process.slots.hold(), pytest.raises(ExplainerBusy, match="no quiet moment"):
+    with (
+        classifier.process.slots.hold(),
+        pytest.raises(ExplainerBusy, match="too busy with predictions"),
+    ):
         explainer.explain(picture())
     assert explainer.explain(picture()).prediction.class_index == RED
 
 
-def test_a_caller_that_has_left_is_not_explained_to(make_classifier):
+def test_an_explanation_has_the_deadline_of_its_call(make_classifier):
+    explainer = Explainer(make_classifier(request_timeout_s=60))
+    call = Call()
+    began = monotonic()
+    explainer.explain(picture(), call=call)
+    assert began + 59 < call.deadline <= monotonic() + 60
+    call.deadline = began - 1
+    with pytest.raises(ExplainerBusy):
+        explainer.explain(picture(), call=call)
+
+
+def test_an_explanation_ends_when_its_client_leaves(make_classifier):
     classifier = make_classifier()
     explainer = Explainer(classifier)
     with classifier.process.slots.hold():
         began = monotonic()
         with pytest.raises(ClientGone):
-            explainer.explain(picture(), has_left=lambda: True)
+            explainer.explain(picture(), call=Call(has_left=lambda: True))
         assert monotonic() - began < 10
     assert explainer.explain(picture()).prediction.class_index == RED
 
 
-def test_a_large_photo_is_kept_small_and_none_is_kept_longer_than_its_answer(classifier):
+def test_the_photo_is_shrunk_and_freed_with_its_explanation(classifier):
     explanation = Explainer(classifier).explain(picture(size=(4096, 2048)))
     assert explanation.photo.size == (1024, 512)
     kept = weakref.ref(explanation.photo)
@@ -180,7 +195,7 @@ def test_a_large_photo_is_kept_small_and_none_is_kept_longer_than_its_answer(cla
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_has_ended_is_begun_anew(make_classifier):
+def test_an_ended_thread_is_replaced_at_the_next_call(make_classifier):
     model = Failing(SystemExit())
     explainer = Explainer(make_classifier(model))
     before = set(threading.enumerate())
@@ -193,7 +208,7 @@ def test_a_thread_that_has_ended_is_begun_anew(make_classifier):
         explainer.explain(picture())
 
 
-def test_it_ends_with_its_classifier(make_classifier):
+def test_the_thread_ends_with_the_classifier(make_classifier):
     classifier = make_classifier()
     explainer = Explainer(classifier)
     before = set(threading.enumerate())
@@ -206,7 +221,7 @@ def test_it_ends_with_its_classifier(make_classifier):
         explainer.explain(picture())
 
 
-def test_the_cause_of_a_failure_is_in_the_log_and_nowhere_else(make_classifier, caplog):
+def test_the_cause_of_a_failure_is_only_in_the_log(make_classifier, caplog):
     explainer = Explainer(make_classifier(Failing(RuntimeError("boom"))))
     with pytest.raises(InferenceFailed) as failed:
         explainer.explain(picture())
@@ -214,7 +229,7 @@ def test_the_cause_of_a_failure_is_in_the_log_and_nowhere_else(make_classifier, 
     assert "boom" in caplog.text
 
 
-def test_one_is_computed_at_a_time_and_places_are_limited(make_classifier):
+def test_explanations_in_progress_are_limited(make_classifier):
     model = Layered()
     explainer = Explainer(make_classifier(model, max_explanations=2))
 
@@ -224,7 +239,7 @@ def test_one_is_computed_at_a_time_and_places_are_limited(make_classifier):
 
     asked = [in_background(ask) for _ in range(2)]
     wait_until(lambda: explainer.slots.held == 2)
-    with pytest.raises(ExplainerBusy, match="already"), explainer.admit():
+    with pytest.raises(ExplainerBusy, match="limit of 2 explanations"), explainer.admit():
         pass
     model.go_on.set()
     for thread, outcome in asked:
@@ -233,7 +248,26 @@ def test_one_is_computed_at_a_time_and_places_are_limited(make_classifier):
     assert explainer.slots.held == 0
 
 
-def test_explanations_take_no_place_of_a_prediction(make_classifier):
+def test_explanations_are_computed_one_at_a_time(make_classifier):
+    running, most = [], []
+
+    class Counting(ToyModel):
+        def explain(self, *arguments):
+            running.append(1)
+            most.append(len(running))
+            answer = super().explain(*arguments)
+            running.pop()
+            return answer
+
+    explainer = Explainer(make_classifier(Counting(), max_explanations=4))
+    asked = [in_background(explainer.explain, picture()) for _ in range(4)]
+    for thread, outcome in asked:
+        thread.join(10)
+        assert outcome[0].prediction.class_index == RED
+    assert most == [1] * 4
+
+
+def test_an_explanation_holds_no_slot_of_a_prediction(make_classifier):
     model = Layered()
     classifier = make_classifier(model, max_in_flight=1)
     explainer = Explainer(classifier)
@@ -245,28 +279,33 @@ def test_explanations_take_no_place_of_a_prediction(make_classifier):
     thread.join(10)
 
 
-# A real network, and real photographs.
+# With a real network and real photographs.
 
 
 @pytest.fixture(scope="module")
-def real():
+def lite0():
     classifier = Classifier(Settings(model="efficientnet_lite0"))
     classifier.start()
     classifier.loading.result(60)
-    yield Explainer(classifier)
+    yield classifier
     classifier.close()
 
 
-def test_its_probability_is_that_of_the_networks_prediction(real):
+@pytest.fixture(scope="module")
+def real(lite0):
+    return Explainer(lite0)
+
+
+def test_an_explanation_has_the_networks_own_probability(lite0, real):
     photo = encode(Image.fromarray(data.chelsea()))
-    (predicted,) = real._classifier.classify([photo], top_k=5)
+    (predicted,) = lite0.classify([photo], top_k=5)
     for prediction in predicted:
         explained = real.explain(photo, prediction.class_index).prediction
         assert explained.probability == pytest.approx(prediction.probability, abs=1e-5)
 
 
 def mean_heat(explanation, left, top, right, bottom):
-    """Inside a box of the photo's pixels, and outside of it in what the model sees."""
+    """The mean inside a box, in the photo's pixels, and in the rest of what the model sees."""
     width, height = explanation.photo.size
     heat = np.asarray(Image.fromarray(explanation.heat).resize((224, 224)))
     x = np.linspace(explanation.box.left, explanation.box.right, 224) * width
@@ -275,7 +314,7 @@ def mean_heat(explanation, left, top, right, bottom):
     return heat[inside].mean(), heat[~inside].mean()
 
 
-def test_it_points_at_the_cat_wherever_it_sits(real):
+def test_the_heat_follows_the_cat_to_each_corner(real):
     cat = Image.fromarray(data.chelsea())
     face = np.array((90, 10, 350, 275))
     for corner in ((0, 0), (449, 0), (0, 400), (449, 400)):
@@ -286,14 +325,14 @@ def test_it_points_at_the_cat_wherever_it_sits(real):
         assert inside > 3 * outside
 
 
-def test_it_points_at_the_cats_face_in_the_photograph_itself(real):
+def test_the_heat_of_a_cat_is_on_its_face(real):
     explanation = real.explain(encode(Image.fromarray(data.chelsea())), TIGER_CAT)
     inside, outside = mean_heat(explanation, 90, 30, 350, 275)
     assert inside > 1.4 * outside
 
 
-def test_it_moves_when_the_class_changes(real):
-    """A cat above a cup of coffee: each class is where it is."""
+def test_the_heat_of_each_class_is_on_its_own_object(real):
+    """A cat above a cup of coffee."""
     both = Image.new("RGB", (600, 600))
     both.paste(Image.fromarray(data.chelsea()).resize((600, 300)), (0, 0))
     both.paste(Image.fromarray(data.coffee()).resize((600, 300)), (0, 300))
