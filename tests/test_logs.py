@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 import warnings
 
 import pytest
@@ -13,7 +14,7 @@ from predictor.logs import JSONFormatter, TextFormatter, configure
 from running_server import ROOT, Server
 from waiting import wait_until
 
-# What a client would send to begin a line, move the cursor or turn the text around.
+# Texts with which a client could forge a line, move the cursor or reverse the text.
 FORGERIES = [
     pytest.param(f"a{c}2026-01-01 00:00:00 [1] INFO forged", id=repr(c))
     for c in ("\n", "\r", "\r\n", "\v", "\f", "\x1b[2K", "\b", "\x85", "\u2028", "\u202e", "\udc80")
@@ -35,13 +36,13 @@ def failure(message):
 
 @pytest.mark.parametrize("text", FORGERIES)
 @pytest.mark.parametrize("formatter", [TextFormatter(), JSONFormatter()])
-def test_no_text_of_a_client_begins_a_line_or_moves_the_cursor(formatter, text):
+def test_a_clients_text_cannot_forge_a_log_line(formatter, text):
     for made in (record(text), record("%s", text), record("%(path)s", {"path": text})):
         assert formatter.format(made).isprintable()
 
 
 @pytest.mark.parametrize("text", FORGERIES)
-def test_in_a_traceback_it_is_indented(text):
+def test_a_clients_text_in_a_traceback_is_indented(text):
     first, *others = TextFormatter().format(record("m", exc_info=failure(text))).split("\n")
     assert first.endswith("m")
     assert "ValueError: a" in "".join(others)
@@ -49,13 +50,13 @@ def test_in_a_traceback_it_is_indented(text):
 
 
 @pytest.mark.parametrize("text", FORGERIES)
-def test_in_json_a_traceback_is_a_member(text):
+def test_a_traceback_is_a_member_of_the_json_object(text):
     line = JSONFormatter().format(record("m", exc_info=failure(text)))
     assert line.isprintable()
     assert json.loads(line)["traceback"].endswith(f"ValueError: {text}")
 
 
-def test_named_arguments_are_members_and_forge_none_of_ours():
+def test_named_arguments_cannot_replace_the_standard_members():
     args = {"status": 200, "level": "forged"}
     line = json.loads(JSONFormatter().format(record("%(status)d", args, process=7)))
     assert line["status"] == 200
@@ -65,16 +66,22 @@ def test_named_arguments_are_members_and_forge_none_of_ours():
     assert list(line)[:2] == ["time", "level"]
 
 
-def test_letters_of_all_languages_stay_readable():
+def test_letters_of_all_languages_are_not_escaped():
     assert TextFormatter().format(record("Größe 25 × 3, 猫")).endswith("Größe 25 × 3, 猫")
 
 
-# Everything that a process can say, through the log.
-TALKATIVE = """
+def test_a_block_is_written_unchanged_as_text():
+    made = record("%(url)s", {"url": "/"}, block="a\n  b")
+    assert TextFormatter().format(made) == "a\n  b"
+    assert json.loads(JSONFormatter().format(made))["message"] == "/"
+
+
+# A record, a warning and an exception that ends a thread.
+LOGGING = """
 import logging, sys, threading, warnings
 from predictor import logs
 logs.configure(sys.argv[1])
-logging.getLogger("any").info("said")
+logging.getLogger("any").info("written")
 warnings.warn("careful")
 thread = threading.Thread(target=lambda: 1 / 0, name="some thread")
 thread.start()
@@ -82,38 +89,36 @@ thread.join()
 """
 
 
-def talk(log_format, stderr=subprocess.PIPE):
-    command = [sys.executable, "-c", TALKATIVE, log_format]
+def run(log_format, stderr=subprocess.PIPE):
+    command = [sys.executable, "-c", LOGGING, log_format]
     return subprocess.run(command, cwd=ROOT, stderr=stderr, text=True, timeout=60).stderr
 
 
-def test_in_json_every_line_is_an_object_also_of_warnings_and_dying_threads():
-    lines = [json.loads(line) for line in talk("json").splitlines()]
+def test_warnings_and_failed_threads_are_logged_as_json():
+    lines = [json.loads(line) for line in run("json").splitlines()]
     assert [line["level"] for line in lines] == ["INFO", "WARNING", "CRITICAL"]
     assert "careful" in lines[1]["message"]
     assert "some thread" in lines[2]["message"]
     assert "ZeroDivisionError" in lines[2]["traceback"]
 
 
-def test_without_a_terminal_auto_is_json():
-    assert talk("auto").startswith('{"time": ')
+def test_auto_is_json_without_a_terminal():
+    assert run("auto").startswith('{"time": ')
 
 
-def test_on_a_terminal_auto_is_text():
+def test_auto_is_text_on_a_terminal():
     ours, theirs = pty.openpty()
     try:
-        talk("auto", stderr=theirs)
-        assert b"INFO said" in os.read(ours, 10_000)
+        run("auto", stderr=theirs)
+        assert b"INFO written" in os.read(ours, 10_000)
     finally:
         os.close(ours)
         os.close(theirs)
 
 
 @pytest.fixture
-def untouched(monkeypatch):
-    """What configuring changes in the process, given back."""
-    import threading
-
+def logging_restored(monkeypatch):
+    """Restore what ``configure`` changes in the process."""
     monkeypatch.setattr(logging.root, "handlers", [])
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     level, shown = logging.root.level, warnings.showwarning
@@ -123,30 +128,29 @@ def untouched(monkeypatch):
     logging.root.setLevel(level)
 
 
-def test_a_handler_that_is_no_stream_is_written_to_as_well(untouched):
+def test_handlers_without_a_stream_are_supported(logging_restored):
     lines = []
 
-    class Elsewhere(logging.Handler):
+    class ListHandler(logging.Handler):
         def emit(self, record):
             lines.append(self.format(record))
 
-    configure("auto", [Elsewhere()], logging.WARNING)
-    logging.getLogger("any").info("unsaid")
-    logging.getLogger("any").warning("said")
-    assert [json.loads(line)["message"] for line in lines] == ["said"]
+    configure("auto", [ListHandler()], logging.WARNING)
+    logging.getLogger("any").info("dropped")
+    logging.getLogger("any").warning("written")
+    assert [json.loads(line)["message"] for line in lines] == ["written"]
 
 
-def test_configured_twice_it_writes_once(untouched):
+def test_the_second_configure_replaces_the_first(logging_restored):
     streams = [io.StringIO(), io.StringIO()]
     for stream in streams:
         configure("text", [logging.StreamHandler(stream)])
-    logging.getLogger("any").info("said")
-    assert [stream.getvalue().count("said") for stream in streams] == [0, 1]
+    logging.getLogger("any").info("written")
+    assert [stream.getvalue().count("written") for stream in streams] == [0, 1]
 
 
-@pytest.mark.server
-def test_a_server_writes_nothing_but_json_and_a_line_for_each_request():
-    """gunicorn's lines, ours, a client's that is no HTTP, and no access line of gunicorn's."""
+def test_a_server_logs_only_json_and_a_line_for_each_request():
+    """gunicorn's lines and ours, without gunicorn's access lines."""
     server = Server(model="efficientnet_lite0", log_format="json")
     server.wait_until_ready()
     response = server.predict(b"no photo", token="secret")

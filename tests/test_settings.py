@@ -1,18 +1,22 @@
+import subprocess
+import sys
+
 import pytest
 
+from paths import ROOT
 from predictor.errors import SettingsError
-from predictor.settings import Settings
+from predictor.settings import REMOVED, Settings, rows
 
 
-def test_without_an_environment_the_defaults_hold():
+def test_without_environment_variables_the_defaults_apply():
     assert Settings.from_env({"PATH": "/bin"}) == Settings()
 
 
-def test_nobody_waits_for_company_unless_the_operator_says_so():
+def test_by_default_a_batch_does_not_wait_to_fill():
     assert Settings.from_env({}).max_batch_delay_ms == 0
 
 
-def test_values_have_their_columns_type():
+def test_values_have_the_type_of_their_setting():
     environ = {
         "PREDICTOR_MODEL": "resnet18",
         "PREDICTOR_MAX_BATCH_SIZE": "4",
@@ -34,7 +38,7 @@ def test_an_empty_value_counts_as_not_set():
     assert Settings.from_env({"PREDICTOR_WEIGHTS": " "}) == Settings()
 
 
-def test_auto_is_none_where_the_default_is():
+def test_auto_is_none_where_the_default_is_none():
     assert Settings.from_env({"PREDICTOR_TORCH_THREADS": "auto"}).torch_threads is None
 
 
@@ -58,22 +62,62 @@ def test_auto_is_none_where_the_default_is():
         ("MAX_PIXELS", "178956971"),
     ],
 )
-def test_a_value_that_means_nothing_stops_the_start_and_is_quoted(name, value):
+def test_an_invalid_value_is_an_error_that_quotes_it(name, value):
     with pytest.raises(SettingsError, match=f"PREDICTOR_{name}='{value}'"):
         Settings.from_env({f"PREDICTOR_{name}": value})
 
 
-def test_a_name_that_nobody_reads_stops_the_start_and_its_likeness_is_named():
+def test_an_unknown_setting_is_an_error_with_a_suggestion():
     with pytest.raises(SettingsError, match="PREDICTOR_MODLE.*PREDICTOR_MODEL"):
         Settings.from_env({"PREDICTOR_MODLE": "vgg16"})
 
 
 @pytest.mark.parametrize("name", ["predictor_model", "Predictor_Model", "PREDICTOR_"])
-def test_the_prefix_in_small_letters_is_a_typo_too(name):
+def test_the_prefix_in_lower_case_is_an_error_too(name):
     with pytest.raises(SettingsError, match=name):
         Settings.from_env({name: "vgg16"})
 
 
-def test_settings_cannot_be_changed_afterwards():
+@pytest.mark.parametrize("value", ["1", ""])
+@pytest.mark.parametrize(("name", "advice"), REMOVED.items())
+def test_a_removed_setting_is_an_error_that_says_what_to_do(name, advice, value):
+    with pytest.raises(SettingsError) as stopped:
+        Settings.from_env({name: value})
+    assert name in str(stopped.value)
+    assert advice in str(stopped.value)
+
+
+def test_a_removed_setting_is_not_in_the_table():
+    assert not REMOVED.keys() & {f"PREDICTOR_{row.name.upper()}" for row in rows()}
+
+
+@pytest.mark.parametrize("name", ["PREDICTOR_INFERENCE_THREADS", "PREDICTOR_MAX_RECEIVE_BYTES"])
+def test_the_advice_on_a_removed_setting_names_its_successor(name):
+    successors = {f"PREDICTOR_{row.name.upper()}" for row in rows()}
+    assert any(successor in REMOVED[name] for successor in successors)
+
+
+def test_settings_cannot_be_changed():
     with pytest.raises(AttributeError):
         Settings().model = "resnet18"
+
+
+def run(code, **environ):
+    """Run code in a new process, where no settings have been handed on; what it prints."""
+    code = f"import os; from predictor.settings import *; {code}"
+    command = [sys.executable, "-c", code]
+    return subprocess.check_output(command, cwd=ROOT, env=environ, text=True, timeout=60).strip()
+
+
+def test_current_settings_reads_the_environment():
+    assert run("print(current_settings().model)", PREDICTOR_MODEL="resnet18") == "resnet18"
+
+
+def test_settings_handed_on_last_replace_the_environment():
+    code = "hand_on(Settings(model='a')); hand_on(Settings(model='b')); "
+    assert run(code + "print(current_settings().model)", PREDICTOR_MAX_QUEUE="invalid") == "b"
+
+
+def test_a_forked_worker_gets_the_settings_handed_on():
+    code = "hand_on(Settings(model='a')); os.fork() and os.wait(); "
+    assert run(code + "print(current_settings().model, flush=True)").split() == ["a", "a"]

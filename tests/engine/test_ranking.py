@@ -14,29 +14,29 @@ def logits():
     return np.random.default_rng(0).normal(0, 5, 10).astype(np.float32)
 
 
-def test_the_most_probable_come_first_with_torchs_softmax(logits):
+def test_ranking_agrees_with_torchs_softmax_and_topk(logits):
     expected = torch.softmax(torch.from_numpy(logits), 0).topk(3)
     ranked = rank(logits, LABELS, 3)
     assert [p.class_index for p in ranked] == expected.indices.tolist()
     assert [p.probability for p in ranked] == pytest.approx(expected.values.tolist(), abs=1e-6)
 
 
-def test_all_probabilities_sum_to_one_however_large_the_logits(logits):
+def test_probabilities_of_large_logits_sum_to_one(logits):
     assert sum(p.probability for p in rank(logits * 1000, LABELS, 10)) == pytest.approx(1)
 
 
-def test_among_equals_the_lower_index_comes_first():
+def test_equal_logits_are_ranked_by_index():
     assert [p.class_index for p in rank(np.zeros(10, np.float32), LABELS, 3)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_an_answer_that_is_not_a_number_is_an_error(logits, value):
+def test_nan_and_infinite_logits_are_an_error(logits, value):
     logits[3] = value
     with pytest.raises(InferenceFailed):
         rank(logits, LABELS, 1)
 
 
-def test_the_answer_has_the_contracts_keys_in_the_contracts_order(logits):
+def test_the_answer_has_the_keys_of_the_contract_in_order(logits):
     best = rank(logits, LABELS, 1)
     assert list(as_answer(best, detailed=False)) == ["class_id", "class_name"]
     detailed = as_answer(best, detailed=True)
