@@ -51,7 +51,7 @@ def get_prediction(image_bytes: Source) -> BestClass:
 
     Args:
         image_bytes: the bytes of an encoded image (JPEG, PNG, WebP …), a path to one, or a
-            file object opened in binary mode.
+            file opened in binary mode.
 
     Returns:
         ``class_id, class_name``, which are also attributes, like ``class_index`` and
@@ -87,16 +87,14 @@ def _read(source: Source) -> bytes:
     data: object = read() if callable(read) else None
     if isinstance(data, bytes):
         return data
-    kind = "a file object opened in text mode" if isinstance(data, str) else _type_name(source)
-    raise TypeError(
-        f"image_bytes is {kind}. It must be the bytes of an encoded image, a path, or a file"
-        " object opened in binary mode."
+    is_text = isinstance(data, str)
+    given = (
+        "a file opened in text mode" if is_text else f"an object of type {type(source).__name__}"
     )
-
-
-def _type_name(value: object) -> str:
-    kind = type(value)
-    return "None" if value is None else f"of type {kind.__module__}.{kind.__qualname__}"
+    raise TypeError(
+        f"image_bytes is {given}. It must be the bytes of an encoded image, a path, or a file"
+        " opened in binary mode."
+    )
 
 
 class SharedClassifier:
