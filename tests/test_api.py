@@ -65,7 +65,7 @@ def test_get_prediction_works_in_the_usual_flask_view(toy):
     assert response.get_json() == {"class_id": "n00000000", "class_name": "red_thing"}
 
 
-def test_get_prediction_loads_the_model_that_the_environment_names(use, monkeypatch):
+def test_get_prediction_loads_the_model_of_the_environment(use, monkeypatch):
     use()
     monkeypatch.setenv("PREDICTOR_MODEL", "efficientnet_lite0")
     cup = encode(Image.fromarray(data.coffee()))

@@ -7,7 +7,7 @@ from predictor.engine.admission import Slots
 from predictor.errors import Overloaded
 
 
-def test_a_request_over_the_limit_is_refused_until_a_slot_is_free():
+def test_a_request_over_the_limit_is_refused():
     slots = Slots(2)
     with slots.hold(), slots.hold():
         assert slots.held == 2

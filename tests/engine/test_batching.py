@@ -302,7 +302,7 @@ def test_without_a_deadline_a_slow_estimate_refuses_nothing(gate, make_batcher):
     assert cost.seconds < 1e6
 
 
-def test_after_one_slow_call_requests_with_deadlines_succeed_again(gate, make_batcher):
+def test_after_one_slow_call_requests_succeed_again(gate, make_batcher):
     batcher = make_batcher(cost=ItemCost(100.0))
     gate.let.release(10)
     outcomes = []

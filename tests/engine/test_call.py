@@ -50,7 +50,7 @@ def test_the_seconds_left_of_a_call_never_fall_below_zero():
     assert Call(monotonic() - 60).seconds_left == 0
 
 
-def test_map_good_runs_the_good_items_together_and_keeps_positions():
+def test_map_good_runs_the_good_items_and_keeps_positions():
     error, runs = PredictorError("bad"), []
 
     def double(items):

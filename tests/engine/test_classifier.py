@@ -57,7 +57,7 @@ def test_images_keep_their_order_and_a_bad_one_has_its_own_error(classifier):
     assert isinstance(empty, BadRequest)
 
 
-def test_an_error_in_place_of_an_image_is_returned_in_its_position(classifier):
+def test_an_error_in_place_of_an_image_is_returned(classifier):
     error = BadRequest("This is not base64.")
     assert classifier.classify([error, picture()])[0] is error
 

@@ -7,7 +7,7 @@ from predictor.errors import LabelsError, ModelError
 from predictor.settings import Settings
 
 
-def test_an_import_error_names_the_versions_of_torch_and_torchvision(monkeypatch):
+def test_a_torch_import_error_names_the_installed_versions(monkeypatch):
     monkeypatch.setitem(sys.modules, "predictor.models.loading", None)  # importing it fails
     with pytest.raises(ModelError, match=r"torch 2\..* and torchvision 0\..*docs/"):
         load_model(Settings(), 1)
