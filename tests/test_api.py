@@ -65,6 +65,7 @@ def test_get_prediction_works_in_the_usual_flask_view(toy):
     assert response.get_json() == {"class_id": "n00000000", "class_name": "red_thing"}
 
 
+@pytest.mark.slow
 def test_get_prediction_loads_the_model_of_the_environment(use, monkeypatch):
     use()
     monkeypatch.setenv("PREDICTOR_MODEL", "efficientnet_lite0")

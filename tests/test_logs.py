@@ -149,6 +149,7 @@ def test_the_second_configure_replaces_the_first(logging_restored):
     assert [stream.getvalue().count("written") for stream in streams] == [0, 1]
 
 
+@pytest.mark.server
 def test_a_server_logs_only_json_and_a_line_for_each_request():
     """gunicorn's lines and ours, without gunicorn's access lines."""
     server = Server(model="efficientnet_lite0", log_format="json")

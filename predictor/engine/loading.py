@@ -110,7 +110,7 @@ def _load_network(settings: Settings, classes: int, cpus: int) -> tuple[Scorer, 
 
 
 def _version(package: str) -> str:
-    """Return a package's version with its build, such as ``+cpu``, which is often the culprit."""
+    """Return a package's version, with its build such as ``+cpu``, which must match too."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -296,6 +296,7 @@ def real(lite0):
     return Explainer(lite0)
 
 
+@pytest.mark.slow
 def test_an_explanation_has_the_networks_own_probability(lite0, real):
     photo = encode(Image.fromarray(data.chelsea()))
     (predicted,) = lite0.classify([photo], top_k=5)
@@ -314,6 +315,7 @@ def mean_heat(explanation, left, top, right, bottom):
     return heat[inside].mean(), heat[~inside].mean()
 
 
+@pytest.mark.slow
 def test_the_heat_follows_the_cat_to_each_corner(real):
     cat = Image.fromarray(data.chelsea())
     face = np.array((90, 10, 350, 275))
@@ -325,12 +327,14 @@ def test_the_heat_follows_the_cat_to_each_corner(real):
         assert inside > 3 * outside
 
 
+@pytest.mark.slow
 def test_the_heat_of_a_cat_is_on_its_face(real):
     explanation = real.explain(encode(Image.fromarray(data.chelsea())), TIGER_CAT)
     inside, outside = mean_heat(explanation, 90, 30, 350, 275)
     assert inside > 1.4 * outside
 
 
+@pytest.mark.slow
 def test_the_heat_of_each_class_is_on_its_own_object(real):
     """A cat above a cup of coffee."""
     both = Image.new("RGB", (600, 600))

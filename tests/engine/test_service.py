@@ -75,6 +75,7 @@ print(call.model, predictions[0].class_name, counted, {"flask", "werkzeug"} & sy
 """
 
 
+@pytest.mark.slow
 def test_a_front_end_needs_no_flask():
     photo = encode(Image.fromarray(data.coffee()))
     done = subprocess.run(
