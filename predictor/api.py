@@ -1,4 +1,4 @@
-"""The functions for Python: classify an image without a server."""
+"""The public functions: classify an image from Python, without a server."""
 
 from __future__ import annotations
 
@@ -66,13 +66,12 @@ def get_prediction(image_bytes: Source) -> BestClass:
 
 
 def get_predictions(image_bytes: Source, top_k: int = 5) -> list[Prediction]:
-    """Classify one image and return its ``top_k`` best classes, the best first.
+    """Classify one image as :func:`get_prediction` does.
 
-    A model with fewer classes returns all of them. The image, the model and the exceptions are
-    those of :func:`get_prediction`.
+    Returns:
+        The ``top_k`` most probable classes, best first; fewer if the model has fewer.
     """
-    data = _read(image_bytes)
-    classifier = shared.get()
+    data, classifier = _read(image_bytes), shared.get()
     top_k = min(top_k, len(classifier.require_model().labels))
     (predictions,) = all_or_error(classifier.classify([data], top_k))
     return predictions
@@ -110,12 +109,13 @@ class SharedClassifier:
         self._pid = 0  # of the process that made it
 
     def get(self) -> Classifier:
-        """Return the classifier; wait until its model is loaded.
+        """Return the classifier, when its model is loaded.
 
-        If the model could not be loaded, the next call tries again.
+        After a load that failed, the next call loads again.
 
         Raises:
-            PredictorError: the model cannot be loaded, or this process was forked too late.
+            PredictorError: the model cannot be loaded, or this process was forked after the
+                load had begun.
         """
         if self._pid not in (0, os.getpid()):
             raise PredictorError(

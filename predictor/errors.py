@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree.
+"""All errors of this package, as one tree.
 
 ::
 
@@ -9,7 +9,7 @@
     │   ├── ModelError
     │   └── WeightsError
     │       └── WeightsUnavailable  not on this machine, and cannot be downloaded
-    ├── RequestError                the client can mend it
+    ├── RequestError                the client can correct it
     │   ├── BadRequest        400
     │   ├── UnknownModel      404
     │   │   └── UnknownVersion
@@ -18,7 +18,7 @@
     │   ├── UnsupportedImage  415
     │   ├── DamagedImage      422
     │   ├── NotExplainable    501
-    │   └── ClientGone        400  only the log sees it
+    │   └── ClientGone        400  only logged
     └── ServiceError                the client can only retry
         ├── InferenceFailed   500
         │   └── OutOfMemory   503
@@ -74,7 +74,7 @@ class WeightsUnavailable(WeightsError):
 
 
 class RequestError(PredictorError):
-    """The request cannot be answered, and the client can mend it."""
+    """The request cannot be answered, and the client can correct it."""
 
     status = HTTPStatus.BAD_REQUEST
     code = "bad-request"
@@ -127,7 +127,7 @@ class DamagedImage(RequestError):
 
 
 class NotExplainable(RequestError):
-    """The served model is of a kind whose answers cannot be explained."""
+    """The served model is of a kind that cannot be explained."""
 
     status = HTTPStatus.NOT_IMPLEMENTED
     code = "not-explainable"
@@ -148,7 +148,7 @@ class ServiceError(PredictorError):
     """
 
     def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
-        """Round ``retry_after_s`` up to whole seconds, at least one, as HTTP has it."""
+        """Round ``retry_after_s`` up to whole seconds, at least one, for the HTTP header."""
         super().__init__(detail)
         if retry_after_s is not None:
             self.retry_after_s = max(1, math.ceil(retry_after_s))
@@ -169,7 +169,7 @@ class OutOfMemory(InferenceFailed):
 
 
 class NotReady(ServiceError):
-    """The model is loading, or could not be loaded, or the process is about to end."""
+    """The model is loading, or could not be loaded, or the process is shutting down."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "not-ready"
@@ -203,8 +203,8 @@ class DeadlineExceeded(ServiceError):
 
 
 def inference_failure(error: Exception) -> InferenceFailed:
-    """Return the error for the client when the model raised ``error``, which is its cause."""
-    # By name and words: torch is not imported here, and on the CPU it has no type for this.
+    """Return the error to send to the client when the model raised ``error``."""
+    # By class name and message: torch is not imported here, and raises RuntimeError on the CPU.
     words = ("OutOfMemory", "can't allocate memory", "not enough memory")
     named = f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError) or any(word in named for word in words):

@@ -82,7 +82,7 @@ class Batcher(Generic[Item, Result]):
         """
         jobs: list[Job[Item, Result]] = [Job(item, deadline) for item in items]
         with self._changed:
-            if not self.alive:  # or this is a forked child, which has no such threads
+            if not self.alive:  # also in a forked process: threads do not survive a fork
                 raise InferenceFailed("The model has stopped; this process cannot answer any more.")
             if len(self._waiting) + len(jobs) > self._max_queue:
                 self._waiting = deque(job for job in self._waiting if not job.future.cancelled())

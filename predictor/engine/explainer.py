@@ -52,7 +52,7 @@ class Explanation:
     prediction: Prediction
     heat: Heat  # (h, w) float32, 0 to 1, over the box
     box: Box  # the part of the photo that the model sees
-    photo: Image  # upright, RGB, made small enough to paint the heat on
+    photo: Image  # upright, RGB, shrunk to a size on which heat is painted
 
 
 @dataclass(slots=True)

@@ -65,7 +65,7 @@ class ItemCost:
             self.seconds += (seconds / items - self.seconds) * weight
 
     def decay(self) -> None:
-        """Lower the estimate, when it alone kept items from running.
+        """Lower the estimate, after it has kept all items of a call from running.
 
         Otherwise one slow call could make the estimate refuse every later request.
         """

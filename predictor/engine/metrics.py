@@ -42,7 +42,7 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The metrics of one classifier. Those of several are independent, if kept in memory."""
+    """The metrics of one classifier. If kept in memory, each classifier has its own."""
 
     def __init__(self, classifier: Classifier) -> None:
         """Declare the metrics and begin to count the classifier's forward passes."""
