@@ -135,7 +135,6 @@ REFUSED = series("predictor_rejected_total", reason="unsupported-image")
 INFERRED = series("predictor_batch_size_sum", **MODEL)
 
 
-@pytest.mark.server
 def test_counts_of_several_workers_add_up(server):
     before = scrape(server)
     with ThreadPoolExecutor(8) as pool:
@@ -150,7 +149,6 @@ def test_counts_of_several_workers_add_up(server):
         assert numbers.sum("process_resident_memory_bytes") > 200_000_000
 
 
-@pytest.mark.server
 def test_a_killed_worker_leaves_its_counts_and_no_gauges(server):
     server.predict(picture())
     before = scrape(server)
@@ -170,7 +168,6 @@ def test_a_killed_worker_leaves_its_counts_and_no_gauges(server):
     assert series("process_open_fds", pid=killed) not in scrape(server)
 
 
-@pytest.mark.server
 def test_a_reload_keeps_the_counts_and_accumulates_no_files(server):
     before, folder = scrape(server), metrics_folder(server)
     old = {path.name for path in folder.glob("gauge_*.db")}
