@@ -120,7 +120,7 @@ def classifier(make_classifier: Callable[..., Classifier]) -> Classifier:
 
 @pytest.fixture
 def loading_classifier() -> Iterator[Classifier]:
-    """A classifier whose model goes on loading until the end of the test."""
+    """A classifier whose model is loading until the end of the test."""
     let = threading.Event()
     classifier = Classifier(Settings(), load=lambda *_: let.wait(60) and toy_model())
     yield classifier

@@ -13,6 +13,7 @@ from app import create_app
 from conftest import toy_model
 from paths import ROOT
 from pictures import picture
+from predictor.api import SharedClassifier
 from predictor.engine.classifier import Classifier
 from predictor.server.background import BackgroundServer
 from predictor.settings import GROUPS, PREFIX, Settings, rows
@@ -179,7 +180,7 @@ def toy(monkeypatch, tmp_path):
     classifier = Classifier(Settings(), load=lambda *_: toy_model())
     classifier.start()
     classifier.loading.result(timeout=10)
-    monkeypatch.setattr("predictor.api._classifier", lambda: classifier)
+    monkeypatch.setattr("predictor.api.shared", SharedClassifier(lambda: classifier))
     yield classifier
     classifier.close()
 
