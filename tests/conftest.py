@@ -139,6 +139,24 @@ def make_app(make_classifier: Callable[..., Classifier]) -> Callable[..., Flask]
 
 
 @pytest.fixture
+def make_loading_app() -> Iterator[Callable[..., Flask]]:
+    """Build apps whose model loads until the end of the test; settings are keyword arguments."""
+    let = threading.Event()
+
+    def make(**settings: Any) -> Flask:
+        classifier = Classifier(Settings(**settings), load=lambda *_: let.wait(60) and toy_model())
+        return create_app(classifier.settings, classifier)
+
+    yield make
+    let.set()
+
+
+@pytest.fixture
+def loading_client(make_loading_app: Callable[..., Flask]) -> FlaskClient:
+    return make_loading_app().test_client()
+
+
+@pytest.fixture
 def app(make_app: Callable[..., Flask]) -> Flask:
     return make_app()
 

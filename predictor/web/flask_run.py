@@ -1,4 +1,4 @@
-"""What ``flask run`` was asked for, read from its command line context."""
+"""The options of ``flask run``, from its command line."""
 
 from __future__ import annotations
 

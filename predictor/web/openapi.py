@@ -24,16 +24,16 @@ from predictor.web.probes import is_probe
 from predictor.web.security import COSTLY
 
 WEB = Path(__file__).parent
-FIRST = ("common", "predict")  # of the files; the others follow by name
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C takes an eighth of the time
+FIRST = ("common", "predict")  # files; the others follow in alphabetical order
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader takes an eighth of the time
 METHODS = ("get", "put", "post", "delete", "options", "patch", "trace")  # that a path item has
 # Headers of an error's response.
 HEADERS = {401: ("WWW-Authenticate",), **dict.fromkeys((408, 429, 503), ("Retry-After",))}
-# Errors of a request with a body before it reaches a view.
+# Errors of a request with a body, before a view is called.
 OF_BODIES = {408, 413, 503}
 
 Node = dict[str, Any]  # of the document
-UNKNOWN = object()  # stands for a fact that the app does not have
+UNKNOWN = object()  # stands for a fact that the app does not know yet
 
 
 def document() -> Node:
@@ -104,7 +104,7 @@ def _facts() -> Mapping[str, Any]:
         "request_timeout_s": f"{settings.request_timeout_s:g}",
         "rate_limit": " and ".join(map(str, settings.rate_limit)),
     }
-    if request.script_root:  # a proxy's prefix; else the paths are what they are
+    if request.script_root:  # the path prefix of a proxy
         facts["servers"] = [{"url": request.script_root}]
     try:
         name, model = service.name, service.require_model()
@@ -122,7 +122,7 @@ def _facts() -> Mapping[str, Any]:
 
 
 def _fill(node: Any, facts: Mapping[str, Any]) -> Any:
-    """Return a copy with the facts filled in, without the nodes that need an unknown fact."""
+    """Return a copy with the facts filled in; nodes that need an unknown fact are left out."""
     if isinstance(node, dict):
         filled = ((key, _fill(value, facts)) for key, value in node.items())
         return {key: value for key, value in filled if value is not UNKNOWN}

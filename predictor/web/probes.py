@@ -1,4 +1,4 @@
-"""Which views are probes: monitoring calls them every few seconds."""
+"""Marks views as probes, which monitoring calls every few seconds."""
 
 from __future__ import annotations
 

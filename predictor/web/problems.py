@@ -26,16 +26,16 @@ ADVICE = {
     404: "There is nothing at {path}. Send photos to POST /predict; the page is at /.",
     405: "{path} does not accept {method}. Use {allowed}.",
     413: "The request is larger than {limit:,} bytes. Send a smaller photo, or fewer at once.",
-    500: "The server failed. The photo is not the cause; the server's log has it.",
+    500: "The server failed because of a defect, not because of the request. See its log.",
 }
 
 
 class RequestHead(NamedTuple):
-    """What a refusal needs to know about a request."""
+    """The parts of a request that an error response needs."""
 
     method: str
     path: str
-    request_id: str | None = None  # None for a request that was refused before it had one
+    request_id: str | None = None  # None if the request was refused before it got one
 
 
 def render_problem(error: Exception, head: RequestHead) -> Response:

@@ -1,4 +1,4 @@
-"""What the server remembers about a request until it is answered."""
+"""The current request: its record, and its call to the engine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from flask import Request, request
 
 from predictor.engine.call import Call
 
-# Long enough for the ids of every tracing system. No character that means something to a log,
-# a shell or HTML.
+# Long enough for the ids of every tracing system. No character has a meaning in a log, a shell
+# or HTML.
 VALID_ID = re.compile(r"[A-Za-z0-9._:+=@/-]{1,128}")
 
 
@@ -36,7 +36,7 @@ class RequestRecord:
 
 
 class RecordedRequest(Request):
-    """A request with its record. Uploads stay in memory, so that no photo touches a disk."""
+    """A request with its record. Uploads stay in memory, so that no photo is written to a disk."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take the client's X-Request-ID if it is valid."""

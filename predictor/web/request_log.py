@@ -59,6 +59,6 @@ def _log(response: Response, record: RequestRecord, split: dict[str, float]) -> 
 def _level(status: int, codes: list[str]) -> int:
     if status < 500:
         return logging.INFO
-    # Without a code no error was raised: TorchServe's ping has only 500 for a loading model.
+    # Without a code no error was raised: TorchServe's ping answers 500 while the model loads.
     failed = status == HTTPStatus.INTERNAL_SERVER_ERROR and codes
     return logging.ERROR if failed else logging.WARNING

@@ -1,4 +1,4 @@
-"""Who may use the app, decided from a request's head alone; and headers of every response."""
+"""Access control, which needs only a request's header; and security headers of responses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 COSTLY = ("POST", "PUT")
 SCHEMES = ("bearer", "basic")  # with basic, a browser asks its user for the token
-# Defaults for every response. One that is not a page loads nothing and belongs in no frame.
+# Defaults for every response. Pages replace the first, because they load scripts and styles.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
@@ -51,8 +51,8 @@ NO_TOKEN = (
 def register(app: Flask, settings: Settings) -> None:
     """Add the guards that the settings ask for. They run before every view, in this order."""
     if hops := settings.trusted_proxies:
-        # A proxy appends to X-Forwarded-For and replaces the other two headers. The host is not
-        # taken: it only shows in a redirect from doubled slashes, to the client that sent both.
+        # A proxy appends to X-Forwarded-For and replaces the other two headers. X-Forwarded-Host
+        # is ignored: the host is used only to redirect a path with doubled slashes.
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=hops, x_proto=1, x_host=0, x_prefix=1
         )
@@ -92,9 +92,9 @@ def require_token(tokens: Sequence[bytes]) -> Callable[[], None]:
 
 
 def matching_token(tokens: Sequence[bytes]) -> int | None:
-    """Return the index of the request's token; None if it has none or another.
+    """Return the index of the request's token; None if the request has no valid token.
 
-    It compares all tokens, each in constant time.
+    All tokens are compared, each in constant time.
     """
     try:
         given = request.authorization
@@ -110,7 +110,7 @@ def matching_token(tokens: Sequence[bytes]) -> int | None:
 
 def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Callable[[], None]:
     """Return a guard that answers 429 above the rates. Each process counts its own requests."""
-    from limits.storage import MemoryStorage  # here: without a rate limit it is not needed
+    from limits.storage import MemoryStorage  # here, because most servers have no rate limit
     from limits.strategies import FixedWindowRateLimiter
 
     limiter = FixedWindowRateLimiter(MemoryStorage())
@@ -131,7 +131,7 @@ def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Cal
 
 
 def _has_body() -> bool:
-    """Return whether the request has a body: a GET can have a photo, too."""
+    """Return whether the request has a body. A GET request can have a photo, too."""
     return bool(request.content_length) or "Transfer-Encoding" in request.headers
 
 

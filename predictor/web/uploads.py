@@ -1,4 +1,4 @@
-"""Request → encoded images, in whichever of the usual ways they were sent."""
+"""Read the encoded images of a request, however they were sent."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from predictor.images.decoding import begins_like_an_image
 from predictor.web.request import current_call
 
 URLENCODED = "application/x-www-form-urlencoded"
-# What an image is called in an instance's object, by TensorFlow's, TorchServe's and KServe's habit.
+# Names of the image in an object of a JSON list, as clients of TensorFlow Serving, TorchServe and
+# KServe write it.
 INSTANCE_KEYS = ("b64", "data", "body", "image", "image_bytes")
 URL_SAFE = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The images of a request; in place of one that could not be unpacked stands its error."""
+    """The images of a request. An error stands in the position of an image that is not base64."""
 
     images: list[bytes | RequestError]
-    several: bool  # whether the caller sent a list, and so is answered with one
+    several: bool  # whether the client sent a list, and so gets a list of answers
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Under which names a protocol's clients send images."""
+    """The names under which a protocol's clients send images."""
 
-    files: Sequence[str]  # of a form
-    texts: Sequence[str]  # of a form, with base64 in them
-    json: str
+    files: Sequence[str]  # form fields that hold a file
+    texts: Sequence[str]  # form fields that hold base64
+    json: str  # member of a JSON object
 
     @property
     def advice(self) -> str:
-        """How to send one."""
+        """How to send an image: the end of an error's text."""
         name = self.files[0]
         return (
             f' Send a file in the form field "{name}" (curl -F {name}=@photo.jpg), or the photo'
@@ -48,74 +49,85 @@ class Fields:
         )
 
 
-OURS = Fields(files=("file",), texts=("file", "image", "images"), json="image")
+PREDICT_FIELDS = Fields(files=("file",), texts=("file", "image", "images"), json="image")
 
 
-def read_upload(request: Request, max_images: int, fields: Fields = OURS) -> Upload:
-    """Read the images: multipart, form, JSON or the body itself.
+def read_upload(request: Request, max_images: int, fields: Fields = PREDICT_FIELDS) -> Upload:
+    """Read the images from a form, from JSON, or from a body that is one image.
 
     Raises:
-        BadRequest: there is no image, or its wrapping cannot be undone.
-        TooLarge: more than ``max_images``, readable or not.
+        BadRequest: there is no image, or the body cannot be parsed.
+        TooLarge: there are more than ``max_images`` images, or too many form fields.
+        RequestEntityTooLarge: the body is larger than the upload limit.
         UnsupportedImage: the body is compressed.
     """
     is_form = request.mimetype == "multipart/form-data"
     body = read_body(request, is_form)
-    # "curl --data-binary @photo.jpg" calls the photo a urlencoded form unless told otherwise.
+    # By default, curl --data-binary @photo.jpg says that the photo is a urlencoded form.
     if is_form or (request.mimetype == URLENCODED and not begins_like_an_image(body)):
         return _from_form(request, max_images, fields)
     if request.is_json:
         return _from_json(parse_json(body), max_images)
     if not body:
-        raise BadRequest("There is no image: the request has no body." + fields.advice)
+        raise BadRequest("The request has no image: its body is empty." + fields.advice)
     return Upload([body], several=False)
 
 
 def read_body(request: Request, is_form: bool = False) -> bytes:
-    """Read the body; of a form to be parsed, the fields are kept and nothing is returned.
+    """Return the body, which must not be compressed, and record how long reading it took.
 
     Raises:
-        BadRequest: it broke off, or its chunks are malformed.
-        TooLarge: a form of too many fields.
-        RequestEntityTooLarge: more bytes than are accepted.
-        UnsupportedImage: it is compressed.
+        UnsupportedImage: the body is compressed; and the errors of :func:`read_as_sent`.
     """
     if request.content_encoding not in (None, "", "identity"):
         raise UnsupportedImage(
-            f"A body with Content-Encoding {request.content_encoding} is not read here;"
-            " images are compressed already."
+            f"The body has Content-Encoding {request.content_encoding}, which is not accepted here."
+            " Send the images as they are; their formats are compressed."
         )
     with current_call().timings.measure("read"):
         return read_as_sent(request, is_form)
 
 
 def read_as_sent(request: Request, is_form: bool = False) -> bytes:
-    """The same whatever the body's encoding, and not timed."""
+    """Return the body as the client sent it, compressed or not.
+
+    Args:
+        request: the current request.
+        is_form: parse the body instead: the fields are then in ``request``, and b"" is returned.
+
+    Raises:
+        BadRequest: the body is malformed or ends too early.
+        TooLarge: the form has too many fields.
+        RequestEntityTooLarge: the body is larger than the upload limit.
+    """
     limit = request.max_content_length
     try:
         body = request.get_data(parse_form_data=is_form)
     except RequestEntityTooLarge:
         if request.content_length is None or request.content_length > (limit or 0):
             raise
-        raise TooLarge(f"The form has more than {request.max_form_parts:,} fields.") from None
-    except Exception as error:  # of the server's parser: malformed chunks, a client that left
-        raise BadRequest("The body is malformed or broke off before its end.") from error
+        raise TooLarge(
+            f"The form has more than {request.max_form_parts:,} fields. Send one for each photo."
+        ) from None
+    except Exception as error:  # from the server's parser: malformed chunks, a client that left
+        raise BadRequest("The body is malformed, or ends too early.") from error
     if request.content_length is None and limit is not None and len(body) >= limit:
-        raise RequestEntityTooLarge  # a chunked body is cut there without a word
+        raise RequestEntityTooLarge  # werkzeug truncates a chunked body without an error
     return body
 
 
-def _from_form(request: Request, max_images: int, wanted: Fields) -> Upload:
-    files = [file for name in wanted.files for file in request.files.getlist(name)]
-    texts = [text for name in wanted.texts for text in request.form.getlist(name)]
-    if request.mimetype == URLENCODED:  # a "+" that was sent as it is arrives as a space
+def _from_form(request: Request, max_images: int, names: Fields) -> Upload:
+    files = [file for name in names.files for file in request.files.getlist(name)]
+    texts = [text for name in names.texts for text in request.form.getlist(name)]
+    if request.mimetype == URLENCODED:  # a "+" that the client did not escape is a space here
         texts = [text.replace(" ", "+") for text in texts]
     count = len(files) + len(texts)
     if count == 0:
         fields = [name for name in (*request.files, *request.form) if name]  # a part may have none
-        found = f"; there is {', '.join(repr(name[:30]) for name in fields[:5])}" if fields else ""
+        found = f", but {', '.join(repr(name[:30]) for name in fields[:5])}" if fields else ""
         raise BadRequest(
-            f'There is no image: the form has no field "{wanted.files[0]}"{found}.{wanted.advice}'
+            f'The request has no image: the form has no field "{names.files[0]}"{found}.'
+            + names.advice
         )
     check_count(count, max_images)
     read = [file.stream.read() for file in files]
@@ -123,17 +135,19 @@ def _from_form(request: Request, max_images: int, wanted: Fields) -> Upload:
 
 
 def parse_json(body: bytes) -> Any:
-    """Whatever JSON the body has, whatever its type is called.
+    """Parse a body as JSON, whatever its Content-Type.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: the body is not JSON.
     """
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON: {error}.") from error
-    except (ValueError, RecursionError) as error:  # Python's words, and no business of a caller's
-        raise BadRequest("The body is not JSON that can be read.") from error
+    except (ValueError, RecursionError) as error:  # Python's message would not help a client
+        raise BadRequest(
+            "The body is not JSON in UTF-8, is nested too deeply, or has a number that is too long."
+        ) from error
 
 
 def _from_json(content: Any, max_images: int) -> Upload:
@@ -145,8 +159,8 @@ def _from_json(content: Any, max_images: int) -> Upload:
     if isinstance(content, dict) and "image" in content:
         return _single_or_several([from_base64(content["image"])], several=False)
     raise BadRequest(
-        'There is no image: the JSON is neither {"image": "<base64>"}'
-        ' nor {"images": ["<base64>", …]} with at least one.'
+        'The JSON has no image. Send {"image": "<base64>"}, or {"images": ["<base64>", …]} with'
+        " at least one."
     )
 
 
@@ -157,14 +171,18 @@ def _single_or_several(images: list[bytes | RequestError], several: bool) -> Upl
 
 
 def from_instances(instances: Any, max_images: int) -> list[bytes | RequestError]:
-    """Images of a JSON list, each base64, or an object that has it under one of the usual names.
+    """Return the images of a JSON list. An error stands in the position of an invalid image.
+
+    Args:
+        instances: each is base64, or an object with base64 under one of :data:`INSTANCE_KEYS`.
+        max_images: maximum length of the list.
 
     Raises:
-        BadRequest: it is no list, or it is empty.
-        TooLarge: more than ``max_images``.
+        BadRequest: ``instances`` is not a list, or is empty.
+        TooLarge: the list is too long.
     """
     if not isinstance(instances, list) or not instances:
-        raise BadRequest("A list of images is wanted, with at least one.")
+        raise BadRequest("The images must be a list with at least one image.")
     check_count(len(instances), max_images)
     return [_from_instance(instance) for instance in instances]
 
@@ -175,26 +193,29 @@ def _from_instance(instance: object) -> bytes | RequestError:
     found = [instance[key] for key in INSTANCE_KEYS if key in instance]
     if len(found) != 1:
         names = ", ".join(INSTANCE_KEYS)
-        return BadRequest(f"An image is wanted under exactly one of the names {names}.")
+        return BadRequest(f"An object must have its image under exactly one of the names {names}.")
     if isinstance(found[0], dict):  # {"image_bytes": {"b64": …}}
         return from_base64(found[0].get("b64"))
     return from_base64(found[0])
 
 
 def check_count(count: int, max_images: int) -> None:
-    """Refuse before they are unpacked: a million broken ones would cost as many messages.
+    """Check the number of images before any is decoded: each invalid one would cost a message.
 
     Raises:
-        TooLarge: more than ``max_images``.
+        TooLarge: there are more than ``max_images``.
     """
     if count > max_images:
-        raise TooLarge(f"The request has {count} images; it may have {max_images}.")
+        raise TooLarge(f"The request has {count:,} images; the limit is {max_images:,}.")
 
 
 def from_base64(text: object) -> bytes | RequestError:
-    """Base64, plain or URL-safe, with or without padding, or a data URL that holds it."""
+    """Decode base64: plain or URL-safe, with or without padding, or in a data URL.
+
+    The error is returned, not raised, because the other images of the request may be valid.
+    """
     if not isinstance(text, str):
-        return BadRequest("The image is not a string of base64.")
+        return BadRequest("The image is not a string; it must be base64.")
     data = "".join(text.split())
     if data[:5].lower() == "data:":
         data = unquote(data.partition(",")[2])
@@ -203,6 +224,6 @@ def from_base64(text: object) -> bytes | RequestError:
         return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
     except ValueError:
         return BadRequest(
-            "The image is text that is no base64. Names and addresses are not followed: send the"
-            " photo itself (curl does with an @ before its name: -F file=@photo.jpg)."
+            "The image is text, but not base64. File names and URLs are not followed: send the"
+            " photo itself (with curl, put an @ before the file name: -F file=@photo.jpg)."
         )

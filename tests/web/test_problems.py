@@ -2,12 +2,10 @@ import logging
 
 import pytest
 
-from app import create_app
+from conftest import service_of
 from pictures import picture
-from predictor.engine.classifier import Classifier
-from predictor.errors import DeadlineExceeded, NotReady, Overloaded
-from predictor.settings import Settings
-from predictor.web.problems import say
+from predictor.errors import DeadlineExceeded, NotReady, Overloaded, RequestTimeout
+from predictor.web.problems import RequestHead, render_problem
 from test_errors import tree
 
 MEMBERS = ["type", "title", "status", "code", "detail", "request_id"]
@@ -43,11 +41,33 @@ def test_every_error_of_the_core_is_said_in_the_protocol_of_its_address(app, err
     assert "title" not in response.json
 
 
-@pytest.mark.parametrize("path", ["/ping?x", "/invocations?x=1", "/v2?x", "/v1", "/models/a?b"])
-def test_the_query_is_no_part_of_the_address(app, path):
-    with app.test_request_context():
-        problem = {"status": 408, "title": "Request Timeout", "code": "x", "detail": "Slow."}
-        assert "title" not in say(problem, path).json
+@pytest.mark.parametrize(
+    ("path", "members"),
+    [
+        ("/v2/models/x/infer", {"error": "Too slow."}),
+        ("/v1/models/x:predict", {"error": "Too slow."}),
+        (
+            "/predictions/x",
+            {"code": 408, "type": "RequestTimeoutException", "message": "Too slow."},
+        ),
+        ("/predict", {"status": 408, "code": "request-timeout", "detail": "Too slow."}),
+        # The query is not a part of the path.
+        ("/ping?x", {"message": "Too slow."}),
+        ("/models/a?b", {"message": "Too slow."}),
+        ("/v2?x", {"error": "Too slow."}),
+        ("/?x=/v2", {"detail": "Too slow."}),
+        # A request so broken that nothing was read of it.
+        ("", {"detail": "Too slow."}),
+    ],
+)
+def test_refusal_before_flask_has_the_shape_of_its_protocol(app, path, members):
+    with app.app_context():
+        response = render_problem(RequestTimeout("Too slow."), RequestHead("POST", path))
+    assert response.status_code == 408
+    assert response.headers["Retry-After"] == "5"
+    assert response.json.items() >= members.items()
+    assert ("title" in response.json) == ("detail" in members)
+    assert "request_id" not in response.json  # it never got one
 
 
 def test_an_address_that_only_begins_like_a_protocols_is_ours(client):
@@ -73,9 +93,8 @@ def test_a_wrong_method_names_the_right_ones(client):
     assert "POST" in response.headers["Allow"]
 
 
-def test_a_body_that_is_too_large_is_refused_with_the_limit(make_classifier):
-    classifier = make_classifier(max_upload_bytes=1000)
-    client = create_app(classifier.settings, classifier).test_client()
+def test_a_body_that_is_too_large_is_refused_with_the_limit(make_client):
+    client = make_client(max_upload_bytes=1000)
     for request_ in ({"data": bytes(1001)}, {"json": {"image": "A" * 1001}}):
         assert "1,000 bytes" in refused(client.post("/predict", **request_), 413)
 
@@ -97,27 +116,24 @@ def test_a_defect_of_ours_says_nothing_of_its_cause_and_logs_it(app, caplog):
     assert "a secret" in caplog.text
 
 
-def test_all_places_taken_is_503_and_probes_still_answer(make_classifier):
-    classifier = make_classifier(max_in_flight=1)
-    client = create_app(classifier.settings, classifier).test_client()
-    with classifier.process.slots.hold():
+def test_all_places_taken_is_503_and_probes_still_answer(make_app):
+    app = make_app(max_in_flight=1)
+    client = app.test_client()
+    with service_of(app).classifier.process.slots.hold():
         refused(client.post("/predict", data=picture()), 503)
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
     assert client.post("/predict", data=picture()).status_code == 200
 
 
-def test_a_late_answer_is_504(app, classifier, monkeypatch):
+def test_a_late_answer_is_504(client, service, monkeypatch):
     def late(*_):
         raise DeadlineExceeded("No answer within 30 s.")
 
-    monkeypatch.setattr(classifier, "classify", late)
-    refused(app.test_client().post("/predict", data=picture()), 504)
+    monkeypatch.setattr(service.classifier, "classify", late)
+    refused(client.post("/predict", data=picture()), 504)
 
 
-def test_before_the_model_is_there_a_photo_is_refused_unread():
-    classifier = Classifier(Settings(), load=lambda *_: None)
-    classifier.start = lambda: None
-    client = create_app(classifier.settings, classifier).test_client()
-    response = client.post("/predict", data=b"whatever")
-    assert "being loaded" in refused(response, 503)
+def test_before_the_model_is_there_a_photo_is_refused_unread(loading_client):
+    response = loading_client.post("/predict", data=b"whatever")
+    assert "loading" in refused(response, 503)
     assert response.headers["Retry-After"]

@@ -1,4 +1,4 @@
-"""``POST /explain``: where in the photo the evidence for a class lies."""
+"""``POST /explain``: which parts of a photo speak for a class."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PNG_LEVEL = 1  # 6 takes three times as long and saves a sixth
 
 @blueprint.route("/explain", methods=["POST", "PUT"], strict_slashes=False)
 def explain() -> Response:
-    """Explain one class of one photo: a picture, or numbers."""
+    """Explain one class of one photo, as a picture or as numbers."""
     service, call = current_service(), current_call()
     with service.admit_explanation(call):
         class_index, chosen = whole_number("class_index"), _format()
@@ -37,7 +37,7 @@ def explain() -> Response:
 
 
 def _format() -> str:
-    """Return ``png`` or ``json``: the parameter, else the one that the client prefers."""
+    """Return ``png`` or ``json``: the parameter, else what the ``Accept`` header prefers."""
     given = parameter("format")
     if given is None:
         best = request.accept_mimetypes.best_match(FORMATS.values(), default=FORMATS["png"])

@@ -15,7 +15,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 @probe
 def healthz() -> dict[str, str]:
-    """Answer 200 while the process is healthy, also while it loads; 500 if it must be replaced."""
+    """Answer 200 while the process is healthy or loading; 500 if it must be replaced."""
     current_service().expect_healthy()
     return {"status": "alive"}
 

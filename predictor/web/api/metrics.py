@@ -11,7 +11,7 @@ from predictor.web.request import current_record
 
 blueprint = Blueprint("metrics", __name__)
 
-# A client can invent any number of methods, and each would be a series for ever.
+# A client can invent any number of methods, and each would add a series for ever.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

@@ -1,4 +1,4 @@
-"""``GET /openapi.json``, and ``GET /docs``: the same for people, in Swagger UI."""
+"""``GET /openapi.json``, and ``GET /docs``, which shows it in Swagger UI."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ blueprint = Blueprint(
     static_url_path="/docs/swagger-ui",
 )
 
-# Swagger UI's style sheet has its icons as data: URLs, and it shows an answered picture from the
-# browser's memory.
+# Swagger UI's style sheet contains icons as data: URLs. It shows pictures of responses as blobs.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
     " connect-src 'self'; form-action 'none'; base-uri 'none'"

@@ -19,7 +19,7 @@ blueprint = Blueprint("predict", __name__)
 
 @blueprint.route("/predict", methods=["POST", "PUT"], strict_slashes=False)
 def predict() -> dict[str, Any]:
-    """Classify one photo, or several: then each has its own answer or its own error."""
+    """Classify one photo, or several: each of them gets its own answer or its own error."""
     service, call = current_service(), current_call()
     with service.admit(call):
         top_k = whole_number("top_k")

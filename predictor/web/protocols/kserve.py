@@ -1,4 +1,4 @@
-"""KServe's first protocol, which is also TensorFlow Serving's: instances in, predictions out."""
+"""Version 1 of KServe's protocol, which is also TensorFlow Serving's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def as_error(problem: Problem) -> Response:
 
 
 class NameBeforeVerb(BaseConverter):
-    """A name in a path that ``:predict`` or ``:explain`` may follow."""
+    """A name in a path, which ends before ``:predict`` or ``:explain``."""
 
     regex = "[^/:]+"
 
@@ -44,14 +44,14 @@ blueprint.record(_add_converter)
 
 @blueprint.get("/models")
 def models() -> dict[str, Any]:
-    """Return the names of the served models: one."""
+    """Return the name of the served model, in a list."""
     return {"models": [current_service().name]}
 
 
 @blueprint.get("/models/<name:model>")
 @blueprint.get("/models/<name:model>/versions/<name:version>")
 def model_ready(model: str, version: str = VERSION) -> dict[str, Any]:
-    """Return whether the model can answer, with KServe's and TensorFlow Serving's keys."""
+    """Answer 200 when the model can answer, with KServe's and TensorFlow Serving's keys."""
     service = current_service()
     service.expect_model(model, version, [VERSION])
     service.expect_ready()
@@ -98,7 +98,7 @@ def _instances() -> tuple[dict[str, Any], list[Any]]:
     key = "instances" if "instances" in content else "inputs"
     instances = content[key]
     if not isinstance(instances, list):
-        raise BadRequest(f'Expected "{key}" to be a list.')
+        raise BadRequest(f'"{key}" must be a list.')
     return content, instances
 
 

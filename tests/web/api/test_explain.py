@@ -4,10 +4,9 @@ import io
 import pytest
 from PIL import Image
 
-from app import create_app
+from conftest import service_of
 from pictures import encode, picture
-from predictor.engine.classifier import Classifier
-from predictor.settings import Settings
+from scrape import Scrape
 
 
 def test_without_a_wish_the_answer_is_a_picture(client):
@@ -56,7 +55,7 @@ def test_a_form_json_and_put_do_as_for_a_prediction(client):
 @pytest.mark.parametrize(
     ("query", "data", "status", "words"),
     [
-        ("class_index=3", picture(), 400, "0 to 2"),
+        ("class_index=3", picture(), 400, "0 and 2"),
         ("class_index=-1", picture(), 400, "whole number"),
         ("class_index=cat", picture(), 400, "'cat'"),
         ("format=svg", picture(), 400, "png or json"),
@@ -75,30 +74,27 @@ def test_several_photos_at_once_are_refused(client):
     form = {"file": [(io.BytesIO(picture()), f"{n}.png") for n in range(2)]}
     response = client.post("/explain", data=form)
     assert response.status_code == 413
-    assert "it may have 1" in response.json["detail"]
+    assert "the limit is 1" in response.json["detail"]
 
 
 def test_what_is_over_the_limit_is_told_when_to_come_again(app, client):
-    places = app.extensions["predictor"].explainer.slots
+    slots = service_of(app).explainer.slots
     with contextlib.ExitStack() as stack:
-        for _ in range(places.count):
-            stack.enter_context(places.take())
+        for _ in range(slots.count):
+            stack.enter_context(slots.hold())
         response = client.post("/explain", data=picture())
         assert client.post("/predict", data=picture()).status_code == 200
     assert (response.status_code, response.json["code"]) == (503, "explainer-busy")
     assert int(response.headers["Retry-After"]) >= 1
 
 
-def test_switched_off_there_is_nothing_there(make_classifier):
-    classifier = make_classifier(max_explanations=0)
-    client = create_app(classifier.settings, classifier).test_client()
+def test_switched_off_there_is_nothing_there(make_client):
+    client = make_client(max_explanations=0)
     assert client.post("/explain", data=picture()).status_code == 404
 
 
-def test_a_model_that_is_still_loading_explains_nothing():
-    classifier = Classifier(Settings())
-    classifier.start = lambda: None
-    response = create_app(classifier.settings, classifier).test_client().post("/explain")
+def test_a_model_that_is_still_loading_explains_nothing(loading_client):
+    response = loading_client.post("/explain")
     assert (response.status_code, response.json["code"]) == (503, "not-ready")
 
 
@@ -106,8 +102,8 @@ def test_it_is_timed_for_itself_and_not_among_the_predictions(client):
     response = client.post("/explain", data=encode(Image.new("RGB", (64, 48))))
     steps = [step.partition(";")[0] for step in response.headers["Server-Timing"].split(", ")]
     assert steps == ["read", "explain"]
-    metrics = client.get("/metrics").text
-    assert "predictor_explain_seconds_count 1.0" in metrics
-    assert "predictor_explanations_in_flight 0.0" in metrics
-    assert "predictor_decode_seconds_count 0.0" in metrics
-    assert 'predictor_predictions_total{model="toy"} 0.0' in metrics
+    numbers = Scrape(client.get("/metrics").text)
+    assert numbers['predictor_explain_seconds_count{model="toy",version="1"}'] == 1
+    assert numbers["predictor_explanations_in_flight"] == 0
+    assert numbers.sum("predictor_decode_seconds_count") == 0
+    assert numbers['predictor_predictions_total{model="toy",version="1"}'] == 0

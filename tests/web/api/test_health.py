@@ -1,54 +1,36 @@
 import pytest
 
-from app import create_app
-from conftest import ToyInfo
-from predictor.engine.classifier import Classifier
+from conftest import ToyInfo, service_of
 from predictor.errors import WeightsError
-from predictor.settings import Settings
 
 
-@pytest.fixture
-def loading():
-    """A classifier that is for ever being loaded."""
-    classifier = Classifier(Settings())
-    classifier.start = lambda: None
-    return classifier
-
-
-@pytest.fixture
-def probe():
-    def get(classifier, path):
-        return create_app(classifier.settings, classifier).test_client().get(path)
-
-    return get
-
-
-def test_a_ready_app_is_alive_and_names_its_model(client):
+def test_ready_app_is_alive_and_names_its_model(client):
     assert client.get("/healthz").json == {"status": "alive"}
     assert client.get("/readyz").json == {"status": "ready", "model": ToyInfo().public()}
 
 
-def test_a_loading_app_is_alive_and_not_ready(probe, loading):
-    assert probe(loading, "/healthz").status_code == 200
-    response = probe(loading, "/readyz")
+def test_loading_app_is_alive_but_not_ready(loading_client):
+    assert loading_client.get("/healthz").status_code == 200
+    response = loading_client.get("/readyz")
     assert response.status_code == 503
     assert response.headers["Retry-After"]
 
 
-def test_an_app_whose_model_could_not_be_loaded_is_neither(probe, loading):
-    loading.loading.set_exception(WeightsError("A path on our machine."))
+def test_failed_load_makes_both_probes_500_without_the_cause(make_loading_app):
+    app = make_loading_app()
+    service_of(app).classifier.loading.set_exception(WeightsError("A path on our machine."))
     for path in ("/healthz", "/readyz"):
-        response = probe(loading, path)
+        response = app.test_client().get(path)
         assert response.status_code == 500
         assert "path on our machine" not in response.text
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_an_app_whose_inference_thread_ended_is_neither(probe, classifier, path):
-    classifier.close()
-    assert probe(classifier, path).status_code == 500
+def test_ended_inference_thread_makes_both_probes_500(client, service, path):
+    service.classifier.close()
+    assert client.get(path).status_code == 500
 
 
-def test_an_app_whose_inference_thread_hangs_is_neither(probe, classifier, monkeypatch):
+def test_hanging_batch_makes_healthz_500(client, monkeypatch):
     monkeypatch.setattr("predictor.engine.batching.Batcher.busy_s", 121.0)
-    assert "121 s" in probe(classifier, "/healthz").json["detail"]
+    assert "121 s" in client.get("/healthz").json["detail"]

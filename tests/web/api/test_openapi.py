@@ -8,38 +8,35 @@ import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from app import create_app
 from conftest import LABELS, ToyModel
 from pictures import picture
-from predictor.engine.classifier import Classifier, Engine
+from predictor.engine.classifier import Classifier
+from predictor.engine.loading import LoadedModel
 from predictor.models.spec import ModelInfo
+from predictor.setting_parsers import parse_rates
 from predictor.settings import Settings
-from predictor.web.api.openapi import WEB
+from predictor.web import create_app
+from predictor.web.openapi import WEB
 
 TOKEN = "correct-horse-battery"
 INFO = ModelInfo("toy", "toy.pth", "cpu", "float32", threads=1, parameters=3, classes=3)
 VARIANTS = {
-    "as it comes": {},
-    "nothing explained": {"max_explanations": "0"},
-    "tokens": {"tokens": TOKEN},
-    "a rate": {"rate_limit": "9/minute"},
-    "another name": {"served_name": "lights"},
+    "defaults": {},
+    "no explanations": {"max_explanations": 0},
+    "tokens": {"tokens": (TOKEN,)},
+    "rate limit": {"rate_limit": parse_rates("9/minute")},
+    "served name": {"served_name": "lights"},
 }
-
-
-def settings_of(variant):
-    environ = VARIANTS[variant].items()
-    return Settings.from_env({f"PREDICTOR_{name.upper()}": text for name, text in environ})
 
 
 @pytest.fixture
 def serve():
-    """An app around the toy model, with one of the variants of its settings."""
+    """Build apps around the toy model, with one of the variants of the settings."""
     started = []
 
-    def build(variant="as it comes"):
-        engine = Engine(ToyModel(), INFO, LABELS)
-        started.append(Classifier(settings_of(variant), load=lambda *_: engine))
+    def build(variant="defaults"):
+        model = LoadedModel(ToyModel(), INFO, LABELS)
+        started.append(Classifier(Settings(**VARIANTS[variant]), load=lambda *_: model))
         started[-1].start()
         started[-1].loading.result(timeout=10)
         return create_app(started[-1].settings, started[-1])
@@ -47,12 +44,6 @@ def serve():
     yield build
     for classifier in started:
         classifier.close()
-
-
-def loading(variant="as it comes"):
-    classifier = Classifier(settings_of(variant))
-    classifier.start = lambda: None
-    return create_app(classifier.settings, classifier)
 
 
 def document(app, **headers):
@@ -86,20 +77,20 @@ def test_every_route_is_described_with_its_methods_and_nothing_else(serve, varia
 
 
 def test_nothing_is_described_in_vain(serve):
-    files = [yaml.safe_load(file.read_text()) for file in WEB.glob("*/*.yaml")]
+    files = [yaml.safe_load(file.read_text()) for file in WEB.rglob("*.yaml")]
     written = {path for file in files for path in file.get("paths", {})}
     assert written == document(serve())["paths"].keys()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_it_is_openapi(serve, variant):
+def test_document_is_valid_openapi(serve, make_loading_app, variant):
     validate(document(serve(variant)))
-    validate(document(loading(variant)))
+    validate(document(make_loading_app(**VARIANTS[variant])))
 
 
-def test_what_is_filled_in_leaves_no_trace(serve):
-    for app in (serve(), loading()):
+def test_what_is_filled_in_leaves_no_trace(serve, make_loading_app):
+    for app in (serve(), make_loading_app()):
         text = str(document(app))
         assert "${" not in text
         assert "x-refuses" not in text
@@ -118,8 +109,8 @@ def test_limits_and_names_are_the_apps_own(serve):
     ]
 
 
-def test_before_the_model_is_there_it_says_nothing_of_it():
-    described = document(loading())
+def test_before_the_model_is_there_it_says_nothing_of_it(make_loading_app):
+    described = document(make_loading_app())
     (top_k,) = described["paths"]["/predict"]["post"]["parameters"]
     assert top_k["schema"] == {"type": "integer", "minimum": 1}
     assert "enum" not in described["components"]["parameters"]["model"]["schema"]
@@ -138,12 +129,12 @@ def test_a_token_is_wanted_only_where_it_is_and_never_by_a_probe(serve):
 def test_a_rate_is_told_where_there_is_one(serve):
     limited = {
         key
-        for key, one in operations(document(serve("a rate"))).items()
+        for key, one in operations(document(serve("rate limit"))).items()
         if "429" in one["responses"]
     }
     assert {("/predict", "post"), ("/", "post"), ("/predictions/{model}", "get")} <= limited
     assert ("/models", "get") not in limited
-    assert "9 per 1 minute" in str(document(serve("a rate")))
+    assert "9 per 1 minute" in str(document(serve("rate limit")))
     assert "429" not in str(document(serve()))
 
 
@@ -156,10 +147,8 @@ def test_links_lead_to_what_is_served(serve, variant):
     assert linked <= {one["operationId"] for one in described}
 
 
-def test_behind_a_proxys_prefix_it_says_so():
-    classifier = Classifier(Settings(trusted_proxies=1))
-    classifier.start = lambda: None
-    app = create_app(classifier.settings, classifier)
+def test_behind_a_proxys_prefix_it_says_so(make_loading_app):
+    app = make_loading_app(trusted_proxies=1)
     assert document(app, **{"X-Forwarded-Prefix": "/photos"})["servers"] == [{"url": "/photos"}]
     assert "servers" not in document(app)
 
@@ -237,8 +226,8 @@ def test_an_answer_is_as_it_is_described(serve, case):
     [("post", "/predict"), ("get", "/readyz"), ("get", "/ping"), ("post", INFER),
      ("get", "/v1/models"), ("get", "/models"), ("post", "/"), ("post", "/v2/repository/index")],
 )  # fmt: skip
-def test_what_is_answered_while_it_loads_is_described(method, path):
-    app = loading()
+def test_what_is_answered_while_it_loads_is_described(make_loading_app, method, path):
+    app = make_loading_app()
     response = app.test_client().open(path.format(model="toy"), method=method)
     assert response.status_code in (200, 500, 503)
     expect_described(response, document(app), method, path)

@@ -130,7 +130,7 @@ def test_a_parameter_that_is_given_twice_is_refused(client, path):
 
 
 BAD = {
-    "nothing": ({}, 400, "no body"),
+    "nothing": ({}, 400, "body is empty"),
     "empty file": ({"data": {"file": file(b"")}}, 400, "0 bytes"),
     "no file chosen": ({"data": {"file": file(b"", "")}}, 400, "0 bytes"),
     "text": ({"data": {"file": file(b"hello")}}, 415, "not an image"),
@@ -148,7 +148,7 @@ BAD = {
     "json no images": ({"json": {"images": []}}, 400, "at least one"),
     "json image and images": ({"json": {"image": "", "images": []}}, 400, "both"),
     "json images no list": ({"json": {"images": "x"}}, 400, '"images"'),
-    "bad base64": ({"json": {"image": "%%%"}}, 400, "no base64"),
+    "bad base64": ({"json": {"image": "%%%"}}, 400, "not base64"),
     "empty base64": ({"json": {"image": ""}}, 400, "0 bytes"),
     "base64 of text": ({"json": {"image": b64(b"hello")}}, 415, "not an image"),
     "compressed": ({"data": picture(), "headers": {"Content-Encoding": "gzip"}}, 415, "gzip"),

@@ -4,10 +4,11 @@ from time import time
 
 import pytest
 
-from app import create_app
+from conftest import service_of
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.settings import Settings
+from predictor.web import create_app
 from scrape import Scrape
 
 
@@ -21,14 +22,14 @@ def test_requests_are_counted_by_route_method_and_status(client, scrape):
     client.put("/predict", data=b"text")
     client.get("/static/style.css").close()
     numbers = scrape()
-    for route, method, status in (
-        ("/predict", "POST", 200),
-        ("/predict", "PUT", 415),
-        ("/static/<path:filename>", "GET", 200),
+    for series in (
+        'method="POST",model="toy",route="/predict",status="200",version="1"',
+        'method="PUT",model="toy",route="/predict",status="415",version="1"',
+        'method="GET",route="/static/<path:filename>",status="200"',  # concerns no model
     ):
-        series = f'{{method="{method}",route="{route}",status="{status}"}}'
-        assert numbers[f"predictor_requests_total{series}"] == 1
-    assert numbers['predictor_request_duration_seconds_count{route="/predict"}'] == 2
+        assert numbers[f"predictor_requests_total{{{series}}}"] == 1
+    series = '{model="toy",route="/predict",version="1"}'
+    assert numbers[f"predictor_request_duration_seconds_count{series}"] == 2
 
 
 def test_made_up_addresses_and_methods_make_no_series(client, scrape):
@@ -53,11 +54,11 @@ def test_predictions_are_counted_by_model_and_errors_by_reason(client, scrape):
     client.post("/", data={"file": (io.BytesIO(picture()), "photo.png")})
     client.post("/predict", data=picture()[:60])
     numbers = scrape()
-    assert numbers['predictor_predictions_total{model="toy"}'] == 1
+    assert numbers['predictor_predictions_total{model="toy",version="1"}'] == 1
     assert numbers['predictor_rejected_total{reason="bad-request"}'] == 1
     assert numbers['predictor_rejected_total{reason="damaged-image"}'] == 1
-    assert numbers["predictor_decode_seconds_count"] == 3
-    assert numbers["predictor_queue_seconds_count"] == 1
+    assert numbers['predictor_decode_seconds_count{model="toy",version="1"}'] == 3
+    assert numbers['predictor_queue_seconds_count{model="toy",version="1"}'] == 1
 
 
 def test_a_class_is_no_label(client, scrape):
@@ -65,10 +66,10 @@ def test_a_class_is_no_label(client, scrape):
     assert not [name for name in scrape() if "n00000001" in name or "green" in name]
 
 
-def test_it_answers_while_all_places_are_taken(make_classifier):
-    classifier = make_classifier(max_in_flight=1)
-    client = create_app(classifier.settings, classifier).test_client()
-    with classifier.process.slots.hold():
+def test_it_answers_while_all_places_are_taken(make_app):
+    app = make_app(max_in_flight=1)
+    client = app.test_client()
+    with service_of(app).classifier.process.slots.hold():
         client.post("/predict", data=picture())
         numbers = Scrape(client.get("/metrics").text)
     assert numbers["predictor_in_flight"] == 1
@@ -83,12 +84,10 @@ def test_it_answers_before_there_is_a_model_and_does_not_load_one():
     assert not classifier.loading.done()
 
 
-def test_a_probe_that_fails_is_no_refusal():
-    classifier = Classifier(Settings())
-    classifier.start = lambda: None
-    client = create_app(classifier.settings, classifier).test_client()
-    assert client.get("/readyz").status_code == 503
-    assert Scrape(client.get("/metrics").text)['predictor_rejected_total{reason="not-ready"}'] == 0
+def test_a_probe_that_fails_is_no_refusal(loading_client):
+    assert loading_client.get("/readyz").status_code == 503
+    numbers = Scrape(loading_client.get("/metrics").text)
+    assert numbers['predictor_rejected_total{reason="not-ready"}'] == 0
 
 
 @pytest.mark.parametrize(
@@ -115,8 +114,9 @@ def test_requests_for_predictions_are_measured_by_their_outcome(client, scrape):
     client.post("/predict", data=b"text")
     client.post("/predict", data=b"")  # nothing of it came to the model
     numbers = scrape()
-    assert numbers['predictor_prediction_seconds_count{outcome="success"}'] == 2
-    assert numbers['predictor_prediction_seconds_count{outcome="fail"}'] == 1
+    count = 'predictor_prediction_seconds_count{model="toy",outcome="%s",version="1"}'
+    assert numbers[count % "success"] == 2
+    assert numbers[count % "fail"] == 1
     assert 0 <= time() - numbers["predictor_last_prediction_timestamp_seconds"] < 60
 
 
@@ -128,11 +128,10 @@ def test_a_dashboard_for_torchserve_reads_the_same_numbers_under_its_names(clien
     assert numbers[f"ts_inference_requests_total{labels}"] == 2
     latency_s = numbers.sum("predictor_prediction_seconds_sum")
     assert numbers[f"ts_inference_latency_microseconds{labels}"] == pytest.approx(latency_s * 1e6)
-    queue_s = numbers["predictor_queue_seconds_sum"]
+    queue_s = numbers.sum("predictor_queue_seconds_sum")
     assert numbers[f"ts_queue_latency_microseconds{labels}"] == pytest.approx(queue_s * 1e6)
 
 
-def test_torchserves_names_have_the_name_that_was_chosen(make_classifier):
-    classifier = make_classifier(served_name="flowers")
-    client = create_app(classifier.settings, classifier).test_client()
+def test_torchserves_names_have_the_name_that_was_chosen(make_client):
+    client = make_client(served_name="flowers")
     assert 'model_name="flowers"' in client.get("/metrics").text

@@ -3,10 +3,8 @@ import json
 
 import pytest
 
-from app import create_app
+from conftest import service_of
 from pictures import picture
-from predictor.engine.classifier import Classifier
-from predictor.settings import Settings
 
 
 def b64(data):
@@ -51,12 +49,9 @@ def test_the_root_is_a_sign_of_life_for_who_wants_json_and_the_page_for_all_othe
         assert client.get("/", headers={"Accept": accepted}).mimetype == "text/html"
 
 
-def test_before_there_is_a_model_it_is_503():
-    classifier = Classifier(Settings())
-    classifier.start = lambda: None
-    client = create_app(classifier.settings, classifier).test_client()
+def test_before_there_is_a_model_it_is_503(loading_client):
     for path in ("/v1/models", "/v1/models/vgg16"):
-        assert "being loaded" in refused(client.get(path), 503)
+        assert "loading" in refused(loading_client.get(path), 503)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +102,8 @@ def test_another_model_or_version_is_404(client, post, verb, model):
     assert "'toy'" in refused(client.get(f"/v1/models/{model}"), 404)
 
 
-def test_without_explanations_there_is_no_such_address(make_classifier):
-    classifier = make_classifier(max_explanations=0)
-    client = create_app(classifier.settings, classifier).test_client()
+def test_without_explanations_there_is_no_such_address(make_client):
+    client = make_client(max_explanations=0)
     refused(client.post("/v1/models/toy:explain", json={}), 404)
     assert client.post("/v1/models/toy:predict", json={"instances": [RED]}).status_code == 200
 
@@ -123,9 +117,9 @@ def test_a_wrong_method_is_405(client):
 BAD = {
     "no object": ([], 400, "Unrecognized request format"),
     "no instances": ({"instance": []}, 400, "Unrecognized request format"),
-    "no list": ({"instances": RED}, 400, 'Expected "instances" to be a list.'),
+    "no list": ({"instances": RED}, 400, '"instances" must be a list.'),
     "an empty list": ({"instances": []}, 400, "at least one"),
-    "no base64": ({"instances": [{"b64": "!"}]}, 400, "no base64"),
+    "not base64": ({"instances": [{"b64": "!"}]}, 400, "not base64"),
     "another name": ({"instances": [{"photo": RED}]}, 400, "b64, data, body, image, image_bytes"),
     "two photos in one": (
         {"instances": [{"b64": RED, "data": RED}]},
@@ -138,12 +132,12 @@ BAD = {
     "text": ({"instances": [b64(b"text")]}, 415, "not an image"),
     "damaged": ({"instances": [RED, b64(picture()[:60])]}, 422, "Image 2 of 2: "),
     "too many": ({"instances": ["!"] * 65}, 413, "65 images"),
-    "parameters of nothing": ({"instances": [RED], "parameters": False}, 400, "is an object"),
+    "parameters of nothing": ({"instances": [RED], "parameters": False}, 400, "must be an object"),
     "a true number": ({"instances": [RED], "parameters": {"top_k": True}}, 400, "top_k is True"),
     "half a class": ({"instances": [RED], "parameters": {"top_k": 1.5}}, 400, "top_k is 1.5"),
     "no number": ({"instances": [RED], "parameters": {"top_k": "2"}}, 400, "top_k is '2'"),
     "none": ({"instances": [RED], "parameters": {"top_k": 0}}, 400, "top_k is 0"),
-    "parameters of text": ({"instances": [RED], "parameters": "x"}, 400, "is an object"),
+    "parameters of text": ({"instances": [RED], "parameters": "x"}, 400, "must be an object"),
 }
 
 
@@ -156,14 +150,14 @@ def test_a_request_that_means_nothing_is_refused_in_words_that_help(post, case):
 def test_explanations_are_refused_in_words_that_help(post):
     assert "5 images" in refused(post({"instances": [RED] * 5}, "explain"), 413)
     bad_target = {"instances": [{"b64": RED, "target": "2"}]}
-    assert "target is a class index" in refused(post(bad_target, "explain"))
-    assert "0 to 2" in refused(post({"instances": [{"b64": RED, "target": 3}]}, "explain"))
+    assert "it must be a class index" in refused(post(bad_target, "explain"))
+    assert "0 and 2" in refused(post({"instances": [{"b64": RED, "target": 3}]}, "explain"))
 
 
-def test_all_places_taken_is_503_with_the_time_to_come_again(make_classifier):
-    classifier = make_classifier(max_in_flight=1)
-    client = create_app(classifier.settings, classifier).test_client()
-    with classifier.process.slots.hold():
+def test_all_places_taken_is_503_with_the_time_to_come_again(make_app):
+    app = make_app(max_in_flight=1)
+    client = app.test_client()
+    with service_of(app).classifier.process.slots.hold():
         response = client.post("/v1/models/toy:predict", json={"instances": [RED]})
     refused(response, 503)
     assert response.headers["Retry-After"]

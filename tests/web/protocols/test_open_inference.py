@@ -7,10 +7,8 @@ import zlib
 import numpy as np
 import pytest
 
-from app import create_app
+from conftest import service_of
 from pictures import picture
-from predictor.engine.classifier import Classifier
-from predictor.settings import Settings
 
 HEADER = "Inference-Header-Content-Length"
 RED, BLUE = picture("red"), picture("blue")
@@ -82,16 +80,13 @@ def test_it_lives_and_is_ready(client):
     assert client.get("/v2/models/toy/ready").json == {"name": "toy", "ready": True}
 
 
-def test_before_there_is_a_model_it_lives_and_is_not_ready():
-    classifier = Classifier(Settings())
-    classifier.start = lambda: None
-    client = create_app(classifier.settings, classifier).test_client()
-    assert client.get("/v2/health/live").status_code == 200
-    assert "being loaded" in refused(client.get("/v2/health/ready"), 503)
-    assert "being loaded" in refused(client.get("/v2/models/vgg16"), 503)
-    (loading,) = client.post("/v2/repository/index").json
+def test_before_there_is_a_model_it_lives_and_is_not_ready(loading_client):
+    assert loading_client.get("/v2/health/live").status_code == 200
+    assert "loading" in refused(loading_client.get("/v2/health/ready"), 503)
+    assert "loading" in refused(loading_client.get("/v2/models/vgg16"), 503)
+    (loading,) = loading_client.post("/v2/repository/index").json
     assert (loading["name"], loading["state"]) == ("vgg16", "LOADING")
-    assert client.post("/v2/repository/index", json={"ready": True}).json == []
+    assert loading_client.post("/v2/repository/index", json={"ready": True}).json == []
 
 
 @pytest.mark.parametrize("version", ["", "/versions/1"])
@@ -112,9 +107,8 @@ def test_under_its_second_name_it_takes_a_tensor(client):
     assert config["parameters"]["std"] == {"string_value": "1,1,1"}
 
 
-def test_a_batch_is_no_larger_than_a_body_has_room_for(make_classifier):
-    classifier = make_classifier(max_upload_bytes=1024 + 5 * 4 * 3 * 8 * 8)
-    client = create_app(classifier.settings, classifier).test_client()
+def test_a_batch_is_no_larger_than_a_body_has_room_for(make_client):
+    client = make_client(max_upload_bytes=1024 + 5 * 4 * 3 * 8 * 8)
     assert client.get("/v2/models/toy-tensor/config").json["max_batch_size"] == 5
     batch = np.zeros((5, 3, 8, 8), np.float32).tobytes()
     only = image(None, "FP32", [5, 3, 8, 8], parameters={"binary_data_size": len(batch)})
@@ -297,43 +291,43 @@ BAD = {
     "a list": ({"data": b"[]"}, "an object"),
     "deep": ({"data": b"[" * 100_000}, "not JSON"),
     "no inputs": ({"inputs": []}, "one input, 'image'; the request has none"),
-    "inputs of text": ({"inputs": ["x"]}, "An input is an object"),
+    "inputs of text": ({"inputs": ["x"]}, "An input must be an object"),
     "two inputs": ({"inputs": [image([b64(RED)])] * 2}, "one input"),
     "another name": ({"inputs": [image([b64(RED)]) | {"name": "x"}]}, "has 'x'"),
-    "no name": ({"inputs": [image([b64(RED)]) | {"name": 7}]}, "a name"),
-    "no shape": ({"inputs": [image([b64(RED)]) | {"shape": "1"}]}, "shape is wanted"),
-    "a true shape": ({"inputs": [image([b64(RED)], shape=[True])]}, "shape is wanted"),
-    "an open shape": ({"inputs": [image([b64(RED)], shape=[-1])]}, "shape is wanted"),
+    "no name": ({"inputs": [image([b64(RED)]) | {"name": 7}]}, "must be a string"),
+    "no shape": ({"inputs": [image([b64(RED)]) | {"shape": "1"}]}, "list of at most 4"),
+    "a true shape": ({"inputs": [image([b64(RED)], shape=[True])]}, "list of at most 4"),
+    "an open shape": ({"inputs": [image([b64(RED)], shape=[-1])]}, "list of at most 4"),
     "a huge shape": ({"inputs": [image([b64(RED)], shape=[2**62, 2**62])]}, "at most 4 whole"),
     "a shape that multiplies for hours": (
         {"inputs": [image([b64(RED)], shape=[9] * 100_000)]}, "at most 4 whole"),
     "text as wide as all": (
-        {"inputs": [image(["a" * 10**6] + [""] * 191, "FP32", [1, 3, 8, 8])]}, "numbers that"),
+        {"inputs": [image(["a" * 10**6] + [""] * 191, "FP32", [1, 3, 8, 8])]}, "FP32 numbers"),
     "half a character": ({"inputs": [image([b64(RED)]) | {"name": "\ud800"}]}, "\\ud800"),
     "an id without end": ({"inputs": [image([b64(RED)])], "id": "x" * 2000}, "1024 characters"),
     "shared memory": (
         {"inputs": [image([b64(RED)])], "outputs": [
             {"name": "logits", "parameters": {"shared_memory_region": "x"}}]}, "Shared memory"),
-    "an empty shape": ({"inputs": [image([b64(RED)], shape=[])]}, "no image"),
-    "an empty batch": ({"inputs": [image([])]}, "no image"),
-    "an odd shape": ({"inputs": [image([b64(RED)], shape=[1, 1, 1])]}, "[N] is wanted"),
-    "another datatype": ({"inputs": [image([1.0], "FP16")]}, "it can be BYTES, FP32, UINT8"),
-    "no data": ({"inputs": [image(None, shape=[1])]}, "data is wanted"),
-    "no base64": ({"inputs": [image(["!"])]}, "no base64"),
+    "an empty shape": ({"inputs": [image([b64(RED)], shape=[])]}, "at least one image"),
+    "an empty batch": ({"inputs": [image([])]}, "at least one image"),
+    "an odd shape": ({"inputs": [image([b64(RED)], shape=[1, 1, 1])]}, "it must be [N]"),
+    "another datatype": ({"inputs": [image([1.0], "FP16")]}, "it must be BYTES, FP32 or UINT8"),
+    "no data": ({"inputs": [image(None, shape=[1])]}, 'must have "data"'),
+    "not base64": ({"inputs": [image(["!"])]}, "not base64"),
     "numbers for photos": ({"inputs": [image([7])]}, "not a string"),
     "another side": ({"inputs": [image([0] * 27, "UINT8", [1, 3, 3, 3])]}, "[N, 3, 8, 8]"),
-    "a ragged list": ({"inputs": [image([[1], 2, 3], "FP32", [3])]}, "numbers that FP32 has"),
+    "a ragged list": ({"inputs": [image([[1], 2, 3], "FP32", [3])]}, "list of FP32 numbers"),
     "text for numbers": ({"inputs": [image(["1"] * 192, "FP32", [1, 3, 8, 8])]}, "numbers"),
     "null for numbers": ({"inputs": [image([None] * 192, "FP32", [1, 3, 8, 8])]}, "numbers"),
     "halves of pixels": ({"inputs": [image([0.5] * 192, "UINT8", [1, 3, 8, 8])]}, "UINT8"),
     "too bright": ({"inputs": [image([256] * 192, "UINT8", [1, 3, 8, 8])]}, "0 to 255"),
-    "too few": ({"inputs": [image([1] * 191, "UINT8", [1, 3, 8, 8])]}, "191 elements"),
+    "too few": ({"inputs": [image([1] * 191, "UINT8", [1, 3, 8, 8])]}, "shape needs 192"),
     "not a number": (
-        {"inputs": [image([float("nan")] * 192, "FP32", [1, 3, 8, 8])]}, "beyond ±10,000"),
+        {"inputs": [image([float("nan")] * 192, "FP32", [1, 3, 8, 8])]}, "outside ±10,000"),
     "too large for FP32": (
-        {"inputs": [image([1e300] * 192, "FP32", [1, 3, 8, 8])]}, "beyond ±10,000"),
+        {"inputs": [image([1e300] * 192, "FP32", [1, 3, 8, 8])]}, "outside ±10,000"),
     "another output": (
-        {"inputs": [image([b64(RED)])], "outputs": [{"name": "x"}]}, "one output, 'logits'"),
+        {"inputs": [image([b64(RED)])], "outputs": [{"name": "x"}]}, 'one output, "logits"'),
     "outputs of text": ({"inputs": [image([b64(RED)])], "outputs": "x"}, "a list of objects"),
     "a true class": (
         {"inputs": [image([b64(RED)])],
@@ -341,35 +335,35 @@ BAD = {
     "binary maybe": (
         {"inputs": [image([b64(RED)])], "parameters": {"binary_data_output": "x"}}, "true or"),
     "parameters of nothing": (
-        {"inputs": [image([b64(RED)])], "parameters": False}, "parameters is an object"),
+        {"inputs": [image([b64(RED)])], "parameters": False}, '"parameters" must be'),
     "half an image": ({"inputs": [image([b64(RED)], shape=[1.5])]}, "whole numbers"),
     "parameters of text": (
-        {"inputs": [image([b64(RED)])], "parameters": "x"}, "parameters is an object"),
-    "an id of 7": ({"inputs": [image([b64(RED)])], "id": 7}, "id is a string"),
-    "a header beyond": ({"data": b"{}", "headers": {HEADER: "3"}}, "should be in (0, 2]"),
-    "a header of text": ({"data": b"{}", "headers": {HEADER: "x"}}, "should be in (0, 2]"),
-    "a header without end": ({"data": b"{}", "headers": {HEADER: "9" * 5000}}, "should be in"),
-    "bytes beyond": (binary({"inputs": [image([b64(RED)])]}, b"xx"), "2 bytes follow"),
+        {"inputs": [image([b64(RED)])], "parameters": "x"}, '"parameters" must be'),
+    "an id of 7": ({"inputs": [image([b64(RED)])], "id": 7}, '"id" must be a string'),
+    "a header beyond": ({"data": b"{}", "headers": {HEADER: "3"}}, "the body has 2"),
+    "a header of text": ({"data": b"{}", "headers": {HEADER: "x"}}, "the body has 2"),
+    "a header without end": ({"data": b"{}", "headers": {HEADER: "9" * 5000}}, "the body has 2"),
+    "bytes beyond": (binary({"inputs": [image([b64(RED)])]}, b"xx"), "2 bytes after the JSON"),
     "a size beyond": (
         binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": 9})]}, b"x"),
-        "there is less"),
+        "after the JSON is 1"),
     "a size of text": (
         binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": "1"})]}, b"x"),
-        "there is less"),
+        "after the JSON is 1"),
     "an element cut off": (
         binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": 2})]}, b"xx"),
-        "cut off"),
+        "within the length"),
     "an element too long": (
         binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": 4})]},
-               b"\xff" * 4), "longer than the data"),
+               b"\xff" * 4), "longer than the rest"),
     "part of a number": (
         binary({"inputs": [image(None, "FP32", [1], parameters={"binary_data_size": 3})]}, b"xxx"),
-        "no whole number"),
+        "not a multiple of 4"),
     "an empty raw photo": ({"data": b"", "headers": {HEADER: "0"}}, "0 bytes"),
     "no gzip": ({"data": b"{}", "headers": {"Content-Encoding": "gzip"}}, "not gzip"),
     "half a gzip": (
         {"data": gzip.compress(b"{}" * 99)[:-9], "headers": {"Content-Encoding": "gzip"}},
-        "from its beginning to its end"),
+        "truncated gzip"),
 }  # fmt: skip
 
 
@@ -392,9 +386,8 @@ def test_more_images_than_may_wait_are_refused(infer):
     assert "65 images" in refused(infer(inputs=[image(["!"] * 65)]), 413)
 
 
-def test_what_unpacks_to_more_than_a_body_may_have_is_refused_unread(make_classifier):
-    classifier = make_classifier(max_upload_bytes=100_000)
-    client = create_app(classifier.settings, classifier).test_client()
+def test_what_unpacks_to_more_than_a_body_may_have_is_refused_unread(make_client):
+    client = make_client(max_upload_bytes=100_000)
     bomb = gzip.compress(bytes(10_000_000))
     response = client.post("/v2/models/toy/infer", data=bomb, headers={"Content-Encoding": "gzip"})
     assert len(bomb) < 100_000
@@ -413,9 +406,8 @@ def test_an_id_of_half_a_character_is_answered(infer):
 
 
 def test_more_elements_than_may_wait_are_refused_before_they_are_unpacked(infer, monkeypatch):
-    monkeypatch.setattr(
-        "predictor.web.protocols.tensors.from_base64", lambda _: pytest.fail("unpacked")
-    )
+    from_base64 = "predictor.web.protocols.open_inference.tensors.from_base64"
+    monkeypatch.setattr(from_base64, lambda _: pytest.fail("decoded"))
     assert "elements" in refused(infer(inputs=[image([0] * 100_000, shape=[1])]))
     assert "65 images" in refused(infer(inputs=[image([0] * 65)]), 413)
 
@@ -433,18 +425,17 @@ def test_an_index_is_a_short_question(client):
 # What holds for every way of a photo
 
 
-def test_all_places_taken_is_503_with_the_time_to_come_again(make_classifier):
-    classifier = make_classifier(max_in_flight=1)
-    client = create_app(classifier.settings, classifier).test_client()
-    with classifier.process.slots.hold():
+def test_all_places_taken_is_503_with_the_time_to_come_again(make_app):
+    app = make_app(max_in_flight=1)
+    client = app.test_client()
+    with service_of(app).classifier.process.slots.hold():
         response = client.post("/v2/models/toy/infer", data="{}")
-    assert "All 1 places" in refused(response, 503)
+    assert "limit of 1 requests" in refused(response, 503)
     assert response.headers["Retry-After"]
 
 
-def test_tokens_are_wanted_of_all_but_the_probes(make_classifier):
-    classifier = make_classifier(tokens=("correct-horse-battery",))
-    client = create_app(classifier.settings, classifier).test_client()
+def test_tokens_are_wanted_of_all_but_the_probes(make_client):
+    client = make_client(tokens=("correct-horse-battery",))
     assert "Bearer" in refused(client.get("/v2/models/toy"), 401)
     assert client.get("/v2/health/live").status_code == 200
     assert client.get("/v2/health/ready").status_code == 200
@@ -452,13 +443,12 @@ def test_tokens_are_wanted_of_all_but_the_probes(make_classifier):
     assert client.get("/v2/models/toy", headers=allowed).status_code == 200
 
 
-def test_it_is_served_under_the_name_that_was_chosen(make_classifier):
-    classifier = make_classifier(served_name="flowers")
-    client = create_app(classifier.settings, classifier).test_client()
+def test_it_is_served_under_the_name_that_was_chosen(make_client):
+    client = make_client(served_name="flowers")
     assert client.get("/v2/models/flowers-tensor").json["name"] == "flowers-tensor"
     assert client.get("/v2/models/toy").status_code == 404
 
 
 def test_the_photos_are_counted_as_all_others(client, infer):
     infer(inputs=[image([b64(RED), b64(BLUE)])])
-    assert 'predictor_predictions_total{model="toy"} 2.0' in client.get("/metrics").text
+    assert 'predictor_predictions_total{model="toy",version="1"} 2.0' in client.get("/metrics").text

@@ -6,12 +6,13 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from app import create_app
-from conftest import ToyModel
+from conftest import ToyInfo, ToyModel, service_of
 from pictures import picture
-from predictor.engine.classifier import Classifier, Engine
+from predictor.engine.classifier import Classifier
+from predictor.engine.loading import LoadedModel
 from predictor.models.labels import Label
 from predictor.settings import Settings
+from predictor.web import create_app
 
 RED, BLUE = picture("red"), picture("blue")
 
@@ -37,13 +38,10 @@ def test_a_ping_is_healthy_once_it_can_answer(client):
     assert response.headers["X-Request-ID"]
 
 
-def test_a_ping_is_unhealthy_before(make_classifier):
-    loading = Classifier(Settings())
-    loading.start = lambda: None
-    ended = make_classifier()
-    ended.close()
-    for classifier in (loading, ended):
-        response = create_app(classifier.settings, classifier).test_client().get("/ping")
+def test_a_ping_is_unhealthy_before(loading_client, client, service):
+    service.classifier.close()
+    for unready in (loading_client, client):
+        response = unready.get("/ping")
         assert (response.status_code, response.json) == (500, {"status": "Unhealthy"})
 
 
@@ -114,28 +112,32 @@ def test_sagemaker_asks_elsewhere_and_is_answered_the_same(client, path):
     assert client.post(path, data=RED).json == client.post("/predictions/toy", data=RED).json
 
 
-def crowd(logits, labels):
-    """A client of a model that says the same of every photo."""
-    model = ToyModel()
-    model.logits = lambda images, lanes: np.tile(np.float32(logits), (len(images), 1))
+class ConstantModel(ToyModel):
+    """Returns the same logits for every image."""
 
-    def load(*_):
-        engine = Engine(model, type("Info", (), {"name": "toy"})(), labels)
-        return engine
+    def __init__(self, logits):
+        self.answer = np.float32(logits)
 
-    classifier = Classifier(Settings(), load)
-    classifier.start()
-    classifier.loading.result(timeout=10)
-    return create_app(classifier.settings, classifier).test_client(), classifier
+    def logits(self, images, lanes):
+        return np.tile(self.answer, (len(images), 1))
 
 
-def test_there_are_five_of_many_and_of_two_with_one_label_none_is_lost():
+@pytest.fixture
+def crane_client():
+    """A client of a model with six classes, of which two share a label."""
     names = ["boat", "crane", "cat", "crane", "dog", "elk"]
     labels = tuple(Label(f"n{i}", name) for i, name in enumerate(names))
-    client, classifier = crowd([0, 4, 3, 5, 2, 1], labels)
-    answer = client.post("/predictions/toy", data=RED).json
-    assert list(answer) == ["crane", "crane (n1)", "cat", "dog", "elk"]
+    model = LoadedModel(ConstantModel([0, 4, 3, 5, 2, 1]), ToyInfo(), labels)
+    classifier = Classifier(Settings(), load=lambda *_: model)
+    classifier.start()
+    classifier.loading.result(timeout=10)
+    yield create_app(classifier.settings, classifier).test_client()
     classifier.close()
+
+
+def test_top_five_keep_both_classes_that_share_a_label(crane_client):
+    answer = crane_client.post("/predictions/toy", data=RED).json
+    assert list(answer) == ["crane", "crane (n1)", "cat", "dog", "elk"]
 
 
 def test_an_explanation_has_the_numbers_of_our_own_address(client):
@@ -148,9 +150,8 @@ def test_an_explanation_has_the_numbers_of_our_own_address(client):
         assert envelope["explanations"][0]["class_name"] == name
 
 
-def test_without_explanations_there_is_no_such_address(make_classifier):
-    classifier = make_classifier(max_explanations=0)
-    client = create_app(classifier.settings, classifier).test_client()
+def test_without_explanations_there_is_no_such_address(make_client):
+    client = make_client(max_explanations=0)
     message = refused(client.post("/explanations/toy"), 404, "ResourceNotFoundException")
     assert "/explanations/toy" in message
 
@@ -160,7 +161,7 @@ def test_without_explanations_there_is_no_such_address(make_classifier):
 
 def test_another_model_or_version_is_404_under_its_names(client):
     message = refused(client.post("/predictions/dog"), 404, "ModelNotFoundException")
-    assert "'toy' is served" in message
+    assert "'toy'" in message
     for path in ("/predictions/toy/2.0", "/explanations/toy/7"):
         refused(client.post(path), 404, "ModelVersionNotFoundException")
     refused(client.get("/models/dog"), 404, "ModelNotFoundException")
@@ -190,10 +191,10 @@ BAD = {
     "no json": (
         {"data": b"{", "content_type": "application/json"}, 400, "BadRequestException", "JSON"),
     "json without": ({"json": {"x": 1}}, 400, "BadRequestException", "b64, data, body"),
-    "no instances": ({"json": {"instances": 7}}, 400, "BadRequestException", "A list of images"),
+    "no instances": ({"json": {"instances": 7}}, 400, "BadRequestException", "at least one image"),
     "the second": ({"json": [b64(RED), "!"]}, 400, "BadRequestException", "Image 2 of 2"),
     "text that is none": (
-        {"data": "héllo", "content_type": "text/plain"}, 400, "BadRequestException", "no base64"),
+        {"data": "héllo", "content_type": "text/plain"}, 400, "BadRequestException", "not base64"),
     "too many": ({"json": ["!"] * 65}, 413, "RequestEntityTooLargeException", "65 images"),
 }  # fmt: skip
 
@@ -204,21 +205,21 @@ def test_a_request_that_means_nothing_is_refused_in_words_that_help(client, case
     assert words in refused(client.post("/predictions/toy", **request), status, kind)
 
 
-def test_all_places_taken_is_503_with_the_time_to_come_again(make_classifier):
-    classifier = make_classifier(max_in_flight=1)
-    client = create_app(classifier.settings, classifier).test_client()
-    with classifier.process.slots.hold():
+def test_all_places_taken_is_503_with_the_time_to_come_again(make_app):
+    app = make_app(max_in_flight=1)
+    client = app.test_client()
+    with service_of(app).classifier.process.slots.hold():
         response = client.post("/predictions/toy", data=RED)
     refused(response, 503, "ServiceUnavailableException")
     assert response.headers["Retry-After"]
 
 
-def test_our_own_failure_says_nothing_of_its_cause(app, classifier, monkeypatch):
+def test_our_own_failure_says_nothing_of_its_cause(client, service, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr(classifier, "classify", fail)
-    response = app.test_client().post("/predictions/toy", data=RED)
+    monkeypatch.setattr(service.classifier, "classify", fail)
+    response = client.post("/predictions/toy", data=RED)
     assert "secret" not in refused(response, 500, "InternalServerException")
 
 
@@ -235,7 +236,7 @@ def test_the_one_model_is_listed_page_by_page(client):
 
 
 @pytest.mark.parametrize("version", ["", "/1.0", "/all"])
-def test_a_model_is_described_with_its_workers_and_its_queue(client, classifier, version):
+def test_a_model_is_described_with_its_workers_and_its_queue(client, version):
     (model,) = client.get(f"/models/toy{version}").json
     assert (model["modelName"], model["modelVersion"], model["batchSize"]) == ("toy", "1.0", 8)
     assert (model["minWorkers"], model["responseTimeout"]) == (1, 30)

@@ -1,4 +1,4 @@
-"""Bodies that are compressed on their way, either way (Content-Encoding)."""
+"""Compressed bodies of requests and responses (Content-Encoding)."""
 
 from __future__ import annotations
 
@@ -10,51 +10,56 @@ from flask import Response, request
 
 from predictor.errors import BadRequest, TooLarge, UnsupportedImage
 
-LEVEL = 1  # of a thousand logits in JSON, 9 saves 4 % more and takes 0.7 ms instead of 0.15
+LEVEL = 1  # for 1,000 logits in JSON, level 9 saves 4 % more but takes 0.7 ms instead of 0.15
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda data: gzip.compress(data, LEVEL, mtime=0),
     "deflate": lambda data: zlib.compress(data, LEVEL),
 }
-# A few kB should not cost what only megabytes cost: photos and numbers shrink a few times at best,
-# and blank ones may be as large as this.
-FREE, MOST_TIMES = 4_000_000, 100
+# A body may decompress to FREE_BYTES, or to MAX_RATIO times its size, so that a few kB cannot cost
+# as much as the upload limit. Photos and tensors shrink by less, unless they are blank.
+FREE_BYTES, MAX_RATIO = 4_000_000, 100
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """Undo a Content-Encoding.
+    """Return the decompressed body.
 
     Args:
-        body: as it was sent.
-        encoding: ``identity``, ``gzip`` or ``deflate``.
-        limit: most bytes of the result; not many more are unpacked, however many there are.
+        body: as the client sent it.
+        encoding: its Content-Encoding; only ``identity``, ``gzip`` and ``deflate`` are accepted.
+        limit: maximum bytes of the result. Decompression stops there.
 
     Raises:
-        BadRequest: it is not that, from its beginning to its end.
-        TooLarge: there is more, or far more than its size lets expect.
-        UnsupportedImage: another encoding.
+        BadRequest: the body is damaged, truncated, or compressed in another way.
+        TooLarge: the result has more bytes than ``limit``, or too many for a body of this size.
+        UnsupportedImage: the encoding is not accepted.
     """
     if len(body) > limit:
-        raise TooLarge(f"The body has more than {limit:,} bytes.")
+        raise TooLarge(f"The body has {len(body):,} bytes; the limit is {limit:,}.")
     if encoding == "identity":
         return body
     if encoding not in COMPRESS:
-        raise UnsupportedImage(f"A body with Content-Encoding {encoding} is not read here.")
-    limit = min(limit, max(FREE, MOST_TIMES * len(body)))
+        raise UnsupportedImage(
+            f"The body has Content-Encoding {encoding}; use {' or '.join(COMPRESS)}, or none."
+        )
+    limit = min(limit, max(FREE_BYTES, MAX_RATIO * len(body)))
     engine = zlib.decompressobj(GZIP_OR_ZLIB)
     try:
         result = engine.decompress(body, limit + 1)
     except zlib.error:
-        raise BadRequest(f"The body is not {encoding}, or damaged.") from None
+        raise BadRequest(f"The body is not {encoding}, or is damaged.") from None
     if len(result) > limit:
-        raise TooLarge(f"The body unpacks to more than {limit:,} bytes.")
+        raise TooLarge(
+            f"The body decompresses to more than {limit:,} bytes, the limit for a body of"
+            f" {len(body):,}."
+        )
     if not engine.eof or engine.unused_data:
-        raise BadRequest(f"The body is not {encoding} from its beginning to its end.")
+        raise BadRequest(f"The body is truncated {encoding}, or has other data after it.")
     return result
 
 
 def compress(response: Response) -> Response:
-    """Compress an answer, where its caller accepts that."""
+    """Compress the response with gzip or deflate if the client accepts that."""
     response.vary.add("Accept-Encoding")
     if encoding := request.accept_encodings.best_match(COMPRESS):
         response.set_data(COMPRESS[encoding](response.get_data()))

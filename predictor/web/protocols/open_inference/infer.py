@@ -35,16 +35,16 @@ from predictor.web.request import current_call, current_record
 MAX_ID = 1024  # characters of a request's id
 # A normalised photo is within ±3; with much larger values a network's numbers overflow.
 MAX_ELEMENT = 10_000
-# JSON needs many times its size as Python objects, and holds the interpreter's lock meanwhile.
+# Parsed JSON needs many times its size in memory, and parsing holds the interpreter's lock.
 _parsing = threading.BoundedSemaphore(available_cpus())
 
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How the client wants the output."""
+    """Options of the output that the client asked for."""
 
     binary: bool
-    classes: int  # of the classification extension; 0: the logits
+    classes: int  # number of best classes to return (classification extension); 0: return logits
 
 
 @blueprint.post("/models/<model>/infer")
@@ -67,7 +67,7 @@ def infer(model: str, version: str = VERSION) -> Response:
 @contextmanager
 def _limit_parsing(settings: Settings) -> Iterator[None]:
     if not _parsing.acquire(timeout=settings.request_timeout_s):
-        raise DeadlineExceeded("There was no time to parse the request. Retry later.")
+        raise DeadlineExceeded("The server had no time to parse the request. Retry later.")
     try:
         yield
     finally:
@@ -103,13 +103,13 @@ def _images(loaded: LoadedModel, tensor: Tensor) -> list[Image]:
         return list(np.ascontiguousarray(batch.transpose(0, 2, 3, 1)))
     if not np.abs(batch).max() <= MAX_ELEMENT:  # `not … <=` also rejects NaN
         raise BadRequest(
-            f"The FP32 input has an element outside ±{MAX_ELEMENT:,}; a normalised image has none."
+            f"The FP32 input has an element outside ±{MAX_ELEMENT:,}. Normalise the images."
         )
     return list(preprocessing.pixels(batch))
 
 
 def _output_options(content: dict[str, Any]) -> OutputOptions:
-    """Parse the requested output; without one the defaults apply."""
+    """Parse the options of the output. Defaults apply if the client asked for none."""
     binary = parameters_of(content).get("binary_data_output", False)
     outputs = content.get("outputs")
     if outputs is None or outputs == []:
@@ -117,7 +117,7 @@ def _output_options(content: dict[str, Any]) -> OutputOptions:
     if not isinstance(outputs, list) or not all(isinstance(one, dict) for one in outputs):
         raise BadRequest('"outputs" must be a list of objects.')
     if [one.get("name") for one in outputs] != [OUTPUT]:
-        raise BadRequest(f'The model has one output, "{OUTPUT}"; the request asks for another.')
+        raise BadRequest(f'The model has one output, "{OUTPUT}"; "outputs" asks for another.')
     parameters = parameters_of(outputs[0])
     binary = parameters.get("binary_data", binary)
     classes = as_integer(parameters.get("classification", 0))
@@ -126,12 +126,12 @@ def _output_options(content: dict[str, Any]) -> OutputOptions:
     if any(name.startswith("shared_memory") for name in parameters):
         raise BadRequest("Shared memory is not supported; the output is in the response.")
     if classes is None or classes < 0:
-        raise BadRequest('"classification" must be a number of classes.')
+        raise BadRequest('"classification" must be a whole number of classes.')
     return OutputOptions(binary, classes)
 
 
 def _output(loaded: LoadedModel, logits: Sequence[Logits], options: OutputOptions) -> Tensor:
-    """Return the logits, or the best classes as ``logit:index:name``."""
+    """Return the logits, or the best classes of each image as ``logit:index:name``."""
     count = len(logits)
     if not options.classes:
         batch = np.stack(logits)

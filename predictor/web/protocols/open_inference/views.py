@@ -22,13 +22,13 @@ from predictor.web.uploads import parse_json, read_as_sent
 PREFIXES = ("/v2",)
 blueprint = Blueprint("open_inference", __name__, url_prefix="/v2")
 
-# The model's own name has an input of encoded photos; this name has a tensor, for programs that
-# look for one (Triton's image_client.py). Both accept both.
+# Under its own name the model has an input of encoded photos; with this suffix, an input of tensors
+# for programs that look for one (Triton's image_client.py). Both names accept both.
 TENSOR_SUFFIX = "-tensor"
 OUTPUT = "logits"
 MAX_INDEX_BODY = 1024  # bytes
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
-NONE = {"count": 0, "ns": 0}
+NOT_MEASURED = {"count": 0, "ns": 0}
 
 
 def as_error(problem: Problem) -> Response:
@@ -67,7 +67,7 @@ def input_of(model: str, version: str) -> tuple[str, tuple[int, ...]]:
 
 @blueprint.get("")
 def server() -> dict[str, Any]:
-    """Return the server's name, its version and the protocol's extensions that it has."""
+    """Return the server's name and version, and the protocol's extensions that it supports."""
     return {"name": "predictor", "version": predictor.__version__, "extensions": EXTENSIONS}
 
 
@@ -137,14 +137,14 @@ def config(model: str, version: str = VERSION) -> dict[str, Any]:
     _, shape = input_of(model, version)
     service = current_service()
     loaded, settings = service.require_model(), service.settings
-    # A body has room for this many tensors, with 1 kB left for the JSON before them.
+    # So many tensors fit into a body, with 1 kB for the JSON before them.
     room = (settings.max_upload_bytes - 1024) // (4 * math.prod(shape))
     most = max(1, min(settings.max_queue, room))
     preprocessing, classes = loaded.scorer.preprocessing, len(loaded.labels)
     normalisation = {"mean": preprocessing.mean, "std": preprocessing.std}
     if shape:
         tensor = {"data_type": "TYPE_FP32", "format": "FORMAT_NCHW", "dims": list(shape)}
-    else:  # without a batch dimension of its own, as Triton counts
+    else:  # max_batch_size is 0: the dimensions include the batch
         tensor = {"data_type": "TYPE_STRING", "format": "FORMAT_NONE", "dims": [-1]}
     dims = [classes] if shape else [-1, classes]
     return {
@@ -165,7 +165,7 @@ def config(model: str, version: str = VERSION) -> dict[str, Any]:
 @blueprint.get("/models/<model>/stats")
 @blueprint.get("/models/<model>/versions/<version>/stats")
 def stats(model: str | None = None, version: str = VERSION) -> dict[str, Any]:
-    """Return the model's counts since the start, of all processes and under both names."""
+    """Return the model's counts since the start, for all processes and both names together."""
     service = current_service()
     model = service.name if model is None else model
     input_of(model, version)
@@ -183,9 +183,9 @@ def stats(model: str | None = None, version: str = VERSION) -> dict[str, Any]:
             "queue": _duration(readings, "queue"),
             "compute_input": _duration(readings, "decode"),
             "compute_infer": _duration(readings, "inference"),
-            "compute_output": NONE,
-            "cache_hit": NONE,
-            "cache_miss": NONE,
+            "compute_output": NOT_MEASURED,
+            "cache_hit": NOT_MEASURED,
+            "cache_miss": NOT_MEASURED,
         },
         "batch_stats": [],
     }

@@ -1,4 +1,4 @@
-"""The metrics of requests under TorchServe's names, for dashboards made for it."""
+"""Metrics under TorchServe's names, for dashboards made for TorchServe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABELS = ("model_name", "model_version", "hostname")
 def metric_aliases(readings: Readings) -> Iterable[Metric]:
     """Return TorchServe's three metrics of requests, for each served model.
 
-    Its latencies are sums in microseconds that grow, without a counter's suffix.
+    TorchServe's latencies are running sums in microseconds, named without a counter's suffix.
     """
     names = dict.fromkeys(readings.labels("predictor_predictions_total", "model"))
     for name, text, metric, factor in (

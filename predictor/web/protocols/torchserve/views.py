@@ -47,8 +47,8 @@ explanations = Blueprint("torchserve_explanations", __name__)
 
 METHODS = ("GET", "POST", "PUT")
 FIELDS = Fields(files=("data", "body"), texts=("data", "body"), json="data")
-FIRST_WORKER = 9000  # TorchServe numbers its workers from there
-# TorchServe's names of errors, where they are not made of HTTP's.
+FIRST_WORKER = 9000  # TorchServe numbers its workers from here
+# TorchServe's names for errors whose name does not follow from the HTTP status.
 TYPES = {
     "unknown-model": "ModelNotFoundException",
     "unknown-version": "ModelVersionNotFoundException",
@@ -59,15 +59,15 @@ TYPES = {
 
 
 class ParsedRequest(NamedTuple):
-    """The images of a request, and the form that its answer must have."""
+    """The images of a request, and the shape of its answer."""
 
     images: list[bytes | RequestError]
-    wrap: Callable[[list[Any]], Any]  # puts the answers into the form in which the images came
-    instances: Sequence[Any] = ()  # of a JSON body
+    wrap: Callable[[list[Any]], Any]  # gives the answers the shape in which the images were sent
+    instances: Sequence[Any] = ()  # the JSON values that the images were read from
 
 
 class VersionBeforeVerb(BaseConverter):
-    """A version in a path after the model's name; ``invoke`` is a verb there."""
+    """A version in a path, after the model's name. There ``invoke`` is not a version."""
 
     regex = "(?!invoke$)[^/]+"
 
@@ -105,7 +105,7 @@ def ping() -> Response:
     return _pretty({"status": "Healthy"})
 
 
-# Its description
+# Description
 
 
 @blueprint.route("/", methods=["OPTIONS"])
@@ -136,7 +136,7 @@ def predictions(model: str, version: str = VERSION) -> Response:
 
 @blueprint.post("/invocations")
 def invocations() -> Response:
-    """Answer as ``predictions`` for SageMaker, which need not name the model."""
+    """Classify photos for SageMaker: as ``/predictions``, but the model need not be named."""
     name = parameter("model_name")
     return _predict(current_service().name if name is None else name, VERSION)
 
@@ -177,10 +177,10 @@ def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
     return answer
 
 
-def _read(max_images: int, envelope: str) -> ParsedRequest:
-    """Read the images. The answers to KServe's ``instances`` get an envelope of this name."""
+def _read(max_images: int, key: str) -> ParsedRequest:
+    """Read the images. Answers to JSON ``instances`` are wrapped in an object with this key."""
     if request.is_json:
-        return _from_json(parse_json(read_body(request)), max_images, envelope)
+        return _from_json(parse_json(read_body(request)), max_images, key)
     if request.mimetype == "text/plain":
         body = read_body(request)
         text = body.decode("ascii", "replace")
@@ -190,11 +190,11 @@ def _read(max_images: int, envelope: str) -> ParsedRequest:
     return ParsedRequest(upload.images, list if upload.several else itemgetter(0))
 
 
-def _from_json(content: Any, max_images: int, envelope: str) -> ParsedRequest:
+def _from_json(content: Any, max_images: int, key: str) -> ParsedRequest:
     if isinstance(content, dict) and "instances" in content:
         instances = content["instances"]
         images = from_instances(instances, max_images)
-        return ParsedRequest(images, lambda answers: {envelope: answers}, instances)
+        return ParsedRequest(images, lambda answers: {key: answers}, instances)
     if isinstance(content, list):
         return ParsedRequest(from_instances(content, max_images), list, content)
     return ParsedRequest(from_instances([content], max_images), itemgetter(0), [content])
