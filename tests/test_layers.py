@@ -60,7 +60,7 @@ def belongs(name, library):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_package_imports_only_packages_below_it(path):
+def test_package_imports_only_packages_below_it(path):
     if path.parent == PACKAGE and path.stem in ("__init__", "__main__", "api"):
         return  # the public functions and the command line are above all other layers
     height = LAYERS.index(layer(path))
@@ -68,7 +68,7 @@ def test_a_package_imports_only_packages_below_it(path):
 
 
 @pytest.mark.parametrize("library", ONLY)
-def test_only_one_package_imports_the_library(library):
+def test_library_is_imported_only_by_its_package(library):
     importers = {layer(path) for path in FILES for name in imports(path) if belongs(name, library)}
     assert importers <= ONLY[library]
 
@@ -105,7 +105,7 @@ def is_own(path, name):
         ),
     ],
 )
-def test_a_start_imports_nothing_that_must_wait_or_is_not_needed(start, others):
+def test_start_imports_nothing_that_it_does_not_need(start, others):
     check = f"import sys, {start}; print({others!r} & sys.modules.keys())"
     done = subprocess.run(
         [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -23,7 +23,7 @@ def document():
 
 
 @pytest.mark.skipif(not SCHEMATHESIS.exists(), reason="schemathesis is not installed")
-def test_whatever_follows_from_the_document_is_so(document):
+def test_schemathesis_finds_no_contradiction(document):
     done = subprocess.run(
         [SCHEMATHESIS, "--config-file", PROGRAMS / "schemathesis.toml", "run", document],
         cwd=ROOT, env=os.environ | {"TOKEN": TOKEN}, capture_output=True, text=True, timeout=280,

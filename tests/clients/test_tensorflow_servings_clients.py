@@ -22,7 +22,7 @@ from clients.answers import MODEL, approximately, curl, in_base64
     ids=["b64", "by the input's name", "signature", "inputs"],
 )
 @pytest.mark.parametrize("version", ["", "/versions/1"])
-def test_tensorflow_servings_clients_predict(server, photos, predicted, body, version):
+def test_tensorflow_serving_clients_predict(server, photos, predicted, body, version):
     url = f"{server.url}/v1/models/{MODEL}{version}:predict"
     text = json.dumps(body([in_base64(photo) for photo in photos]))
     answer = requests.post(url, data=text, timeout=60).json()  # as its own client: of no type
@@ -31,7 +31,7 @@ def test_tensorflow_servings_clients_predict(server, photos, predicted, body, ve
         assert top == approximately(predictions)
 
 
-def test_tensorflow_servings_curl_line_predicts(server, photos):
+def test_tensorflow_serving_curl_line_predicts(server, photos):
     """curl calls its JSON a urlencoded form."""
     file = photos[0].with_suffix(".json")
     file.write_text(json.dumps({"instances": [{"b64": in_base64(photos[0])}]}))
@@ -40,7 +40,7 @@ def test_tensorflow_servings_curl_line_predicts(server, photos):
     assert prediction["class_name"] == "espresso"
 
 
-def test_tensorflow_servings_clients_are_told_the_models_state(server):
+def test_tensorflow_serving_clients_read_the_model_state(server):
     answer = requests.get(f"{server.url}/v1/models/{MODEL}", timeout=60).json()
     (version,) = answer["model_version_status"]
     assert (version["version"], version["state"]) == ("1", "AVAILABLE")

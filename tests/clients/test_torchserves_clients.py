@@ -21,7 +21,7 @@ from clients.answers import ESPRESSO, MODEL, approximately, curl, in_base64
         "curl -X POST http://localhost:8080/invocations -T kitten_small.jpg",
     ],
 )
-def test_torchserves_curl_lines_predict(server, photos, predicted, line):
+def test_torchserve_curl_lines_predict(server, photos, predicted, line):
     text = curl(line, server, photos)
     assert text.startswith('{\n  "espresso": 0.9')
     answer = json.loads(text)
@@ -29,20 +29,20 @@ def test_torchserves_curl_lines_predict(server, photos, predicted, line):
     assert list(answer.values()) == sorted(answer.values(), reverse=True)
 
 
-def test_torchserves_curl_line_of_several_photos_predicts_each(server, photos, predicted):
+def test_torchserve_curl_line_classifies_several_photos(server, photos, predicted):
     line = "curl http://localhost:8080/predictions/densenet161 -F data=@kitten_small.jpg"
     answers = json.loads(curl(f"{line} -F data=@chelsea.png", server, photos))
     assert answers == [approximately(predictions, "class_name") for predictions in predicted]
 
 
-def test_torchserves_curl_line_explains(server, photos):
+def test_torchserve_curl_line_explains(server, photos):
     line = "curl http://127.0.0.1:8080/explanations/densenet161 -T kitten_small.jpg"
     explanation = json.loads(curl(line, server, photos))
     assert explanation["class_index"] == ESPRESSO
     assert max(map(max, explanation["heat"])) == 1
 
 
-def test_torchserves_curl_line_pings(server, photos):
+def test_torchserve_curl_line_pings(server, photos):
     assert (
         curl("curl http://localhost:8080/ping", server, photos) == '{\n  "status": "Healthy"\n}\n'
     )
@@ -56,21 +56,21 @@ def test_torchserves_curl_line_pings(server, photos):
         "curl http://localhost:8080/api-description",
     ],
 )
-def test_torchserves_curl_lines_are_told_what_there_is(server, photos, line):
+def test_torchserve_curl_lines_get_the_api_description(server, photos, line):
     description = json.loads(curl(line, server, photos))
     assert description["openapi"].startswith("3.")
     assert any(path.startswith("/predictions/") for path in description["paths"])
 
 
 @pytest.mark.parametrize("query", ["", "?limit=2&next_page_token=0"])
-def test_torchserves_curl_lines_list_the_model(server, photos, query):
+def test_torchserve_curl_lines_list_the_model(server, photos, query):
     listed = json.loads(curl(f'curl "http://localhost:8081/models{query}"', server, photos))
     assert [model["modelName"] for model in listed["models"]] == [MODEL]
     assert listed["models"][0]["modelUrl"]
 
 
 @pytest.mark.parametrize("version", ["", "/1.0", "/all", "?customized=true"])
-def test_torchserves_curl_lines_describe_the_model(server, photos, version):
+def test_torchserve_curl_lines_describe_the_model(server, photos, version):
     line = f'curl "http://localhost:8081/models/densenet161{version}"'
     (described,) = json.loads(curl(line, server, photos))
     assert (described["modelName"], described["modelVersion"]) == (MODEL, "1.0")
@@ -78,7 +78,7 @@ def test_torchserves_curl_lines_describe_the_model(server, photos, version):
     assert described["jobQueueStatus"]["pendingRequests"] == 0
 
 
-def test_torchserves_curl_line_counts_the_requests(server, photos):
+def test_torchserve_curl_line_reads_the_request_count(server, photos):
     def counted():
         text = curl("curl http://127.0.0.1:8082/metrics", server, photos)
         lines = [line for line in text.splitlines() if f'model_name="{MODEL}"' in line]
@@ -101,7 +101,7 @@ def test_torchserves_curl_line_counts_the_requests(server, photos):
         ("ping -X DELETE", 405, "MethodNotAllowedException"),
     ],
 )
-def test_torchserves_clients_are_refused_in_its_words(server, photos, line, code, kind):
+def test_torchserve_clients_get_errors_in_its_shape(server, photos, line, code, kind):
     refusal = json.loads(curl(f"curl http://localhost:8080/{line}", server, photos))
     assert refusal.keys() == {"code", "type", "message"}
     assert refusal["code"] == code
@@ -117,14 +117,14 @@ def test_torchserves_clients_are_refused_in_its_words(server, photos, line, code
     ],
     ids=["data", "body", "a string"],
 )
-def test_torchserves_json_predicts(server, photos, predicted, body):
+def test_torchserve_json_predicts(server, photos, predicted, body):
     url = f"{server.url}/predictions/{MODEL}"
     answer = requests.post(url, json=body(in_base64(photos[0])), timeout=60).json()
     assert answer == approximately(predicted[0], "class_name")
 
 
 @pytest.mark.parametrize("several", [lambda texts: texts, lambda texts: {"instances": texts}])
-def test_torchserves_json_predicts_several(server, photos, predicted, several):
+def test_torchserve_json_predicts_several_photos(server, photos, predicted, several):
     url = f"{server.url}/predictions/{MODEL}"
     texts = [in_base64(photo) for photo in photos]
     answer = requests.post(url, json=several(texts), timeout=60).json()
@@ -132,7 +132,7 @@ def test_torchserves_json_predicts_several(server, photos, predicted, several):
     assert answers == [approximately(predictions, "class_name") for predictions in predicted]
 
 
-def test_torchserves_json_for_kserve_predicts_and_explains(server, photos, predicted):
+def test_torchserve_json_for_kserve_predicts_and_explains(server, photos, predicted):
     """Its documentation's ``{"data": …, "target": …}``: the class to explain."""
     body = {"instances": [{"data": in_base64(photos[1]), "target": 285}]}
     url = f"{server.url}/v1/models/{MODEL}"

@@ -40,21 +40,21 @@ INFERENCES = [
 
 
 @pytest.mark.parametrize("options", INFERENCES, ids=lambda options: options or "by itself")
-def test_tritons_client_is_given_the_logits_of_our_predictions(server, photos, predicted, options):
+def test_triton_client_gets_the_logits_of_our_predictions(server, photos, predicted, options):
     answers = run("triton_infer", server.url, MODEL, *options.split(), *photos)
     assert [answer["outputs"][0]["datatype"] for answer in answers] == ["FP32"] * len(answers)
     assert [best_five(row) for row in outputs(answers)] == list(map(approximately, predicted))
 
 
 @pytest.mark.parametrize("datatype", ["BYTES", "UINT8", "FP32"])
-def test_the_tensors_model_takes_what_the_photos_takes(server, photos, predicted, datatype):
+def test_both_model_names_accept_photos_and_tensors(server, photos, predicted, datatype):
     answers = run("triton_infer", server.url, TENSOR, "--datatype", datatype, *photos)
     assert answers[0]["model_name"] == TENSOR
     assert [best_five(row) for row in outputs(answers)] == list(map(approximately, predicted))
 
 
 @pytest.mark.parametrize("options", ["", "--output json", "--by aio", "--by async_infer"])
-def test_tritons_client_is_given_classes_where_it_wants_them(server, photos, predicted, options):
+def test_triton_client_gets_classes_on_request(server, photos, predicted, options):
     answers = run("triton_infer", server.url, MODEL, "--classes", "3", *options.split(), *photos)
     for row, predictions in zip(outputs(answers), predicted, strict=True):
         values, indices, labels = zip(*(text.split(":") for text in row), strict=True)
@@ -66,12 +66,12 @@ def test_tritons_client_is_given_classes_where_it_wants_them(server, photos, pre
         )
 
 
-def test_tritons_client_has_its_requests_id_back(server, photos):
+def test_triton_client_gets_its_request_id_back(server, photos):
     (answer,) = run("triton_infer", server.url, MODEL, "--id", "42", *photos)
     assert (answer["id"], answer["model_name"], answer["model_version"]) == ("42", MODEL, "1")
 
 
-def test_a_photo_is_all_of_a_request_as_tritons_manual_has_it(server, photos, predicted):
+def test_triton_raw_binary_request_is_one_photo(server, photos, predicted):
     """Its raw binary request: no JSON goes in; the tensor comes out behind some."""
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": "0"}
     url = f"{server.url}/v2/models/{MODEL}/infer"
@@ -94,7 +94,7 @@ def test_a_photo_is_all_of_a_request_as_tritons_manual_has_it(server, photos, pr
         (MODEL, "--by aio --version 7 --receive gzip", "404", "7"),
     ],
 )
-def test_tritons_client_reads_why_it_is_refused(server, photos, model, options, status, words):
+def test_triton_client_shows_the_error_text(server, photos, model, options, status, words):
     refusal = run("triton_infer", server.url, model, "--output", "json", *options.split(), *photos)
     assert refusal["status"] == status
     assert words in refusal["message"]
@@ -102,7 +102,7 @@ def test_tritons_client_reads_why_it_is_refused(server, photos, model, options, 
 
 
 @pytest.mark.parametrize("options", ["", "--by aio", "--json-input", "--send gzip --receive gzip"])
-def test_tritons_client_reads_what_is_wrong_with_a_photo(server, photos, tmp_path, options):
+def test_triton_client_shows_what_is_wrong_with_a_photo(server, photos, tmp_path, options):
     text, half = tmp_path / "text.jpg", tmp_path / "half.png"
     text.write_text("no photo")
     half.write_bytes(photos[0].read_bytes()[:10_000])
@@ -112,13 +112,13 @@ def test_tritons_client_reads_what_is_wrong_with_a_photo(server, photos, tmp_pat
     assert run("triton_infer", server.url, MODEL, *options.split(), half)["status"] == "422"
 
 
-def test_tritons_client_that_was_refused_asks_again_on_the_same_connection(server, photos):
+def test_triton_client_reuses_the_connection_after_a_refusal(server, photos):
     """The refusal comes before the photo is read; what is left of it is in nobody's way."""
     (answer,) = run("triton_infer", server.url, MODEL, "--refused", "--classes", "1", photos[0])
     assert answer["outputs"][0]["data"][0][0].endswith(":espresso")
 
 
-def test_tritons_client_is_told_of_a_server_that_loads():
+def test_triton_client_sees_a_loading_server():
     with closing(Server(model=MODEL)) as loading:
         status = run("triton_status", loading.url, MODEL)  # torch takes seconds to import
     assert (status["live"], status["ready"], status["model_ready"]) == (True, False, False)
@@ -135,14 +135,14 @@ def status(server, photos):
     return before | {"statistics_after": after["statistics"]}
 
 
-def test_tritons_client_finds_server_and_model_ready(status):
+def test_triton_client_finds_server_and_model_ready(status):
     ready = ("live", "ready", "model_ready", "version_ready")
     assert [status[name] for name in ready] == [True] * 4
     assert not status["unknown_model_ready"]
     assert not status["unknown_version_ready"]
 
 
-def test_tritons_client_is_told_what_goes_in_and_what_comes_out(status):
+def test_triton_client_reads_inputs_and_outputs(status):
     assert status["server"].keys() >= {"name", "version", "extensions"}
     metadata, tensor = status["metadata"], status["tensor_metadata"]
     assert (metadata["name"], metadata["versions"]) == (MODEL, ["1"])
@@ -152,19 +152,19 @@ def test_tritons_client_is_told_what_goes_in_and_what_comes_out(status):
     assert status["version_metadata"] == metadata
 
 
-def test_tritons_client_is_told_the_configuration(status):
+def test_triton_client_reads_the_model_configuration(status):
     (photo,), (tensor,) = status["config"]["input"], status["tensor_config"]["input"]
     assert (photo["data_type"], status["config"]["max_batch_size"]) == ("TYPE_STRING", 0)
     assert (tensor["data_type"], tensor["format"]) == ("TYPE_FP32", "FORMAT_NCHW")
     assert (tensor["dims"], status["tensor_config"]["max_batch_size"]) == ([3, 224, 224], 34)
 
 
-def test_tritons_client_is_told_which_models_there_are(status):
+def test_triton_client_lists_the_models(status):
     listed = [(m["name"], m["version"], m["state"]) for m in status["repository"]]
     assert sorted(listed) == [(MODEL, "1", "READY"), (TENSOR, "1", "READY")]
 
 
-def test_tritons_client_is_told_how_much_was_inferred(status):
+def test_triton_client_reads_the_statistics(status):
     (before,), (after,) = (
         status[name]["model_stats"] for name in ("statistics", "statistics_after")
     )
@@ -186,12 +186,12 @@ def test_tritons_client_is_told_how_much_was_inferred(status):
         ("trace", {"404", "501"}),
     ],
 )
-def test_tritons_client_reads_that_there_is_no_such_thing(status, asked, codes):
+def test_triton_client_shows_the_error_for_unknown_paths(status, asked, codes):
     assert status[asked]["status"] in codes
     assert "exception occurred" not in status[asked]["message"]
 
 
-def test_an_image_client_that_asks_for_the_models_wishes_names_the_classes(server, photos):
+def test_triton_image_client_prints_the_classes(server, photos):
     espresso, cat = run("image_client", server.url, TENSOR, "3", *photos)
     assert espresso[0][1:] == [str(ESPRESSO), "espresso"]
     assert {int(index) for _, index, _ in cat} <= CATS

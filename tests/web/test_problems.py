@@ -20,7 +20,7 @@ def refused(response, status):
 
 
 @pytest.mark.parametrize("error", tree())
-def test_every_error_of_the_core_is_a_problem_with_its_status(app, error):
+def test_every_error_becomes_a_problem_with_its_status(app, error):
     @app.get("/fails")
     def fails():
         raise error("A sentence to act on.")
@@ -30,7 +30,7 @@ def test_every_error_of_the_core_is_a_problem_with_its_status(app, error):
 
 @pytest.mark.parametrize("error", tree())
 @pytest.mark.parametrize("path", ["/predictions", "/v1", "/v2"])
-def test_every_error_of_the_core_is_said_in_the_protocol_of_its_address(app, error, path):
+def test_every_error_has_the_shape_of_its_protocol(app, error, path):
     @app.get(f"{path}/fails/here")
     def fails():
         raise error("A sentence to act on.")
@@ -70,12 +70,12 @@ def test_refusal_before_flask_has_the_shape_of_its_protocol(app, path, members):
     assert "request_id" not in response.json  # it never got one
 
 
-def test_an_address_that_only_begins_like_a_protocols_is_ours(client):
+def test_path_with_a_longer_first_part_is_not_a_protocol(client):
     assert "POST /predict" in refused(client.get("/v2x/models"), 404)
 
 
 @pytest.mark.parametrize("error", [NotReady, Overloaded])
-def test_who_should_come_again_is_told_when(app, error):
+def test_retryable_errors_have_retry_after(app, error):
     @app.get("/fails")
     def fails():
         raise error("Later.")
@@ -83,29 +83,29 @@ def test_who_should_come_again_is_told_when(app, error):
     assert int(app.test_client().get("/fails").headers["Retry-After"]) == error.retry_after_s
 
 
-def test_an_unknown_address_names_the_known_ones(client):
+def test_unknown_path_is_404_and_names_predict(client):
     assert "POST /predict" in refused(client.get("/nothing"), 404)
 
 
-def test_a_wrong_method_names_the_right_ones(client):
+def test_wrong_method_is_405_and_names_the_right_ones(client):
     response = client.get("/predict")
     assert "POST or PUT" in refused(response, 405)
     assert "POST" in response.headers["Allow"]
 
 
-def test_a_body_that_is_too_large_is_refused_with_the_limit(make_client):
+def test_too_large_body_is_413_with_the_limit(make_client):
     client = make_client(max_upload_bytes=1000)
     for request_ in ({"data": bytes(1001)}, {"json": {"image": "A" * 1001}}):
         assert "1,000 bytes" in refused(client.post("/predict", **request_), 413)
 
 
-def test_more_form_parts_than_anybody_needs_are_refused(client):
+def test_too_many_form_fields_are_413(client):
     parts = {f"f{i}": "x" for i in range(1001)}
     response = client.post("/predict", data=parts, content_type="multipart/form-data")
     assert "1,000 fields" in refused(response, 413)
 
 
-def test_a_defect_of_ours_says_nothing_of_its_cause_and_logs_it(app, caplog):
+def test_defect_is_logged_but_not_revealed(app, caplog):
     @app.get("/fails")
     def fails():
         raise ZeroDivisionError("a secret")
@@ -116,7 +116,7 @@ def test_a_defect_of_ours_says_nothing_of_its_cause_and_logs_it(app, caplog):
     assert "a secret" in caplog.text
 
 
-def test_all_places_taken_is_503_and_probes_still_answer(make_app):
+def test_probes_answer_while_all_slots_are_held(make_app):
     app = make_app(max_in_flight=1)
     client = app.test_client()
     with service_of(app).classifier.process.slots.hold():
@@ -125,7 +125,7 @@ def test_all_places_taken_is_503_and_probes_still_answer(make_app):
     assert client.post("/predict", data=picture()).status_code == 200
 
 
-def test_a_late_answer_is_504(client, service, monkeypatch):
+def test_late_answer_is_504(client, service, monkeypatch):
     def late(*_):
         raise DeadlineExceeded("No answer within 30 s.")
 
@@ -133,7 +133,7 @@ def test_a_late_answer_is_504(client, service, monkeypatch):
     refused(client.post("/predict", data=picture()), 504)
 
 
-def test_before_the_model_is_there_a_photo_is_refused_unread(loading_client):
+def test_photo_is_503_unread_while_the_model_loads(loading_client):
     response = loading_client.post("/predict", data=b"whatever")
     assert "loading" in refused(response, 503)
     assert response.headers["Retry-After"]

@@ -25,7 +25,7 @@ def lines(caplog):
     return read
 
 
-def test_a_prediction_is_one_line_with_where_its_time_went(client, lines):
+def test_prediction_is_one_line_with_the_time_of_each_step(client, lines):
     response = client.post("/predict?top_k=2", data=picture("green"))
     (line,) = lines()
     assert (line["method"], line["path"], line["status"]) == ("POST", "/predict", 200)
@@ -36,7 +36,7 @@ def test_a_prediction_is_one_line_with_where_its_time_went(client, lines):
     assert 0 < sum(steps) <= line["duration_ms"] + 0.02  # each is rounded
 
 
-def test_for_people_it_is_a_sentence(client, caplog):
+def test_text_format_is_one_readable_line(client, caplog):
     caplog.set_level(logging.INFO)
     client.post("/predict", data=picture("green"), headers={"X-Request-ID": "mine"})
     (text,) = [
@@ -50,7 +50,7 @@ def test_for_people_it_is_a_sentence(client, caplog):
     ), text
 
 
-def test_of_several_photos_each_class_and_each_error_is_named(client, lines):
+def test_line_names_the_error_of_each_photo(client, lines):
     client.post("/predict", json={"images": ["%%", "AAAA"]})
     (line,) = lines()
     assert (line["status"], line["code"]) == (200, "bad-request,unsupported-image")
@@ -65,7 +65,7 @@ def test_of_several_photos_each_class_and_each_error_is_named(client, lines):
         ("internal-error", 500, "ERROR"),
     ],
 )
-def test_a_failure_has_its_code_and_ours_are_louder(app, lines, code, status, level):
+def test_error_line_has_its_code_and_level(app, lines, code, status, level):
     @app.get("/fails")
     def fails():
         if status == 500:
@@ -77,14 +77,14 @@ def test_a_failure_has_its_code_and_ours_are_louder(app, lines, code, status, le
     assert (line["code"], line["status"], line["level"]) == (code, status, level)
 
 
-def test_neither_query_nor_headers_nor_body_are_written(client, lines, caplog):
+def test_query_headers_and_body_are_not_logged(client, lines, caplog):
     secrets = {"Authorization": "Bearer s3cret", "Cookie": "s3cret", "Referer": "http://s3cret/"}
     client.post("/predict?token=s3cret", data=b"s3cret", headers=secrets)
     assert len(lines()) == 1
     assert "s3cret" not in caplog.text
 
 
-def test_a_path_cannot_forge_a_line(client, caplog):
+def test_path_cannot_forge_a_log_line(client, caplog):
     caplog.set_level(logging.INFO)
     client.get("/a%0A2026-01-01%20INFO%20forged%1B%5B2K")
     (record,) = [r for r in caplog.records if r.name == "predictor.web.request_log"]
@@ -103,13 +103,13 @@ def test_probes_are_logged_only_when_they_fail(client, service, lines, path):
 
 
 @pytest.mark.parametrize("given", ["a", "7f-3.A_b:c/d+e=@", "x" * 128])
-def test_a_sane_request_id_is_kept(client, given):
+def test_valid_request_id_is_kept(client, given):
     response = client.get("/healthz", headers={"X-Request-ID": given})
     assert response.headers["X-Request-ID"] == given
 
 
 @pytest.mark.parametrize("given", [None, "", "x" * 129, "a b", "<i>", "é", "a;b", '"', "a\x1b[2K"])
-def test_any_other_is_replaced(client, given):
+def test_invalid_request_id_is_replaced(client, given):
     headers = {} if given is None else {"X-Request-ID": given}
     ids = [client.get("/healthz", headers=headers).headers["X-Request-ID"] for _ in range(2)]
     assert all(re.fullmatch("[0-9a-f]{32}", id) for id in ids)
@@ -117,23 +117,23 @@ def test_any_other_is_replaced(client, given):
 
 
 @pytest.mark.parametrize("path", ["/", "/readyz", "/static/style.css", "/nothing"])
-def test_every_answer_has_an_id(client, path):
+def test_every_response_has_a_request_id(client, path):
     with client.get(path) as response:
         assert response.headers["X-Request-ID"]
 
 
-def test_an_error_carries_the_id_in_its_body(client):
+def test_error_body_has_the_request_id(client):
     response = client.post("/predict", data=b"text", headers={"X-Request-ID": "mine"})
     assert response.json["request_id"] == "mine"
 
 
-def test_the_page_shows_the_id_of_what_failed_and_only_then(client):
+def test_page_shows_the_request_id_only_with_an_error(client):
     headers = {"X-Request-ID": "mine"}
     assert "<code>mine</code>" in client.post("/", headers=headers).text
     assert "mine" not in client.get("/", headers=headers).text
 
 
-def test_a_defect_is_logged_with_its_traceback_and_the_id(app, caplog):
+def test_defect_is_logged_with_traceback_and_request_id(app, caplog):
     @app.get("/fails")
     def fails():
         raise ZeroDivisionError
@@ -143,7 +143,7 @@ def test_a_defect_is_logged_with_its_traceback_and_the_id(app, caplog):
     assert "/fails failed, mine" in record.getMessage()
 
 
-def test_the_split_is_told_to_the_caller_as_well(client):
+def test_response_has_the_time_of_each_step(client):
     timing = client.post("/predict", data=picture()).headers["Server-Timing"]
     assert re.sub(r"[\d.]+", "N", timing) == (
         "read;dur=N, decode;dur=N, queue;dur=N, inference;dur=N"

@@ -43,7 +43,7 @@ def basic(text):
      basic(f":{OTHER}")],
     ids=["bearer", "another", "small letters", "password", "password without a name"],
 )  # fmt: skip
-def test_whoever_brings_a_token_is_let_in(serve, headers):
+def test_request_with_a_valid_token_is_answered(serve, headers):
     client = serve(tokens=f"{TOKEN},{OTHER}")
     assert client.post("/predict", data=picture(), headers=headers).status_code == 200
     assert client.get("/", headers=headers).status_code == 200
@@ -62,7 +62,7 @@ def test_whoever_brings_a_token_is_let_in(serve, headers):
     [("POST", "/predict"), ("PUT", "/predict/"), ("GET", "/"), ("POST", "/"), ("OPTIONS", "/"),
      ("GET", "/static/page.js"), ("GET", "/nothing"), ("GET", f"/?token={TOKEN}")],
 )  # fmt: skip
-def test_whoever_brings_none_is_refused_whatever_he_asks(serve, method, path, headers):
+def test_request_without_a_valid_token_is_401(serve, method, path, headers):
     response = serve(tokens=f"{TOKEN},{OTHER}").open(path, method=method, headers=headers)
     assert response.status_code == 401
     assert response.mimetype == "application/problem+json"
@@ -74,12 +74,12 @@ def test_whoever_brings_none_is_refused_whatever_he_asks(serve, method, path, he
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_the_probes_are_open(serve, path):
+def test_probes_need_no_token(serve, path):
     assert serve(tokens=TOKEN, rate_limit="1/day").get(path).status_code == 200
     assert serve(tokens=TOKEN).get(path, headers=bearer("wrong")).status_code == 200
 
 
-def test_every_new_address_is_closed_until_somebody_opens_it(serve):
+def test_every_route_but_the_listed_probes_needs_a_token(serve):
     client = serve(tokens=TOKEN)
     rules = client.application.url_map.iter_rules()
     closed = {rule.endpoint for rule in rules} - OPEN
@@ -99,7 +99,7 @@ class Unreadable(io.BytesIO):
 
 
 @pytest.mark.parametrize("path", ["/predict", "/"])
-def test_the_body_of_whoever_is_refused_is_not_read(serve, path):
+def test_body_of_a_refused_request_is_not_read(serve, path):
     client = serve(tokens=TOKEN, rate_limit="1/day")
     statuses = [
         client.post(
@@ -110,7 +110,7 @@ def test_the_body_of_whoever_is_refused_is_not_read(serve, path):
     assert statuses == [401, 429]
 
 
-def test_a_form_without_javascript_is_let_in_by_the_browsers_own_question(serve):
+def test_form_without_javascript_can_use_basic_auth(serve):
     client = serve(tokens=TOKEN)
     form = {"file": (io.BytesIO(picture("blue")), "photo.png")}
     assert client.post("/", data=form).status_code == 401
@@ -119,7 +119,7 @@ def test_a_form_without_javascript_is_let_in_by_the_browsers_own_question(serve)
     assert "blue thing" in response.text
 
 
-def test_tokens_of_the_environment_and_of_the_file_hold_side_by_side(serve, tmp_path):
+def test_tokens_from_setting_and_file_are_both_valid(serve, tmp_path):
     (tmp_path / "tokens").write_text(OTHER)
     client = serve(tokens=TOKEN, tokens_file=tmp_path / "tokens")
     assert client.get("/", headers=bearer(TOKEN)).status_code == 200
@@ -135,7 +135,7 @@ def ask(client, address="192.0.2.1", **headers):
     )
 
 
-def test_above_its_rate_a_client_is_refused_and_told_when_to_come_again(serve):
+def test_request_over_the_rate_is_429_with_retry_after(serve):
     client = serve(rate_limit="2/hour")
     assert [ask(client).status_code for _ in range(2)] == [200, 200]
     response = ask(client)
@@ -145,19 +145,19 @@ def test_above_its_rate_a_client_is_refused_and_told_when_to_come_again(serve):
     assert 3500 < int(response.headers["Retry-After"]) <= 3600
 
 
-def test_a_photo_that_comes_with_get_counts_and_the_page_does_not(serve):
+def test_get_with_a_body_counts_for_the_rate_limit(serve):
     client = serve(rate_limit="1/hour")
     statuses = [client.get("/predictions/toy", data=data).status_code for data in (b"x", b"x")]
     assert statuses[1] == 429
     assert client.get("/").status_code == 200
 
 
-def test_of_several_rates_each_holds(serve):
+def test_each_of_several_rates_applies(serve):
     client = serve(rate_limit="100/second; 1/day")
     assert [ask(client).status_code for _ in range(2)] == [200, 429]
 
 
-def test_one_clients_rate_is_not_anothers(serve):
+def test_clients_have_separate_rates(serve):
     client = serve(rate_limit="1/day")
     assert ask(client, "192.0.2.1").status_code == 200
     assert ask(client, "192.0.2.2").status_code == 200
@@ -174,20 +174,20 @@ def test_one_clients_rate_is_not_anothers(serve):
         ("", "", True),  # a Unix socket
     ],
 )
-def test_whoever_has_one_address_of_a_64_has_all(serve, first, second, same):
+def test_ipv6_clients_are_limited_by_their_64(serve, first, second, same):
     client = serve(rate_limit="1/day")
     assert ask(client, first).status_code == 200
     assert ask(client, second).status_code == (429 if same else 200)
 
 
-def test_where_there_are_tokens_the_token_is_the_client(serve):
+def test_rate_limit_counts_by_token_if_there_is_one(serve):
     client = serve(rate_limit="1/day", tokens=f"{TOKEN},{OTHER}")
     assert ask(client, "192.0.2.1", **bearer(TOKEN)).status_code == 200
     assert ask(client, "192.0.2.2", **bearer(TOKEN)).status_code == 429
     assert ask(client, "192.0.2.1", **bearer(OTHER)).status_code == 200
 
 
-def test_guessing_tokens_is_limited_too(serve):
+def test_token_guesses_count_for_the_rate_limit(serve):
     client = serve(rate_limit="2/day", tokens=TOKEN)
     assert [ask(client, **bearer(f"guess-{i:011}")).status_code for i in range(3)] == [
         401,
@@ -196,7 +196,7 @@ def test_guessing_tokens_is_limited_too(serve):
     ]
 
 
-def test_what_costs_nothing_is_not_counted(serve):
+def test_cheap_requests_do_not_count_for_the_rate_limit(serve):
     client = serve(rate_limit="1/day")
     for path in ("/healthz", "/readyz", "/", "/static/page.js") * 2:
         with client.get(path) as response:
@@ -204,7 +204,7 @@ def test_what_costs_nothing_is_not_counted(serve):
     assert ask(client).status_code == 200
 
 
-def test_the_page_says_in_words_that_it_was_too_often(serve):
+def test_page_shows_the_rate_limit_error(serve):
     client = serve(rate_limit="1/day")
     pages = [
         client.post("/", data={"file": (io.BytesIO(picture()), "photo.png")}) for _ in range(2)
@@ -218,13 +218,13 @@ def test_the_page_says_in_words_that_it_was_too_often(serve):
 # Proxies
 
 
-def test_without_a_proxy_nobody_walks_around_the_rate_by_a_header(serve):
+def test_forged_header_does_not_evade_the_rate_limit(serve):
     client = serve(rate_limit="1/day")
     answers = [ask(client, **{"X-Forwarded-For": f"192.0.2.{i}"}).status_code for i in range(2)]
     assert answers == [200, 429]
 
 
-def test_behind_a_proxy_the_client_is_whom_the_proxy_names(serve):
+def test_one_proxy_names_the_client(serve):
     client = serve(rate_limit="1/day", trusted_proxies=1)
     assert ask(client, **{"X-Forwarded-For": "192.0.2.8"}).status_code == 200
     assert ask(client, **{"X-Forwarded-For": "192.0.2.9"}).status_code == 200
@@ -232,7 +232,7 @@ def test_behind_a_proxy_the_client_is_whom_the_proxy_names(serve):
     assert ask(client, **forged).status_code == 429
 
 
-def test_behind_two_proxies_the_client_is_whom_the_outer_one_names(serve):
+def test_outer_of_two_proxies_names_the_client(serve):
     client = serve(rate_limit="1/day", trusted_proxies=2)
     for outer, status in (("192.0.2.8", 200), ("192.0.2.9", 200), ("192.0.2.9", 429)):
         chain = {"X-Forwarded-For": f"203.0.113.1, {outer}, 10.0.0.1"}
@@ -240,7 +240,7 @@ def test_behind_two_proxies_the_client_is_whom_the_outer_one_names(serve):
 
 
 @pytest.mark.parametrize(("proxies", "prefix"), [(0, ""), (1, "/photos"), (2, "/photos")])
-def test_behind_a_proxy_the_page_can_live_below_a_path(serve, proxies, prefix):
+def test_page_links_have_the_path_prefix_of_a_proxy(serve, proxies, prefix):
     client = serve(trusted_proxies=proxies)
     page = client.get("/", headers={"X-Forwarded-Prefix": "/photos"}).text
     assert f'src="{prefix}/static/page.js"' in page
@@ -250,7 +250,7 @@ def test_behind_a_proxy_the_page_can_live_below_a_path(serve, proxies, prefix):
 # CORS
 
 
-def test_without_origins_no_answer_is_shared(serve):
+def test_no_cors_headers_by_default(serve):
     client = serve()
     for method in ("GET", "OPTIONS"):
         asked = {"Origin": OURS, "Access-Control-Request-Method": "POST"}
@@ -259,7 +259,7 @@ def test_without_origins_no_answer_is_shared(serve):
 
 
 @pytest.mark.parametrize("origins", [OURS, f"http://localhost:3000,{OURS}", "*"])
-def test_a_page_of_an_origin_named_may_ask_and_read_answers_and_errors(serve, origins):
+def test_page_of_an_allowed_origin_reads_answers_and_errors(serve, origins):
     client = serve(cors_origins=origins)
     for data, status in ((picture(), 200), (b"text", 415)):
         response = client.post("/predict", data=data, headers={"Origin": OURS})
@@ -274,7 +274,7 @@ def test_a_page_of_an_origin_named_may_ask_and_read_answers_and_errors(serve, or
     "origin",
     ["https://example.org.evil.test", "https://evil.test", "http://example.org", "null", "*"],
 )
-def test_a_page_of_another_origin_reads_nothing(serve, origin):
+def test_page_of_another_origin_reads_nothing(serve, origin):
     client = serve(cors_origins=OURS)
     asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     for method in ("POST", "OPTIONS"):
@@ -283,7 +283,7 @@ def test_a_page_of_another_origin_reads_nothing(serve, origin):
         assert "Origin" in response.vary
 
 
-def test_the_preflight_needs_no_token_and_allows_to_send_one(serve):
+def test_preflight_needs_no_token_and_allows_one(serve):
     client = serve(cors_origins=OURS, tokens=TOKEN, rate_limit="1/day")
     asked = {"Origin": OURS, "Access-Control-Request-Method": "POST"}
     for _ in range(2):
@@ -294,7 +294,7 @@ def test_the_preflight_needs_no_token_and_allows_to_send_one(serve):
         assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
 
 
-def test_a_refusal_for_want_of_a_token_can_be_read_by_the_page(serve):
+def test_page_of_an_allowed_origin_can_read_401_and_429(serve):
     client = serve(cors_origins=OURS, tokens=TOKEN, rate_limit="1/day")
     for status in (401, 429):
         response = ask(client, Origin=OURS)
@@ -318,7 +318,7 @@ def test_a_refusal_for_want_of_a_token_can_be_read_by_the_page(serve):
         ("GET", "/fails", 500),
     ],
 )
-def test_every_answer_carries_the_headers_of_a_careful_server(serve, method, path, status):
+def test_every_response_has_security_headers(serve, method, path, status):
     client = serve()
     client.application.add_url_rule("/fails", view_func=lambda: 1 / 0)
     with client.open(path, method=method, data=picture() if method == "POST" else None) as response:
@@ -337,7 +337,7 @@ def test_every_answer_carries_the_headers_of_a_careful_server(serve, method, pat
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_no_answer_has_a_traceback_even_where_debugging_is_on(serve, debug):
+def test_no_response_has_a_traceback_even_in_debug_mode(serve, debug):
     client = serve()
     client.application.debug = debug
     client.application.add_url_rule("/fails", view_func=lambda: 1 / 0)
@@ -352,7 +352,7 @@ def test_no_answer_has_a_traceback_even_where_debugging_is_on(serve, debug):
 @pytest.mark.parametrize("path", ["/predict", "/"])
 @pytest.mark.parametrize("kind", ["json", "data"])
 @pytest.mark.parametrize("field", ["url", "image", "images", "file", "image_url"])
-def test_an_address_is_refused_and_nobody_is_asked_for_it(serve, path, kind, field):
+def test_url_in_place_of_a_photo_is_not_fetched(serve, path, kind, field):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/photo.png"
@@ -365,7 +365,7 @@ def test_an_address_is_refused_and_nobody_is_asked_for_it(serve, path, kind, fie
 
 
 @pytest.mark.parametrize("parameter", ["url", "image", "path"])
-def test_an_address_in_the_query_is_not_followed(serve, parameter):
+def test_url_in_the_query_is_not_fetched(serve, parameter):
     response = serve().post(f"/predict?{parameter}=file:///etc/hostname")
     assert response.status_code == 400
     assert "body is empty" in response.json["detail"]
@@ -374,7 +374,7 @@ def test_an_address_in_the_query_is_not_followed(serve, parameter):
 # What is sent to us stays what it is
 
 
-def test_what_a_caller_sends_is_text_on_the_page(serve):
+def test_client_text_is_escaped_on_the_page(serve):
     field = "<script>alert(1)</script>"
     page = serve().post("/", data={field: "x"}, content_type="multipart/form-data").text
     assert "&lt;script&gt;alert(1)" in page
@@ -386,7 +386,7 @@ def test_no_path_leads_out_of_the_static_files(serve, path):
     assert serve().get(f"/static/{path}").status_code == 404
 
 
-def test_no_photo_touches_a_disk(serve, monkeypatch):
+def test_photo_is_never_written_to_disk(serve, monkeypatch):
     monkeypatch.setattr("werkzeug.formparser.SpooledTemporaryFile", lambda **_: pytest.fail("disk"))
     form = {"file": (io.BytesIO(picture()), "photo.png")}
     assert serve().post("/predict", data=form).status_code == 200

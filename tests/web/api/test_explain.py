@@ -9,7 +9,7 @@ from pictures import encode, picture
 from scrape import Scrape
 
 
-def test_without_a_wish_the_answer_is_a_picture(client):
+def test_explanation_is_a_picture_by_default(client):
     response = client.post("/explain?class_index=2", data=picture("blue", (64, 48)))
     assert (response.status_code, response.mimetype) == (200, "image/png")
     image = Image.open(io.BytesIO(response.data))
@@ -28,13 +28,13 @@ def test_without_a_wish_the_answer_is_a_picture(client):
         ("?format=png", "application/json", "image/png"),
     ],
 )
-def test_the_parameter_decides_and_else_the_header(client, query, accept, mimetype):
+def test_format_parameter_overrides_the_accept_header(client, query, accept, mimetype):
     response = client.post(f"/explain{query}", data=picture(), headers={"Accept": accept})
     assert response.mimetype == mimetype
     assert "Accept" in response.headers["Vary"]
 
 
-def test_the_numbers_are_the_heat_its_box_and_the_class(client):
+def test_json_explanation_has_heat_box_and_class(client):
     answer = client.post("/explain?class_index=0&format=json", data=picture("red", (90, 90))).json
     predicted = client.post("/predict?top_k=1", data=picture("red")).json["predictions"][0]
     assert {name: answer[name] for name in predicted} == predicted
@@ -42,11 +42,11 @@ def test_the_numbers_are_the_heat_its_box_and_the_class(client):
     assert answer["box"] == pytest.approx([0, 0, 8 / 9, 8 / 9])
 
 
-def test_the_best_class_is_explained_where_none_is_named(client):
+def test_best_class_is_explained_by_default(client):
     assert client.post("/explain?format=json", data=picture("green")).json["class_index"] == 1
 
 
-def test_a_form_json_and_put_do_as_for_a_prediction(client):
+def test_explain_accepts_forms_and_put(client):
     form = {"file": (io.BytesIO(picture()), "photo.png")}
     assert client.post("/explain", data=form).status_code == 200
     assert client.put("/explain/", data=picture()).status_code == 200
@@ -64,20 +64,20 @@ def test_a_form_json_and_put_do_as_for_a_prediction(client):
         ("", picture()[:40], 422, "damaged"),
     ],
 )
-def test_what_cannot_be_explained_is_a_problem_with_a_sentence(client, query, data, status, words):
+def test_bad_explain_request_gets_a_helpful_error(client, query, data, status, words):
     response = client.post(f"/explain?{query}", data=data)
     assert (response.status_code, response.mimetype) == (status, "application/problem+json")
     assert words in response.json["detail"]
 
 
-def test_several_photos_at_once_are_refused(client):
+def test_explain_refuses_several_photos(client):
     form = {"file": [(io.BytesIO(picture()), f"{n}.png") for n in range(2)]}
     response = client.post("/explain", data=form)
     assert response.status_code == 413
     assert "the limit is 1" in response.json["detail"]
 
 
-def test_what_is_over_the_limit_is_told_when_to_come_again(app, client):
+def test_explanations_over_the_limit_are_503_with_retry_after(app, client):
     slots = service_of(app).explainer.slots
     with contextlib.ExitStack() as stack:
         for _ in range(slots.count):
@@ -88,17 +88,17 @@ def test_what_is_over_the_limit_is_told_when_to_come_again(app, client):
     assert int(response.headers["Retry-After"]) >= 1
 
 
-def test_switched_off_there_is_nothing_there(make_client):
+def test_explain_is_404_when_switched_off(make_client):
     client = make_client(max_explanations=0)
     assert client.post("/explain", data=picture()).status_code == 404
 
 
-def test_a_model_that_is_still_loading_explains_nothing(loading_client):
+def test_explain_is_503_while_the_model_loads(loading_client):
     response = loading_client.post("/explain")
     assert (response.status_code, response.json["code"]) == (503, "not-ready")
 
 
-def test_it_is_timed_for_itself_and_not_among_the_predictions(client):
+def test_explanations_have_timings_of_their_own(client):
     response = client.post("/explain", data=encode(Image.new("RGB", (64, 48))))
     steps = [step.partition(";")[0] for step in response.headers["Server-Timing"].split(", ")]
     assert steps == ["read", "explain"]

@@ -61,7 +61,7 @@ def operations(document):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_route_is_described_with_its_methods_and_nothing_else(serve, variant):
+def test_document_describes_exactly_the_served_routes(serve, variant):
     app = serve(variant)
     served = {
         (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
@@ -76,7 +76,7 @@ def test_every_route_is_described_with_its_methods_and_nothing_else(serve, varia
     assert unknown == set(), "a .yaml file in predictor/web describes routes that are not served"
 
 
-def test_nothing_is_described_in_vain(serve):
+def test_every_described_path_is_served_with_all_features_on(serve):
     files = [yaml.safe_load(file.read_text()) for file in WEB.rglob("*.yaml")]
     written = {path for file in files for path in file.get("paths", {})}
     assert written == document(serve())["paths"].keys()
@@ -89,14 +89,14 @@ def test_document_is_valid_openapi(serve, make_loading_app, variant):
     validate(document(make_loading_app(**VARIANTS[variant])))
 
 
-def test_what_is_filled_in_leaves_no_trace(serve, make_loading_app):
+def test_document_has_no_placeholder_left(serve, make_loading_app):
     for app in (serve(), make_loading_app()):
         text = str(document(app))
         assert "${" not in text
         assert "x-refuses" not in text
 
 
-def test_limits_and_names_are_the_apps_own(serve):
+def test_document_has_the_limits_and_names_of_the_app(serve):
     described = document(serve())
     (top_k,) = described["paths"]["/predict"]["post"]["parameters"]
     assert top_k["schema"]["maximum"] == 3
@@ -109,14 +109,14 @@ def test_limits_and_names_are_the_apps_own(serve):
     ]
 
 
-def test_before_the_model_is_there_it_says_nothing_of_it(make_loading_app):
+def test_document_omits_the_model_while_it_loads(make_loading_app):
     described = document(make_loading_app())
     (top_k,) = described["paths"]["/predict"]["post"]["parameters"]
     assert top_k["schema"] == {"type": "integer", "minimum": 1}
     assert "enum" not in described["components"]["parameters"]["model"]["schema"]
 
 
-def test_a_token_is_wanted_only_where_it_is_and_never_by_a_probe(serve):
+def test_document_requires_tokens_except_for_probes(serve):
     assert "security" not in document(serve())
     described = document(serve("tokens"))
     assert described["security"] == [{"bearer": []}, {"basic": []}]
@@ -126,7 +126,7 @@ def test_a_token_is_wanted_only_where_it_is_and_never_by_a_probe(serve):
         assert (path, "401" in operation["responses"]) == (path, not is_open)
 
 
-def test_a_rate_is_told_where_there_is_one(serve):
+def test_document_names_the_rate_limit_if_set(serve):
     limited = {
         key
         for key, one in operations(document(serve("rate limit"))).items()
@@ -139,7 +139,7 @@ def test_a_rate_is_told_where_there_is_one(serve):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_links_lead_to_what_is_served(serve, variant):
+def test_links_lead_to_served_operations(serve, variant):
     described = operations(document(serve(variant))).values()
     answers = [answer for one in described for answer in one["responses"].values()]
     linked = {link["operationId"] for one in answers for link in one.get("links", {}).values()}
@@ -147,7 +147,7 @@ def test_links_lead_to_what_is_served(serve, variant):
     assert linked <= {one["operationId"] for one in described}
 
 
-def test_behind_a_proxys_prefix_it_says_so(make_loading_app):
+def test_document_has_the_path_prefix_of_a_proxy(make_loading_app):
     app = make_loading_app(trusted_proxies=1)
     assert document(app, **{"X-Forwarded-Prefix": "/photos"})["servers"] == [{"url": "/photos"}]
     assert "servers" not in document(app)
@@ -213,7 +213,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("case", ANSWERS)
-def test_an_answer_is_as_it_is_described(serve, case):
+def test_response_matches_its_description(serve, case):
     method, address, request, status = ANSWERS[case]
     app = serve()
     response = app.test_client().open(address.format(model="toy"), method=method, **request)
@@ -226,7 +226,7 @@ def test_an_answer_is_as_it_is_described(serve, case):
     [("post", "/predict"), ("get", "/readyz"), ("get", "/ping"), ("post", INFER),
      ("get", "/v1/models"), ("get", "/models"), ("post", "/"), ("post", "/v2/repository/index")],
 )  # fmt: skip
-def test_what_is_answered_while_it_loads_is_described(make_loading_app, method, path):
+def test_response_while_loading_matches_its_description(make_loading_app, method, path):
     app = make_loading_app()
     response = app.test_client().open(path.format(model="toy"), method=method)
     assert response.status_code in (200, 500, 503)
@@ -234,7 +234,7 @@ def test_what_is_answered_while_it_loads_is_described(make_loading_app, method, 
 
 
 @pytest.mark.parametrize("path", ["/predict", "/", "/predictions/{model}", "/v1/models", INFER])
-def test_a_refusal_for_want_of_a_token_is_described(serve, path):
+def test_missing_token_response_matches_its_description(serve, path):
     app = serve("tokens")
     method = "get" if path.endswith("models") else "post"
     response = app.test_client().open(path.format(model="toy"), method=method)
@@ -269,7 +269,7 @@ def assert_valid(content, schema, document):
 # The page
 
 
-def test_the_page_needs_nothing_from_anywhere_else(client):
+def test_docs_page_loads_nothing_from_other_servers(client):
     response = client.get("/docs")
     links = re.findall(r'(?:src|href|data-document)="([^"]*)"', response.text)
     assert len(links) == 6
@@ -281,7 +281,7 @@ def test_the_page_needs_nothing_from_anywhere_else(client):
     assert "unsafe" not in response.headers["Content-Security-Policy"]
 
 
-def test_the_page_is_in_nobodys_frame_but_a_notebooks_that_the_app_names(app, client):
+def test_docs_page_may_be_framed_only_by_allowed_pages(app, client):
     def ancestors():
         return client.get("/docs").headers["Content-Security-Policy"].rpartition("ancestors ")[2]
 

@@ -20,7 +20,7 @@ def file(data, name="photo.png"):
     return io.BytesIO(data), name
 
 
-def test_a_photo_in_a_form_has_exactly_the_contracts_answer(client):
+def test_photo_in_a_form_gets_the_promised_answer(client):
     response = client.post("/predict", data={"file": file(picture())})
     assert response.status_code == 200
     assert response.mimetype == "application/json"
@@ -58,11 +58,11 @@ def test_every_usual_way_to_send_a_photo_works(client, method, request_):
     assert client.open("/predict", method=method, **request_).json == RED
 
 
-def test_a_slash_at_the_end_does_no_harm(client):
+def test_predict_accepts_a_trailing_slash(client):
     assert client.put("/predict/", data=picture()).json == RED
 
 
-def test_base64_of_a_large_photo_fits_into_a_form_field(client):
+def test_large_base64_fits_into_a_form_field(client):
     noise = picture(size=(700, 700)) + bytes(600_000)
     response = client.post("/predict", data={"image": b64(noise)})
     assert response.json == RED
@@ -82,32 +82,32 @@ def test_top_k_adds_predictions_best_first(client):
     assert sum(probabilities) == pytest.approx(1)
 
 
-def test_several_photos_are_answered_in_order_each_for_itself(client):
+def test_each_of_several_photos_gets_its_own_result(client):
     files = [file(picture("red")), file(b"text"), file(picture("blue"))]
     results = client.post("/predict", data={"file": files}).json["results"]
     assert [results[0], results[2]] == [RED, BLUE]
     assert results[1]["error"]["status"] == 415
 
 
-def test_several_photos_in_json_are_answered_in_order_each_for_itself(client):
+def test_each_of_several_json_photos_gets_its_own_result(client):
     body = {"images": [b64(picture("blue")), "!", 7, "", b64(picture("red"))]}
     results = client.post("/predict", json=body).json["results"]
     assert [results[0], results[4]] == [BLUE, RED]
     assert [result["error"]["status"] for result in results[1:4]] == [400, 400, 400]
 
 
-def test_a_list_of_one_is_answered_with_a_list(client):
+def test_list_of_one_photo_gets_a_list(client):
     assert client.post("/predict", json={"images": [b64(picture())]}).json == {"results": [RED]}
 
 
 @pytest.mark.parametrize("broken", [0, "", "!"])
-def test_more_images_than_may_wait_are_refused_before_they_are_unpacked(client, broken):
+def test_too_many_images_are_413_before_decoding(client, broken):
     response = client.post("/predict", json={"images": [broken] * 10_000})
     assert response.status_code == 413
     assert len(response.data) < 1000
 
 
-def test_top_k_holds_for_each_of_several(client):
+def test_top_k_applies_to_each_photo(client):
     body = {"images": [b64(picture("blue"))] * 2}
     results = client.post("/predict?top_k=2", json=body).json["results"]
     assert [len(result["predictions"]) for result in results] == [2, 2]
@@ -116,14 +116,14 @@ def test_top_k_holds_for_each_of_several(client):
 @pytest.mark.parametrize(
     "top_k", ["0", "-1", "4", "abc", "", "1.5", "1e3", "1_0", "\u0665", "9" * 99]
 )
-def test_a_top_k_that_means_nothing_is_refused_with_the_range(client, top_k):
+def test_invalid_top_k_is_400(client, top_k):
     response = client.post(f"/predict?top_k={top_k}", data={"file": file(picture())})
     assert response.status_code == 400
     assert "top_k" in response.json["detail"]
 
 
 @pytest.mark.parametrize("path", ["/predict?top_k=1&top_k=2", "/explain?format=png&format=json"])
-def test_a_parameter_that_is_given_twice_is_refused(client, path):
+def test_parameter_given_twice_is_400(client, path):
     response = client.post(path, data={"file": file(picture())})
     assert response.status_code == 400
     assert "2 times" in response.json["detail"]
@@ -158,7 +158,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_request_is_refused_in_words_that_help(client, case):
+def test_bad_predict_request_gets_a_helpful_error(client, case):
     request_, status, words = BAD[case]
     if "data" in request_ and isinstance(request_["data"], dict):  # a stream is read only once
         copied = {
@@ -174,6 +174,6 @@ def test_a_bad_request_is_refused_in_words_that_help(client, case):
 
 
 @pytest.mark.parametrize("colour", ["red", "green", "blue"])
-def test_python_clients_can_send_what_they_have_read(client, colour):
+def test_body_can_be_one_photo(client, colour):
     answer = client.post("/predict", data=picture(colour), content_type="image/png").json
     assert answer["class_name"] == f"{colour}_thing"

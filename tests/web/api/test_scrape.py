@@ -32,7 +32,7 @@ def test_requests_are_counted_by_route_method_and_status(client, scrape):
     assert numbers[f"predictor_request_duration_seconds_count{series}"] == 2
 
 
-def test_made_up_addresses_and_methods_make_no_series(client, scrape):
+def test_invented_paths_and_methods_add_no_series(client, scrape):
     scrape()  # itself a request, and a series from now on
     before = scrape()
     for i in range(20):
@@ -61,12 +61,12 @@ def test_predictions_are_counted_by_model_and_errors_by_reason(client, scrape):
     assert numbers['predictor_queue_seconds_count{model="toy",version="1"}'] == 1
 
 
-def test_a_class_is_no_label(client, scrape):
+def test_class_names_are_not_metric_labels(client, scrape):
     client.post("/predict", data=picture("green"))
     assert not [name for name in scrape() if "n00000001" in name or "green" in name]
 
 
-def test_it_answers_while_all_places_are_taken(make_app):
+def test_metrics_answer_while_all_slots_are_held(make_app):
     app = make_app(max_in_flight=1)
     client = app.test_client()
     with service_of(app).classifier.process.slots.hold():
@@ -76,7 +76,7 @@ def test_it_answers_while_all_places_are_taken(make_app):
     assert numbers['predictor_rejected_total{reason="overloaded"}'] == 1
 
 
-def test_it_answers_before_there_is_a_model_and_does_not_load_one():
+def test_metrics_do_not_load_the_model():
     classifier = Classifier(Settings(), load=lambda *_: pytest.fail("loaded"))
     client = create_app(classifier.settings, classifier).test_client()
     numbers = Scrape(client.get("/metrics").text)
@@ -84,7 +84,7 @@ def test_it_answers_before_there_is_a_model_and_does_not_load_one():
     assert not classifier.loading.done()
 
 
-def test_a_probe_that_fails_is_no_refusal(loading_client):
+def test_failed_probe_is_not_counted_as_an_error(loading_client):
     assert loading_client.get("/readyz").status_code == 503
     numbers = Scrape(loading_client.get("/metrics").text)
     assert numbers['predictor_rejected_total{reason="not-ready"}'] == 0
@@ -101,14 +101,14 @@ def test_a_probe_that_fails_is_no_refusal(loading_client):
         ),
     ],
 )
-def test_the_scraper_chooses_the_format(client, accepted, type):
+def test_accept_header_chooses_the_metrics_format(client, accepted, type):
     response = client.get("/metrics", headers={"Accept": accepted})
     assert response.headers["Content-Type"].startswith(type)
     assert response.text.endswith("# EOF\n") == ("openmetrics" in type)
     assert client.head("/metrics").status_code == 200
 
 
-def test_requests_for_predictions_are_measured_by_their_outcome(client, scrape):
+def test_prediction_requests_are_counted_by_outcome(client, scrape):
     client.post("/predict", data=picture())
     client.post("/", data={"file": (io.BytesIO(picture()), "photo.png")})
     client.post("/predict", data=b"text")
@@ -120,7 +120,7 @@ def test_requests_for_predictions_are_measured_by_their_outcome(client, scrape):
     assert 0 <= time() - numbers["predictor_last_prediction_timestamp_seconds"] < 60
 
 
-def test_a_dashboard_for_torchserve_reads_the_same_numbers_under_its_names(client, scrape):
+def test_torchserve_metric_names_have_the_same_numbers(client, scrape):
     client.post("/predict", data=picture())
     client.post("/predict", data=b"text")
     numbers = scrape()
@@ -132,6 +132,6 @@ def test_a_dashboard_for_torchserve_reads_the_same_numbers_under_its_names(clien
     assert numbers[f"ts_queue_latency_microseconds{labels}"] == pytest.approx(queue_s * 1e6)
 
 
-def test_torchserves_names_have_the_name_that_was_chosen(make_client):
+def test_torchserve_metrics_use_the_served_name(make_client):
     client = make_client(served_name="flowers")
     assert 'model_name="flowers"' in client.get("/metrics").text

@@ -33,7 +33,7 @@ def refused(response, status=400):
     return response.json["error"]
 
 
-def test_the_model_is_listed_and_ready_for_both_kinds_of_clients(client):
+def test_v1_lists_the_model_as_ready(client):
     assert client.get("/v1/models").json == {"models": ["toy"]}
     for path in ("/v1/models/toy", "/v1/models/toy/versions/1"):
         answer = client.get(path).json
@@ -42,14 +42,14 @@ def test_the_model_is_listed_and_ready_for_both_kinds_of_clients(client):
         assert (status["version"], status["state"]) == ("1", "AVAILABLE")
 
 
-def test_the_root_is_a_sign_of_life_for_who_wants_json_and_the_page_for_all_others(client):
+def test_root_is_a_liveness_probe_for_json_clients(client):
     alive = client.get("/", headers={"Accept": "application/json"})
     assert alive.json == {"status": "alive"}
     for accepted in ("*/*", "text/html,application/xhtml+xml,*/*;q=0.8"):
         assert client.get("/", headers={"Accept": accepted}).mimetype == "text/html"
 
 
-def test_before_there_is_a_model_it_is_503(loading_client):
+def test_v1_is_503_while_the_model_loads(loading_client):
     for path in ("/v1/models", "/v1/models/vgg16"):
         assert "loading" in refused(loading_client.get(path), 503)
 
@@ -59,35 +59,35 @@ def test_before_there_is_a_model_it_is_503(loading_client):
     [{"b64": RED}, {"data": RED}, {"image_bytes": {"b64": RED}}, {"image": RED}, RED,
      {"b64": f"data:image/png;base64,{RED}"}, {"image_bytes": {"b64": RED}, "key": "7"}],
 )  # fmt: skip
-def test_a_photo_may_be_called_as_each_kind_of_clients_calls_it(post, instance):
+def test_instance_may_name_its_photo_as_any_client_does(post, instance):
     assert names(post({"instances": [instance]})) == ["red_thing"]
 
 
-def test_each_instance_has_the_answer_of_our_own_address_in_its_order(client, post):
+def test_instances_get_the_answers_of_predict_in_order(client, post):
     own = client.post("/predict?top_k=3", data=picture("blue")).json
     answer = post({"signature_name": "serving_default", "instances": [{"b64": RED}, {"b64": BLUE}]})
     assert names(answer) == ["red_thing", "blue_thing"]
     assert answer.json["predictions"][1] == own
 
 
-def test_inputs_are_instances_too(post):
+def test_inputs_are_accepted_as_instances(post):
     assert names(post({"inputs": [{"b64": BLUE}]})) == ["blue_thing"]
 
 
 @pytest.mark.parametrize("top_k", [2, 2.0])  # as some languages write their numbers
-def test_how_many_classes_can_be_said(post, top_k):
+def test_v1_top_k_sets_the_number_of_classes(post, top_k):
     answer = post({"instances": [{"b64": RED}], "parameters": {"top_k": top_k}})
     assert len(answer.json["predictions"][0]["predictions"]) == 2
 
 
-def test_a_version_and_any_content_type_will_do(client):
+def test_v1_accepts_a_version_and_any_content_type(client):
     body = json.dumps({"instances": [{"b64": RED}]})
     for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}):
         response = client.post("/v1/models/toy/versions/1:predict", data=body, headers=headers)
         assert names(response) == ["red_thing"]
 
 
-def test_an_explanation_has_the_numbers_of_our_own_address(client, post):
+def test_v1_explanation_has_the_numbers_of_explain(client, post):
     own = client.post("/explain?format=json&class_index=2", data=picture()).json
     answer = post({"instances": [{"b64": RED}, {"b64": RED, "target": 2}]}, "explain").json
     assert answer["predictions"] == []
@@ -97,18 +97,18 @@ def test_an_explanation_has_the_numbers_of_our_own_address(client, post):
 
 @pytest.mark.parametrize("verb", ["predict", "explain"])
 @pytest.mark.parametrize("model", ["dog", "toy/versions/2", "dog/versions/1"])
-def test_another_model_or_version_is_404(client, post, verb, model):
+def test_unknown_v1_model_or_version_is_404(client, post, verb, model):
     assert "'toy'" in refused(post({"instances": [RED]}, verb, model), 404)
     assert "'toy'" in refused(client.get(f"/v1/models/{model}"), 404)
 
 
-def test_without_explanations_there_is_no_such_address(make_client):
+def test_v1_explain_is_404_when_switched_off(make_client):
     client = make_client(max_explanations=0)
     refused(client.post("/v1/models/toy:explain", json={}), 404)
     assert client.post("/v1/models/toy:predict", json={"instances": [RED]}).status_code == 200
 
 
-def test_a_wrong_method_is_405(client):
+def test_wrong_v1_method_is_405(client):
     response = client.get("/v1/models/toy:predict")
     refused(response, 405)
     assert "POST" in response.headers["Allow"]
@@ -142,19 +142,19 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_request_that_means_nothing_is_refused_in_words_that_help(post, case):
+def test_bad_v1_request_gets_a_helpful_error(post, case):
     content, status, words = BAD[case]
     assert words in refused(post(content), status)
 
 
-def test_explanations_are_refused_in_words_that_help(post):
+def test_bad_v1_explain_request_gets_a_helpful_error(post):
     assert "5 images" in refused(post({"instances": [RED] * 5}, "explain"), 413)
     bad_target = {"instances": [{"b64": RED, "target": "2"}]}
     assert "it must be a class index" in refused(post(bad_target, "explain"))
     assert "0 and 2" in refused(post({"instances": [{"b64": RED, "target": 3}]}, "explain"))
 
 
-def test_all_places_taken_is_503_with_the_time_to_come_again(make_app):
+def test_v1_is_503_with_retry_after_at_the_limit(make_app):
     app = make_app(max_in_flight=1)
     client = app.test_client()
     with service_of(app).classifier.process.slots.hold():

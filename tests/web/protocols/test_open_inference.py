@@ -68,19 +68,19 @@ def refused(response, status=400):
 # The server and its model
 
 
-def test_the_server_says_what_it_is_and_can(client):
+def test_v2_names_server_and_extensions(client):
     answer = client.get("/v2").json
     assert (answer["name"], list(answer)) == ("predictor", ["name", "version", "extensions"])
     assert {"binary_tensor_data", "classification"} <= set(answer["extensions"])
 
 
-def test_it_lives_and_is_ready(client):
+def test_v2_health_is_live_and_ready(client):
     assert client.get("/v2/health/live?").json == {"live": True}
     assert client.get("/v2/health/ready?").json == {"ready": True}
     assert client.get("/v2/models/toy/ready").json == {"name": "toy", "ready": True}
 
 
-def test_before_there_is_a_model_it_lives_and_is_not_ready(loading_client):
+def test_v2_is_live_but_not_ready_while_loading(loading_client):
     assert loading_client.get("/v2/health/live").status_code == 200
     assert "loading" in refused(loading_client.get("/v2/health/ready"), 503)
     assert "loading" in refused(loading_client.get("/v2/models/vgg16"), 503)
@@ -90,14 +90,14 @@ def test_before_there_is_a_model_it_lives_and_is_not_ready(loading_client):
 
 
 @pytest.mark.parametrize("version", ["", "/versions/1"])
-def test_the_model_takes_photos_and_gives_logits(client, version):
+def test_v2_metadata_has_photos_in_and_logits_out(client, version):
     answer = client.get(f"/v2/models/toy{version}").json
     assert answer["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
     assert answer["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": [-1, 3]}]
     assert answer["versions"] == ["1"]
 
 
-def test_under_its_second_name_it_takes_a_tensor(client):
+def test_second_name_has_a_tensor_input(client):
     answer = client.get("/v2/models/toy-tensor").json
     assert answer["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 3, 8, 8]}]
     config = client.get("/v2/models/toy-tensor/versions/1/config").json
@@ -107,7 +107,7 @@ def test_under_its_second_name_it_takes_a_tensor(client):
     assert config["parameters"]["std"] == {"string_value": "1,1,1"}
 
 
-def test_a_batch_is_no_larger_than_a_body_has_room_for(make_client):
+def test_max_batch_size_fits_into_a_body(make_client):
     client = make_client(max_upload_bytes=1024 + 5 * 4 * 3 * 8 * 8)
     assert client.get("/v2/models/toy-tensor/config").json["max_batch_size"] == 5
     batch = np.zeros((5, 3, 8, 8), np.float32).tobytes()
@@ -116,14 +116,14 @@ def test_a_batch_is_no_larger_than_a_body_has_room_for(make_client):
     assert response.status_code == 200
 
 
-def test_of_photos_the_configuration_counts_the_batch_as_a_dimension(client):
+def test_photo_config_has_the_batch_as_a_dimension(client):
     config = client.get("/v2/models/toy/config").json
     assert (config["max_batch_size"], config["input"][0]["dims"]) == (0, [-1])
     assert config["output"][0]["dims"] == [-1, 3]
 
 
 @pytest.mark.parametrize("body", ["", "{}", '{"ready": true}'])
-def test_the_repository_has_the_model_under_both_names(client, body):
+def test_repository_lists_both_names(client, body):
     models = client.post("/v2/repository/index", data=body).json
     assert [(one["name"], one["state"]) for one in models] == [
         ("toy", "READY"),
@@ -135,7 +135,7 @@ def test_the_repository_has_the_model_under_both_names(client, body):
 @pytest.mark.parametrize(
     "model", ["dog", "dog/versions/1", "toy/versions/2", "toy-tensor/versions/7"]
 )
-def test_another_model_or_version_is_404(client, model, path):
+def test_unknown_v2_model_or_version_is_404(client, model, path):
     method = "POST" if path == "/infer" else "GET"
     error = refused(client.open(f"/v2/models/{model}{path}", method=method, data="{}"), 404)
     assert "'toy'" in error
@@ -144,17 +144,17 @@ def test_another_model_or_version_is_404(client, model, path):
 @pytest.mark.parametrize(
     "path", ["/v2/nothing", "/v2/models/toy/nothing", "/v2/systemsharedmemory"]
 )
-def test_what_is_not_served_is_404_in_the_protocols_shape(client, path):
+def test_unknown_v2_path_is_404_in_its_shape(client, path):
     refused(client.get(path), 404)
 
 
-def test_a_wrong_method_is_405_in_the_protocols_shape(client):
+def test_wrong_v2_method_is_405_in_its_shape(client):
     response = client.get("/v2/models/toy/infer")
     refused(response, 405)
     assert "POST" in response.headers["Allow"]
 
 
-def test_the_statistics_are_what_was_done(client, infer):
+def test_statistics_count_requests_and_images(client, infer):
     infer(inputs=[image([b64(RED), b64(BLUE)])])
     infer(inputs=[image([b64(b"text")])])
     (stats,) = client.get("/v2/models/stats").json["model_stats"]
@@ -170,13 +170,13 @@ def test_the_statistics_are_what_was_done(client, infer):
 # Photos
 
 
-def test_photos_in_json_are_base64_and_come_back_as_logits(infer):
+def test_base64_photos_in_json_get_logits(infer):
     answer = logits(infer(inputs=[image([b64(RED), b64(BLUE)])]))
     assert answer == pytest.approx(np.array([[10.2, 0, 0], [0, 0, 10.2]]), abs=0.01)
 
 
 @pytest.mark.parametrize("shape", [[1], [1, 1]])
-def test_a_photo_in_binary_is_its_length_and_itself(infer, shape):
+def test_binary_photo_is_preceded_by_its_length(infer, shape):
     data = element(BLUE)
     only = image(None, shape=shape, parameters={"binary_data_size": len(data)})
     answer = logits(infer(**binary({"inputs": [only]}, data)))
@@ -184,13 +184,13 @@ def test_a_photo_in_binary_is_its_length_and_itself(infer, shape):
     assert answer[0].argmax() == 2
 
 
-def test_an_integer_may_be_written_as_some_languages_write_it(infer):
+def test_integers_may_be_written_as_floats(infer):
     wanted = [{"name": "logits", "parameters": {"classification": 2.0}}]
     answer = infer(inputs=[image([b64(RED)], shape=[1.0])], outputs=wanted).json
     assert answer["outputs"][0]["shape"] == [1, 2]
 
 
-def test_a_raw_request_is_one_photo_and_all_of_the_answer_is_binary(infer):
+def test_raw_request_is_one_photo_with_a_binary_answer(infer):
     response = infer(data=BLUE, headers={HEADER: "0"})
     length = int(response.headers[HEADER])
     (output,) = json.loads(response.data[:length])["outputs"]
@@ -198,7 +198,7 @@ def test_a_raw_request_is_one_photo_and_all_of_the_answer_is_binary(infer):
     assert np.frombuffer(response.data[length:], "<f4").argmax() == 2
 
 
-def test_a_photo_that_cannot_be_read_has_the_status_it_has_elsewhere(infer):
+def test_unreadable_v2_photo_is_415_or_422(infer):
     assert "not an image" in refused(infer(inputs=[image([b64(b"text")])]), 415)
     error = refused(infer(inputs=[image([b64(RED), b64(RED[:60])])]), 422)
     assert error.startswith("Image 2 of 2: ")
@@ -207,7 +207,7 @@ def test_a_photo_that_cannot_be_read_has_the_status_it_has_elsewhere(infer):
 # Tensors
 
 
-def test_a_normalised_tensor_is_scored_as_it_is(infer):
+def test_normalised_tensor_reaches_the_model_unchanged(infer):
     tensor = (plane(1).astype(np.float32) / 255).tolist()  # the toy's mean is 0, its deviation 1
     answer = logits(infer(inputs=[image(tensor, "FP32", [1, 3, 8, 8])]))
     assert answer == pytest.approx(np.array([[0, 10.2, 0]]), abs=1e-4)
@@ -215,7 +215,7 @@ def test_a_normalised_tensor_is_scored_as_it_is(infer):
 
 @pytest.mark.parametrize("model", ["toy", "toy-tensor"])
 @pytest.mark.parametrize("datatype", ["FP32", "UINT8"])
-def test_tensors_in_binary_answer_as_those_in_json(infer, model, datatype):
+def test_binary_and_json_tensors_get_the_same_answer(infer, model, datatype):
     pixels = np.concatenate([plane(0), plane(2, 100)])
     tensor = pixels if datatype == "UINT8" else (pixels / 255).astype("<f4")
     size = {"binary_data_size": tensor.nbytes}
@@ -226,7 +226,7 @@ def test_tensors_in_binary_answer_as_those_in_json(infer, model, datatype):
     assert packed.argmax(1).tolist() == [0, 2]
 
 
-def test_a_raw_request_under_the_second_name_is_a_tensor(infer):
+def test_raw_request_to_the_second_name_is_a_tensor(infer):
     tensor = (np.concatenate([plane(2)] * 3) / 255).astype("<f4")
     response = infer("toy-tensor", data=tensor.tobytes(), headers={HEADER: "0"})
     length = int(response.headers[HEADER])
@@ -236,13 +236,13 @@ def test_a_raw_request_under_the_second_name_is_a_tensor(infer):
 # Answers
 
 
-def test_the_id_comes_back_or_there_is_a_new_one(infer):
+def test_v2_request_id_is_returned_or_made(infer):
     assert infer(id="42", inputs=[image([b64(RED)])]).json["id"] == "42"
     answer = infer(inputs=[image([b64(RED)])])
     assert answer.json["id"] == answer.headers["X-Request-ID"]
 
 
-def test_classes_are_told_as_value_index_and_label(infer):
+def test_classification_returns_logit_index_and_name(infer):
     wanted = [{"name": "logits", "parameters": {"classification": 2}}]
     (output,) = infer(inputs=[image([b64(RED), b64(BLUE)])], outputs=wanted).json["outputs"]
     assert (output["datatype"], output["shape"]) == ("BYTES", [2, 2])
@@ -250,7 +250,7 @@ def test_classes_are_told_as_value_index_and_label(infer):
     assert output["data"][2] == "10.200000:2:blue_thing"
 
 
-def test_more_classes_than_there_are_are_all(infer):
+def test_too_many_classes_return_all(infer):
     wanted = [{"name": "logits", "parameters": {"classification": 9, "binary_data": True}}]
     response = infer(inputs=[image([b64(RED)])], outputs=wanted)
     length = int(response.headers[HEADER])
@@ -259,7 +259,7 @@ def test_more_classes_than_there_are_are_all(infer):
     assert response.mimetype == "application/octet-stream"
 
 
-def test_what_is_said_of_the_output_overrides_what_is_said_of_all(infer):
+def test_binary_data_overrides_binary_data_output(infer):
     all_binary, this_not = {"binary_data_output": True}, {"binary_data": False}
     response = infer(inputs=[image([b64(RED)])], parameters=all_binary)
     assert response.headers[HEADER]
@@ -273,7 +273,7 @@ def test_what_is_said_of_the_output_overrides_what_is_said_of_all(infer):
     ("encoding", "pack", "unpack"),
     [("gzip", gzip.compress, gzip.decompress), ("deflate", zlib.compress, zlib.decompress)],
 )
-def test_requests_and_answers_may_be_compressed(infer, encoding, pack, unpack):
+def test_v2_requests_and_responses_may_be_compressed(infer, encoding, pack, unpack):
     body = pack(json.dumps({"inputs": [image([b64(BLUE)])]}).encode())
     headers = {"Content-Encoding": encoding, "Accept-Encoding": encoding}
     response = infer(data=body, headers=headers)
@@ -368,25 +368,25 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_request_that_means_nothing_is_refused_in_words_that_help(infer, case):
+def test_bad_v2_request_gets_a_helpful_error(infer, case):
     request, words = BAD[case]
     assert words in refused(infer(**request))
 
 
 @pytest.mark.parametrize("body", ["[]", '{"ready": 1}', "7"])
-def test_an_index_that_is_asked_for_otherwise_is_refused(client, body):
+def test_invalid_repository_index_body_is_400(client, body):
     assert "ready" in refused(client.post("/v2/repository/index", data=body))
 
 
-def test_another_encoding_is_not_read(infer):
+def test_unknown_content_encoding_is_415(infer):
     assert "br" in refused(infer(data=b"{}", headers={"Content-Encoding": "br"}), 415)
 
 
-def test_more_images_than_may_wait_are_refused(infer):
+def test_too_many_v2_images_are_413(infer):
     assert "65 images" in refused(infer(inputs=[image(["!"] * 65)]), 413)
 
 
-def test_what_unpacks_to_more_than_a_body_may_have_is_refused_unread(make_client):
+def test_decompression_stops_at_the_upload_limit(make_client):
     client = make_client(max_upload_bytes=100_000)
     bomb = gzip.compress(bytes(10_000_000))
     response = client.post("/v2/models/toy/infer", data=bomb, headers={"Content-Encoding": "gzip"})
@@ -394,29 +394,29 @@ def test_what_unpacks_to_more_than_a_body_may_have_is_refused_unread(make_client
     assert "100,000 bytes" in refused(response, 413)
 
 
-def test_a_few_bytes_are_not_unpacked_to_megabytes(infer):
+def test_small_body_cannot_decompress_to_megabytes(infer):
     bomb = gzip.compress(b"[" + b"[]," * 4_000_000)
     assert len(bomb) < 40_000
     response = infer(data=bomb, headers={"Content-Encoding": "gzip"})
     assert "4,000,000 bytes" in refused(response, 413)
 
 
-def test_an_id_of_half_a_character_is_answered(infer):
+def test_lone_surrogate_in_an_id_is_escaped(infer):
     assert infer(id="\ud800", inputs=[image([b64(RED)])]).json["id"] == "\\ud800"
 
 
-def test_more_elements_than_may_wait_are_refused_before_they_are_unpacked(infer, monkeypatch):
+def test_too_many_elements_are_refused_before_decoding(infer, monkeypatch):
     from_base64 = "predictor.web.protocols.open_inference.tensors.from_base64"
     monkeypatch.setattr(from_base64, lambda _: pytest.fail("decoded"))
     assert "elements" in refused(infer(inputs=[image([0] * 100_000, shape=[1])]))
     assert "65 images" in refused(infer(inputs=[image([0] * 65)]), 413)
 
 
-def test_a_refusal_does_not_repeat_all_that_was_sent(infer):
+def test_error_text_is_short_for_a_long_value(infer):
     assert len(refused(infer(inputs=[image([b64(RED)]) | {"datatype": "x" * 10**6}]))) < 600
 
 
-def test_an_index_is_a_short_question(client):
+def test_repository_index_body_is_limited(client):
     body = gzip.compress(b" " * 100_000 + b"{}")
     headers = {"Content-Encoding": "gzip"}
     refused(client.post("/v2/repository/index", data=body, headers=headers), 413)
@@ -425,7 +425,7 @@ def test_an_index_is_a_short_question(client):
 # What holds for every way of a photo
 
 
-def test_all_places_taken_is_503_with_the_time_to_come_again(make_app):
+def test_v2_is_503_with_retry_after_at_the_limit(make_app):
     app = make_app(max_in_flight=1)
     client = app.test_client()
     with service_of(app).classifier.process.slots.hold():
@@ -434,7 +434,7 @@ def test_all_places_taken_is_503_with_the_time_to_come_again(make_app):
     assert response.headers["Retry-After"]
 
 
-def test_tokens_are_wanted_of_all_but_the_probes(make_client):
+def test_v2_requires_tokens_except_for_probes(make_client):
     client = make_client(tokens=("correct-horse-battery",))
     assert "Bearer" in refused(client.get("/v2/models/toy"), 401)
     assert client.get("/v2/health/live").status_code == 200
@@ -443,12 +443,12 @@ def test_tokens_are_wanted_of_all_but_the_probes(make_client):
     assert client.get("/v2/models/toy", headers=allowed).status_code == 200
 
 
-def test_it_is_served_under_the_name_that_was_chosen(make_client):
+def test_v2_uses_the_served_name(make_client):
     client = make_client(served_name="flowers")
     assert client.get("/v2/models/flowers-tensor").json["name"] == "flowers-tensor"
     assert client.get("/v2/models/toy").status_code == 404
 
 
-def test_the_photos_are_counted_as_all_others(client, infer):
+def test_v2_photos_are_counted_as_predictions(client, infer):
     infer(inputs=[image([b64(RED), b64(BLUE)])])
     assert 'predictor_predictions_total{model="toy",version="1"} 2.0' in client.get("/metrics").text

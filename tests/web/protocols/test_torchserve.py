@@ -32,13 +32,13 @@ def refused(response, status, kind):
     return response.json["message"]
 
 
-def test_a_ping_is_healthy_once_it_can_answer(client):
+def test_ping_is_healthy_when_ready(client):
     response = client.get("/ping")
     assert response.text == '{\n  "status": "Healthy"\n}\n'
     assert response.headers["X-Request-ID"]
 
 
-def test_a_ping_is_unhealthy_before(loading_client, client, service):
+def test_ping_is_500_when_not_ready(loading_client, client, service):
     service.classifier.close()
     for unready in (loading_client, client):
         response = unready.get("/ping")
@@ -50,11 +50,11 @@ def test_a_ping_is_unhealthy_before(loading_client, client, service):
     [("OPTIONS", "/"), ("GET", "/api-description"), ("OPTIONS", "/predictions/toy"),
      ("OPTIONS", "/predictions/toy/1.0")],
 )  # fmt: skip
-def test_it_describes_itself_as_we_do(client, method, path):
+def test_torchserve_description_is_the_openapi_document(client, method, path):
     assert client.open(path, method=method).json == client.get("/openapi.json").json
 
 
-def test_a_model_that_is_not_there_is_not_described(client):
+def test_description_of_an_unknown_model_is_404(client):
     for path, kind in (("dog", "Model"), ("toy/2.0", "ModelVersion")):
         response = client.options(f"/predictions/{path}")
         refused(response, 404, f"{kind}NotFoundException")
@@ -65,7 +65,7 @@ def test_a_model_that_is_not_there_is_not_described(client):
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
 @pytest.mark.parametrize("version", ["", "/1.0"])
-def test_a_photo_has_its_labels_probabilities_best_first(client, method, version):
+def test_photo_gets_probabilities_by_label_best_first(client, method, version):
     answer = client.open(f"/predictions/toy{version}", method=method, data=BLUE).json
     assert best(answer) == next(iter(answer)) == "blue_thing"
     assert list(answer.values()) == sorted(answer.values(), reverse=True)
@@ -88,17 +88,17 @@ def test_a_photo_has_its_labels_probabilities_best_first(client, method, version
         pytest.param({"json": {"body": b64(RED)}}, id="json body"),
     ],
 )
-def test_every_way_of_its_clients_to_send_a_photo_works(client, request_):
+def test_every_torchserve_way_to_send_a_photo_works(client, request_):
     assert best(client.post("/predictions/toy", **request_).json) == "red_thing"
 
 
 @pytest.mark.parametrize("field", ["data", "body"])
-def test_a_form_has_the_photo_as_data_or_as_body(client, field):
+def test_form_field_may_be_data_or_body(client, field):
     form = {field: (io.BytesIO(BLUE), "photo.png")}
     assert best(client.post("/predictions/toy", data=form).json) == "blue_thing"
 
 
-def test_a_list_is_answered_with_a_list_and_instances_with_predictions(client):
+def test_list_gets_a_list_and_instances_get_predictions(client):
     answers = client.post("/predictions/toy", json=[b64(RED), {"data": b64(BLUE)}]).json
     assert list(map(best, answers)) == ["red_thing", "blue_thing"]
     envelope = {"instances": [{"data": b64(RED)}, {"data": b64(BLUE)}]}
@@ -108,7 +108,7 @@ def test_a_list_is_answered_with_a_list_and_instances_with_predictions(client):
 @pytest.mark.parametrize(
     "path", ["/invocations", "/invocations?model_name=toy", "/models/toy/invoke"]
 )
-def test_sagemaker_asks_elsewhere_and_is_answered_the_same(client, path):
+def test_sagemaker_paths_give_the_same_answer(client, path):
     assert client.post(path, data=RED).json == client.post("/predictions/toy", data=RED).json
 
 
@@ -140,7 +140,7 @@ def test_top_five_keep_both_classes_that_share_a_label(crane_client):
     assert list(answer) == ["crane", "crane (n1)", "cat", "dog", "elk"]
 
 
-def test_an_explanation_has_the_numbers_of_our_own_address(client):
+def test_torchserve_explanation_has_the_numbers_of_explain(client):
     own = client.post("/explain?format=json&class_index=2", data=RED).json
     for path in ("/explanations/toy", "/explanations/toy/1.0"):
         assert client.put(f"{path}?class_index=2", data=RED).json == own
@@ -150,7 +150,7 @@ def test_an_explanation_has_the_numbers_of_our_own_address(client):
         assert envelope["explanations"][0]["class_name"] == name
 
 
-def test_without_explanations_there_is_no_such_address(make_client):
+def test_torchserve_explain_is_404_when_switched_off(make_client):
     client = make_client(max_explanations=0)
     message = refused(client.post("/explanations/toy"), 404, "ResourceNotFoundException")
     assert "/explanations/toy" in message
@@ -159,7 +159,7 @@ def test_without_explanations_there_is_no_such_address(make_client):
 # What is refused
 
 
-def test_another_model_or_version_is_404_under_its_names(client):
+def test_unknown_model_or_version_has_torchserve_error_type(client):
     message = refused(client.post("/predictions/dog"), 404, "ModelNotFoundException")
     assert "'toy'" in message
     for path in ("/predictions/toy/2.0", "/explanations/toy/7"):
@@ -171,13 +171,13 @@ def test_another_model_or_version_is_404_under_its_names(client):
 
 @pytest.mark.parametrize("path", ["/models", "/models/toy"])
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_nobody_changes_models_from_without(client, path, method):
+def test_models_cannot_be_changed_over_http(client, path, method):
     response = client.open(path, method=method)
     refused(response, 405, "MethodNotAllowedException")
     assert "GET" in response.headers["Allow"]
 
 
-def test_what_is_done_to_a_model_is_no_version_of_it(client):
+def test_invoke_is_not_a_version(client):
     response = client.get("/models/toy/invoke")
     refused(response, 405, "MethodNotAllowedException")
     assert set(client.options("/models/toy/invoke").allow) == {"POST", "OPTIONS"}
@@ -200,12 +200,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_request_that_means_nothing_is_refused_in_words_that_help(client, case):
+def test_bad_torchserve_request_gets_a_helpful_error(client, case):
     request, status, kind, words = BAD[case]
     assert words in refused(client.post("/predictions/toy", **request), status, kind)
 
 
-def test_all_places_taken_is_503_with_the_time_to_come_again(make_app):
+def test_torchserve_is_503_with_retry_after_at_the_limit(make_app):
     app = make_app(max_in_flight=1)
     client = app.test_client()
     with service_of(app).classifier.process.slots.hold():
@@ -214,7 +214,7 @@ def test_all_places_taken_is_503_with_the_time_to_come_again(make_app):
     assert response.headers["Retry-After"]
 
 
-def test_our_own_failure_says_nothing_of_its_cause(client, service, monkeypatch):
+def test_torchserve_500_does_not_reveal_the_cause(client, service, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("a secret")
 
@@ -226,7 +226,7 @@ def test_our_own_failure_says_nothing_of_its_cause(client, service, monkeypatch)
 # Management
 
 
-def test_the_one_model_is_listed_page_by_page(client):
+def test_models_are_listed_in_pages(client):
     only = {"modelName": "toy", "modelUrl": "toy.pth"}
     assert client.get("/models").json == {"models": [only]}
     assert client.get("/models?limit=500&next_page_token=0").json == {"models": [only]}
@@ -236,7 +236,7 @@ def test_the_one_model_is_listed_page_by_page(client):
 
 
 @pytest.mark.parametrize("version", ["", "/1.0", "/all"])
-def test_a_model_is_described_with_its_workers_and_its_queue(client, version):
+def test_model_details_have_workers_and_queue(client, version):
     (model,) = client.get(f"/models/toy{version}").json
     assert (model["modelName"], model["modelVersion"], model["batchSize"]) == ("toy", "1.0", 8)
     assert (model["minWorkers"], model["responseTimeout"]) == (1, 30)
