@@ -1,4 +1,4 @@
-"""What the clients should be told, however they ask."""
+"""Helpers to run clients of other servers, and the answers that they should get."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ PYTHON = ROOT / os.environ.get("CLIENTS", ".venv-clients") / "bin" / "python"
 
 
 def run(program, url, *arguments):
-    """What one of the programs prints."""
+    """Run one of the programs; return the JSON that it prints."""
     if not PYTHON.exists():
         pytest.skip("the clients are not installed; make test does that")
     command = [PYTHON, PROGRAMS / f"{program}.py", url, *arguments]
@@ -39,12 +39,12 @@ def best_five(logits):
 
 
 def curl(line, server, photos):
-    """What a line of TorchServe's documentation prints: only host, port, model and photo differ."""
+    """Run a line of TorchServe's manual with our host, port, model and photo; return its output."""
     for theirs, ours in {
         "http://localhost:8080": server.url,
-        "http://localhost:8081": server.url,  # its management
+        "http://localhost:8081": server.url,  # TorchServe's management port
         "http://127.0.0.1:8080": server.url,
-        "http://127.0.0.1:8082": server.url,  # its metrics
+        "http://127.0.0.1:8082": server.url,  # TorchServe's metrics port
         "densenet161": MODEL,
         "kitten_small.jpg": "coffee.png",
     }.items():

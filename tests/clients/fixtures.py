@@ -28,7 +28,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def predicted(server, photos):
-    """What our own endpoint says of each photo."""
+    """The five best classes of each photo, from ``POST /predict``."""
     answers = [server.predict(photo.read_bytes(), top_k=5).json() for photo in photos]
     espresso, cat = (answer["predictions"] for answer in answers)
     assert espresso[0]["class_index"] == ESPRESSO

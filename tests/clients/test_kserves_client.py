@@ -8,7 +8,7 @@ from clients.answers import CATS, ESPRESSO, MODEL, approximately, best_five, run
 
 @pytest.fixture(scope="module")
 def kserve(server, photos):
-    """All that KServe's client was told, in one process: it takes a second to import."""
+    """All answers that KServe's client got. It runs once, because importing it takes a second."""
     return run("kserve_rest", server.url, MODEL, *photos)
 
 

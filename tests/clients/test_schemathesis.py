@@ -1,4 +1,4 @@
-"""schemathesis reads /openapi.json, and asks what follows from it."""
+"""schemathesis reads /openapi.json and tests whether the server does what it says."""
 
 import os
 import re
@@ -16,7 +16,7 @@ TOKEN = "correct-horse-battery"
 
 @pytest.fixture(scope="module")
 def document():
-    """The document's address on a server with all guards, and where lists are soon too long."""
+    """URL of the document, on a server with tokens, a rate limit and a short queue."""
     running = Server(model=MODEL, tokens=TOKEN, rate_limit="100000/second", max_queue=4)
     yield f"{running.wait_until_ready().url}/openapi.json"
     running.close()
@@ -30,7 +30,9 @@ def test_schemathesis_finds_no_contradiction(document):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     asked = int(re.search(r"Tested: +(\d+)", done.stdout)[1])
-    assert asked == count_operations(document) - 1, done.stdout  # it has the document already
+    assert asked == count_operations(document) - 1, (
+        done.stdout
+    )  # without the operation that it read the document from
 
 
 def count_operations(document):

@@ -1,4 +1,4 @@
-"""Bodies as TensorFlow Serving's users send them."""
+"""Requests as clients of TensorFlow Serving send them."""
 
 import json
 
@@ -25,14 +25,16 @@ from clients.answers import MODEL, approximately, curl, in_base64
 def test_tensorflow_serving_clients_predict(server, photos, predicted, body, version):
     url = f"{server.url}/v1/models/{MODEL}{version}:predict"
     text = json.dumps(body([in_base64(photo) for photo in photos]))
-    answer = requests.post(url, data=text, timeout=60).json()  # as its own client: of no type
+    answer = requests.post(
+        url, data=text, timeout=60
+    ).json()  # without a Content-Type, as TensorFlow Serving's client does
     for one, predictions in zip(answer["predictions"], predicted, strict=True):
         top = {p["class_index"]: p["probability"] for p in one["predictions"]}
         assert top == approximately(predictions)
 
 
 def test_tensorflow_serving_curl_line_predicts(server, photos):
-    """curl calls its JSON a urlencoded form."""
+    """curl -d sends JSON as a urlencoded form."""
     file = photos[0].with_suffix(".json")
     file.write_text(json.dumps({"instances": [{"b64": in_base64(photos[0])}]}))
     line = f"curl -d @{file} -X POST http://localhost:8080/v1/models/densenet161:predict"

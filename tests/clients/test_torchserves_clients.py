@@ -1,4 +1,4 @@
-"""The lines of TorchServe's documentation, and SageMaker's requests."""
+"""The curl lines of TorchServe's manual, and SageMaker's requests."""
 
 import json
 
@@ -133,7 +133,7 @@ def test_torchserve_json_predicts_several_photos(server, photos, predicted, seve
 
 
 def test_torchserve_json_for_kserve_predicts_and_explains(server, photos, predicted):
-    """Its documentation's ``{"data": …, "target": …}``: the class to explain."""
+    """``{"data": …, "target": …}``, as in TorchServe's manual: target is the class to explain."""
     body = {"instances": [{"data": in_base64(photos[1]), "target": 285}]}
     url = f"{server.url}/v1/models/{MODEL}"
     (prediction,) = requests.post(f"{url}:predict", json=body, timeout=60).json()["predictions"]

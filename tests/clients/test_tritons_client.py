@@ -1,4 +1,4 @@
-"""NVIDIA's tritonclient, and the way of its image_client.py."""
+"""NVIDIA's tritonclient, and a program like its image_client.py."""
 
 import json
 from contextlib import closing
@@ -14,7 +14,7 @@ TENSOR = f"{MODEL}-tensor"
 
 
 def outputs(answers):
-    """The rows of the answers' only outputs, in the order of the photos."""
+    """Return the rows of all answers, one for each photo."""
     return [row for answer in answers for row in answer["outputs"][0]["data"]]
 
 
@@ -39,7 +39,7 @@ INFERENCES = [
 ]
 
 
-@pytest.mark.parametrize("options", INFERENCES, ids=lambda options: options or "by itself")
+@pytest.mark.parametrize("options", INFERENCES, ids=lambda options: options or "defaults")
 def test_triton_client_gets_the_logits_of_our_predictions(server, photos, predicted, options):
     answers = run("triton_infer", server.url, MODEL, *options.split(), *photos)
     assert [answer["outputs"][0]["datatype"] for answer in answers] == ["FP32"] * len(answers)
@@ -72,7 +72,7 @@ def test_triton_client_gets_its_request_id_back(server, photos):
 
 
 def test_triton_raw_binary_request_is_one_photo(server, photos, predicted):
-    """Its raw binary request: no JSON goes in; the tensor comes out behind some."""
+    """The request has no JSON; the response has a tensor after its JSON."""
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": "0"}
     url = f"{server.url}/v2/models/{MODEL}/infer"
     answer = requests.post(url, photos[0].read_bytes(), headers=headers, timeout=60)
@@ -98,7 +98,9 @@ def test_triton_client_shows_the_error_text(server, photos, model, options, stat
     refusal = run("triton_infer", server.url, model, "--output", "json", *options.split(), *photos)
     assert refusal["status"] == status
     assert words in refusal["message"]
-    assert "exception occurred" not in refusal["message"]  # its words for what it cannot read
+    assert (
+        "exception occurred" not in refusal["message"]
+    )  # its text for an error that it cannot parse
 
 
 @pytest.mark.parametrize("options", ["", "--by aio", "--json-input", "--send gzip --receive gzip"])
@@ -113,22 +115,22 @@ def test_triton_client_shows_what_is_wrong_with_a_photo(server, photos, tmp_path
 
 
 def test_triton_client_reuses_the_connection_after_a_refusal(server, photos):
-    """The refusal comes before the photo is read; what is left of it is in nobody's way."""
+    """The request is refused before its photo is read, and the next request is still read."""
     (answer,) = run("triton_infer", server.url, MODEL, "--refused", "--classes", "1", photos[0])
     assert answer["outputs"][0]["data"][0][0].endswith(":espresso")
 
 
 def test_triton_client_sees_a_loading_server():
     with closing(Server(model=MODEL)) as loading:
-        status = run("triton_status", loading.url, MODEL)  # torch takes seconds to import
+        status = run("triton_status", loading.url, MODEL)  # loading takes seconds
     assert (status["live"], status["ready"], status["model_ready"]) == (True, False, False)
     assert status["metadata"]["status"] == "503"
-    assert "being loaded" in status["metadata"]["message"]
+    assert "loading" in status["metadata"]["message"]
 
 
 @pytest.fixture(scope="module")
 def status(server, photos):
-    """What Triton's client can ask before a classification, and the counts after one of two."""
+    """Answers of all status methods, and the statistics after two photos were classified."""
     before = run("triton_status", server.url, MODEL)
     run("triton_infer", server.url, MODEL, *photos)
     after = run("triton_status", server.url, MODEL)

@@ -10,7 +10,7 @@ from predictor.settings import Settings
 OPEN = {"health.healthz", "health.readyz", "open_inference.live", "open_inference.ready"}
 OPEN |= {"torchserve.ping"}
 TOKEN, OTHER = "correct-horse-battery", "staple.0123456789=="
-OURS = "https://example.org"
+ORIGIN = "https://example.org"
 
 
 @pytest.fixture
@@ -253,18 +253,18 @@ def test_page_links_have_the_path_prefix_of_a_proxy(serve, proxies, prefix):
 def test_no_cors_headers_by_default(serve):
     client = serve()
     for method in ("GET", "OPTIONS"):
-        asked = {"Origin": OURS, "Access-Control-Request-Method": "POST"}
+        asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
         response = client.open("/predict", method=method, headers=asked)
         assert not [name for name, _ in response.headers if name.startswith("Access-Control")]
 
 
-@pytest.mark.parametrize("origins", [OURS, f"http://localhost:3000,{OURS}", "*"])
+@pytest.mark.parametrize("origins", [ORIGIN, f"http://localhost:3000,{ORIGIN}", "*"])
 def test_page_of_an_allowed_origin_reads_answers_and_errors(serve, origins):
     client = serve(cors_origins=origins)
     for data, status in ((picture(), 200), (b"text", 415)):
-        response = client.post("/predict", data=data, headers={"Origin": OURS})
+        response = client.post("/predict", data=data, headers={"Origin": ORIGIN})
         assert response.status_code == status
-        assert response.headers["Access-Control-Allow-Origin"] == OURS
+        assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
         assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
         assert "Origin" in response.vary
         assert "Access-Control-Allow-Credentials" not in response.headers
@@ -275,7 +275,7 @@ def test_page_of_an_allowed_origin_reads_answers_and_errors(serve, origins):
     ["https://example.org.evil.test", "https://evil.test", "http://example.org", "null", "*"],
 )
 def test_page_of_another_origin_reads_nothing(serve, origin):
-    client = serve(cors_origins=OURS)
+    client = serve(cors_origins=ORIGIN)
     asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     for method in ("POST", "OPTIONS"):
         response = client.open("/predict", method=method, headers=asked)
@@ -284,22 +284,22 @@ def test_page_of_another_origin_reads_nothing(serve, origin):
 
 
 def test_preflight_needs_no_token_and_allows_one(serve):
-    client = serve(cors_origins=OURS, tokens=TOKEN, rate_limit="1/day")
-    asked = {"Origin": OURS, "Access-Control-Request-Method": "POST"}
+    client = serve(cors_origins=ORIGIN, tokens=TOKEN, rate_limit="1/day")
+    asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
     for _ in range(2):
         response = client.options("/predict", headers=asked)
         assert response.status_code == 204
-        assert response.headers["Access-Control-Allow-Origin"] == OURS
+        assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
         assert "POST" in response.headers["Access-Control-Allow-Methods"]
         assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
 
 
 def test_page_of_an_allowed_origin_can_read_401_and_429(serve):
-    client = serve(cors_origins=OURS, tokens=TOKEN, rate_limit="1/day")
+    client = serve(cors_origins=ORIGIN, tokens=TOKEN, rate_limit="1/day")
     for status in (401, 429):
-        response = ask(client, Origin=OURS)
+        response = ask(client, Origin=ORIGIN)
         assert response.status_code == status
-        assert response.headers["Access-Control-Allow-Origin"] == OURS
+        assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
 # What every answer carries

@@ -15,10 +15,10 @@ from kserve.protocol.rest import v2_datamodels
 from PIL import Image
 
 
-async def attempt(asking):
-    """What is answered, or the client's own words why there is no answer."""
+async def attempt(call):
+    """Return the answer, or the client's own error text."""
     try:
-        return await asking
+        return await call
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
@@ -29,7 +29,7 @@ def instances(photos):
 
 async def speak_v1(url, model, photos):
     async with InferenceRESTClient(RESTConfig(protocol="v1")) as client:
-        asked = {
+        calls = {
             "live": client.is_server_live(url, headers={"Accept": "application/json"}),
             "model_ready": client.is_model_ready(url, model),
             "unknown_model_ready": client.is_model_ready(url, "no-such-model"),
@@ -38,7 +38,7 @@ async def speak_v1(url, model, photos):
             "no_photo": client.infer(url, instances([b"no photo"]), model_name=model),
             "unknown_model": client.infer(url, instances(photos), model_name="no-such-model"),
         }
-        return {name: await attempt(asking) for name, asking in asked.items()}
+        return {name: await attempt(call) for name, call in calls.items()}
 
 
 def request(model, photos, *, binary, **options):
@@ -49,7 +49,7 @@ def request(model, photos, *, binary, **options):
 
 
 def pixels(model, files):
-    """Squeezed into the square: raw pixels in JSON, which is what an array becomes by itself."""
+    """Photos resized to the square, as raw pixels in JSON: the client's default for an array."""
     images = [Image.open(file).convert("RGB").resize((224, 224)) for file in files]
     batch = np.stack(images).transpose(0, 3, 1, 2)
     image = InferInput("image", list(batch.shape), "UINT8", data=batch)
@@ -66,7 +66,7 @@ async def speak_v2(url, model, files, photos):
             answer = await client.infer(url, request, model_name=model, response_headers=headers)
             return answer.to_rest()[0]
 
-        asked = {
+        calls = {
             "live": client.is_server_live(url),
             "ready": client.is_server_ready(url),
             "model_ready": client.is_model_ready(url, model),
@@ -78,12 +78,12 @@ async def speak_v2(url, model, files, photos):
             "no_photo": infer(request(model, [b"no photo"], binary=True)),
             "unknown_model": infer(request(model, photos, binary=True), "no-such-model"),
         }
-        answers = {name: await attempt(asking) for name, asking in asked.items()}
+        answers = {name: await attempt(call) for name, call in calls.items()}
     return answers | {"headers": headers}
 
 
 async def validate(url, model, photo):
-    """What each answer lacks of what KServe's own data models require."""
+    """Check each answer with KServe's own data models; return the faults."""
     data = [base64.b64encode(photo).decode()]
     body = {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": data}]}
     async with httpx.AsyncClient(base_url=url) as client:

@@ -1,4 +1,4 @@
-"""What schemathesis cannot read in a schema: what a photo is, how the parts of a tensor agree."""
+"""What a schema cannot tell schemathesis: how to make a photo, and a tensor that fits its shape."""
 
 import base64
 import copy
@@ -30,17 +30,17 @@ schemathesis.openapi.media_type("image/*", PHOTOS)
 @schemathesis.deserializer("image/png")
 def read_picture(_context, response):
     Image.open(io.BytesIO(response.content)).load()
-    return "a picture"  # which is what its schema asks of it: to be text, in its way
+    return "a picture"  # its schema has the type string
 
 
 @schemathesis.hook
 def map_case(_context, case):
-    """Let the parts of a good request agree with each other; a bad one is left as it is."""
+    """Make the parts of a valid request fit together. Invalid requests stay as they are."""
     if case.path.endswith("/infer") and case.meta.generation.mode.is_positive:
         case.headers.pop(HEADER, None)
         if case.media_type == "application/json":
-            case.body = copy.deepcopy(case.body)  # other cases have parts of it, too
-            agree(case.body["inputs"][0])
+            case.body = copy.deepcopy(case.body)  # other cases share parts of it
+            fit(case.body["inputs"][0])
         else:
             case.headers[HEADER] = "0"
             if case.path_parameters["model"].endswith("-tensor"):
@@ -48,8 +48,8 @@ def map_case(_context, case):
     return case
 
 
-def agree(tensor):
-    """Give a tensor the shape of its photos, or the numbers for its shape."""
+def fit(tensor):
+    """Set the shape of a tensor to the number of its photos, or its data to its shape."""
     if tensor["datatype"] == "BYTES":
         tensor["shape"][0] = len(tensor["data"])
     else:

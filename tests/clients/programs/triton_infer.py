@@ -1,4 +1,4 @@
-"""Classify photos with tritonclient, and print what comes back, as JSON: one answer a request.
+"""Classify photos with tritonclient, and print the answers as JSON, one for each request.
 
 ``triton_infer.py URL MODEL [options] PHOTO…``
 """
@@ -26,20 +26,22 @@ def parse_arguments():
     parser.add_argument("--version", default="")
     parser.add_argument("--id", default="")
     parser.add_argument("--datatype", default="BYTES")
-    parser.add_argument("--side", type=int, default=224, help="of a tensor, in pixels")
-    parser.add_argument("--column", action="store_true", help="shape (N, 1) in place of (N,)")
+    parser.add_argument("--side", type=int, default=224, help="side of a tensor, in pixels")
+    parser.add_argument("--column", action="store_true", help="shape (N, 1), not (N,)")
     parser.add_argument("--json-input", action="store_true")
-    parser.add_argument("--output", choices=("binary", "json"), help="else what the server likes")
-    parser.add_argument("--name", default="logits", help="of the output")
+    parser.add_argument("--output", choices=("binary", "json"), help="default: the server's choice")
+    parser.add_argument("--name", default="logits", help="name of the output")
     parser.add_argument("--classes", type=int, default=0)
-    parser.add_argument("--refused", action="store_true", help="once, on the same connection")
+    parser.add_argument(
+        "--refused", action="store_true", help="first send a request that is refused"
+    )
     parser.add_argument("--send", choices=("gzip", "deflate"))
     parser.add_argument("--receive", choices=("gzip", "deflate"))
     return parser.parse_args()
 
 
 def encoded(photos, options):
-    """The files as they are; JSON has no bytes, and so they are base64 in it."""
+    """Return the encoded files: raw in binary data, base64 in JSON."""
     files = [photo.read_bytes() for photo in photos]
     if options.json_input:
         files = [base64.b64encode(file) for file in files]
@@ -48,7 +50,7 @@ def encoded(photos, options):
 
 
 def pixels(photo, side):
-    """As EfficientNet-Lite0 was trained: the shorter side 256, the middle square of it."""
+    """Resize and crop as for EfficientNet-Lite0: the shorter side to 256, then the centre."""
     image = Image.open(photo).convert("RGB")
     scale = 256 / min(image.size)
     image = image.resize([int(length * scale) for length in image.size], Image.Resampling.BICUBIC)
@@ -57,7 +59,7 @@ def pixels(photo, side):
 
 
 def published(config, parameter):
-    """One number for each channel, separated by commas."""
+    """Return a parameter that has one number for each channel, separated by commas."""
     values = config["parameters"][parameter]["string_value"].split(",")
     return np.array(values, np.float32)
 
@@ -72,7 +74,7 @@ def tensor(photos, options):
 
 
 def request(photos, options, module=triton):
-    """What ``infer`` is called with."""
+    """Return the arguments of ``infer``."""
     data = (encoded if options.datatype == "BYTES" else tensor)(photos, options)
     image = module.InferInput("image", list(data.shape), options.datatype)
     image.set_data_from_numpy(data, binary_data=not options.json_input)
@@ -92,7 +94,7 @@ def request(photos, options, module=triton):
 
 
 def infer(options):
-    """All photos in one request."""
+    """Send all photos in one request."""
     asked = request(options.photos, options)
     with triton.InferenceServerClient(options.url) as client:
         if options.refused:
@@ -102,7 +104,7 @@ def infer(options):
 
 
 def async_infer(options):
-    """A request for each photo, on as many connections."""
+    """Send each photo in a request and on a connection of its own."""
     requests = [request([photo], options) for photo in options.photos]
     with triton.InferenceServerClient(options.url, concurrency=len(requests)) as client:
         sent = [client.async_infer(**one) for one in requests]
@@ -110,7 +112,7 @@ def async_infer(options):
 
 
 async def infer_with_asyncio(options):
-    """The same; aiohttp always accepts gzip, deflate and br."""
+    """Send each photo in a request of its own. aiohttp always accepts gzip, deflate and br."""
     requests = [request([photo], options, triton_aio) for photo in options.photos]
     async with triton_aio.InferenceServerClient(options.url) as client:
         await client.get_model_metadata(options.model)
@@ -122,7 +124,7 @@ def aio(options):
 
 
 def readable(answer):
-    """The answer's own JSON, with the output's values in place of its bytes."""
+    """Return the JSON of an answer, with the output's values instead of its bytes."""
     response = answer.get_response()
     (output,) = response["outputs"]
     values = answer.as_numpy(output["name"])

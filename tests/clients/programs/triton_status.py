@@ -1,4 +1,4 @@
-"""Everything that tritonclient can ask but classifications: ``triton_status.py URL MODEL``."""
+"""Call every other method of tritonclient: ``triton_status.py URL MODEL``."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from tritonclient.utils import InferenceServerException
 
 
 def attempt(ask, *arguments):
-    """What is answered, or the client's own words why there is no answer."""
+    """Return the answer, or the client's own error text."""
     try:
         return ask(*arguments)
     except InferenceServerException as error:

@@ -115,9 +115,9 @@ def test_wrong_v1_method_is_405(client):
 
 
 BAD = {
-    "no object": ([], 400, "Unrecognized request format"),
+    "not an object": ([], 400, "Unrecognized request format"),
     "no instances": ({"instance": []}, 400, "Unrecognized request format"),
-    "no list": ({"instances": RED}, 400, '"instances" must be a list.'),
+    "not a list": ({"instances": RED}, 400, '"instances" must be a list.'),
     "an empty list": ({"instances": []}, 400, "at least one"),
     "not base64": ({"instances": [{"b64": "!"}]}, 400, "not base64"),
     "another name": ({"instances": [{"photo": RED}]}, 400, "b64, data, body, image, image_bytes"),
@@ -126,18 +126,18 @@ BAD = {
         400,
         "exactly one of the names",
     ),
-    "nothing within": ({"instances": [{"image_bytes": {}}]}, 400, "not a string"),
+    "an empty object": ({"instances": [{"image_bytes": {}}]}, 400, "not a string"),
     "numbers": ({"instances": [[0.1, 0.2]]}, 400, "not a string"),
     "the second": ({"instances": [RED, 7]}, 400, "Image 2 of 2: "),
     "text": ({"instances": [b64(b"text")]}, 415, "not an image"),
     "damaged": ({"instances": [RED, b64(picture()[:60])]}, 422, "Image 2 of 2: "),
     "too many": ({"instances": ["!"] * 65}, 413, "65 images"),
-    "parameters of nothing": ({"instances": [RED], "parameters": False}, 400, "must be an object"),
-    "a true number": ({"instances": [RED], "parameters": {"top_k": True}}, 400, "top_k is True"),
-    "half a class": ({"instances": [RED], "parameters": {"top_k": 1.5}}, 400, "top_k is 1.5"),
-    "no number": ({"instances": [RED], "parameters": {"top_k": "2"}}, 400, "top_k is '2'"),
-    "none": ({"instances": [RED], "parameters": {"top_k": 0}}, 400, "top_k is 0"),
-    "parameters of text": ({"instances": [RED], "parameters": "x"}, 400, "must be an object"),
+    "boolean parameters": ({"instances": [RED], "parameters": False}, 400, "must be an object"),
+    "a boolean top_k": ({"instances": [RED], "parameters": {"top_k": True}}, 400, "top_k is True"),
+    "a fractional top_k": ({"instances": [RED], "parameters": {"top_k": 1.5}}, 400, "top_k is 1.5"),
+    "a text top_k": ({"instances": [RED], "parameters": {"top_k": "2"}}, 400, "top_k is '2'"),
+    "top_k of zero": ({"instances": [RED], "parameters": {"top_k": 0}}, 400, "top_k is 0"),
+    "text parameters": ({"instances": [RED], "parameters": "x"}, 400, "must be an object"),
 }
 
 

@@ -102,8 +102,8 @@ def test_second_name_has_a_tensor_input(client):
     assert answer["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 3, 8, 8]}]
     config = client.get("/v2/models/toy-tensor/versions/1/config").json
     assert config["max_batch_size"] == 64
-    (wanted,) = config["input"]
-    assert (wanted["format"], wanted["dims"]) == ("FORMAT_NCHW", [3, 8, 8])
+    (tensor,) = config["input"]
+    assert (tensor["format"], tensor["dims"]) == ("FORMAT_NCHW", [3, 8, 8])
     assert config["parameters"]["std"] == {"string_value": "1,1,1"}
 
 
@@ -185,8 +185,8 @@ def test_binary_photo_is_preceded_by_its_length(infer, shape):
 
 
 def test_integers_may_be_written_as_floats(infer):
-    wanted = [{"name": "logits", "parameters": {"classification": 2.0}}]
-    answer = infer(inputs=[image([b64(RED)], shape=[1.0])], outputs=wanted).json
+    outputs = [{"name": "logits", "parameters": {"classification": 2.0}}]
+    answer = infer(inputs=[image([b64(RED)], shape=[1.0])], outputs=outputs).json
     assert answer["outputs"][0]["shape"] == [1, 2]
 
 
@@ -243,16 +243,16 @@ def test_v2_request_id_is_returned_or_made(infer):
 
 
 def test_classification_returns_logit_index_and_name(infer):
-    wanted = [{"name": "logits", "parameters": {"classification": 2}}]
-    (output,) = infer(inputs=[image([b64(RED), b64(BLUE)])], outputs=wanted).json["outputs"]
+    outputs = [{"name": "logits", "parameters": {"classification": 2}}]
+    (output,) = infer(inputs=[image([b64(RED), b64(BLUE)])], outputs=outputs).json["outputs"]
     assert (output["datatype"], output["shape"]) == ("BYTES", [2, 2])
     assert output["data"][0] == "10.200000:0:red_thing"
     assert output["data"][2] == "10.200000:2:blue_thing"
 
 
 def test_too_many_classes_return_all(infer):
-    wanted = [{"name": "logits", "parameters": {"classification": 9, "binary_data": True}}]
-    response = infer(inputs=[image([b64(RED)])], outputs=wanted)
+    outputs = [{"name": "logits", "parameters": {"classification": 9, "binary_data": True}}]
+    response = infer(inputs=[image([b64(RED)])], outputs=outputs)
     length = int(response.headers[HEADER])
     assert json.loads(response.data[:length])["outputs"][0]["shape"] == [1, 3]
     assert response.data[length:].startswith(element(b"10.200000:0:red_thing"))
@@ -263,8 +263,8 @@ def test_binary_data_overrides_binary_data_output(infer):
     all_binary, this_not = {"binary_data_output": True}, {"binary_data": False}
     response = infer(inputs=[image([b64(RED)])], parameters=all_binary)
     assert response.headers[HEADER]
-    wanted = [{"name": "logits", "parameters": this_not}]
-    response = infer(inputs=[image([b64(RED)])], parameters=all_binary, outputs=wanted)
+    outputs = [{"name": "logits", "parameters": this_not}]
+    response = infer(inputs=[image([b64(RED)])], parameters=all_binary, outputs=outputs)
     assert HEADER not in response.headers
     assert response.json["outputs"][0]["data"]
 
@@ -287,24 +287,24 @@ def test_v2_requests_and_responses_may_be_compressed(infer, encoding, pack, unpa
 
 BAD = {
     "nothing": ({}, "inputs"),
-    "no json": ({"data": b"{"}, "not JSON"),
+    "not JSON": ({"data": b"{"}, "not JSON"),
     "a list": ({"data": b"[]"}, "an object"),
-    "deep": ({"data": b"[" * 100_000}, "not JSON"),
+    "deep JSON": ({"data": b"[" * 100_000}, "not JSON"),
     "no inputs": ({"inputs": []}, "one input, 'image'; the request has none"),
-    "inputs of text": ({"inputs": ["x"]}, "An input must be an object"),
+    "text as input": ({"inputs": ["x"]}, "An input must be an object"),
     "two inputs": ({"inputs": [image([b64(RED)])] * 2}, "one input"),
     "another name": ({"inputs": [image([b64(RED)]) | {"name": "x"}]}, "has 'x'"),
     "no name": ({"inputs": [image([b64(RED)]) | {"name": 7}]}, "must be a string"),
     "no shape": ({"inputs": [image([b64(RED)]) | {"shape": "1"}]}, "list of at most 4"),
-    "a true shape": ({"inputs": [image([b64(RED)], shape=[True])]}, "list of at most 4"),
-    "an open shape": ({"inputs": [image([b64(RED)], shape=[-1])]}, "list of at most 4"),
+    "a boolean shape": ({"inputs": [image([b64(RED)], shape=[True])]}, "list of at most 4"),
+    "a negative shape": ({"inputs": [image([b64(RED)], shape=[-1])]}, "list of at most 4"),
     "a huge shape": ({"inputs": [image([b64(RED)], shape=[2**62, 2**62])]}, "at most 4 whole"),
-    "a shape that multiplies for hours": (
+    "a shape with many sides": (
         {"inputs": [image([b64(RED)], shape=[9] * 100_000)]}, "at most 4 whole"),
-    "text as wide as all": (
+    "long text for numbers": (
         {"inputs": [image(["a" * 10**6] + [""] * 191, "FP32", [1, 3, 8, 8])]}, "FP32 numbers"),
-    "half a character": ({"inputs": [image([b64(RED)]) | {"name": "\ud800"}]}, "\\ud800"),
-    "an id without end": ({"inputs": [image([b64(RED)])], "id": "x" * 2000}, "1024 characters"),
+    "a lone surrogate": ({"inputs": [image([b64(RED)]) | {"name": "\ud800"}]}, "\\ud800"),
+    "a long id": ({"inputs": [image([b64(RED)])], "id": "x" * 2000}, "1024 characters"),
     "shared memory": (
         {"inputs": [image([b64(RED)])], "outputs": [
             {"name": "logits", "parameters": {"shared_memory_region": "x"}}]}, "Shared memory"),
@@ -319,8 +319,8 @@ BAD = {
     "a ragged list": ({"inputs": [image([[1], 2, 3], "FP32", [3])]}, "list of FP32 numbers"),
     "text for numbers": ({"inputs": [image(["1"] * 192, "FP32", [1, 3, 8, 8])]}, "numbers"),
     "null for numbers": ({"inputs": [image([None] * 192, "FP32", [1, 3, 8, 8])]}, "numbers"),
-    "halves of pixels": ({"inputs": [image([0.5] * 192, "UINT8", [1, 3, 8, 8])]}, "UINT8"),
-    "too bright": ({"inputs": [image([256] * 192, "UINT8", [1, 3, 8, 8])]}, "0 to 255"),
+    "fractional pixels": ({"inputs": [image([0.5] * 192, "UINT8", [1, 3, 8, 8])]}, "UINT8"),
+    "pixels over 255": ({"inputs": [image([256] * 192, "UINT8", [1, 3, 8, 8])]}, "0 to 255"),
     "too few": ({"inputs": [image([1] * 191, "UINT8", [1, 3, 8, 8])]}, "shape needs 192"),
     "not a number": (
         {"inputs": [image([float("nan")] * 192, "FP32", [1, 3, 8, 8])]}, "outside ±10,000"),
@@ -328,23 +328,23 @@ BAD = {
         {"inputs": [image([1e300] * 192, "FP32", [1, 3, 8, 8])]}, "outside ±10,000"),
     "another output": (
         {"inputs": [image([b64(RED)])], "outputs": [{"name": "x"}]}, 'one output, "logits"'),
-    "outputs of text": ({"inputs": [image([b64(RED)])], "outputs": "x"}, "a list of objects"),
-    "a true class": (
+    "text as outputs": ({"inputs": [image([b64(RED)])], "outputs": "x"}, "a list of objects"),
+    "boolean classes": (
         {"inputs": [image([b64(RED)])],
          "outputs": [{"name": "logits", "parameters": {"classification": True}}]}, "classes"),
-    "binary maybe": (
+    "text for binary": (
         {"inputs": [image([b64(RED)])], "parameters": {"binary_data_output": "x"}}, "true or"),
-    "parameters of nothing": (
+    "boolean parameters": (
         {"inputs": [image([b64(RED)])], "parameters": False}, '"parameters" must be'),
-    "half an image": ({"inputs": [image([b64(RED)], shape=[1.5])]}, "whole numbers"),
-    "parameters of text": (
+    "a fractional shape": ({"inputs": [image([b64(RED)], shape=[1.5])]}, "whole numbers"),
+    "text parameters": (
         {"inputs": [image([b64(RED)])], "parameters": "x"}, '"parameters" must be'),
-    "an id of 7": ({"inputs": [image([b64(RED)])], "id": 7}, '"id" must be a string'),
-    "a header beyond": ({"data": b"{}", "headers": {HEADER: "3"}}, "the body has 2"),
+    "a number as id": ({"inputs": [image([b64(RED)])], "id": 7}, '"id" must be a string'),
+    "a header too large": ({"data": b"{}", "headers": {HEADER: "3"}}, "the body has 2"),
     "a header of text": ({"data": b"{}", "headers": {HEADER: "x"}}, "the body has 2"),
-    "a header without end": ({"data": b"{}", "headers": {HEADER: "9" * 5000}}, "the body has 2"),
-    "bytes beyond": (binary({"inputs": [image([b64(RED)])]}, b"xx"), "2 bytes after the JSON"),
-    "a size beyond": (
+    "a long header": ({"data": b"{}", "headers": {HEADER: "9" * 5000}}, "the body has 2"),
+    "bytes left over": (binary({"inputs": [image([b64(RED)])]}, b"xx"), "2 bytes after the JSON"),
+    "a size too large": (
         binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": 9})]}, b"x"),
         "after the JSON is 1"),
     "a size of text": (
@@ -360,8 +360,8 @@ BAD = {
         binary({"inputs": [image(None, "FP32", [1], parameters={"binary_data_size": 3})]}, b"xxx"),
         "not a multiple of 4"),
     "an empty raw photo": ({"data": b"", "headers": {HEADER: "0"}}, "0 bytes"),
-    "no gzip": ({"data": b"{}", "headers": {"Content-Encoding": "gzip"}}, "not gzip"),
-    "half a gzip": (
+    "not gzip": ({"data": b"{}", "headers": {"Content-Encoding": "gzip"}}, "not gzip"),
+    "truncated gzip": (
         {"data": gzip.compress(b"{}" * 99)[:-9], "headers": {"Content-Encoding": "gzip"}},
         "truncated gzip"),
 }  # fmt: skip

@@ -188,12 +188,12 @@ BAD = {
     "text": ({"data": b"hello"}, 415, "UnsupportedMediaTypeException", "not an image"),
     "damaged": ({"data": RED[:60]}, 422, "UnprocessableEntityException", "damaged"),
     "another field": ({"data": {"file": "x"}}, 400, "BadRequestException", "'file'"),
-    "no json": (
+    "not JSON": (
         {"data": b"{", "content_type": "application/json"}, 400, "BadRequestException", "JSON"),
     "json without": ({"json": {"x": 1}}, 400, "BadRequestException", "b64, data, body"),
     "no instances": ({"json": {"instances": 7}}, 400, "BadRequestException", "at least one image"),
     "the second": ({"json": [b64(RED), "!"]}, 400, "BadRequestException", "Image 2 of 2"),
-    "text that is none": (
+    "text that is not base64": (
         {"data": "héllo", "content_type": "text/plain"}, 400, "BadRequestException", "not base64"),
     "too many": ({"json": ["!"] * 65}, 413, "RequestEntityTooLargeException", "65 images"),
 }  # fmt: skip
