@@ -1,1 +1,1 @@
-"""Encoded bytes → upright RGB image → pixels. The only package that imports Pillow."""
+"""Encoded files → upright sRGB images → pixels. The only package that imports Pillow."""

@@ -4,6 +4,8 @@ Two lines are enough, the same as with flask-ngrok::
 
     run_with_ngrok(app)
     app.run()
+
+The only package that imports ngrok, pyngrok and flask_ngrok.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""HTTP. The only package that imports Flask."""
+"""HTTP: requests become calls of the engine. The only package that imports Flask."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""This app's own endpoints."""
+"""This app's own endpoints, one module each. No module imports another."""

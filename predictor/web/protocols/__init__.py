@@ -1,1 +1,1 @@
-"""Other servers' protocols, one module each. None imports another."""
+"""Protocols of other servers, one module or package each. No protocol imports another."""

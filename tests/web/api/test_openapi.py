@@ -94,6 +94,7 @@ def test_document_has_no_placeholder_left(serve, make_loading_app):
         text = str(document(app))
         assert "${" not in text
         assert "x-refuses" not in text
+        assert ": None" not in text  # a comma in an unquoted text makes its rest a key
 
 
 def test_document_has_the_limits_and_names_of_the_app(serve):

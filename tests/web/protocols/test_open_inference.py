@@ -346,10 +346,10 @@ BAD = {
     "bytes left over": (binary({"inputs": [image([b64(RED)])]}, b"xx"), "2 bytes after the JSON"),
     "a size too large": (
         binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": 9})]}, b"x"),
-        "after the JSON is 1"),
+        "after the JSON, 1"),
     "a size of text": (
         binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": "1"})]}, b"x"),
-        "after the JSON is 1"),
+        "after the JSON, 1"),
     "an element cut off": (
         binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": 2})]}, b"xx"),
         "within the length"),

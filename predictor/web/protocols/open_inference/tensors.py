@@ -109,7 +109,7 @@ def read_input(inputs: Any, binary: bytes, max_images: int) -> Tensor:
     size = 0 if stated is None else as_integer(stated)
     if size is None or not 0 <= size <= len(binary):
         raise BadRequest(
-            f'"binary_data_size" is {stated!r}; the length of the data after the JSON is'
+            f'"binary_data_size" is {stated!r}; it must be the number of bytes after the JSON,'
             f" {len(binary)}."
         )
     if size != len(binary):
