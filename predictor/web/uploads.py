@@ -123,7 +123,7 @@ def _from_form(request: Request, max_images: int, names: Fields) -> Upload:
         texts = [text.replace(" ", "+") for text in texts]
     count = len(files) + len(texts)
     if count == 0:
-        fields = [name for name in (*request.files, *request.form) if name]  # a part may have none
+        fields = [name for name in (*request.files, *request.form) if name]  # a part may lack one
         found = f", but {', '.join(repr(name[:30]) for name in fields[:5])}" if fields else ""
         raise BadRequest(
             f'The request has no image: the form has no field "{names.files[0]}"{found}.'

@@ -1,4 +1,4 @@
-"""``POST /explain``: which parts of a photo speak for a class."""
+"""``POST /explain``: which parts of a photo are evidence for a class."""
 
 from __future__ import annotations
 

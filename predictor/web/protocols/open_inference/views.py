@@ -22,8 +22,8 @@ from predictor.web.uploads import parse_json, read_as_sent
 PREFIXES = ("/v2",)
 blueprint = Blueprint("open_inference", __name__, url_prefix="/v2")
 
-# Under its own name the model has an input of encoded photos; with this suffix, an input of tensors
-# for programs that look for one (Triton's image_client.py). Both names accept both.
+# Under its own name the model has an input of encoded photos. With this suffix it has an input of
+# tensors, for programs that look for one (Triton's image_client.py). Both names accept both.
 TENSOR_SUFFIX = "-tensor"
 OUTPUT = "logits"
 MAX_INDEX_BODY = 1024  # bytes
