@@ -29,7 +29,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",  # CORS is allowed nevertheless
+    "Cross-Origin-Resource-Policy": "same-origin",  # does not restrict CORS requests
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
 }
 PREFLIGHT = {
