@@ -170,6 +170,8 @@ class Metrics:
         ready = is_ready(classifier)
         self._ready.set(ready)
         self._in_flight.set(classifier.process.slots.held)
+        if not classifier.loading.done():
+            return  # asking for its name would start to load it
         try:
             labels = classifier.name, VERSION
         except NotReady:

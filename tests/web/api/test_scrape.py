@@ -1,10 +1,11 @@
 import io
+import threading
 from socket import gethostname
 from time import time
 
 import pytest
 
-from conftest import service_of
+from conftest import service_of, toy_model
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.settings import Settings
@@ -77,11 +78,11 @@ def test_metrics_answer_while_all_slots_are_held(make_app):
 
 
 def test_metrics_do_not_load_the_model():
-    classifier = Classifier(Settings(), load=lambda *_: pytest.fail("loaded"))
+    loads = threading.Event()
+    classifier = Classifier(Settings(), load=lambda *_: loads.set() or toy_model())
     client = create_app(classifier.settings, classifier).test_client()
-    numbers = Scrape(client.get("/metrics").text)
-    assert numbers["predictor_ready"] == 0
-    assert not classifier.loading.done()
+    assert Scrape(client.get("/metrics").text)["predictor_ready"] == 0
+    assert not loads.wait(0.1)
 
 
 def test_failed_probe_is_not_counted_as_an_error(loading_client):
