@@ -5,6 +5,7 @@ some libraries belong to one layer.
 """
 
 import ast
+import functools
 import subprocess
 import sys
 
@@ -64,17 +65,20 @@ def layer(name):
     return "top" if first in TOP else "base"
 
 
+@functools.cache
 def imports(path):
     """Modules that a file imports, also within functions, but not those for type checkers."""
     tree = ast.parse(path.read_text())
+    found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             node.body = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
 def is_in(name, package):
@@ -122,10 +126,11 @@ def test_endpoint_imports_no_other_endpoint(path):
             {"flask", "numpy", "PIL", "prometheus_client", "torch"},
         ),
         ("import wsgi", {"limits", "predictor.share", "requests", "torch"}),
-        (
+        pytest.param(
             SERVE_ONE_MODEL,
             {"efficientnet_lite_pytorch", "limits", "ngrok", "predictor.cli", "predictor.share"}
             | {"pyngrok", "sympy", "torch._dynamo", "torch._inductor"},
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["settings", "share", "gunicorn's master", "wsgi", "serve one model"],

@@ -1,4 +1,4 @@
-"""The commands: ``predictor classify`` and ``predictor serve``, above all other packages."""
+"""The commands ``predictor classify`` and ``predictor serve``. No other package imports them."""
 
 from __future__ import annotations
 

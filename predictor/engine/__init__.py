@@ -1,1 +1,1 @@
-"""One loaded model that answers many requests at once. It does not depend on HTTP."""
+"""One loaded model that answers many requests at once. It imports neither Flask nor torch."""
