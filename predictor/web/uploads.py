@@ -89,11 +89,7 @@ def read_body(request: Request, is_form: bool = False) -> bytes:
 
 
 def read_as_sent(request: Request, is_form: bool = False) -> bytes:
-    """Return the body as the client sent it, compressed or not.
-
-    Args:
-        request: the current request.
-        is_form: parse the body instead: the fields are then in ``request``, and b"" is returned.
+    """Return the body as sent, compressed or not; with ``is_form``, parse it into ``request``.
 
     Raises:
         BadRequest: the body is malformed or ends too early.

@@ -30,9 +30,8 @@ class Tensor:
 
     Attributes:
         datatype: ``BYTES``, or a key of :data:`DTYPES`.
-        shape: not checked against the model.
-        data: flat, row by row: an array, or for ``BYTES`` a list. In an input, an error stands in
-            the position of an image that is not base64.
+        data: flat, row by row: an array, or for ``BYTES`` a list. An error stands in the position
+            of an image that is not base64.
     """
 
     datatype: str
@@ -87,15 +86,9 @@ def _request_for(body: bytes, datatype: str, shape: Sequence[int]) -> tuple[dict
 
 
 def read_input(inputs: Any, binary: bytes, max_images: int) -> Tensor:
-    """Read the one input of a request.
+    """Read the one input of a request from the JSON's ``inputs`` and the ``binary`` data after it.
 
-    The shape and the sizes are checked before any image is decoded, because a few bytes can ask
-    for a large tensor.
-
-    Args:
-        inputs: the JSON's ``inputs``.
-        binary: the data that follow the JSON.
-        max_images: maximum first dimension of the shape.
+    Shape and sizes are checked before any image is decoded: a few bytes can ask for a large tensor.
 
     Raises:
         BadRequest: it is not the model's input, or its data do not match its shape and datatype.
