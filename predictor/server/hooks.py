@@ -19,7 +19,7 @@ from typing import Any
 from predictor.engine.cpus import available_cpus, cpus_for_process
 from predictor.errors import SettingsError
 from predictor.server.reload import ReloadBoard, is_running
-from predictor.server.start import SHARED_MEMORY, visible_gpus
+from predictor.server.start import shared_memory, visible_gpus
 from predictor.settings import Settings, current_settings, hand_on
 
 Server = Any  # gunicorn's Arbiter, which has no types
@@ -100,7 +100,7 @@ def when_ready(server: Server) -> None:
     It is always a new one: the counts that an earlier run left would be added.
     """
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    for parent in (SHARED_MEMORY, None):
+    for parent in (shared_memory(), None):
         try:
             folder = tempfile.mkdtemp(prefix="predictor-metrics-", dir=parent)
             os.chown(folder, server.cfg.uid, server.cfg.gid)  # gunicorn's --user owns the workers

@@ -46,6 +46,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Take the limits from the settings. This runs in the master, before the fork."""
         super().__init__(*args, **kwargs)
         settings = current_settings()
+        self.wsgi: Any = None  # the app; gunicorn sets it after it has enabled SIGTERM
         self.slot, self.predecessor = 0, 0
         self._max_body = settings.max_upload_bytes
         self._timeout_s = settings.receive_timeout_s
