@@ -1,8 +1,8 @@
 """Run a module with what Python has on another system.
 
 ``python other_system.py windows predictor photo.jpg`` runs ``python -m predictor photo.jpg``
-without the names and modules that exist on Linux only. It shows what this package needs; it does
-not show that torch and the other libraries run there.
+without the names and modules that Windows lacks. It shows what this package needs, and not that
+torch and the other libraries run there.
 """
 
 import importlib
@@ -38,6 +38,9 @@ MODULES = {"macos": [], "windows": ["fcntl", "grp", "gunicorn", "pwd", "resource
 
 def become(system):
     """Take away what a system does not have."""
+    if system == "windows":  # these choose their own code by sys.platform
+        importlib.import_module("filelock")
+        importlib.import_module("torch")
     for name in NAMES[system]:
         module, _, attribute = name.partition(".")
         delattr(importlib.import_module(module), attribute)
