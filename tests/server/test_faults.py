@@ -219,7 +219,7 @@ def test_after_a_failed_reload_the_old_processes_serve(start, squeezenet, tmp_pa
     assert server.stop() == 0
 
 
-def test_a_draining_process_is_not_ready_and_finishes_its_requests(start_faulty):
+def test_a_draining_process_finishes_its_requests(start_faulty):
     server = start_faulty()
     kept = requests.Session()
     assert kept.get(f"{server.url}/readyz").status_code == 200

@@ -45,7 +45,7 @@ def test_a_request_is_whole_with_its_last_byte(request_, step):
     ],
     ids=["large body", "malformed chunk", "large body in chunks", "large head"],
 )
-def test_a_request_that_will_be_refused_is_not_received_to_its_end(data):
+def test_a_request_to_be_refused_is_not_received_to_its_end(data):
     reception = receive(data)
     assert reception.done
     assert not reception.whole

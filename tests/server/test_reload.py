@@ -76,7 +76,7 @@ def test_replacement_that_ended_before_it_was_ready_has_failed():
     assert board.has_replacement_failed(0)
 
 
-def test_replacement_that_ended_after_it_was_ready_has_not_failed():
+def test_replacement_that_ended_when_ready_has_not_failed():
     board = ReloadBoard()
     ended_process(lambda: (board.claim(0), board.mark_ready(0)))
     assert not board.is_replacement_loading(0)
