@@ -26,6 +26,7 @@ from prometheus_client import mmap_dict, multiprocess
 from paths import ROOT
 from predictor.server.console import EXIT_APP_LOAD_ERROR
 
+RECEIVER = "predictor/server/receiver.py"
 WORKER = "predictor/server/worker.py"
 RECEPTION = "predictor/server/reception.py"
 HOOKS = "predictor/server/hooks.py"
@@ -35,21 +36,21 @@ REQUEST = "predictor/web/request.py"
 
 # Who relies on it, its owner, its name, and its arguments.
 METHODS = [
-    (WORKER, ThreadWorker, "enqueue_req", ["self", "conn"]),
-    (WORKER, ThreadWorker, "finish_request", ["self", "conn", "fs"]),
-    (WORKER, ThreadWorker, "handle_request", ["self", "req", "conn"]),
-    (WORKER, ThreadWorker, "_keepalive_after", ["self", "conn", "keepalive"]),
-    (WORKER, ThreadWorker, "murder_pending", ["self"]),
-    (WORKER, ThreadWorker, "murder_keepalived", ["self", "force"]),
+    (RECEIVER, ThreadWorker, "enqueue_req", ["self", "conn"]),
+    (RECEIVER, ThreadWorker, "finish_request", ["self", "conn", "fs"]),
+    (RECEIVER, ThreadWorker, "handle_request", ["self", "req", "conn"]),
+    (RECEIVER, ThreadWorker, "_keepalive_after", ["self", "conn", "keepalive"]),
+    (RECEIVER, ThreadWorker, "murder_pending", ["self"]),
+    (RECEIVER, ThreadWorker, "murder_keepalived", ["self", "force"]),
     (WORKER, ThreadWorker, "set_accept_enabled", ["self", "enabled"]),
     (WORKER, ThreadWorker, "handle_exit", ["self", "sig", "frame"]),
     (WORKER, ThreadWorker, "notify", ["self"]),
     (WORKER, ThreadWorker, "init_process", ["self"]),
-    (WORKER, TConn, "init", ["self"]),
-    (WORKER, TConn, "close", ["self", "graceful"]),
-    (WORKER, RequestParser, "finish_body", ["self", "deadline", "max_bytes"]),
-    (WORKER, Request, "force_close", ["self"]),
-    (WORKER, SocketUnreader, "unread", ["self", "data"]),
+    (RECEIVER, TConn, "init", ["self"]),
+    (RECEIVER, TConn, "close", ["self", "graceful"]),
+    (RECEIVER, RequestParser, "finish_body", ["self", "deadline", "max_bytes"]),
+    (RECEIVER, Request, "force_close", ["self"]),
+    (RECEIVER, SocketUnreader, "unread", ["self", "data"]),
     (RECEPTION, SocketUnreader, "chunk", ["self", "size_hint"]),
     (RECEPTION, SocketUnreader, "take_buffered", ["self"]),
     (HOOKS, Arbiter, "reload", ["self"]),
@@ -81,9 +82,10 @@ def objects():
 
 
 ATTRIBUTES = [
-    (WORKER, "Worker", "cfg log alive sockets nr_conns worker_connections keepalived_conns poller"),
-    (HOOKS, "Worker", "pid booted"),
-    (WORKER, "TConn", "sock client parser initialized data_ready timeout"),
+    (RECEIVER, "Worker", "cfg log alive nr_conns worker_connections keepalived_conns poller"),
+    (WORKER, "Worker", "log alive nr_conns keepalived_conns"),
+    (HOOKS, "Worker", "pid booted sockets"),
+    (RECEIVER, "TConn", "sock client parser initialized data_ready timeout"),
     (RECEPTION, "Unreader", "sock mxchunk max_body_chunk"),
     (START, "Logger", "error_log loglevel"),
 ]
@@ -130,7 +132,7 @@ def test_gunicorns_event_loop_calls_what_the_worker_overrides():
     called = ["notify()", "set_accept_enabled(", "murder_pending()", "enqueue_req(conn)"]
     called += ["self.finish_request, conn", "_keepalive_after(conn", "handle_request(req, conn)"]
     for call in called:
-        assert f"self.{call.removeprefix('self.')}" in source, gone(WORKER, f"a call of {call}")
+        assert f"self.{call.removeprefix('self.')}" in source, gone(RECEIVER, f"a call of {call}")
 
 
 def test_metric_files_have_their_kind_and_process_in_their_names(tmp_path):
@@ -153,7 +155,7 @@ def test_metric_files_have_their_kind_and_process_in_their_names(tmp_path):
 
 
 def test_every_file_named_here_exists():
-    users = {WORKER, RECEPTION, HOOKS, START, METRICS, REQUEST}
+    users = {RECEIVER, WORKER, RECEPTION, HOOKS, START, METRICS, REQUEST}
     assert [user for user in users if not Path(ROOT, user).exists()] == []
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import click
 import pytest
 import requests
 
@@ -13,7 +14,7 @@ from conftest import service_of
 from paths import ROOT
 from predictor.engine.classifier import Classifier
 from predictor.settings import Settings
-from predictor.web.flask_run import is_loopback
+from predictor.web import flask_run
 from tunnels import install, is_running
 
 
@@ -133,6 +134,22 @@ def test_a_start_that_fails_says_why(options, environ, sentence):
 
 # flask run
 
+
+@pytest.mark.parametrize(
+    ("options", "address"),
+    [
+        ({"host": "::1", "port": 8000}, ("::1", 8000)),
+        ({"host": None, "port": 0}, ("127.0.0.1", 0)),
+        ({"host": None, "port": 5000, "reload": True}, None),
+    ],
+    ids=["given", "any port", "process that watches files"],
+)
+def test_flask_runs_address_is_read_from_its_command_line(options, address):
+    with click.Context(click.Command("run"), info_name="run") as context:
+        context.params = options
+        assert flask_run.address() == address
+
+
 # An app that prints when it is made, and when it would load its model.
 PROBE = """
 from app import create_app as real
@@ -187,4 +204,4 @@ def test_the_debugger_is_refused_where_others_can_reach_it(host, option):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "unix:///tmp/x"])
 def test_the_debugger_is_allowed_on_this_machine(host):
-    assert is_loopback(host)
+    assert flask_run.is_loopback(host)

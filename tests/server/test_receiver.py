@@ -1,4 +1,4 @@
-"""Slow clients cost a buffer, never a thread."""
+"""A real gunicorn with slow and malformed clients: they cost a buffer, never a thread."""
 
 import select
 import subprocess
