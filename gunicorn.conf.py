@@ -23,7 +23,7 @@ from predictor.server.hooks import (  # noqa: F401
     when_ready,
     worker_exit,
 )
-from predictor.server.start import SHARED_MEMORY, SameFormatLogger, bind_address, whole_number
+from predictor.server.start import SameFormatLogger, bind_address, shared_memory, whole_number
 from predictor.server.tls import ssl_context  # noqa: F401
 
 settings = configure()
@@ -39,8 +39,8 @@ timeout = 60  # of the worker's heartbeat, which continues while requests are in
 graceful_timeout = math.ceil(settings.request_timeout_s) + 5  # every admitted request is answered
 keepalive = 30  # an idle connection holds no thread, and a new one costs a round trip
 preload_app = False  # neither CUDA nor OpenMP's threads survive a fork
-worker_tmp_dir = SHARED_MEMORY  # a slow disk would block the heartbeat
+worker_tmp_dir = shared_memory()  # a slow disk would block the heartbeat
 forwarder_headers = ""  # PREDICTOR_TRUSTED_PROXIES says whose headers are trusted
-secure_scheme_headers = {}
+secure_scheme_headers: dict[str, str] = {}
 logger_class = SameFormatLogger
 control_socket_disable = True  # signals suffice, and a read-only file system has no place for it

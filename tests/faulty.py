@@ -1,9 +1,11 @@
 """An app whose model fails as the colour of the photo demands, for tests with a real gunicorn.
 
 Start it with ``gunicorn --pythonpath tests faulty:app``. It classifies red, green and blue; other
-colours cause faults.
+colours cause faults. ``FAULTY_HANG_S`` is the number of seconds after which a batch counts as
+hanging.
 """
 
+import os
 import time
 from dataclasses import replace
 
@@ -11,11 +13,11 @@ import numpy as np
 
 from app import create_app
 from conftest import ToyModel, toy_model
-from predictor.engine.classifier import Classifier
+from predictor.engine import classifier
 from predictor.models.spec import ModelInfo
-from predictor.settings import Settings
+from predictor.settings import current_settings
 
-SECONDS = 0.1  # of a forward pass: ten images a second
+SECONDS = 0.1  # for each forward pass
 RAISES, NO_MEMORY, HANGS, DIES = (255, 255, 0), (0, 255, 255), (255, 0, 255), (255, 255, 255)
 
 
@@ -44,5 +46,6 @@ def load(*_):
     return replace(toy_model(FaultyModel()), info=info)
 
 
-settings = Settings.from_env()
-app = create_app(settings, Classifier(settings, load))
+classifier.HANG_S = float(os.environ.get("FAULTY_HANG_S", classifier.HANG_S))
+settings = current_settings()
+app = create_app(settings, classifier.Classifier(settings, load))

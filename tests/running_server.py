@@ -1,4 +1,4 @@
-"""A real gunicorn, as an operator starts it, on loopback and a port of its own."""
+"""A real gunicorn, started as an operator starts it, on a free port of this machine."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
 from paths import ROOT
 from waiting import wait_until
 
-# What a developer's own shell may have set.
+# Variables that the developer's shell may have set.
 SETTING = re.compile("PREDICTOR_|WEB_CONCURRENCY$|HOST$|PORT$|CUDA_VISIBLE_DEVICES$")
 
 
 class Server:
-    """Starts gunicorn with the settings given; ended by its own process id.
+    """A running gunicorn.
 
-    ``command`` starts it in another way than ``python -m gunicorn``, in ``folder``.
-    ``under`` is a command that becomes it, such as ``setpriv``.
+    Args:
+        options: gunicorn's command line.
+        under: a command that replaces itself with gunicorn, such as ``setpriv``.
+        app: the app to serve.
+        command: starts the server in another way than ``python -m gunicorn``.
+        folder: the folder to start it in.
+        settings: the app's settings, without ``PREDICTOR_``.
     """
 
     def __init__(
@@ -38,7 +44,7 @@ class Server:
     ) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         environ = {name: value for name, value in os.environ.items() if not SETTING.match(name)}
-        settings = {"log_format": "text"} | settings  # which the tests and their readers read
+        settings = {"log_format": "text"} | settings  # the tests search the log
         environ |= {f"PREDICTOR_{name.upper()}": str(value) for name, value in settings.items()}
         command = command or [sys.executable, "-m", "gunicorn", app]
         self.process = subprocess.Popen(
@@ -50,7 +56,7 @@ class Server:
         )
 
     def close(self) -> None:
-        """Stop, and throw the log away."""
+        """Stop the server and delete the log."""
         if self.process.poll() is None:
             self.stop()
         self._log.close()
@@ -67,9 +73,27 @@ class Server:
         return str(found[1])
 
     @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        url = urlsplit(self.url)
+        assert url.hostname is not None
+        assert url.port is not None
+        return url.hostname, url.port
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of all workers that were started, the newest last."""
+        return [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.log)]
+
+    @property
     def worker(self) -> int:
-        """The process id of the worker booted last."""
-        return int(re.findall(r"Booting worker with pid: (\d+)", self.log)[-1])
+        """The process id of the worker that was started last."""
+        return self.workers[-1]
+
+    @property
+    def loaded(self) -> int:
+        """How many workers have loaded a model since the start."""
+        return self.log.count("Ready at")
 
     def get(self, path: str) -> requests.Response:
         return requests.get(self.url + path, timeout=60)
@@ -88,7 +112,7 @@ class Server:
         return self
 
     def stop(self) -> int:
-        """SIGTERM; the exit status. One that does not end by itself is not left behind."""
+        """Send SIGTERM and return the exit status; kill a server that does not end."""
         self.process.terminate()
         try:
             return self.process.wait(timeout=60)

@@ -94,7 +94,7 @@ def forget_worker(pid: int, alive: Collection[int]) -> None:
 def _merge(files: list[Path], merged: Path) -> None:
     new = merged.with_suffix(".new")
     with new.open("wb") as opened:  # a mapped page that the disk has no room for kills the process
-        os.posix_fallocate(opened.fileno(), 0, sum(map(_size, files)))
+        opened.write(bytes(sum(map(_size, files))))
     counts = MmapedDict(str(new))
     for metric in MultiProcessCollector.merge(map(str, files), accumulate=False):
         for sample in metric.samples:

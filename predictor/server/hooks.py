@@ -19,7 +19,7 @@ from typing import Any
 from predictor.engine.cpus import available_cpus, cpus_for_process
 from predictor.errors import SettingsError
 from predictor.server.reload import ReloadBoard, is_running
-from predictor.server.start import SHARED_MEMORY, visible_gpus
+from predictor.server.start import shared_memory, visible_gpus
 from predictor.settings import Settings, current_settings, hand_on
 
 Server = Any  # gunicorn's Arbiter, which has no types
@@ -54,7 +54,7 @@ def configure() -> Settings:
 
 
 def on_starting(server: Server) -> None:
-    """Refuse, with a sentence, what would fail later and less clearly."""
+    """Exit with a sentence if the server could not work: gunicorn would fail later, unclearly."""
     if server.cfg.preload_app:
         sys.exit("Remove --preload: CUDA and OpenMP do not survive the fork that follows it.")
     server.reload = partial(reload_if_valid, server, server.reload)
@@ -67,9 +67,10 @@ def on_starting(server: Server) -> None:
 
 
 def reload_if_valid(server: Server, reload: Any) -> None:
-    """On SIGHUP, read the settings and the tokens file again; keep the old ones if invalid.
+    """On SIGHUP, read the settings and the tokens file again, and reload if they are valid.
 
-    gunicorn itself would end.
+    gunicorn would end if its configuration raised an error. The master keeps the modules that it
+    has imported, so new code needs a restart.
     """
     try:
         settings = Settings.from_env()
@@ -100,7 +101,7 @@ def when_ready(server: Server) -> None:
     It is always a new one: the counts that an earlier run left would be added.
     """
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    for parent in (SHARED_MEMORY, None):
+    for parent in (shared_memory(), None):
         try:
             folder = tempfile.mkdtemp(prefix="predictor-metrics-", dir=parent)
             os.chown(folder, server.cfg.uid, server.cfg.gid)  # gunicorn's --user owns the workers
@@ -123,7 +124,7 @@ def is_taken(address: tuple[str, int]) -> bool:
 
 
 def pre_fork(server: Server, worker: Worker) -> None:
-    """Give the worker the slot of one that has died, or that a reload replaces."""
+    """Give the worker a free slot, or that of a worker which a reload replaces."""
     held = [other.slot for other in server.WORKERS.values()]
     slot = min(range(server.num_workers), key=held.count)
     worker.assign(slot, state.board)

@@ -12,13 +12,16 @@ from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from predictor import logs
 from predictor.settings import current_settings
 
-SHARED_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+def shared_memory() -> str | None:
+    """Return the folder whose files are in memory, if it is writable."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def visible_gpus() -> list[str]:
     """Return the GPUs as CUDA_VISIBLE_DEVICES names them.
 
-    It does not ask CUDA, which must not be initialised before the fork.
+    CUDA itself is not asked, because it must not be initialised before the fork.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:

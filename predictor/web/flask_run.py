@@ -23,7 +23,7 @@ def address() -> tuple[str, int] | None:
     watched = get_debug_flag() if reload is None else reload
     if watched and os.environ.get("WERKZEUG_RUN_MAIN") != "true":
         return None
-    return options.get("host") or "127.0.0.1", int(options.get("port") or 5000)
+    return options.get("host") or "127.0.0.1", int(options.get("port", 5000))
 
 
 def require_loopback_for_debugger() -> None:

@@ -10,7 +10,7 @@ from predictor.server.background import NEXT_PORTS, BackgroundServer
 
 @pytest.fixture
 def serve():
-    """Serve a greeting; all are closed at the end."""
+    """Serve an app that says hello; the servers are closed after the test."""
     app, servers = Flask("greeter"), []
     app.add_url_rule("/", view_func=lambda: "hello")
 
@@ -23,7 +23,7 @@ def serve():
         server.close()
 
 
-def test_it_serves_as_soon_as_it_is_there(serve):
+def test_a_new_server_answers_at_once(serve):
     assert requests.get(serve().url, timeout=10).text == "hello"
 
 
@@ -31,42 +31,42 @@ def test_it_serves_as_soon_as_it_is_there(serve):
     ("host", "reached"),
     [("127.0.0.1", "127.0.0.1"), ("localhost", "localhost"), ("0.0.0.0", "127.0.0.1")],
 )
-def test_its_address_is_one_that_this_machine_reaches(serve, host, reached):
+def test_the_url_is_reachable_from_this_machine(serve, host, reached):
     server = serve(host)
     assert server.url == f"http://{reached}:{server.port}"
     assert requests.get(server.url, timeout=10).ok
 
 
-def test_it_serves_ipv6_too(serve):
+def test_ipv6_is_served(serve):
     try:
         server = serve("::1")
     except OSError:
-        pytest.skip("no IPv6 here")
+        pytest.skip("this machine has no IPv6")
     assert server.url == f"http://[::1]:{server.port}"
     assert requests.get(server.url, timeout=10).ok
 
 
-def test_a_port_that_is_taken_becomes_the_next_one_that_is_free(serve):
+def test_a_taken_port_is_replaced_by_the_next_free_one(serve):
     first = serve()
     second = serve(port=first.port)
     assert first.port < second.port <= first.port + NEXT_PORTS
     assert requests.get(second.url, timeout=10).text == "hello"
 
 
-def test_a_port_is_free_again_as_soon_as_it_is_closed(serve):
+def test_a_closed_server_frees_its_port(serve):
     first = serve()
-    requests.get(first.url, timeout=10)  # leaves a connection that is about to end
+    requests.get(first.url, timeout=10)  # leaves a connection in TIME_WAIT
     first.close()
     assert serve(port=first.port).port == first.port
 
 
-def test_where_nobody_can_listen_the_reason_is_raised_and_the_process_goes_on(serve):
+def test_an_address_of_another_machine_raises_oserror(serve):
     with pytest.raises(OSError, match="assign requested address") as raised:
         serve("192.0.2.1")
     assert raised.value.errno == errno.EADDRNOTAVAIL
 
 
-def test_once_closed_it_answers_nobody_on_connections_that_are_open_either(serve):
+def test_a_closed_server_closes_its_open_connections(serve):
     server = serve()
     with requests.Session() as session:
         session.get(server.url, timeout=10)

@@ -1,5 +1,6 @@
 import io
 import logging
+import os
 import sys
 
 import pytest
@@ -7,14 +8,67 @@ import pytest
 from conftest import ToyInfo, toy_model
 from predictor import logs
 from predictor.engine.classifier import Classifier
-from predictor.server.console import announce
+from predictor.errors import WeightsError
+from predictor.server.console import announce, summary, url_of
 from predictor.settings import Settings
+from waiting import wait_until
 
 TRY = "curl -F file=@photo.jpg http://127.0.0.1:5000/predict"
 
 
 class Info(ToyInfo):
-    precision, threads, parameters = "float32", 1, 1234
+    precision, threads, parameters = "float32", 2, 1234
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:5000"),
+        ("localhost", "http://localhost:5000"),
+        ("0.0.0.0", "http://127.0.0.1:5000"),
+        ("::1", "http://[::1]:5000"),
+        ("::", "http://[::1]:5000"),
+    ],
+)
+def test_url_of_a_host_is_reachable_from_this_machine(host, url):
+    assert url_of(host, 5000) == url
+
+
+def test_summary_says_what_is_served_and_how_to_try_it():
+    class Notable(Info):
+        notice = "A stands in for B."
+
+    model = toy_model()
+    text = summary(type(model)(model.scorer, Notable(), model.labels), "http://127.0.0.1:5000")
+    parts = [
+        "NOTE",
+        "A stands in for B.",
+        "toy, 1,234 parameters, 3 classes",
+        "toy.pth",
+        "cpu, float32, 2 threads",
+        TRY,
+    ]
+    assert [part for part in parts if part not in text] == []
+
+
+@pytest.mark.parametrize("error", [WeightsError("The file is empty."), ValueError("is empty")])
+def test_a_model_that_cannot_be_loaded_ends_the_process(monkeypatch, caplog, error):
+    def load(*_):
+        raise error
+
+    ended = []
+
+    def leave(status):
+        ended.append(status)
+        raise RuntimeError("The real os._exit does not return, either.")
+
+    monkeypatch.setattr(os, "_exit", leave)
+    classifier = Classifier(Settings(), load)
+    announce(classifier, "http://127.0.0.1:5000")
+    classifier.start()
+    wait_until(lambda: ended)
+    assert ended == [4]  # gunicorn's master stops on this status
+    assert "is empty" in caplog.text
 
 
 @pytest.fixture
@@ -40,25 +94,25 @@ def announced(monkeypatch):
     logging.captureWarnings(False)
 
 
-def test_in_text_the_block_is_in_the_log_alone(announced):
+def test_a_text_log_has_the_summary(announced):
     log, printed = announced("text")
     assert TRY in log
     assert printed.getvalue() == ""
 
 
-def test_where_json_is_the_default_the_block_is_on_stdout(announced):
+def test_beside_json_by_default_the_summary_is_on_stdout(announced):
     log, printed = announced("auto")
     assert TRY not in log
     assert TRY in printed.getvalue()
 
 
-def test_where_json_is_chosen_there_is_no_block(announced):
+def test_beside_json_by_choice_there_is_no_summary(announced):
     log, printed = announced("json")
     assert '"message": "Ready at http://127.0.0.1:5000"' in log
     assert printed.getvalue() == ""
 
 
-def test_closed_stdout_is_not_an_error(announced):
+def test_a_closed_stdout_is_not_an_error(announced):
     class Closed(io.StringIO):
         def write(self, text):
             raise BrokenPipeError

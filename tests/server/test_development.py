@@ -3,79 +3,154 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
+import click
 import pytest
 import requests
 
-from app import _is_here, announce, create_app, describe
-from conftest import ToyInfo, toy_model
+from app import create_app
+from conftest import service_of
 from paths import ROOT
 from predictor.engine.classifier import Classifier
-from predictor.errors import WeightsError
 from predictor.settings import Settings
+from predictor.web import flask_run
 from tunnels import install, is_running
-from waiting import wait_until
 
 
-def test_an_app_is_made_without_loading_anything():
+def run(*command, **environ):
+    """Run a Python command to its end."""
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=os.environ | environ,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+@contextmanager
+def running_app(*options, **environ):
+    """``python app.py`` with the embedded model on a free port: the process."""
+    command = [sys.executable, "app.py", "--port", "0", *options]
+    env = os.environ | {"PREDICTOR_MODEL": "efficientnet_lite0", **environ}
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def line_with(pattern, process):
+    """The first match in the lines that a process logs."""
+    return next(found for line in process.stderr if (found := re.search(pattern, line)))
+
+
+# The app
+
+
+def test_building_an_app_loads_no_model():
     classifier = Classifier(Settings(), load=lambda *_: pytest.fail("loaded"))
     app = create_app(Settings(), classifier)
-    assert app.extensions["predictor"].classifier is classifier
+    assert service_of(app).classifier is classifier
     assert not classifier.loading.done()
 
 
-def test_development_lets_the_small_model_stand_in_and_production_does_not():
-    assert (
-        create_app().extensions["predictor"].classifier.settings.fallback_model
-        == "efficientnet_lite0"
-    )
+def test_only_development_has_a_fallback_model():
+    assert service_of(create_app()).settings.fallback_model == "efficientnet_lite0"
     assert Settings.from_env({}).fallback_model == "none"
 
 
-def test_the_environment_has_the_last_word_over_developments_defaults(monkeypatch):
+def test_the_environment_overrides_developments_defaults(monkeypatch):
     monkeypatch.setenv("PREDICTOR_FALLBACK_MODEL", "none")
-    assert create_app().extensions["predictor"].classifier.settings.fallback_model == "none"
+    assert service_of(create_app()).settings.fallback_model == "none"
 
 
-def test_what_is_served_is_said_with_a_line_to_try():
-    class Info(ToyInfo):
-        device, precision, threads, parameters = "cpu", "float32", 2, 1234
-        notice = "A stands in for B."
-
-    engine = toy_model()
-    text = describe(type(engine)(engine.model, Info(), engine.labels), "http://127.0.0.1:5000")
-    parts = [
-        "NOTE",
-        "A stands in for B.",
-        "toy, 1,234 parameters, 3 classes",
-        "toy.pth",
-        "cpu, float32, 2 threads",
-        "curl -F file=@photo.jpg http://127.0.0.1:5000/predict",
-    ]
-    assert [part for part in parts if part not in text] == []
+# python app.py
 
 
-@pytest.mark.parametrize("error", [WeightsError("Only half is there."), ValueError("Only half")])
-def test_a_model_that_cannot_be_served_ends_the_process_with_a_sentence(monkeypatch, caplog, error):
-    def load(*_):
-        raise error
-
-    ended = []
-
-    def leave(status):
-        ended.append(status)
-        raise RuntimeError("The real os._exit does not return, either.")
-
-    monkeypatch.setattr(os, "_exit", leave)
-    classifier = Classifier(Settings(), load)
-    announce(classifier, "http://127.0.0.1:5000")
-    classifier.start()
-    wait_until(lambda: ended)
-    assert ended == [4]  # gunicorn's master stops on it, and does not try for ever
-    assert "Only half" in caplog.text
+def test_a_request_has_one_log_line_without_colours():
+    with running_app(PREDICTOR_LOG_FORMAT="text") as process:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if found := re.search(r"Running on (http://\S+)", line):
+                requests.get(found[1], timeout=60)
+            if "GET / " in line:
+                break
+        process.terminate()
+        lines += process.stderr.readlines()
+    assert sum("GET / " in line for line in lines) == 1
+    assert "\\x1b" not in "".join(lines)
+    assert "development server" in "".join(lines)
 
 
-# What a process under `flask run` sees, told by an app that prints it instead of loading.
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_announced_url_answers_even_with_port_0(host):
+    with running_app("--host", host, PREDICTOR_LOG_FORMAT="text") as process:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "Cannot assign" in line or "not supported" in line:
+                pytest.skip("this machine has no IPv6")
+            if found := re.search(r"curl -F \S+ (\S+)/predict", line):
+                break
+        assert requests.get(f"{found[1]}/readyz", timeout=60).ok
+
+
+def test_python_app_py_never_has_the_debugger():
+    """Not even on all addresses, with FLASK_DEBUG, and with the header that it asks for."""
+    with running_app("--host", "0.0.0.0", FLASK_DEBUG="1") as process:
+        port = line_with(r"127.0.0.1:(\d+)", process)[1]
+        for path in ("/console", "/?__debugger__=yes&cmd=resource&f=debugger.js"):
+            answer = requests.get(f"http://127.0.0.1:{port}{path}", timeout=60)
+            assert "debugger" not in answer.text.lower()
+        assert answer.headers["Content-Security-Policy"]
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_tunnel_open(tmp_path):
+    install("cloudflared.py", tmp_path)
+    environ = {"PATH": str(tmp_path), "PREDICTOR_WEIGHTS": str(tmp_path / "none.pth")}
+    done = run("app.py", "--share", "cloudflared", "--port", "0", **environ)
+    assert done.returncode == 4
+    assert not is_running(tmp_path / "process")
+    assert "none.pth" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "sentence"),
+    [
+        (["--share", "ngork"], {}, "invalid choice: 'ngork'"),
+        (["--share", "--host", "192.0.2.1"], {}, "Cannot listen on 192.0.2.1:5000: Cannot assign"),
+        (["--port", "70000"], {}, "'70000' is not a whole number between 0 and 65535"),
+        ([], {"PREDICTOR_MAX_QUEUE": "many"}, "PREDICTOR_MAX_QUEUE='many' is not"),
+    ],
+    ids=["provider", "address", "port", "setting"],
+)
+def test_a_start_that_fails_says_why(options, environ, sentence):
+    done = run("app.py", *options, **environ)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# flask run
+
+
+@pytest.mark.parametrize(
+    ("options", "address"),
+    [
+        ({"host": "::1", "port": 8000}, ("::1", 8000)),
+        ({"host": None, "port": 0}, ("127.0.0.1", 0)),
+        ({"host": None, "port": 5000, "reload": True}, None),
+    ],
+    ids=["given", "any port", "process that watches files"],
+)
+def test_flask_runs_address_is_read_from_its_command_line(options, address):
+    with click.Context(click.Command("run"), info_name="run") as context:
+        context.params = options
+        assert flask_run.address() == address
+
+
+# An app that prints when it is made, and when it would load its model.
 PROBE = """
 from app import create_app as real
 from predictor.engine.classifier import Classifier
@@ -91,7 +166,8 @@ def create_app():
 @pytest.mark.parametrize(
     "options", [[], ["--debug"], ["--reload"]], ids=["plain", "debug", "reload"]
 )
-def test_flask_run_loads_the_model_once_also_under_the_reloader(tmp_path, options):
+def test_flask_run_loads_the_model_once(tmp_path, options):
+    """The reloader has two processes: one serves, and one watches the files."""
     (tmp_path / "probe.py").write_text(PROBE)
     command = [sys.executable, "-m", "flask", "--app", "probe", "run", "--port", "0", *options]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
@@ -103,7 +179,7 @@ def test_flask_run_loads_the_model_once_also_under_the_reloader(tmp_path, option
     try:
         for line in process.stdout:
             lines.append(line)
-            served = sum("Running on" in seen for seen in lines)
+            served = any("Running on" in seen for seen in lines)
             if served and (not options or "MADE true\n" in lines):
                 break
     finally:
@@ -112,87 +188,20 @@ def test_flask_run_loads_the_model_once_also_under_the_reloader(tmp_path, option
     assert lines.count("LOADS\n") == 1, lines
 
 
-def test_in_development_a_request_has_one_line_too_and_none_is_coloured():
-    command = [sys.executable, "app.py", "--port", "0"]
-    env = {**os.environ, "PREDICTOR_MODEL": "efficientnet_lite0", "PREDICTOR_LOG_FORMAT": "text"}
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
-    lines = []
-    try:
-        for line in process.stderr:
-            lines.append(line)
-            if found := re.search(r"Running on (http://\S+)", line):
-                requests.get(found[1], timeout=60)
-            if "GET / " in line:
-                break
-    finally:
-        process.terminate()
-        lines += process.communicate(timeout=60)[1].splitlines()
-    assert sum("GET / " in line for line in lines) == 1
-    assert "\\x1b" not in "".join(lines)
-    assert "development server" in "".join(lines)
-
-
-def test_flask_run_takes_the_development_app_and_not_production(tmp_path):
-    """`flask run` prefers wsgi.py unless it is told otherwise; FLASK_APP tells it."""
-    command = [sys.executable, "-m", "flask", "routes"]
-    env = {**os.environ, "FLASK_APP": "app.py"}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
-    assert "/predict" in done.stdout
-    assert "predict.predict" in done.stdout
+def test_flask_app_selects_the_development_app():
+    """Without FLASK_APP, Flask would prefer wsgi.py."""
+    assert "predict.predict" in run("-m", "flask", "routes", FLASK_APP="app.py").stdout
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "photos.example.org"])
-@pytest.mark.parametrize("options", [["--debug"], ["--debugger"]], ids=lambda options: options[0])
-def test_the_debugger_is_not_served_where_others_reach_it(host, options):
-    command = [sys.executable, "-m", "flask", "--app", "app", "run", "--host", host, *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("option", ["--debug", "--debugger"])
+def test_the_debugger_is_refused_where_others_can_reach_it(host, option):
+    done = run("-m", "flask", "--app", "app", "run", "--host", host, option)
     assert done.returncode == 1
-    assert f"The debugger is not served on {host}" in done.stderr
+    assert f"The debugger cannot be served on {host}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "unix:///tmp/x"])
-def test_the_debugger_is_served_to_this_machine(host):
-    assert _is_here(host)
-
-
-def test_python_app_py_has_no_debugger_whatever_the_environment_says():
-    """On an address that others reach, with the header that werkzeug's own guard asks for."""
-    command = [sys.executable, "app.py", "--host", "0.0.0.0", "--port", "0"]
-    env = {**os.environ, "FLASK_DEBUG": "1", "PREDICTOR_MODEL": "efficientnet_lite0"}
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
-    try:
-        port = next(m[1] for line in process.stderr if (m := re.search(r"127.0.0.1:(\d+)", line)))
-        for path in ("/console", "/?__debugger__=yes&cmd=resource&f=debugger.js"):
-            answer = requests.get(f"http://127.0.0.1:{port}{path}", timeout=60)
-            assert "debugger" not in answer.text.lower()
-        assert answer.headers["Content-Security-Policy"]
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
-
-
-def test_a_model_that_cannot_be_served_leaves_no_tunnel_behind(tmp_path):
-    install("cloudflared.py", tmp_path)
-    command = [sys.executable, "app.py", "--share", "cloudflared", "--port", "0"]
-    env = {**os.environ, "PATH": str(tmp_path), "PREDICTOR_WEIGHTS": str(tmp_path / "none.pth")}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 4
-    assert not is_running(tmp_path / "process")
-    assert "none.pth" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--share", "ngork"], "invalid choice: 'ngork'"),
-        (["--share", "--host", "192.0.2.1"], "Nobody can listen on 192.0.2.1:5000 (Cannot assign"),
-    ],
-    ids=["no such provider", "no such address"],
-)
-def test_what_cannot_be_shared_is_a_sentence(options, said):
-    command = [sys.executable, "app.py", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode != 0
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+def test_the_debugger_is_allowed_on_this_machine(host):
+    assert flask_run.is_loopback(host)

@@ -1,4 +1,4 @@
-"""The real gunicorn where it is exposed: strangers, TLS, no rights, no place to write."""
+"""A real gunicorn under attack: tokens, TLS, an unprivileged user, a read-only file system."""
 
 import contextlib
 import os
@@ -8,22 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
-from urllib.parse import urlsplit
 
 import psutil
 import pytest
 import requests
-from PIL import Image
-from skimage import data
 
-from pictures import encode
-from running_server import ROOT, Server
+from paths import ROOT
+from running_server import Server
 from waiting import wait_until
 
 TOKEN, OTHER = "correct-horse-battery", "staple.0123456789=="
 NOBODY = 65534
 SETPRIV = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-# Every mount but those that a container has writable even with a read-only file system.
+# All mounts, except those that are writable in a container with a read-only file system.
 READ_ONLY = """
 while read -r _ mount _; do
   case $mount in /proc*|/sys*|/dev|/dev/*) ;; *) mount -o remount,bind,ro "$mount";; esac
@@ -37,11 +34,6 @@ def bearer(token):
 
 
 @pytest.fixture(scope="module")
-def photo():
-    return encode(Image.fromarray(data.coffee()), "JPEG")
-
-
-@pytest.fixture(scope="module")
 def guarded():
     running = Server(
         model="efficientnet_lite0", tokens=f"{TOKEN},{OTHER}", max_upload_bytes=1_000_000
@@ -50,23 +42,9 @@ def guarded():
     running.close()
 
 
-@pytest.fixture
-def start():
-    started = []
-
-    def run(*options, **settings):
-        started.append(Server(*options, model="efficientnet_lite0", **settings))
-        return started[-1]
-
-    yield run
-    for one in started:
-        one.close()
-
-
 def exchange(server, request):
-    """Send the bytes and not one more; what comes back until the answer's headers end."""
-    url = urlsplit(server.url)
-    with socket.create_connection((url.hostname, url.port), timeout=30) as connection:
+    """Send some bytes; returns the head of the response."""
+    with socket.create_connection(server.address, timeout=30) as connection:
         connection.sendall(request)
         answer = b""
         while b"\r\n\r\n" not in answer and (part := connection.recv(4096)):
@@ -74,18 +52,21 @@ def exchange(server, request):
     return answer.decode("latin-1")
 
 
-def test_a_token_opens_and_its_want_is_answered_before_the_body_comes(guarded, photo):
-    for token in (TOKEN, OTHER):
-        response = requests.post(f"{guarded.url}/predict", data=photo, headers=bearer(token))
-        assert response.json()["class_name"] == "espresso"
-    announced = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n"
-    answer = exchange(guarded, announced)
+@pytest.mark.parametrize("token", [TOKEN, OTHER])
+def test_each_of_the_tokens_is_accepted(guarded, coffee, token):
+    response = requests.post(f"{guarded.url}/predict", data=coffee, headers=bearer(token))
+    assert response.json()["class_name"] == "espresso"
+
+
+def test_a_request_without_a_token_is_401_before_its_body(guarded):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n"
+    answer = exchange(guarded, head)
     assert answer.startswith("HTTP/1.1 401 ")
     assert 'WWW-Authenticate: Bearer realm="' in answer
 
 
-def test_no_token_right_or_wrong_reaches_the_log(guarded):
-    wrong = "this-is-no-token-of-ours"
+def test_no_token_is_logged(guarded):
+    wrong = "not-a-token-of-the-server"
     for token in (TOKEN, wrong):
         requests.get(f"{guarded.url}/", headers=bearer(token))
         requests.get(f"{guarded.url}/", auth=("me", token))
@@ -94,7 +75,7 @@ def test_no_token_right_or_wrong_reaches_the_log(guarded):
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/", "/nothing"])
-def test_no_answer_names_a_version(guarded, path):
+def test_no_response_names_a_version(guarded, path):
     response = guarded.get(path)
     assert response.headers["Server"] == "gunicorn"
     assert "X-Powered-By" not in response.headers
@@ -114,24 +95,24 @@ def test_no_answer_names_a_version(guarded, path):
         pytest.param(b"X: a\x00b", id="null byte"),
     ],
 )
-def test_a_request_that_two_servers_would_read_differently_is_refused(guarded, lines):
+def test_an_ambiguous_request_is_refused(guarded, lines):
     request = b"POST /predict HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n\r\n0\r\n\r\n"
     assert re.match(r"HTTP/1\.1 (400|501) ", exchange(guarded, request))
 
 
 @pytest.mark.parametrize("header", [b"PATH_INFO: /healthz", b"SCRIPT_NAME: /predict"])
-def test_no_header_leads_around_the_token(guarded, header):
+def test_no_header_evades_the_token(guarded, header):
     request = b"GET /predict/healthz HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n"
     assert exchange(guarded, request).startswith("HTTP/1.1 401 ")
 
 
-def test_a_token_that_was_replaced_no_longer_opens_after_a_reload(start, tmp_path):
+def test_a_replaced_token_is_invalid_after_a_reload(start, tmp_path):
     (tmp_path / "tokens").write_text(TOKEN)
     server = start(tokens_file=tmp_path / "tokens").wait_until_ready()
     first = server.worker
     (tmp_path / "tokens").write_text(OTHER)
     server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: server.log.count("Ready at") == 2 and f"pid: {first})" in server.log)
+    wait_until(lambda: server.loaded == 2 and f"pid: {first})" in server.log)
     statuses = [
         requests.get(f"{server.url}/", headers=bearer(token)).status_code
         for token in (TOKEN, OTHER)
@@ -149,7 +130,7 @@ def test_a_token_that_was_replaced_no_longer_opens_after_a_reload(start, tmp_pat
         ({"trusted_proxies": "all"}, "PREDICTOR_TRUSTED_PROXIES='all' is not a whole number"),
     ],
 )
-def test_a_guard_that_cannot_stand_stops_the_server_with_a_sentence(start, settings, sentence):
+def test_an_invalid_security_setting_stops_the_start(start, settings, sentence):
     server = start(**settings)
     assert server.process.wait(timeout=60) != 0
     assert sentence in server.log
@@ -162,9 +143,9 @@ def test_a_guard_that_cannot_stand_stops_the_server_with_a_sentence(start, setti
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """Our own for 127.0.0.1: the certificate's path and the key's."""
+    """A self-signed certificate for 127.0.0.1: paths of the certificate and of its key."""
     if shutil.which("openssl") is None:
-        pytest.skip("no openssl on this machine")
+        pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("tls")
     key, certificate = folder / "key.pem", folder / "cert.pem"
     subprocess.run(
@@ -176,37 +157,42 @@ def certificate(tmp_path_factory):
     return str(certificate), str(key)
 
 
-def test_gunicorn_serves_tls_by_itself(start, certificate, photo):
+def test_gunicorn_serves_tls(start, certificate, coffee):
     server = start("--certfile", certificate[0], "--keyfile", certificate[1])
     assert server.url.startswith("https://")
     trust = {"verify": certificate[0], "timeout": 60}
     wait_until(lambda: requests.get(f"{server.url}/readyz", **trust).ok)
-    answer = requests.post(f"{server.url}/predict", data=photo, **trust).json()
+    answer = requests.post(f"{server.url}/predict", data=coffee, **trust).json()
     assert answer["class_name"] == "espresso"
     assert f"Ready at {server.url}" in server.log
     with pytest.raises(requests.ConnectionError):
         requests.get(server.url.replace("https:", "http:"))
 
 
-def test_handshakes_that_never_end_do_not_hold_the_server_for_ever(start, certificate):
-    """Ten that begin one and fall silent, where there are nine threads."""
-    server = start("--certfile", certificate[0], "--keyfile", certificate[1], max_in_flight=1)
-    url = urlsplit(server.url)
+def test_tls_handshakes_that_never_end_do_not_block_the_server(start, certificate):
+    """Ten clients send the first byte only; there are nine threads."""
+    server = start(
+        "--certfile",
+        certificate[0],
+        "--keyfile",
+        certificate[1],
+        max_in_flight=1,
+        max_explanations=0,
+    )
     with contextlib.ExitStack() as silent:
         for _ in range(10):
-            address = (url.hostname, url.port)
-            connection = silent.enter_context(socket.create_connection(address))
+            connection = silent.enter_context(socket.create_connection(server.address))
             connection.sendall(b"\x16")
         answer = requests.get(f"{server.url}/healthz", verify=certificate[0], timeout=60)
         assert answer.json() == {"status": "alive"}
     assert "Traceback" not in server.log
 
 
-# No rights, and no place to write
+# An unprivileged user, a read-only file system
 
 
 def can(*command):
-    """Whether this machine lets us; a container often does not."""
+    """Whether a command succeeds here; many containers forbid these."""
     try:
         return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
     except OSError:
@@ -221,23 +207,23 @@ def _homeless(monkeypatch):
 
 
 @pytest.mark.usefixtures("_homeless")
-def test_it_runs_as_an_unprivileged_user_without_a_home(start, photo):
+def test_the_server_runs_as_an_unprivileged_user_without_a_home(start, coffee):
     under = () if os.getuid() else SETPRIV
     if not can(*under, sys.executable, "-c", "import torch"):
         pytest.skip("another user cannot read this Python")
     server = start(under=under).wait_until_ready()
     assert psutil.Process(server.worker).uids().effective != 0
-    assert server.predict(photo).json()["class_name"] == "espresso"
+    assert server.predict(coffee).json()["class_name"] == "espresso"
     assert server.stop() == 0
 
 
 @pytest.mark.usefixtures("_homeless")
-def test_it_runs_on_a_read_only_file_system(start, photo):
+def test_the_server_runs_on_a_read_only_file_system(start, coffee):
     under = ("unshare", "--mount", "sh", "-c", READ_ONLY, "sh")
     if not can(*under, "sh", "-c", '! touch "$0"', str(ROOT / "README.md")):
         pytest.skip("no file system can be mounted read-only here")
     if can(*under, *SETPRIV, sys.executable, "-c", "import torch"):
         under += SETPRIV
     server = start(under=under).wait_until_ready()
-    assert server.predict(photo).json()["class_name"] == "espresso"
+    assert server.predict(coffee).json()["class_name"] == "espresso"
     assert server.stop() == 0

@@ -2,11 +2,22 @@ import os
 import subprocess
 import sys
 
-from predictor.server.reload import Handover, lives
+import pytest
+
+from predictor.server import reload
+from predictor.server.reload import ReloadBoard, is_running
 
 
-def run_in_a_fork(action):
-    """What another process does with the memory, seen from this one; its id."""
+@pytest.fixture
+def other_process():
+    """A process that runs until the end of the test."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.communicate()
+
+
+def ended_process(action=lambda: None):
+    """The id of a forked process that did something and has ended."""
     pid = os.fork()
     if pid == 0:
         action()
@@ -15,60 +26,101 @@ def run_in_a_fork(action):
     return pid
 
 
-def test_the_first_in_a_seat_has_no_predecessor_and_may_leave_when_told():
-    handover = Handover()
-    assert not lives(handover.expect(0))
-    handover.arrive(0)
-    assert not handover.is_succeeded(0)
-    handover.be_ready(0)
-    assert not handover.is_succeeded(0)
+def test_first_process_of_a_slot_has_no_predecessor():
+    board = ReloadBoard()
+    assert not is_running(board.reserve(0))
 
 
-def test_it_stays_from_before_the_fork_until_its_successor_can_answer():
-    handover = Handover()
-    handover.arrive(3)
-    handover.be_ready(3)
-    assert handover.expect(3) == os.getpid()
-    assert handover.is_succeeded(3)
-    successor = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    handover._write(3, successor.pid, False)
-    assert handover.is_succeeded(3)
-    handover._write(3, successor.pid, True)
-    assert not handover.is_succeeded(3)
-    successor.communicate()
+def test_process_without_a_replacement_may_end():
+    board = ReloadBoard()
+    board.claim(0)
+    assert not board.is_replacement_loading(0)
+    board.mark_ready(0)
+    assert not board.is_replacement_loading(0)
 
 
-def test_it_does_not_wait_for_a_successor_that_died():
-    handover = Handover()
-    handover.arrive(0)
-    died = run_in_a_fork(lambda: handover.arrive(0))
-    assert handover.expect(0) == died  # the memory is the same in both
-    handover._write(0, died, False)
-    assert not handover.is_succeeded(0)
-    assert handover.failed(0)
-    handover._write(0, died, True)
-    assert not handover.failed(0)  # it could answer, and has gone since
+def test_reserving_a_slot_returns_the_process_that_holds_it():
+    board = ReloadBoard()
+    board.claim(3)
+    assert board.reserve(3) == os.getpid()
 
 
-def test_who_was_succeeded_can_no_longer_be_ready():
-    handover = Handover()
-    handover.arrive(0)
-    handover.expect(0)
-    handover.be_ready(0)
-    assert handover.is_succeeded(0)
+def test_old_process_stays_until_its_replacement_is_ready(monkeypatch, other_process):
+    board = ReloadBoard()
+    board.claim(3)
+    board.mark_ready(3)
+    board.reserve(3)
+    assert board.is_replacement_loading(3)  # even before the fork
+
+    def as_replacement(action):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: other_process.pid)
+            action(3)
+
+    as_replacement(board.claim)
+    assert board.is_replacement_loading(3)
+    as_replacement(board.mark_ready)
+    assert not board.is_replacement_loading(3)
 
 
-def test_seats_do_not_touch_each_other():
-    handover = Handover()
-    for seat in range(1000):
-        handover.arrive(seat)
-    handover.expect(500)
-    assert [seat for seat in range(1000) if handover.is_succeeded(seat)] == [500]
+def test_board_is_shared_with_forked_processes():
+    board = ReloadBoard()
+    other = ended_process(lambda: board.claim(0))
+    assert board.reserve(0) == other
 
 
-def test_a_process_that_has_ended_and_was_not_asked_for_does_not_live():
+def test_replacement_that_ended_before_it_was_ready_has_failed():
+    board = ReloadBoard()
+    ended_process(lambda: board.claim(0))
+    assert not board.is_replacement_loading(0)
+    assert board.has_replacement_failed(0)
+
+
+def test_replacement_that_ended_when_ready_has_not_failed():
+    board = ReloadBoard()
+    ended_process(lambda: (board.claim(0), board.mark_ready(0)))
+    assert not board.is_replacement_loading(0)
+    assert not board.has_replacement_failed(0)
+
+
+def test_replaced_process_cannot_mark_itself_ready():
+    board = ReloadBoard()
+    board.claim(0)
+    board.reserve(0)
+    board.mark_ready(0)
+    assert board.is_replacement_loading(0)
+
+
+def test_slots_are_independent():
+    board = ReloadBoard()
+    for slot in range(1000):
+        board.claim(slot)
+    board.reserve(500)
+    assert [slot for slot in range(1000) if board.is_replacement_loading(slot)] == [500]
+
+
+def test_zombie_is_not_running():
     ended = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
-    assert not lives(ended.pid)
+    assert not is_running(ended.pid)
     ended.wait()
-    assert lives(os.getpid())
+
+
+def test_this_process_is_running():
+    assert is_running(os.getpid())
+
+
+def test_without_proc_a_process_that_takes_signals_is_running(monkeypatch, other_process):
+    class NoProc:
+        def __init__(self, path):
+            assert str(path).startswith("/proc")
+
+        def read_text(self):
+            raise FileNotFoundError
+
+        def exists(self):
+            return False
+
+    monkeypatch.setattr(reload, "Path", NoProc)
+    assert is_running(other_process.pid)
+    assert not is_running(ended_process())

@@ -1,0 +1,51 @@
+"""Real servers for the tests of this folder."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from PIL import Image
+from skimage import data
+
+from pictures import encode
+from running_server import Server
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Server]]:
+    """Start servers, with the embedded model by default; they end with the test.
+
+    Takes the arguments of :class:`running_server.Server`.
+    """
+    with ExitStack() as started:
+
+        def run(*options: str, model: str = "efficientnet_lite0", **settings: Any) -> Server:
+            server = Server(*options, model=model, **settings)
+            started.callback(server.close)
+            return server
+
+        yield run
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., socket.socket]]:
+    """Open connections to a server and send bytes; they are closed after the test."""
+    with ExitStack() as stack:
+
+        def run(server: Server, *sent: bytes) -> socket.socket:
+            connection = stack.enter_context(socket.create_connection(server.address, 60))
+            for part in sent:
+                connection.sendall(part)
+            return connection
+
+        yield run
+
+
+@pytest.fixture(scope="session")
+def coffee() -> bytes:
+    """A JPEG of an espresso."""
+    return encode(Image.fromarray(data.coffee()), "JPEG")

@@ -1,0 +1,226 @@
+import os
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from predictor import settings
+from predictor.server import hooks
+from predictor.server.worker import Worker
+from predictor.settings import Settings, current_settings, hand_on
+
+
+@pytest.fixture(autouse=True)
+def _start_of_the_master(monkeypatch):
+    """What a hook changes in its process does not outlive the test."""
+    environ = {name: value for name, value in os.environ.items() if name != "GUNICORN_FD"}
+    monkeypatch.setattr(os, "environ", environ)
+    monkeypatch.setattr(hooks, "state", hooks.State())
+    monkeypatch.setattr(settings, "_handed_on", Settings())
+
+
+def master(workers=1, **options):
+    """What the hooks use of gunicorn's Arbiter."""
+    options = {
+        "preload_app": False,
+        "address": [],
+        "uid": os.geteuid(),
+        "gid": os.getegid(),
+    } | options
+    return SimpleNamespace(
+        cfg=SimpleNamespace(**options),
+        WORKERS={},
+        num_workers=workers,
+        reload=lambda: None,
+        log=SimpleNamespace(error=pytest.fail, warning=pytest.fail),
+    )
+
+
+def worker(slot=0):
+    return SimpleNamespace(slot=slot, pid=1)
+
+
+# The start
+
+
+def test_preloading_is_refused():
+    with pytest.raises(SystemExit, match="--preload"):
+        hooks.on_starting(master(preload_app=True))
+
+
+def test_a_taken_port_is_refused_with_advice():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = taken.getsockname()
+        with pytest.raises(SystemExit, match=f"Port {address[1]}.*PORT=5001"):
+            hooks.on_starting(master(address=[address]))
+
+
+def test_a_free_port_and_a_unix_socket_are_accepted():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    hooks.on_starting(master(address=[address, "unix:/run/predictor.sock"]))
+
+
+@pytest.mark.parametrize("name", ["GUNICORN_FD", "LISTEN_FDS"])
+def test_a_listening_socket_that_is_passed_on_is_accepted(name):
+    os.environ[name] = "3"
+    with socket.create_server(("127.0.0.1", 0)) as passed_on:
+        hooks.on_starting(master(address=[passed_on.getsockname()]))
+
+
+# SIGHUP
+
+
+def test_reload_reads_the_settings_again(tmp_path):
+    (tmp_path / "tokens").write_text("the-first-of-two-tokens")
+    os.environ["PREDICTOR_TOKENS_FILE"] = str(tmp_path / "tokens")
+    hand_on(Settings.from_env())
+    (tmp_path / "tokens").write_text("the-second-of-two-tokens")
+    reloaded = []
+    hooks.reload_if_valid(master(), lambda: reloaded.append(current_settings().all_tokens))
+    assert reloaded == [("the-second-of-two-tokens",)]
+
+
+def test_reload_with_invalid_settings_keeps_the_old_ones():
+    before, errors = current_settings(), []
+    os.environ["PREDICTOR_TOKENS_FILE"] = "/nowhere"
+    server = master()
+    server.log.error = lambda message, error: errors.append(message % error)
+    hooks.reload_if_valid(server, lambda: pytest.fail("reloaded"))
+    assert errors == [
+        "Not reloaded. PREDICTOR_TOKENS_FILE='/nowhere': the file cannot be read (No such file or"
+        " directory)."
+    ]
+    assert current_settings() is before
+
+
+def test_starting_makes_sighup_check_the_settings(monkeypatch):
+    calls, server = [], master()
+    monkeypatch.setattr(hooks, "reload_if_valid", lambda *args: calls.append(args))
+    gunicorns = server.reload
+    hooks.on_starting(server)
+    server.reload()
+    assert calls == [(server, gunicorns)]
+
+
+# Workers
+
+
+def test_a_new_worker_gets_the_slot_of_an_ended_or_replaced_one():
+    server, pids = master(workers=3), iter(range(10, 20))
+
+    def fork():
+        new = Worker.__new__(Worker)  # without gunicorn's sockets
+        hooks.pre_fork(server, new)
+        server.WORKERS[next(pids)] = new
+        return new.slot
+
+    assert [fork() for _ in range(3)] == [0, 1, 2]
+    del server.WORKERS[11]
+    assert fork() == 1
+    assert [fork() for _ in range(3)] == [0, 1, 2]  # a reload
+    for old in (10, 12, 13):
+        del server.WORKERS[old]
+    del server.WORKERS[16]
+    assert fork() == 2
+
+
+def test_each_worker_gets_a_gpu_of_its_own():
+    hooks.state.gpus = ["2", "GPU-8f"]
+    seen = []
+    for slot in range(3):
+        hooks.post_fork(master(), worker(slot))
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert seen == ["2", "GPU-8f", "2"]
+
+
+@pytest.fixture
+def pinned(monkeypatch):
+    """Pretend to have 8 processors; returns what the workers are pinned to."""
+    sets = []
+    monkeypatch.setattr(hooks, "available_cpus", lambda: 8)
+    monkeypatch.setattr(hooks, "cpus_for_process", lambda index, count: (index, count))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: sets.append((pid, cpus)))
+    return sets
+
+
+def test_workers_on_a_cpu_divide_the_processors(pinned):
+    hooks.post_fork(master(workers=3), worker(slot=1))
+    assert current_settings().torch_threads == 2
+    assert pinned == [(0, (1, 3))]
+
+
+def test_a_chosen_number_of_threads_is_kept(pinned):
+    hand_on(Settings(torch_threads=3))
+    hooks.post_fork(master(workers=3), worker())
+    assert current_settings().torch_threads == 3
+
+
+@pytest.mark.parametrize(("workers", "gpus"), [(1, []), (2, ["0", "1"])])
+def test_a_single_worker_and_workers_with_gpus_are_not_pinned(pinned, workers, gpus):
+    hooks.state.gpus = gpus
+    hooks.post_fork(master(workers), worker())
+    assert pinned == []
+
+
+def test_a_single_worker_has_no_file_for_weights():
+    hooks.on_starting(master(workers=1))
+    assert hooks.state.weights_fd is None
+
+
+def test_workers_with_gpus_have_no_file_for_weights():
+    hooks.state.gpus = ["0", "1"]
+    hooks.on_starting(master(workers=2))
+    assert hooks.state.weights_fd is None
+
+
+def test_several_workers_on_a_cpu_get_one_file_for_the_weights(pinned):
+    hooks.on_starting(master(workers=2))
+    hooks.post_fork(master(workers=2), worker())
+    assert current_settings().shared_weights_fd == hooks.state.weights_fd is not None
+    os.close(hooks.state.weights_fd)
+
+
+def test_a_reload_makes_a_new_file_for_the_weights():
+    hooks.on_starting(master(workers=2))
+    first = os.fstat(hooks.state.weights_fd)
+    hooks.on_reload(master(workers=2))
+    assert os.fstat(hooks.state.weights_fd).st_ino != first.st_ino
+    os.close(hooks.state.weights_fd)
+
+
+# The folder of the metrics
+
+
+def test_each_start_has_a_new_folder_for_metrics():
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = "/of/another/run"
+    folders = []
+    for _ in range(2):
+        hooks.when_ready(master())
+        folders.append(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+        assert Path(folders[-1]).is_dir()
+    assert folders[0] != folders[1]
+    for folder in folders:
+        hooks.state.metrics_folder = folder
+        hooks.on_exit(master())
+        assert not Path(folder).exists()
+
+
+def test_without_a_writable_folder_a_warning_is_logged(monkeypatch):
+    def read_only(**_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.mkdtemp", read_only)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = "/of/another/run"
+    server, warnings = master(), []
+    server.log.warning = warnings.append
+    hooks.when_ready(server)
+    assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+    assert len(warnings) == 1
+    hooks.child_exit(server, worker())
+    hooks.on_exit(server)
+
+
+def test_a_server_that_never_became_ready_ends_without_an_error():
+    hooks.on_exit(master())

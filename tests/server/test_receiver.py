@@ -1,0 +1,241 @@
+"""A real gunicorn with slow and malformed clients: they cost a buffer, never a thread."""
+
+import select
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
+from time import monotonic
+
+import psutil
+import pytest
+import requests
+from PIL import Image
+
+from pictures import encode
+from running_server import Server
+from waiting import wait_until
+
+POST = b"POST /predict HTTP/1.1\r\nHost: a\r\n"
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Eight uploads of 8 MB fit into its memory at once."""
+    limits = {"max_in_flight": 8, "max_upload_bytes": 50_000_000, "receive_timeout_s": 600}
+    running = Server(model="efficientnet_lite0", **limits)
+    yield running.wait_until_ready()
+    running.close()
+
+
+def answers(connection, count=1):
+    """Read responses from a connection; returns them as text."""
+    text = ""
+    with connection.makefile("rb") as file:
+        for _ in range(count):
+            length = 0
+            while (line := file.readline().decode()).strip():
+                text += line
+                if line.lower().startswith("content-length:"):
+                    length = int(line.partition(":")[2])
+            text += "\n" + file.read(length).decode()
+    return text
+
+
+def post(photo, extra=b""):
+    return POST + extra + b"Content-Length: %d\r\n\r\n" % len(photo) + photo
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"",
+        b"POST /predict HT",
+        POST + b"Content-Length: 5000\r\n\r\n\xff\xd8",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n5000\r\n\xff\xd8",
+    ],
+    ids=["silent", "in the head", "in the body", "in a chunk"],
+)
+def test_200_clients_that_never_finish_hold_no_thread(server, connect, coffee, beginning):
+    """The server has 20 threads."""
+    slow = [connect(server, beginning) for _ in range(200)]
+    with ThreadPoolExecutor(4) as clients:
+        found = list(clients.map(lambda _: server.predict(coffee), range(8)))
+    assert {r.json()["class_name"] for r in found} == {"espresso"}
+    assert server.get("/readyz").status_code == 200
+    for connection in slow:
+        connection.setblocking(False)
+        with pytest.raises(BlockingIOError):  # it is still open
+            connection.recv(1)
+
+
+def test_a_slow_client_is_answered_when_it_has_sent_all(server, connect, coffee):
+    request = post(coffee)
+    connection = connect(server, request[:30])
+    for offset in range(30, len(request), 20_000):
+        assert server.get("/healthz").ok  # other requests are answered in between
+        connection.sendall(request[offset : offset + 20_000])
+    assert '"espresso"' in answers(connection)
+
+
+def test_pipelined_requests_are_answered_in_order(server, connect, coffee):
+    probe = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    connection = connect(server, probe + post(coffee) + probe[:10], probe[10:] + post(coffee))
+    bodies = [line for line in answers(connection, 4).splitlines() if line.startswith("{")]
+    assert bodies[0] == bodies[2] == '{"status": "alive"}'
+    assert bodies[1] == bodies[3]
+    assert "espresso" in bodies[1]
+
+
+def test_100_continue_is_sent_once(server, connect, coffee):
+    request = post(coffee, b"Expect: 100-continue\r\n")
+    head = request.index(b"\r\n\r\n") + 4
+    connection = connect(server, request[:head])
+    assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.sendall(request[head:])
+    text = answers(connection)
+    assert text.startswith("HTTP/1.1 200")
+    assert "100 Continue" not in text
+
+
+def test_curl_does_not_wait_a_second_for_100_continue(server, tmp_path):
+    photo = Image.effect_noise((1500, 1500), 100)
+    photo.save(tmp_path / "large.png")
+    assert (tmp_path / "large.png").stat().st_size > 2**20  # from here on curl asks first
+    command = ["curl", "-sv", "-F", f"file=@{tmp_path}/large.png", f"{server.url}/predict"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "class_id" in done.stdout
+    assert "Done waiting for 100-continue" not in done.stderr
+
+
+def test_clients_that_disconnect_early_leave_no_socket_open(server, connect):
+    worker = psutil.Process(server.worker)
+    before = worker.num_fds()
+    opened = [connect(server, POST + b"Content-Length: 9\r\n\r\n12") for _ in range(50)]
+    wait_until(lambda: worker.num_fds() >= before + 50)
+    for connection in opened:
+        connection.close()
+    wait_until(lambda: worker.num_fds() <= before)
+
+
+def test_clients_that_never_close_do_not_block_the_event_loop(server, connect, coffee):
+    """gunicorn itself would wait two seconds for each of them in its event loop."""
+    last = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    opened = [connect(server, last) for _ in range(100)]
+    began = monotonic()
+    assert server.predict(coffee).ok
+    for connection in opened:
+        text = answers(connection)
+        assert text.startswith("HTTP/1.1 200")
+        assert connection.recv(1) == b""
+    assert monotonic() - began < 100  # half of what gunicorn would take
+    wait_until(lambda: server.get("/healthz").ok)
+
+
+def test_memory_is_returned_after_a_rush(server):
+    """24 photos of 48 MB of pixels each, from 8 clients."""
+    large = encode(Image.effect_noise((4000, 4000), 60).convert("RGB"), "JPEG")
+
+    def resident_mb():
+        return psutil.Process(server.worker).memory_info().rss / 1e6
+
+    server.predict(large)
+    before = resident_mb()
+    with ThreadPoolExecutor(8) as clients:
+        found = list(clients.map(lambda _: server.predict(large), range(24)))
+    assert {response.status_code for response in found} == {200}
+    wait_until(lambda: resident_mb() < before + 60)
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/v2/models/dog/infer", "/predictions/dog"])
+def test_a_refused_upload_leaves_the_connection_usable(server, coffee, path):
+    photo = coffee + bytes(500_000)  # more than gunicorn itself would skip
+    with closing(HTTPConnection(server.url.removeprefix("http://"), timeout=60)) as connection:
+        statuses = []
+        for target in (path, "/predict"):
+            connection.request("POST", target, body=photo)
+            response = connection.getresponse()
+            statuses.append(response.status)
+            response.read()
+    assert statuses == [404, 200]
+
+
+# Refusals of the event loop
+
+
+def test_a_request_that_does_not_arrive_in_time_is_408(start, connect):
+    server = start(receive_timeout_s=0.5).wait_until_ready()
+    silent, slow = connect(server), connect(server, POST)
+    text = answers(slow)
+    assert text.startswith("HTTP/1.1 408 Request Timeout\r\n")
+    assert "\nRetry-After: 5\r\n" in text
+    assert '"code": "request-timeout"' in text
+    assert (slow.recv(1), silent.recv(1)) == (b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (b"/predictions/vgg16", '"type": "RequestTimeoutException"'),
+        (b"/v2/models/vgg16/infer?", '{"error": "The request did not arrive in time."}'),
+    ],
+)
+def test_a_refusal_has_the_shape_of_its_protocol(start, connect, path, body):
+    server = start(receive_timeout_s=0.5).wait_until_ready()
+    text = answers(connect(server, POST.replace(b"/predict", path)))
+    assert text.startswith("HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\n")
+    assert body in text
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", "400 Bad Request"),
+        (
+            b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 2000,
+            "413 Request Entity Too Large",
+        ),
+    ],
+)
+def test_a_refusal_that_retrying_cannot_mend_has_no_retry_after(server, connect, head, status):
+    text = answers(connect(server, POST + head))
+    assert text.startswith(f"HTTP/1.1 {status}\r\n")
+    assert "Content-Type: application/problem+json" in text
+    assert "Retry-After" not in text
+
+
+def test_bodies_that_arrive_together_share_a_limit(start, connect, coffee):
+    """The limit is 320,000 bytes, a fifth of eight bodies."""
+    server = start(max_upload_bytes=200_000, max_in_flight=8).wait_until_ready()
+    body = POST + b"Content-Length: 200000\r\n\r\n" + b"x" * 199_000
+    both = {connect(server, body), connect(server, body)}
+    [refused], _, _ = select.select(both, [], [], 60)
+    text = answers(refused)
+    assert text.startswith("HTTP/1.1 503 ")
+    assert "Retry-After:" in text
+    [other] = both - {refused}
+    other.sendall(b"x" * 1000)
+    assert answers(other).startswith("HTTP/1.1 415 ")
+    assert server.predict(coffee).ok
+
+
+def test_one_body_of_the_largest_size_always_fits(start, connect):
+    server = start(max_upload_bytes=200_000, max_in_flight=1).wait_until_ready()
+    body = POST + b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000
+    assert answers(connect(server, body)).startswith("HTTP/1.1 415 ")
+
+
+def test_the_oldest_receptions_make_room_for_new_connections(start, connect, coffee):
+    server = start("--worker-connections", "100", "--threads", "8").wait_until_ready()
+    slow = [connect(server, POST) for _ in range(150)]
+    assert server.predict(coffee).json()["class_name"] == "espresso"
+    assert answers(slow[0]).startswith("HTTP/1.1 408 ")
+
+
+def test_sigterm_does_not_wait_for_silent_clients(start, connect):
+    server = start(receive_timeout_s=600).wait_until_ready()
+    began = monotonic()
+    assert connect(server)
+    assert requests.get(f"{server.url}/healthz", timeout=60).ok
+    assert server.stop() == 0
+    assert monotonic() - began < 30  # less than it would wait for a request in progress
