@@ -101,7 +101,7 @@ class Card {
   async messageFor({ message, status }) {
     if (status !== 0) return message;
     const readable = this.sent.slice(0, 1).arrayBuffer().then(() => true, () => false);
-    return (await readable) ? message : "This cannot be read: it is a folder, or the file was changed.";
+    return (await readable) ? message : "This cannot be read: it is a folder, or the file was changed. Choose the file again.";
   }
 
   /** Send a smaller copy if the photo has too many bytes, or if the server says it is too large. */

@@ -3,7 +3,7 @@
 import { draw } from "./heat.js";
 import { ask } from "./request.js";
 
-const TIP = "Choose a class to see where in the photo it is.";
+const TIP = "Choose a class to see which areas support it.";
 // Types that browsers show as the server reads them. They do not rotate a WebP by its EXIF
 // orientation, and they animate a GIF.
 const SHOWN_ALIKE = /^image\/(jpeg|png|avif|bmp)$/;

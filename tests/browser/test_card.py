@@ -83,7 +83,7 @@ def test_pressing_again_cancels_a_heat_map_that_is_being_read(open_page, photo):
     wait_until(lambda: page.evaluate("'goOn' in window"))
     row.click()
     page.evaluate("window.goOn()")
-    expect(page.locator(".tip")).to_have_text("Choose a class to see where in the photo it is.")
+    expect(page.locator(".tip")).to_have_text("Choose a class to see which areas support it.")
     expect(page.locator("canvas")).to_be_hidden()
 
 

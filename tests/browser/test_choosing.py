@@ -122,7 +122,7 @@ def test_a_phone_opens_its_own_camera_app(open_page, photo):
 def test_without_javascript_the_form_takes_several_photos(open_page, three):
     page = open_page(java_script_enabled=False)
     page.get_by_label("Choose photos").set_input_files(three)
-    page.get_by_role("button", name="What is it?").click()
+    page.get_by_role("button", name="Classify").click()
     expect_classes(page, 15)
     expect_espresso(page, card=1)
     assert page.locator(".card .file").all_text_contents() == [photo.name for photo in three]
@@ -175,7 +175,7 @@ def test_the_page_works_with_a_token_as_the_password(browser, guarded, photo, ja
         assert page.goto(guarded.url).status == 200
         choose(page, photo)
         if not javascript:
-            page.get_by_role("button", name="What is it?").click()
+            page.get_by_role("button", name="Classify").click()
         expect_espresso(page)
         if javascript:
             page.locator("summary").click()
