@@ -23,7 +23,7 @@ from predictor.server.hooks import (  # noqa: F401
     when_ready,
     worker_exit,
 )
-from predictor.server.start import SameFormatLogger, bind_address, shared_memory, whole_number
+from predictor.server.start import SameFormatLogger, bind_address, number_from_env, shared_memory
 from predictor.server.tls import ssl_context  # noqa: F401
 
 settings = configure()
@@ -32,7 +32,7 @@ bind = bind_address()
 wsgi_app = "wsgi:app"
 worker_class = "predictor.server.worker.Worker"  # receives whole requests, then uses a thread
 # One process per GPU, else one: a batch fills in one process only.
-workers = whole_number("WEB_CONCURRENCY", len(state.gpus) or 1, 1, 1000)
+workers = number_from_env("WEB_CONCURRENCY", len(state.gpus) or 1, 1, 1000)
 # The 8 extra threads answer probes, the page and refusals when all slots are held.
 threads = settings.max_in_flight + settings.max_explanations + 8
 timeout = 60  # of the worker's heartbeat, which continues while requests are in progress

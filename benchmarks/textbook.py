@@ -28,7 +28,7 @@ transform = transforms.Compose(
 
 @app.get("/readyz")
 def readyz() -> str:
-    """Tell the benchmark that the server is up; tutorials have no such endpoint."""
+    """Answer 200: the benchmark polls this endpoint to learn that the server is up."""
     return "ready"
 
 

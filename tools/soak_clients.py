@@ -81,12 +81,12 @@ def _is_busy(answer: Answer) -> bool:
 
 
 def expects(status: int) -> Judge:
-    """Accept this status only, or a refusal by a busy server."""
+    """Return a judge that accepts this status, and 503 or 504 from a busy server."""
     return lambda answer: REFUSED if answer.status == status or _is_busy(answer) else WRONG
 
 
 def knows(class_id: str) -> Judge:
-    """Accept this class only, or a refusal by a busy server."""
+    """Return a judge that accepts this class, and 503 or 504 from a busy server."""
 
     def judge(answer: Answer) -> str:
         if answer.status == 200:
@@ -165,7 +165,7 @@ class Clients:
     """Clients of every kind for one server."""
 
     def __init__(self, port: int, photos: list[bytes], seed: int) -> None:
-        """Prepare the requests; call :meth:`learn` before the others."""
+        """Prepare the requests. Call :meth:`learn` before any other method."""
         self.ledger = Ledger()
         self._port, self._photos = port, photos
         self._random = random.Random(seed)

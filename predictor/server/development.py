@@ -24,7 +24,7 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     """Build the app for development. Under ``flask run`` the model begins to load at once.
 
     Args:
-        settings: those of the environment, with ``DEVELOPMENT``'s defaults, if None.
+        settings: if None, they are read from the environment, with the defaults of ``DEVELOPMENT``.
         classifier: a new one for the settings if None.
     """
     settings = settings or Settings.from_env(DEVELOPMENT | os.environ)

@@ -12,7 +12,7 @@ from predictor.resources import resource
 def serve(options: list[str]) -> None:
     """Run ``gunicorn wsgi:app`` in this process, with ``gunicorn.conf.py`` and further options.
 
-    The options replace this process's arguments, because gunicorn reads them at each reload.
+    It sets ``sys.argv``, because gunicorn reads ``sys.argv`` again at each reload.
     """
     sys.argv = ["gunicorn", "--config", str(resource("gunicorn.conf.py")), *options, "wsgi:app"]
     wsgiapp.run(prog="gunicorn")

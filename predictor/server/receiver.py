@@ -34,7 +34,7 @@ class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
         self.wsgi: Any = None  # the app; gunicorn sets it after it has enabled SIGTERM
         self._max_body = settings.max_upload_bytes
         self._timeout_s = settings.receive_timeout_s
-        # A fifth of what all slots could hold (256 MB by default), and room for one request.
+        # A fifth of the largest bodies for all slots (by default 256 MB), but at least one request.
         room = self._max_body * settings.max_in_flight // 5
         self._max_received = max(room, self._max_body + MAX_HEAD)
         self._guarded = bool(settings.all_tokens)
@@ -112,7 +112,11 @@ class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
             self._close(conn)
 
     def _take(self, conn: TConn, data: bytes) -> None:
-        """Add to the reception. End it if it is done, or if all receptions need too much memory."""
+        """Add received bytes to the connection's request.
+
+        A complete request gets a thread. An invalid one is refused, and so is this one if all
+        unfinished requests together use too much memory.
+        """
         reception = self._receptions[conn]
         self._received -= len(reception.buffer)
         reception.feed(data)
@@ -201,6 +205,6 @@ class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
 
     @staticmethod
     def _send(conn: TConn, data: bytes) -> None:
-        """Send a few bytes without waiting: the socket's buffer is empty."""
+        """Send a short response without waiting: it fits into the socket's empty send buffer."""
         with suppress(OSError):
             conn.sock.send(data)

@@ -31,8 +31,8 @@ class Reception:
         buffer: the bytes received so far.
         deadline: on the monotonic clock; the request must be whole by then.
         whole: whether the request has been received to its end.
-        done: whether to stop receiving. True also for a request that is too large, malformed,
-            or has no token where one is required: gunicorn's parser or the app will refuse it.
+        done: whether to stop receiving: the request is whole, or gunicorn's parser or the app
+            will refuse it from its head (too large, malformed, or without a required token).
         refusal: the error with which the worker refuses the request itself.
         expects_continue: whether the client waits for ``100 Continue`` before it sends the body.
     """

@@ -36,17 +36,17 @@ class ReloadBoard:
         self._write(slot, os.getpid(), False)
 
     def mark_ready(self, slot: int) -> None:
-        """Called by a worker when it can answer. It does nothing if another holds the slot."""
+        """Called by a worker when it can answer. If another holds the slot, nothing changes."""
         if self._read(slot)[0] == os.getpid():
             self._write(slot, os.getpid(), True)
 
     def is_replacement_loading(self, slot: int) -> bool:
-        """Called by a worker that should end: whether its replacement cannot answer yet."""
+        """Return whether the replacement still starts. Called by a worker that got SIGTERM."""
         pid, ready = self._read(slot)
         return pid != os.getpid() and not ready and (pid == FORKING or is_running(pid))
 
     def has_replacement_failed(self, slot: int) -> bool:
-        """Called by a worker that should end: whether its replacement ended before it was ready."""
+        """Return whether the replacement ended too early. Called by a worker that got SIGTERM."""
         pid, ready = self._read(slot)
         return pid != os.getpid() and not ready and not is_running(pid)
 

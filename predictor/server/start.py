@@ -29,7 +29,7 @@ def visible_gpus() -> list[str]:
     return [str(index) for index, _ in enumerate(glob.glob("/dev/nvidia[0-9]*"))]
 
 
-def whole_number(name: str, default: int, least: int, most: int) -> int:
+def number_from_env(name: str, default: int, least: int, most: int) -> int:
     """Return an integer from the environment; exit with a sentence if it is invalid."""
     text = os.environ.get(name, "").strip() or str(default)
     if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
@@ -42,7 +42,7 @@ def whole_number(name: str, default: int, least: int, most: int) -> int:
 
 def bind_address() -> str:
     """Return HOST and PORT as gunicorn's ``bind``."""
-    host, port = os.environ.get("HOST") or "127.0.0.1", whole_number("PORT", 5000, 0, 65535)
+    host, port = os.environ.get("HOST") or "127.0.0.1", number_from_env("PORT", 5000, 0, 65535)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -61,7 +61,7 @@ class Worker(ReceivingWorker):
         classifier = self.service.classifier
         loaded = classifier.loading.done() and classifier.loading.exception() is None
         if loaded and (reason := classifier.unhealthy_reason()) is not None:
-            self.log.error("This process is replaced. %s", reason)
+            self.log.error("This worker ends, and gunicorn starts another. Reason: %s", reason)
             classifier.abandon()
             self.alive = False
 
