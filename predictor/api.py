@@ -1,12 +1,10 @@
 """The public functions: classify an image from Python, without a server."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from predictor.engine.call import all_or_error
 from predictor.engine.classifier import Classifier
@@ -32,7 +30,7 @@ class BestClass(tuple[str, str]):
     class_index: int
     probability: float
 
-    def __new__(cls, prediction: Prediction) -> BestClass:
+    def __new__(cls, prediction: Prediction) -> Self:
         """Make the pair of a prediction."""
         pair = super().__new__(cls, (prediction.class_id, prediction.class_name))
         pair.class_id, pair.class_name = pair

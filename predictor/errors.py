@@ -31,8 +31,6 @@ A message is a sentence for the person who has to act on it. ``status`` is the H
 ``code`` names the kind of error for a program. ``retry_after_s`` is the header ``Retry-After``.
 """
 
-from __future__ import annotations
-
 import math
 from http import HTTPStatus
 from typing import ClassVar

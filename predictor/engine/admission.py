@@ -1,7 +1,5 @@
 """Admission slots: they limit how many requests are in progress."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

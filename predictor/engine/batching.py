@@ -5,8 +5,6 @@ batcher's own threads, which live as long as the batcher: torch keeps a pool of 
 thread that ever computed, so one thread per request would leak memory.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """A request as the engine sees it, and helpers for the results of its images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field

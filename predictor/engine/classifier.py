@@ -1,7 +1,5 @@
 """Encoded images → predictions: decode, preprocess, queue, run the model, rank."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ affinity or its quota. With as many threads as the machine has processors, it wo
 a fraction of its speed.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator

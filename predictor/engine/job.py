@@ -1,7 +1,5 @@
 """An item in the batcher's queue, and an estimate of the seconds that an item takes."""
 
-from __future__ import annotations
-
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from math import inf

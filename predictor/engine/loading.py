@@ -1,7 +1,5 @@
 """The interface of a model to the engine, and how to load one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version

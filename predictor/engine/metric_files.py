@@ -6,8 +6,6 @@ workers, and merges those of ended workers. It relies on private parts of promet
 ``tests/test_private_apis.py`` lists.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator

@@ -5,8 +5,6 @@ module is imported, each worker keeps them in files there, and every worker repo
 (:mod:`predictor.engine.metric_files`).
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Iterable

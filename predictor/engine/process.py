@@ -1,7 +1,5 @@
 """The resources that all models of one process share."""
 
-from __future__ import annotations
-
 import threading
 
 from predictor.engine.admission import Slots

@@ -1,7 +1,5 @@
 """Logits → predictions, best first."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

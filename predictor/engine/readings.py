@@ -1,7 +1,5 @@
 """A snapshot of the metrics, for protocols that report them in their own formats."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from prometheus_client import Metric

@@ -1,7 +1,5 @@
 """The engine's interface for front ends. It does not depend on Flask."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 

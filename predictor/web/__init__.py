@@ -1,7 +1,5 @@
 """HTTP: requests become calls of the engine. The only package that imports Flask."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Flask, Response

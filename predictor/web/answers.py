@@ -1,7 +1,5 @@
 """JSON answers that several protocols give."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How views find the service of the app that they belong to."""
 
-from __future__ import annotations
-
 from typing import cast
 
 from flask import current_app

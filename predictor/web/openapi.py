@@ -5,8 +5,6 @@ This module removes operations that the app does not serve, fills in the app's l
 and adds the errors that all operations share.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache

@@ -1,7 +1,5 @@
 """Parameters of a request: in its query string, or in its JSON."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

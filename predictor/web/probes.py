@@ -1,7 +1,5 @@
 """Marks views as probes, which monitoring calls every few seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """The one place where an error becomes a response: RFC 9457, or another protocol's shape."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The current request: its record, and its call to the engine."""
 
-from __future__ import annotations
-
 import re
 import socket
 import uuid

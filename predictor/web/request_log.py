@@ -1,7 +1,5 @@
 """One log line for each request, and its id and timings in the response's headers."""
 
-from __future__ import annotations
-
 import logging
 from http import HTTPStatus
 from typing import Any

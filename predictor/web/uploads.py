@@ -1,7 +1,5 @@
 """Read the encoded images of a request, however they were sent."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """``POST /explain``: which parts of a photo are evidence for a class."""
 
-from __future__ import annotations
-
 import io
 
 from flask import Blueprint, Response, jsonify, request

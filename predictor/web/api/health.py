@@ -1,7 +1,5 @@
 """Probes: is the process healthy, and can it answer now? Neither waits for the model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Blueprint

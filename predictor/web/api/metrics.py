@@ -1,7 +1,5 @@
 """``GET /metrics``, and what each request adds to it."""
 
-from __future__ import annotations
-
 from flask import Blueprint, Flask, Response, request
 from prometheus_client.exposition import choose_encoder
 

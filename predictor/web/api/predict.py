@@ -1,7 +1,5 @@
 """``POST /predict``: the JSON endpoint."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Blueprint, request

@@ -1,7 +1,5 @@
 """The page: choose, drop, paste or take photos. Without JavaScript it is a form."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any

@@ -1,7 +1,5 @@
 """Version 1 of KServe's protocol, which is also TensorFlow Serving's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request

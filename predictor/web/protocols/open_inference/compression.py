@@ -1,7 +1,5 @@
 """Compressed bodies of requests and responses (Content-Encoding)."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Inference: one input of images, one output of logits or classes."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Tensors of the Open Inference Protocol: JSON or binary data ↔ arrays and encoded images."""
 
-from __future__ import annotations
-
 import math
 import re
 import struct

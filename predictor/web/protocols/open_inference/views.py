@@ -1,7 +1,5 @@
 """The server's and the model's endpoints; inference is in ``infer.py``."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Metrics under TorchServe's names, for dashboards made for TorchServe."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """TorchServe's endpoints."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
