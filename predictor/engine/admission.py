@@ -1,11 +1,13 @@
-"""Admission slots: they limit how many requests are in progress."""
+"""The resources that all models of one process share, admission slots among them."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
+from predictor.engine.cpus import available_cpus
 from predictor.errors import Overloaded
+from predictor.settings import Settings
 
 
 class Slots:
@@ -68,3 +70,22 @@ class Slots:
                     return False
                 wake_at = deadline if self._held else min(idle_at, deadline)
                 self._changed.wait(wake_at - now)
+
+
+class Process:
+    """The processors, decoders and admission slots of this process.
+
+    Attributes:
+        cpus: number of processors for the models.
+        slots: admission slots for requests; explanations have their own.
+        decoders: limits how many images are decoded at once, because decoding competes with
+            the models for the processors, and a decoded photo is large.
+        draining: whether the process is shutting down and should get no more requests.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the limits from the settings and from the machine."""
+        self.cpus = settings.torch_threads or available_cpus()
+        self.slots = Slots(settings.max_in_flight)
+        self.decoders = threading.BoundedSemaphore(available_cpus())
+        self.draining = False

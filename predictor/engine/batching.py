@@ -14,11 +14,34 @@ from math import inf
 from time import monotonic
 from typing import Generic, TypeVar
 
-from predictor.engine.job import ItemCost, Job
+from predictor.engine.call import Job
 from predictor.errors import DeadlineExceeded, InferenceFailed, Overloaded
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+EWMA_WEIGHT = 0.2  # of the newest call, in the running mean of the seconds per item
+
+
+class ItemCost:
+    """Running mean of the seconds that one item takes. The batcher's lock guards it."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        """Start at ``seconds``; 0 means that nothing has been measured."""
+        self.seconds = seconds
+
+    def learn(self, seconds: float, items: int) -> None:
+        """Take in a call that ran ``items`` items in ``seconds``."""
+        if items:
+            weight = EWMA_WEIGHT if self.seconds else 1.0
+            self.seconds += (seconds / items - self.seconds) * weight
+
+    def decay(self) -> None:
+        """Lower the estimate, after it has kept all items of a call from running.
+
+        Otherwise one slow call could make the estimate refuse every later request.
+        """
+        self.seconds *= 1 - EWMA_WEIGHT
 
 
 class Batcher(Generic[Item, Result]):

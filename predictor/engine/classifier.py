@@ -10,11 +10,10 @@ from time import monotonic
 
 import numpy as np
 
+from predictor.engine.admission import Process
 from predictor.engine.batching import Batcher
-from predictor.engine.call import Call, map_good
-from predictor.engine.job import Job
+from predictor.engine.call import Call, Job, map_good
 from predictor.engine.loading import LoadedModel, Logits, Scorer, load_model
-from predictor.engine.process import Process
 from predictor.engine.ranking import Prediction, finite, rank
 from predictor.errors import (
     BadRequest,

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 from predictor.engine.admission import Slots
 from predictor.engine.batching import Batcher
-from predictor.engine.call import Call
+from predictor.engine.call import POLL_S, Call
 from predictor.engine.classifier import Classifier
-from predictor.engine.job import POLL_S
 from predictor.engine.loading import Heat
 from predictor.engine.ranking import Prediction, rank
 from predictor.errors import (

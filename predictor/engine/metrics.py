@@ -25,7 +25,6 @@ from prometheus_client.registry import Collector
 from predictor.engine.call import Call
 from predictor.engine.classifier import VERSION, Classifier
 from predictor.engine.metric_files import FOLDER_VARIABLE, AllProcesses, ProcessFigures, pids_of
-from predictor.engine.readings import Readings
 from predictor.errors import NotReady, PredictorError, RequestError, ServiceError
 
 MODEL = ("model", "version")  # labels; empty for a request that concerns no model
@@ -37,6 +36,38 @@ REFRESH_S = 1.0  # Prometheus scrapes every 15 s or so
 SECONDS = tuple(step * 10**power for power in range(-4, 1) for step in (1, 2.5, 5))
 SECONDS = (*(round(bound, 5) for bound in SECONDS), 10, 30, 60)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Readings:
+    """The values of all metrics of all processes at one moment."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        """Store the result of a registry's ``collect()``."""
+        self._samples = [sample for family in families for sample in family.samples]
+
+    def total(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's series that have these labels; 0 if there are none."""
+        return sum(
+            sample.value
+            for sample in self._samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def values(self, name: str) -> list[float]:
+        """Return a metric's values, one for each series."""
+        return [sample.value for sample in self._samples if sample.name == name]
+
+    def labels(self, name: str, label: str) -> list[str]:
+        """Return the values of one label of a metric, one for each series."""
+        return [sample.labels[label] for sample in self._samples if sample.name == name]
+
+    def by_process(self, name: str) -> dict[int, float]:
+        """Return a metric's value in each process, by process id.
+
+        Series without a ``pid`` label are left out: those of a process that serves alone.
+        """
+        found = (sample for sample in self._samples if sample.name == name)
+        return {int(sample.labels["pid"]): sample.value for sample in found if sample.labels}
 
 
 class Metrics:

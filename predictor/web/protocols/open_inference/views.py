@@ -7,7 +7,7 @@ from flask import Blueprint, Response, jsonify, request
 
 import predictor
 from predictor.engine.classifier import VERSION
-from predictor.engine.readings import Readings
+from predictor.engine.metrics import Readings
 from predictor.errors import BadRequest, NotReady
 from predictor.web.current import current_service
 from predictor.web.probes import probe

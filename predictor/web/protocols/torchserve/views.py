@@ -11,8 +11,8 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
 from predictor.engine.call import all_or_error
+from predictor.engine.metrics import Readings
 from predictor.engine.ranking import Prediction
-from predictor.engine.readings import Readings
 from predictor.errors import PredictorError, RequestError
 from predictor.images.decoding import begins_like_an_image
 from predictor.web.answers import TOP_K, as_numbers
