@@ -10,8 +10,8 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from predictor.engine.admission import Slots
 from predictor.engine.batching import Batcher
@@ -52,6 +52,11 @@ class Explanation:
     heat: Heat  # (h, w) float32, 0 to 1, over the box
     box: Box  # the part of the photo that the model sees
     photo: Image  # upright, RGB, shrunk to a size on which heat is painted
+
+    def as_numbers(self) -> dict[str, Any]:
+        """Return the explanation as JSON: the prediction, ``heat`` and ``box``."""
+        heat = [[round(float(value), 4) for value in row] for row in self.heat]
+        return asdict(self.prediction) | {"box": self.box, "heat": heat}
 
 
 @dataclass(slots=True)

@@ -9,11 +9,11 @@ from predictor.engine.classifier import Classifier
 from predictor.engine.service import Service
 from predictor.resources import resource
 from predictor.settings import Settings
-from predictor.web import current, problems, request_log, security
+from predictor.web import problems, request_log, security
 from predictor.web.api import explain, health, metrics, openapi, predict
 from predictor.web.page import views as page
 from predictor.web.protocols import kserve, open_inference, torchserve
-from predictor.web.request import RecordedRequest
+from predictor.web.request import KEY, RecordedRequest
 
 # Each has a blueprint, the first parts of its paths (PREFIXES) and the shape of its errors
 # (as_error); some have explanations and metrics under their own names.
@@ -49,7 +49,7 @@ def create_app(settings: Settings, classifier: Classifier | None = None) -> Flas
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_bytes
     app.request_class = RecordedRequest
     app.json = OneLineJSON(app)
-    service = app.extensions[current.KEY] = Service(classifier or Classifier(settings))
+    service = app.extensions[KEY] = Service(classifier or Classifier(settings))
     service.metrics.add_alias(torchserve.metric_aliases)
     request_log.register(app)
     metrics.register(app)

@@ -7,6 +7,8 @@ from flask import request
 
 from predictor.errors import BadRequest
 
+TOP_K = 5  # classes that the page and the other servers' protocols return by default
+
 
 def parameter(name: str) -> str | None:
     """Return a parameter of the query string; None if it is not there.

@@ -6,8 +6,7 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from predictor.web.probes import is_probed
-from predictor.web.request import RequestRecord, current_record
+from predictor.web.request import RequestRecord, current_record, is_probed
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from werkzeug.exceptions import TooManyRequests, Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from predictor.settings import FRAME_ANCESTORS, Settings
-from predictor.web.probes import is_probed
+from predictor.web.request import is_probed
 
 if TYPE_CHECKING:
     from limits import RateLimitItem

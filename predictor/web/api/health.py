@@ -4,8 +4,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from predictor.web.current import current_service
-from predictor.web.probes import probe
+from predictor.web.request import current_service, probe
 
 blueprint = Blueprint("health", __name__)
 

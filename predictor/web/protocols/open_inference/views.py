@@ -9,12 +9,10 @@ import predictor
 from predictor.engine.classifier import VERSION
 from predictor.engine.metrics import Readings
 from predictor.errors import BadRequest, NotReady
-from predictor.web.current import current_service
-from predictor.web.probes import probe
 from predictor.web.problems import Problem
 from predictor.web.protocols.open_inference.compression import decompress
 from predictor.web.protocols.open_inference.tensors import INPUT
-from predictor.web.request import current_call
+from predictor.web.request import current_call, current_service, probe
 from predictor.web.uploads import parse_json, read_as_sent
 
 PREFIXES = ("/v2",)

@@ -15,14 +15,11 @@ from predictor.engine.metrics import Readings
 from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError, RequestError
 from predictor.images.decoding import begins_like_an_image
-from predictor.web.answers import TOP_K, as_numbers
-from predictor.web.current import current_service
 from predictor.web.openapi import document
-from predictor.web.params import parameter, target_of, whole_number
-from predictor.web.probes import probe
+from predictor.web.params import TOP_K, parameter, target_of, whole_number
 from predictor.web.problems import Problem
 from predictor.web.protocols.torchserve.metrics import VERSION
-from predictor.web.request import current_call
+from predictor.web.request import current_call, current_service, probe
 from predictor.web.uploads import (
     Fields,
     from_base64,
@@ -155,7 +152,7 @@ def explain(model: str, version: str = VERSION) -> Response:
         explained = [
             service.explain(image, class_index, call) for image in all_or_error(parsed.images)
         ]
-    return jsonify(parsed.wrap([as_numbers(one) for one in explained]))
+    return jsonify(parsed.wrap([one.as_numbers() for one in explained]))
 
 
 def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
