@@ -6,16 +6,18 @@ from contextlib import contextmanager
 from time import monotonic
 
 from predictor.engine.cpus import available_cpus
-from predictor.errors import Overloaded
+from predictor.errors import Overloaded, ServiceError
 from predictor.settings import Settings
 
 
 class Slots:
     """Limits how many requests are in progress at once. Any thread may use it."""
 
-    def __init__(self, count: int) -> None:
-        """Create ``count`` free slots."""
-        self.count = count
+    def __init__(
+        self, count: int, holders: str = "requests", error: type[ServiceError] = Overloaded
+    ) -> None:
+        """Create ``count`` free slots for ``holders``; ``error`` is raised when all are held."""
+        self.count, self._holders, self._error = count, holders, error
         self._held = 0
         self._changed = threading.Condition()
         self._idle_since = float("-inf")  # idle from the start
@@ -27,21 +29,15 @@ class Slots:
 
     @contextmanager
     def hold(self, retry_after_s: Callable[[], float | None] = lambda: None) -> Iterator[None]:
-        """Hold one slot for the duration of the block.
+        """Hold one slot for the duration of the block; raise the error if none is free.
 
-        Args:
-            retry_after_s: called when no slot is free; returns the seconds after which the
-                client should retry.
-
-        Raises:
-            Overloaded: no slot is free.
+        ``retry_after_s`` is called for the error: the seconds after which the client should retry.
         """
         with self._changed:
             if self._held >= self.count:
-                raise Overloaded(
-                    f"The server is at its limit of {self.count} requests in progress. Retry"
-                    " later.",
-                    retry_after_s(),
+                limit = f"{self.count} {self._holders} in progress"
+                raise self._error(
+                    f"The server is at its limit of {limit}. Retry later.", retry_after_s()
                 )
             self._held += 1
         try:
@@ -54,11 +50,7 @@ class Slots:
                     self._changed.notify_all()
 
     def wait_until_idle(self, seconds: float, timeout_s: float) -> bool:
-        """Wait until no slot has been held for ``seconds``.
-
-        Returns:
-            Whether that happened within ``timeout_s``.
-        """
+        """Wait until no slot has been held for ``seconds``; return False after ``timeout_s``."""
         deadline = monotonic() + timeout_s
         with self._changed:
             while True:

@@ -37,10 +37,7 @@ class ItemCost:
             self.seconds += (seconds / items - self.seconds) * weight
 
     def decay(self) -> None:
-        """Lower the estimate, after it has kept all items of a call from running.
-
-        Otherwise one slow call could make the estimate refuse every later request.
-        """
+        """Lower the estimate when it refused all items of a call, or it might refuse all later."""
         self.seconds *= 1 - EWMA_WEIGHT
 
 
@@ -93,9 +90,7 @@ class Batcher(Generic[Item, Result]):
     def submit(self, items: Sequence[Item], deadline: float = inf) -> list[Job[Item, Result]]:
         """Queue all items or none. Cancelling a job's future removes it from the queue.
 
-        Args:
-            items: any number of items.
-            deadline: on the monotonic clock; an item that cannot be done by then is not run.
+        An item that cannot be done by ``deadline``, on the monotonic clock, is not run.
 
         Raises:
             Overloaded: the queue has no room, or too much is waiting before these items.
@@ -133,12 +128,7 @@ class Batcher(Generic[Item, Result]):
 
     def abandon(self) -> None:
         """Fail all items, also those of a call that hangs; do not wait for it."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-            orphans = [*self._waiting, *(job for jobs in self._running.values() for job in jobs)]
-            self._waiting.clear()
-        _fail(orphans, "The model hangs. Retry later.")
+        self._fail([*self._running], "The model hangs. Retry later.")
 
     @property
     def backlog_s(self) -> float:
@@ -182,19 +172,21 @@ class Batcher(Generic[Item, Result]):
                     self._changed.notify_all()
                 del taken, jobs  # frees the pixels before the thread waits for the next items
         finally:  # whatever ended the thread, no item may wait for ever
-            with self._changed:
-                self._closed = True
-                self._changed.notify_all()
-                orphans = [*self._waiting, *self._running.pop(me, [])]
-                self._waiting.clear()
-            _fail(orphans, "The model has stopped.")
+            self._fail([me], "The model has stopped.")
+
+    def _fail(self, threads: Iterable[int], sentence: str) -> None:
+        """Close the batcher; fail the waiting items and those that these threads are running."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            jobs = [*self._waiting, *(job for t in threads for job in self._running.get(t, ()))]
+            self._waiting.clear()
+        for job in jobs:
+            with suppress(InvalidStateError):  # done or cancelled in the meantime
+                job.future.set_exception(InferenceFailed(sentence))
 
     def _take(self) -> tuple[list[Job[Item, Result]], int] | None:
-        """Wait for items and a free lane, then until the batch is full or its delay is over.
-
-        Returns:
-            The jobs of one call and its lanes; None when the batcher is closed.
-        """
+        """Wait until a call may begin; return its jobs and its lanes, or None after the close."""
         with self._changed:
             while not self._closed:
                 wait_s = self._seconds_to_wait()
@@ -224,9 +216,8 @@ class Batcher(Generic[Item, Result]):
         kept = [job for job in jobs if job.future.set_running_or_notify_cancel()]
         late = [job for job in kept if monotonic() + self._cost.seconds > job.deadline]
         for job in late:
-            job.future.set_exception(
-                DeadlineExceeded("The request could not be answered in time. Retry later.")
-            )
+            error = DeadlineExceeded("The request could not be answered in time. Retry later.")
+            job.future.set_exception(error)
         kept = [job for job in kept if job not in late]
         with self._changed:
             self._running[threading.get_ident()] = kept
@@ -268,9 +259,3 @@ class Batcher(Generic[Item, Result]):
         for job in jobs:
             job.ended = ended
         return results
-
-
-def _fail(jobs: Iterable[Job[Item, Result]], sentence: str) -> None:
-    for job in jobs:
-        with suppress(InvalidStateError):  # done or cancelled in the meantime
-            job.future.set_exception(InferenceFailed(sentence))

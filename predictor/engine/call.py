@@ -95,10 +95,7 @@ class Job(Generic[Item, Result]):
     ended: float | None = None
 
     def wait(self, call: Call) -> Result:
-        """Wait for the result.
-
-        Args:
-            call: the wait ends at its deadline, or when its client has left.
+        """Wait for the result until the call's deadline, or until its client has left.
 
         Raises:
             ClientGone: the client has closed its connection.
@@ -121,9 +118,7 @@ def map_good(
 ) -> list[Result | PredictorError]:
     """Run the items that are not errors, in one call. Every error keeps its position.
 
-    Args:
-        run: takes the good items and returns as many results, in the same order.
-        items: good items and errors.
+    ``run`` takes the good items and returns as many results, in the same order.
     """
     items = list(items)
     results = iter(run([item for item in items if not isinstance(item, PredictorError)]))

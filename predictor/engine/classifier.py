@@ -58,10 +58,8 @@ class Classifier:
     ) -> None:
         """Do not load yet: :meth:`start` does.
 
-        Args:
-            settings: which model, and its limits.
-            load: takes the settings and the number of processors.
-            process: the resources that the models of this process share; new ones if None.
+        ``load`` takes the settings and the number of processors. ``process`` holds the resources
+        that the models of this process share; new ones if None.
         """
         self.settings = settings
         self.process = process or Process(settings)
@@ -99,11 +97,7 @@ class Classifier:
             callback()
 
     def require_model(self) -> LoadedModel:
-        """Return the loaded model.
-
-        Raises:
-            NotReady: the model is still loading, or could not be loaded.
-        """
+        """Return the loaded model; raise NotReady while it loads, or if it could not be loaded."""
         self.start()
         if not self.loading.done():
             raise NotReady("The model is loading. Retry in a few seconds.")
@@ -156,16 +150,13 @@ class Classifier:
     def classify(
         self, images: Sequence[bytes | RequestError], top_k: int = 1, call: Call | None = None
     ) -> list[list[Prediction] | PredictorError]:
-        """Classify encoded images.
+        """Return each image's ``top_k`` predictions, best first, or its error.
 
         Args:
             images: whole files, as :func:`predictor.images.decoding.decode` reads them. An error
                 is returned in its position.
-            top_k: number of classes to return for each image, from 1 to the number of labels.
-            call: deadline and client of the request; its timings and class ids are filled in.
-
-        Returns:
-            For each image its predictions, best first; or the error of an image that failed.
+            top_k: from 1 to the number of labels.
+            call: its timings and class ids are filled in.
 
         Raises:
             RequestError: ``top_k`` is out of range, there are too many images, or the client left.
@@ -174,24 +165,19 @@ class Classifier:
         labels = self.require_model().labels
         if not 1 <= top_k <= len(labels):
             raise BadRequest(f"top_k is {top_k}; it must be between 1 and {len(labels)}.")
-        return map_good(
-            lambda found: [rank(logits, labels, top_k) for logits in found],
-            self.logits(images, call),
-        )
+        outcomes = self.logits(images, call)
+        return map_good(lambda found: [rank(logits, labels, top_k) for logits in found], outcomes)
 
     def logits(
         self, images: Sequence[Image | RequestError], call: Call | None = None
     ) -> list[Logits | PredictorError]:
-        """Run the model on images.
+        """Return each image's ``(classes,)`` float32 logits, or its error.
 
         Args:
             images: whole files; or prepared pixels ``(crop, crop, 3)``, 0 to 255, as
                 :class:`predictor.images.preprocessing.Preprocessing` makes them. An error is
                 returned in its position.
-            call: deadline and client of the request; its timings and class ids are filled in.
-
-        Returns:
-            For each image its ``(classes,)`` float32 logits; or the error of an image that failed.
+            call: its timings and class ids are filled in.
 
         Raises:
             RequestError: there are too many images, or the client left.
@@ -214,10 +200,7 @@ class Classifier:
         return outcomes
 
     def begin(self, call: Call | None) -> Call:
-        """Return the call, or a new one, with its deadline set.
-
-        All images of a request have the same deadline, whether for predictions or explanations.
-        """
+        """Return the call, or a new one, with a deadline: the same for all images of a request."""
         call = call or Call()
         if call.deadline == inf:
             call.deadline = monotonic() + self.settings.request_timeout_s

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +23,6 @@ from predictor.errors import (
     DeadlineExceeded,
     ExplainerBusy,
     InferenceFailed,
-    Overloaded,
     PredictorError,
     inference_failure,
 )
@@ -72,7 +69,7 @@ class Explainer:
 
     def __init__(self, classifier: Classifier) -> None:
         """Create the slots; the thread starts with the first explanation."""
-        self.slots = Slots(classifier.settings.max_explanations)
+        self.slots = Slots(classifier.settings.max_explanations, "explanations", ExplainerBusy)
         self._classifier = classifier
         self._starting = threading.Lock()
         self._batcher: Batcher[_Task, Explanation] | None = None
@@ -86,32 +83,10 @@ class Explainer:
             if self._batcher is not None:
                 self._batcher.close()
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Hold an admission slot for the block, which runs one request for explanations.
-
-        Raises:
-            ExplainerBusy: the server is at its limit of explanations in progress.
-        """
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self.slots.hold())
-            except Overloaded:
-                raise ExplainerBusy(
-                    f"The server is at its limit of {self.slots.count} explanations in progress."
-                    " Retry later."
-                ) from None
-            yield
-
     def explain(
         self, data: bytes, class_index: int | None = None, call: Call | None = None
     ) -> Explanation:
-        """Explain which parts of an encoded image support a class.
-
-        Args:
-            data: a whole file, as :func:`predictor.images.decoding.decode` reads it.
-            class_index: index of the class; None for the most probable one.
-            call: deadline and client of the request; its timings are filled in.
+        """Explain which parts of an encoded image support a class; None: the most probable one.
 
         Raises:
             RequestError: there is no such class, the image cannot be read, the model cannot be
@@ -121,9 +96,8 @@ class Explainer:
         call = self._classifier.begin(call)
         classes = len(self._classifier.require_model().labels)
         if class_index is not None and not 0 <= class_index < classes:
-            raise BadRequest(
-                f"class_index is {class_index}; it must be between 0 and {classes - 1}."
-            )
+            accepted = f"between 0 and {classes - 1}"
+            raise BadRequest(f"class_index is {class_index}; it must be {accepted}.")
         with call.timings.measure("explain"):
             return self._run(_Task(data, class_index, call))
 
@@ -151,12 +125,11 @@ class Explainer:
                 raise InferenceFailed("The model has stopped; this process cannot answer any more.")
             if self._batcher is None or not self._batcher.alive:
                 self._batcher = Batcher(
-                    self._explain_all, max_batch_size=1, max_queue=self.slots.count
+                    lambda tasks, _lanes: map(self._explain, tasks),
+                    max_batch_size=1,
+                    max_queue=self.slots.count,
                 )
             return self._batcher
-
-    def _explain_all(self, tasks: list[_Task], _lanes: int) -> list[Explanation]:
-        return [self._explain(task) for task in tasks]
 
     def _explain(self, task: _Task) -> Explanation:
         def wait_for_predictions() -> None:

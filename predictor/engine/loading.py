@@ -69,11 +69,7 @@ class LoadedModel:
 
 
 def load_model(settings: Settings, cpus: int) -> LoadedModel:
-    """Import torch, and load the labels and the model.
-
-    Args:
-        settings: which model.
-        cpus: number of processors for it.
+    """Import torch, and load the labels and the model for a number of processors.
 
     Raises:
         StartError: the settings ask for something that cannot be served.

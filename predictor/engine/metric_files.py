@@ -71,12 +71,8 @@ def pids_of(folder: str) -> set[int]:
 def forget_worker(pid: int, alive: Collection[int]) -> None:
     """Delete an ended worker's gauges, and merge its counts into one file for all ended workers.
 
-    The master calls this. If a scrape holds the folder's lock, the merge is left to the next
-    call.
-
-    Args:
-        pid: the process that has ended.
-        alive: the workers that still count.
+    The master calls this, with the workers that still count. If a scrape holds the folder's lock,
+    the merge is left to the next call.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder is None:

@@ -135,28 +135,20 @@ class Metrics:
         self.explanations_in_flight = summed("explanations_in_flight", "Explanations in progress.")
         self._queue_depth = summed("queue_depth", "Images that wait for the model.", MODEL)
         self._in_flight = summed("in_flight", "Requests in progress, without explanations.")
-        self._ready = gauge(
-            "ready", "Whether this process can answer: 1 or 0.", multiprocess_mode="liveall"
+        each, latest = (
+            partial(gauge, multiprocess_mode="liveall"),
+            partial(gauge, multiprocess_mode="livemax"),
         )
-        self._model_info = gauge(
-            "model_info",
-            "The served model, in the labels; always 1.",
-            INFO,
-            multiprocess_mode="livemax",
-        )
+        self._ready = each("ready", "Whether this process can answer: 1 or 0.")
+        self._model_info = latest("model_info", "The served model, in the labels; always 1.", INFO)
 
     def record(
         self, route: str, method: str, status: int, seconds: float, call: Call, codes: Iterable[str]
     ) -> None:
-        """Count a request that has been answered.
+        """Count a request that has been answered, under the name of the call's ``model``.
 
-        Args:
-            route: the URL rule, or ``unmatched``.
-            method: from a small set of names, because each name is a series for ever.
-            status: of the response.
-            seconds: from the request's header to its response.
-            call: its timings and class ids are counted under the name of its ``model``.
-            codes: of the errors sent to the client.
+        ``route`` is the URL rule, and ``codes`` are those of the errors sent to the client. Each
+        route and method is a series for ever: pass only names from a small set.
         """
         labels = call.model, VERSION if call.model else ""
         self.requests.labels(route, method, status, *labels).inc()

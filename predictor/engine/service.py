@@ -42,29 +42,15 @@ class Service:
 
     @property
     def name(self) -> str:
-        """The name under which the model is served.
-
-        Raises:
-            NotReady: the model is not loaded.
-        """
+        """The name under which the model is served; NotReady as :attr:`Classifier.name`."""
         return self.classifier.name
 
     def require_model(self) -> LoadedModel:
-        """Return the loaded model.
-
-        Raises:
-            NotReady: the model is not loaded.
-        """
+        """Return the loaded model; raise NotReady without one."""
         return self.classifier.require_model()
 
     def expect_model(self, name: str, version: str, versions: Collection[str]) -> None:
-        """Check that a request names the served model and one of its versions.
-
-        Raises:
-            NotReady: the model is not loaded.
-            UnknownModel: the request names another model.
-            UnknownVersion: the request names another version.
-        """
+        """Raise UnknownModel or UnknownVersion if a request names another model or version."""
         served = self.name
         if name != served:
             raise UnknownModel(f"There is no model {name!r}. This server has {served!r}.")
@@ -75,17 +61,12 @@ class Service:
             )
 
     def expect_healthy(self) -> None:
-        """Check that the process is healthy; it is also healthy while the model is loading.
-
-        Raises:
-            InferenceFailed: the process must be replaced: the model hangs, has stopped, or could
-                not be loaded.
-        """
+        """Raise InferenceFailed if the process must be replaced; not while the model is loading."""
         if (reason := self.classifier.unhealthy_reason()) is not None:
             raise InferenceFailed(reason)
 
     def expect_ready(self) -> LoadedModel:
-        """Check that a request would be answered now; return the loaded model.
+        """Return the loaded model, if a request would be answered now.
 
         Raises:
             InferenceFailed: the process must be replaced.
@@ -110,15 +91,10 @@ class Service:
 
     @contextmanager
     def admit_explanation(self, call: Call) -> Iterator[LoadedModel]:
-        """Hold an admission slot for the block, which runs one request for explanations.
-
-        Raises:
-            NotReady: the model is not loaded.
-            ExplainerBusy: the server is at its limit of explanations in progress.
-        """
+        """Hold a slot for explanations; raise NotReady, or ExplainerBusy if none is free."""
         assert self.explainer is not None
         model = self._model_for(call)
-        with self.explainer.admit(), self.metrics.explanations_in_flight.track_inprogress():
+        with self.explainer.slots.hold(), self.metrics.explanations_in_flight.track_inprogress():
             yield model
 
     def classify(
