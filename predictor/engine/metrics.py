@@ -135,10 +135,8 @@ class Metrics:
         self.explanations_in_flight = summed("explanations_in_flight", "Explanations in progress.")
         self._queue_depth = summed("queue_depth", "Images that wait for the model.", MODEL)
         self._in_flight = summed("in_flight", "Requests in progress, without explanations.")
-        each, latest = (
-            partial(gauge, multiprocess_mode="liveall"),
-            partial(gauge, multiprocess_mode="livemax"),
-        )
+        each = partial(gauge, multiprocess_mode="liveall")
+        latest = partial(gauge, multiprocess_mode="livemax")
         self._ready = each("ready", "Whether this process can answer: 1 or 0.")
         self._model_info = latest("model_info", "The served model, in the labels; always 1.", INFO)
 

@@ -33,17 +33,12 @@ class OneLineJSON(DefaultJSONProvider):
 
 
 def create_app(settings: Settings, classifier: Classifier | None = None) -> Flask:
-    """Build the Flask app around a classifier.
+    """Build the Flask app around a classifier, a new one for the settings if None.
 
-    Args:
-        settings: read once, at the start of the process.
-        classifier: a new one for the settings if None. It loads when it is started or first used.
+    The classifier loads when it is started or first used.
     """
-    app = Flask(
-        "predictor",
-        static_folder=str(resource("static")),
-        template_folder=str(resource("templates")),
-    )
+    static, templates = str(resource("static")), str(resource("templates"))
+    app = Flask("predictor", static_folder=static, template_folder=templates)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     # Flask's default of 500 kB would refuse base64 in a form.
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_bytes

@@ -3,7 +3,6 @@
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
-from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
 from predictor.engine.call import all_or_error
@@ -31,11 +30,7 @@ class NameBeforeVerb(BaseConverter):
     regex = "[^/:]+"
 
 
-def _add_converter(state: BlueprintSetupState) -> None:
-    state.app.url_map.converters["name"] = NameBeforeVerb
-
-
-blueprint.record(_add_converter)
+blueprint.record(lambda state: state.app.url_map.converters.update(name=NameBeforeVerb))
 
 
 @blueprint.get("/models")

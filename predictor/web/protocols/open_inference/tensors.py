@@ -42,12 +42,8 @@ def split(
 ) -> tuple[dict[str, Any], bytes]:
     """Split a body into its JSON and the binary data that follow the JSON.
 
-    Args:
-        body: of the request.
-        header: value of :data:`HEADER`, the length of the JSON; None: all is JSON. With ``0`` all
-            is data, and the JSON is made here.
-        datatype: of the input, for a request without JSON.
-        shape: of one image, for a request without JSON.
+    ``header`` is the value of :data:`HEADER`, the length of the JSON; None: all is JSON. With ``0``
+    all is data, and the JSON is made here, from the input's datatype and the shape of one image.
 
     Raises:
         BadRequest: the length is wrong, or the JSON is not an object.
@@ -74,12 +70,8 @@ def _request_for(body: bytes, datatype: str, shape: Sequence[int]) -> tuple[dict
         count, body = 1, LENGTH.pack(len(body)) + body
     else:
         count = len(body) // (DTYPES[datatype].itemsize * math.prod(shape))
-    tensor = {
-        "name": INPUT,
-        "datatype": datatype,
-        "shape": [count, *shape],
-        "parameters": {"binary_data_size": len(body)},
-    }
+    size = {"binary_data_size": len(body)}
+    tensor = {"name": INPUT, "datatype": datatype, "shape": [count, *shape], "parameters": size}
     return {"inputs": [tensor], "parameters": {"binary_data_output": True}}, body
 
 

@@ -33,11 +33,7 @@ def as_error(problem: Problem) -> Response:
 
 
 def read_body(limit: int | None = None) -> bytes:
-    """Return the decompressed body of the current request.
-
-    Args:
-        limit: maximum bytes after decompression; None: the upload limit.
-    """
+    """Return the current request's body, decompressed to at most ``limit`` or the upload limit."""
     encoding = request.content_encoding or "identity"
     with current_call().timings.measure("read"):
         limit = limit or request.max_content_length or 0
@@ -45,12 +41,7 @@ def read_body(limit: int | None = None) -> bytes:
 
 
 def input_of(model: str, version: str) -> tuple[str, tuple[int, ...]]:
-    """Return the datatype of the model's input under this name, and the shape of one image.
-
-    Raises:
-        NotReady: the model is not loaded.
-        UnknownModel: the model has another name, or no such version.
-    """
+    """Return the datatype of the model's input under this name, and the shape of one image."""
     service = current_service()
     has_tensor = model == service.name + TENSOR_SUFFIX
     service.expect_model(service.name if has_tensor else model, version, [VERSION])

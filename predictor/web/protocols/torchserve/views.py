@@ -7,7 +7,6 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, jsonify, request
-from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
 from predictor.engine.call import all_or_error
@@ -60,11 +59,7 @@ class VersionBeforeVerb(BaseConverter):
     regex = "(?!invoke$)[^/]+"
 
 
-def _add_converter(state: BlueprintSetupState) -> None:
-    state.app.url_map.converters["version"] = VersionBeforeVerb
-
-
-blueprint.record(_add_converter)
+blueprint.record(lambda state: state.app.url_map.converters.update(version=VersionBeforeVerb))
 
 
 def as_error(problem: Problem) -> Response:
