@@ -84,10 +84,8 @@ def _read(source: Source) -> bytes:
     data: object = read() if callable(read) else None
     if isinstance(data, bytes):
         return data
-    is_text = isinstance(data, str)
-    given = (
-        "a file opened in text mode" if is_text else f"an object of type {type(source).__name__}"
-    )
+    of_type = f"an object of type {type(source).__name__}"
+    given = "a file opened in text mode" if isinstance(data, str) else of_type
     raise TypeError(
         f"image_bytes is {given}. It must be the bytes of an encoded image, a path, or a file"
         " opened in binary mode."
@@ -100,20 +98,16 @@ class SharedClassifier:
     def __init__(
         self, make: Callable[[], Classifier] = lambda: Classifier(Settings.from_env())
     ) -> None:
-        """Remember how to make the classifier."""
         self._make = make
         self._lock = threading.Lock()
         self._classifier: Classifier | None = None
         self._pid = 0  # of the process that made it
 
     def get(self) -> Classifier:
-        """Return the classifier, when its model is loaded.
-
-        After a load that failed, the next call loads again.
+        """Return the classifier, when its model is loaded. After a failure, load again.
 
         Raises:
-            PredictorError: the model cannot be loaded, or this process was forked after the
-                load had begun.
+            PredictorError: the model cannot be loaded, or the process was forked since that began.
         """
         if self._pid not in (0, os.getpid()):
             raise PredictorError(

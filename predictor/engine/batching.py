@@ -103,16 +103,14 @@ class Batcher(Generic[Item, Result]):
             if len(self._waiting) + len(jobs) > self._max_queue:
                 self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
             if len(self._waiting) + len(jobs) > self._max_queue:
-                count, backlog_s = len(self._waiting), self._backlog_s()
-                raise Overloaded(
-                    f"{count} images are waiting for the model. Retry later.", backlog_s
-                )
+                detail = f"{len(self._waiting)} images are waiting for the model. Retry later."
+                raise Overloaded(detail, self.backlog_s)
             # An empty queue always accepts: otherwise one slow call would make the estimate
             # refuse every later request.
-            ready = monotonic() + self._backlog_s() + len(jobs) * self._cost.seconds
+            ready = monotonic() + self.backlog_s + len(jobs) * self._cost.seconds
             if self._waiting and ready > deadline:
                 raise Overloaded(
-                    "The request could not be answered in time. Retry later.", self._backlog_s()
+                    "The request could not be answered in time. Retry later.", self.backlog_s
                 )
             self._waiting.extend(jobs)
             self._changed.notify_all()
@@ -133,12 +131,9 @@ class Batcher(Generic[Item, Result]):
     @property
     def backlog_s(self) -> float:
         """Estimated seconds until all waiting and running items are done."""
-        with self._changed:
-            return self._backlog_s()
-
-    def _backlog_s(self) -> float:
-        running = sum(map(len, self._running.values()))
-        return (len(self._waiting) + running) * self._cost.seconds
+        with self._changed:  # reentrant
+            running = sum(map(len, self._running.values()))
+            return (len(self._waiting) + running) * self._cost.seconds
 
     @property
     def alive(self) -> bool:

@@ -65,8 +65,9 @@ class Classifier:
         self.process = process or Process(settings)
         self.loading: Future[LoadedModel] = Future()
         self._load = load
-        self._on_pass: list[Callable[[int, float], None]] = []
-        self._on_close: list[Callable[[], None]] = []
+        # Called with images and seconds after each forward pass, except the warm-up's.
+        self.on_pass: list[Callable[[int, float], None]] = []
+        self.on_close: list[Callable[[], None]] = []
         self._batcher: Batcher[Pixels, Logits] | None = None
         self._start_once = threading.Lock()
 
@@ -75,14 +76,6 @@ class Classifier:
         if self._start_once.acquire(blocking=False):
             threading.Thread(target=self._load_in_background, name="loader", daemon=True).start()
 
-    def on_pass(self, callback: Callable[[int, float], None]) -> None:
-        """Call ``callback(images, seconds)`` after each forward pass, except the warm-up's."""
-        self._on_pass.append(callback)
-
-    def on_close(self, callback: Callable[[], None]) -> None:
-        """Call ``callback()`` when the classifier is closed."""
-        self._on_close.append(callback)
-
     def abandon(self) -> None:
         """Fail all requests in progress, because the model hangs, and accept no more."""
         self.process.draining = True
@@ -90,10 +83,10 @@ class Classifier:
             self._batcher.abandon()
 
     def close(self) -> None:
-        """End the inference threads, then call the callbacks of :meth:`on_close`."""
+        """End the inference threads, then call the functions in ``on_close``."""
         if self._batcher is not None:
             self._batcher.close()
-        for callback in self._on_close:
+        for callback in self.on_close:
             callback()
 
     def require_model(self) -> LoadedModel:
@@ -123,9 +116,7 @@ class Classifier:
     def name(self) -> str:
         """The name under which the model is served.
 
-        Raises:
-            NotReady: ``PREDICTOR_SERVED_NAME`` is ``auto``, and the model is still loading: a
-                fallback model may take its place.
+        With ``auto``, raises NotReady while the model loads: a fallback model may replace it.
         """
         chosen = self.settings.served_name
         return self.require_model().info.name if chosen == "auto" else chosen
@@ -231,7 +222,7 @@ class Classifier:
         began = monotonic()
         logits = scorer.logits(images, lanes)
         if self.loading.done():  # the warm-up is not a request
-            for callback in self._on_pass:
+            for callback in self.on_pass:
                 callback(len(images), monotonic() - began)
         return logits
 

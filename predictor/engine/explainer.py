@@ -74,7 +74,7 @@ class Explainer:
         self._starting = threading.Lock()
         self._batcher: Batcher[_Task, Explanation] | None = None
         self._closed = False
-        classifier.on_close(self.close)
+        classifier.on_close.append(self.close)
 
     def close(self) -> None:
         """End the thread, which keeps the model in memory. Later calls are refused."""

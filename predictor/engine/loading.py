@@ -47,15 +47,10 @@ class Scorer(Protocol):
     def explain(
         self, image: NDArray[np.uint8], class_index: int | None, pause: Callable[[], None]
     ) -> tuple[Logits, Heat]:
-        """Run one image and explain a class.
+        """Run one ``(crop, crop, 3)`` image, 0 to 255, and explain a class; None: the best.
 
-        Args:
-            image: ``(crop, crop, 3)``, 0 to 255.
-            class_index: None for the most probable class.
-            pause: called before each layer; it returns when the layer may run.
-
-        Returns:
-            ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat, 0 to 1.
+        ``pause`` is called before each layer, and returns when the layer may run. Returns
+        ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat, 0 to 1.
         """
 
 

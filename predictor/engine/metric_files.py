@@ -26,7 +26,6 @@ class AllProcesses(Collector):
     """The sums of the metrics that all processes have written."""
 
     def __init__(self, folder: str) -> None:
-        """Remember the folder."""
         self._folder = folder
 
     def collect(self) -> Iterable[Metric]:
@@ -41,7 +40,6 @@ class ProcessFigures(Collector):
     """Memory, processor time, open files and threads of each process, by its id as ``pid``."""
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
-        """Remember the function that returns the process ids."""
         self._pids = pids
 
     def collect(self) -> Iterable[Metric]:
@@ -63,8 +61,10 @@ def _figures(pid: int) -> Iterator[Metric]:
         yield GaugeMetricFamily("process_threads", "Number of threads.", threads)
 
 
-def pids_of(folder: str) -> set[int]:
-    """Return the ids of the processes that have written gauges."""
+def pids_of(folder: str | None) -> set[int]:
+    """Return the ids of the processes that have written gauges; without a folder, this one's."""
+    if folder is None:
+        return {os.getpid()}
     return {_pid(path) for path in Path(folder).glob("gauge_live*.db")}
 
 

@@ -42,7 +42,6 @@ class Readings:
     """The values of all metrics of all processes at one moment."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
-        """Store the result of a registry's ``collect()``."""
         self._samples = [sample for family in families for sample in family.samples]
 
     def total(self, name: str, **labels: str) -> float:
@@ -83,12 +82,12 @@ class Metrics:
         self._declare_requests()
         self._declare_steps()
         self._declare_gauges()
-        self._processes = ProcessFigures(self._pids)
+        self._processes = ProcessFigures(partial(pids_of, self._folder))
         self._own.register(self._processes)
         # All codes are at 0 from the start, so that the first error of a kind is an increase.
         for code in codes():
             self.rejected.labels(code)
-        classifier.on_pass(self._count_pass)
+        classifier.on_pass.append(self._count_pass)
 
     def _declare_requests(self) -> None:
         counter = partial(Counter, namespace="predictor", registry=self._own)
@@ -217,9 +216,6 @@ class Metrics:
         labels = self._classifier.name, VERSION
         self._pass_seconds.labels(*labels).observe(seconds)
         self._batch_size.labels(*labels).observe(images)
-
-    def _pids(self) -> set[int]:
-        return {os.getpid()} if self._folder is None else pids_of(self._folder)
 
 
 class _WithAliases(Collector):

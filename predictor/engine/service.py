@@ -17,7 +17,6 @@ from predictor.errors import (
     UnknownModel,
     UnknownVersion,
 )
-from predictor.settings import Settings
 
 
 class Service:
@@ -30,15 +29,9 @@ class Service:
     """
 
     def __init__(self, classifier: Classifier) -> None:
-        """Begin to count the classifier's work."""
-        self.classifier = classifier
+        self.classifier, self.settings = classifier, classifier.settings
         self.explainer = Explainer(classifier) if classifier.settings.max_explanations else None
         self.metrics = Metrics(classifier)
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of this process."""
-        return self.classifier.settings
 
     @property
     def name(self) -> str:
@@ -66,12 +59,7 @@ class Service:
             raise InferenceFailed(reason)
 
     def expect_ready(self) -> LoadedModel:
-        """Return the loaded model, if a request would be answered now.
-
-        Raises:
-            InferenceFailed: the process must be replaced.
-            NotReady: the model is loading, or the process is shutting down.
-        """
+        """Return the loaded model; raise InferenceFailed or NotReady if requests would fail now."""
         self.expect_healthy()
         if self.classifier.process.draining:
             raise NotReady("This server process is shutting down. Retry: another one answers.")

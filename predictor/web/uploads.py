@@ -158,11 +158,8 @@ def _single_or_several(images: list[bytes | RequestError], several: bool) -> Upl
 def from_instances(instances: Any, max_images: int) -> list[bytes | RequestError]:
     """Return the images of a JSON list. An error stands in the position of an invalid image.
 
-    Each instance is base64, or an object with base64 under one of :data:`INSTANCE_KEYS`.
-
-    Raises:
-        BadRequest: ``instances`` is not a list, or is empty.
-        TooLarge: the list has more than ``max_images``.
+    Each instance is base64, or an object with base64 under one of :data:`INSTANCE_KEYS`. Raises
+    BadRequest if they are not a list or there are none, and TooLarge if there are too many.
     """
     if not isinstance(instances, list) or not instances:
         raise BadRequest("The images must be a list with at least one image.")
