@@ -16,19 +16,12 @@ Source = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 
 
 class BestClass(tuple[str, str]):
-    """The pair ``(class_id, class_name)`` of an image's best class, with attributes.
+    """The pair ``(class_id, class_name)`` of an image's best class, with attributes."""
 
-    Attributes:
-        class_id: the label's id; with ImageNet the WordNet id, such as ``n02124075``.
-        class_name: the label's name.
-        class_index: index of the class in the model's output.
-        probability: 0 to 1.
-    """
-
-    class_id: str
+    class_id: str  # the label's id; with ImageNet the WordNet id, such as ``n02124075``
     class_name: str
-    class_index: int
-    probability: float
+    class_index: int  # in the model's output
+    probability: float  # 0 to 1
 
     def __new__(cls, prediction: Prediction) -> Self:
         """Make the pair of a prediction."""

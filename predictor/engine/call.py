@@ -60,22 +60,15 @@ class Timings:
 
 @dataclass(slots=True)
 class Call:
-    """What a front end knows about a request, and what the engine records about it.
+    """What a front end knows about a request, and what the engine records about it."""
 
-    Attributes:
-        deadline: time on the monotonic clock after which the client gets an error. The engine
-            sets it when the call first reaches it, unless it is set.
-        timings: filled in by the engine.
-        has_left: returns whether the client has closed its connection; called while it waits.
-        model: name of the model that the request is about; filled in by the engine.
-        class_ids: the best class of each image that was answered; filled in by the engine.
-    """
-
+    # On the monotonic clock. If it is not set, the engine sets it when the call first reaches it.
     deadline: float = inf
+    has_left: Callable[[], bool] = lambda: False  # whether the client has closed its connection
+    # The engine fills in these:
     timings: Timings = field(default_factory=Timings)
-    has_left: Callable[[], bool] = lambda: False
-    model: str = ""
-    class_ids: list[str] = field(default_factory=list)
+    model: str = ""  # name of the model that the request is about
+    class_ids: list[str] = field(default_factory=list)  # best class of each image it answered
 
     @property
     def seconds_left(self) -> float:

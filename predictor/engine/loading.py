@@ -27,19 +27,12 @@ INSTALL_RUNTIME = (
 
 
 class Scorer(Protocol):
-    """The interface of a model; :class:`predictor.models.network.Model` implements it.
+    """The interface of a model; :class:`predictor.models.network.Model` implements it."""
 
-    Attributes:
-        preprocessing: turns a photo into the pixels that the model takes.
-        lanes: number of forward passes that can run at once, each on a part of the processors.
-        max_batch_size: maximum number of images in one forward pass.
-        warm_up_sizes: batch sizes to run once before the first request.
-    """
-
-    preprocessing: Preprocessing
-    lanes: int
-    max_batch_size: int
-    warm_up_sizes: set[int]
+    preprocessing: Preprocessing  # turns a photo into the pixels that the model takes
+    lanes: int  # forward passes that can run at once, each on a part of the processors
+    max_batch_size: int  # maximum number of images in one forward pass
+    warm_up_sizes: set[int]  # batch sizes to run once before the first request
 
     def logits(self, images: Sequence[Pixels], lanes: int) -> Logits:
         """Run N images on a number of lanes; return ``(N, classes)`` float32 logits."""

@@ -23,9 +23,7 @@ class Service:
     """A classifier with its explanations, its admission and its metrics.
 
     A front end makes one :class:`Call` for each request and passes it to every method.
-
-    Attributes:
-        explainer: None where ``PREDICTOR_MAX_EXPLANATIONS`` is 0.
+    ``explainer`` is None where ``PREDICTOR_MAX_EXPLANATIONS`` is 0.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -35,11 +33,11 @@ class Service:
 
     @property
     def name(self) -> str:
-        """The name under which the model is served; NotReady as :attr:`Classifier.name`."""
+        """The model's name, as :attr:`Classifier.name`, which can raise NotReady."""
         return self.classifier.name
 
     def require_model(self) -> LoadedModel:
-        """Return the loaded model; raise NotReady without one."""
+        """Return the loaded model; raise NotReady if it is not loaded."""
         return self.classifier.require_model()
 
     def expect_model(self, name: str, version: str, versions: Collection[str]) -> None:

@@ -40,7 +40,7 @@ def as_integer(value: object) -> int | None:
 
 
 def parameters_of(part: dict[str, Any]) -> dict[str, Any]:
-    """Return the object ``parameters`` of a request, an input or an output; {} without one."""
+    """Return ``parameters`` of a request, an input or an output, an object; {} without one."""
     if (parameters := part.get("parameters")) is None:
         return {}
     if not isinstance(parameters, dict):
@@ -49,7 +49,11 @@ def parameters_of(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def target_of(instance: object) -> int | None:
-    """Return the class index that an instance asks to have explained; None without one."""
+    """Return an instance's ``target``, a class index to explain; None without one.
+
+    Raises:
+        BadRequest: it is not an integer.
+    """
     given = instance.get("target") if isinstance(instance, dict) else None
     target = as_integer(given)
     if given is not None and target is None:

@@ -70,7 +70,7 @@ def read_upload(request: Request, max_images: int, fields: Fields = PREDICT_FIEL
 
 
 def read_body(request: Request, is_form: bool = False) -> bytes:
-    """Return the body and record how long reading it took; UnsupportedImage if compressed."""
+    """Return the body and record the reading time; raise UnsupportedImage if it is compressed."""
     if request.content_encoding not in (None, "", "identity"):
         raise UnsupportedImage(
             f"The body has Content-Encoding {request.content_encoding}, which is not accepted here."

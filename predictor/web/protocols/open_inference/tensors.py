@@ -24,16 +24,11 @@ MAX_RANK, MAX_SIDE = 4, 2**31  # limits of a shape
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An input or an output.
+    """An input or an output."""
 
-    Attributes:
-        datatype: ``BYTES``, or a key of :data:`DTYPES`.
-        data: flat, row by row: an array, or for ``BYTES`` a list. An error stands in the position
-            of an image that is not base64.
-    """
-
-    datatype: str
+    datatype: str  # ``BYTES``, or a key of :data:`DTYPES`
     shape: list[int]
+    # Flat, row by row. For ``BYTES`` a list; an error replaces an image that is not base64.
     data: NDArray[Any] | Sequence[bytes | RequestError]
 
 

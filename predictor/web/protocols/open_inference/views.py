@@ -41,7 +41,11 @@ def read_body(limit: int | None = None) -> bytes:
 
 
 def input_of(model: str, version: str) -> tuple[str, tuple[int, ...]]:
-    """Return the datatype of the model's input under this name, and the shape of one image."""
+    """Return the datatype of the model's input under this name, and the shape of one image.
+
+    Raises:
+        UnknownModel: the model has another name, or no such version.
+    """
     service = current_service()
     has_tensor = model == service.name + TENSOR_SUFFIX
     service.expect_model(service.name if has_tensor else model, version, [VERSION])
