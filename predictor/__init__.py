@@ -13,15 +13,8 @@ if TYPE_CHECKING:
     from predictor.settings import Settings
 
 __version__ = "0.1.0"
-__all__ = [
-    "BestClass",
-    "Classifier",
-    "Prediction",
-    "PredictorError",
-    "Settings",
-    "get_prediction",
-    "get_predictions",
-]
+__all__ = ["BestClass", "Classifier", "Prediction", "PredictorError", "Settings"]
+__all__ += ["get_prediction", "get_predictions"]
 
 # Imported when first used: gunicorn's master imports this package and must stay small.
 _MODULES = {

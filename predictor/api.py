@@ -1,12 +1,10 @@
 """The public functions: classify an image from Python, without a server."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from predictor.engine.call import all_or_error
 from predictor.engine.classifier import Classifier
@@ -18,21 +16,14 @@ Source = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 
 
 class BestClass(tuple[str, str]):
-    """The pair ``(class_id, class_name)`` of an image's best class, with attributes.
+    """The pair ``(class_id, class_name)`` of an image's best class, with attributes."""
 
-    Attributes:
-        class_id: the label's id; with ImageNet the WordNet id, such as ``n02124075``.
-        class_name: the label's name.
-        class_index: index of the class in the model's output.
-        probability: 0 to 1.
-    """
-
-    class_id: str
+    class_id: str  # the label's id; with ImageNet the WordNet id, such as ``n02124075``
     class_name: str
-    class_index: int
-    probability: float
+    class_index: int  # in the model's output
+    probability: float  # 0 to 1
 
-    def __new__(cls, prediction: Prediction) -> BestClass:
+    def __new__(cls, prediction: Prediction) -> Self:
         """Make the pair of a prediction."""
         pair = super().__new__(cls, (prediction.class_id, prediction.class_name))
         pair.class_id, pair.class_name = pair
@@ -86,10 +77,8 @@ def _read(source: Source) -> bytes:
     data: object = read() if callable(read) else None
     if isinstance(data, bytes):
         return data
-    is_text = isinstance(data, str)
-    given = (
-        "a file opened in text mode" if is_text else f"an object of type {type(source).__name__}"
-    )
+    of_type = f"an object of type {type(source).__name__}"
+    given = "a file opened in text mode" if isinstance(data, str) else of_type
     raise TypeError(
         f"image_bytes is {given}. It must be the bytes of an encoded image, a path, or a file"
         " opened in binary mode."
@@ -102,20 +91,16 @@ class SharedClassifier:
     def __init__(
         self, make: Callable[[], Classifier] = lambda: Classifier(Settings.from_env())
     ) -> None:
-        """Remember how to make the classifier."""
         self._make = make
         self._lock = threading.Lock()
         self._classifier: Classifier | None = None
         self._pid = 0  # of the process that made it
 
     def get(self) -> Classifier:
-        """Return the classifier, when its model is loaded.
-
-        After a load that failed, the next call loads again.
+        """Return the classifier, when its model is loaded. After a failure, load again.
 
         Raises:
-            PredictorError: the model cannot be loaded, or this process was forked after the
-                load had begun.
+            PredictorError: the model cannot be loaded, or the process was forked since that began.
         """
         if self._pid not in (0, os.getpid()):
             raise PredictorError(

@@ -31,8 +31,6 @@ A message is a sentence for the person who has to act on it. ``status`` is the H
 ``code`` names the kind of error for a program. ``retry_after_s`` is the header ``Retry-After``.
 """
 
-from __future__ import annotations
-
 import math
 from http import HTTPStatus
 from typing import ClassVar
@@ -45,12 +43,16 @@ class PredictorError(Exception):
     code: ClassVar[str] = "internal-error"
     retry_after_s: int | None = None
 
+    def __init_subclass__(
+        cls, status: int = 0, code: str = "", retry_after_s: int | None = None
+    ) -> None:
+        """Set the attributes that the class statement gives; the others are the parent's."""
+        cls.status = HTTPStatus(status or cls.status)
+        cls.code, cls.retry_after_s = code or cls.code, retry_after_s or cls.retry_after_s
 
-class StartError(PredictorError):
+
+class StartError(PredictorError, status=503, code="not-started"):
     """The settings ask for something that cannot be served."""
-
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    code = "not-started"
 
 
 class SettingsError(StartError):
@@ -73,70 +75,44 @@ class WeightsUnavailable(WeightsError):
     """The weights are not on this machine and cannot be downloaded."""
 
 
-class RequestError(PredictorError):
+class RequestError(PredictorError, status=400, code="bad-request"):
     """The request cannot be answered, and the client can correct it."""
-
-    status = HTTPStatus.BAD_REQUEST
-    code = "bad-request"
 
 
 class BadRequest(RequestError):
     """The request has no image, or an invalid parameter."""
 
 
-class UnknownModel(RequestError):
+class UnknownModel(RequestError, status=404, code="unknown-model"):
     """This server has no model of this name."""
 
-    status = HTTPStatus.NOT_FOUND
-    code = "unknown-model"
 
-
-class UnknownVersion(UnknownModel):
+class UnknownVersion(UnknownModel, code="unknown-version"):
     """The model has no version of this name."""
 
-    code = "unknown-version"
 
-
-class RequestTimeout(RequestError):
+class RequestTimeout(RequestError, status=408, code="request-timeout", retry_after_s=5):
     """The request did not arrive in time."""
 
-    status = HTTPStatus.REQUEST_TIMEOUT
-    code = "request-timeout"
-    retry_after_s = 5
 
-
-class TooLarge(RequestError):
+class TooLarge(RequestError, status=413, code="too-large"):
     """The image has too many pixels, or the request too many images or parts."""
 
-    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    code = "too-large"
 
-
-class UnsupportedImage(RequestError):
+class UnsupportedImage(RequestError, status=415, code="unsupported-image"):
     """The bytes are not an image in a supported format."""
 
-    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-    code = "unsupported-image"
 
-
-class DamagedImage(RequestError):
+class DamagedImage(RequestError, status=422, code="damaged-image"):
     """The bytes begin like an image but cannot be decoded."""
 
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
-    code = "damaged-image"
 
-
-class NotExplainable(RequestError):
+class NotExplainable(RequestError, status=501, code="not-explainable"):
     """The served model is of a kind that cannot be explained."""
 
-    status = HTTPStatus.NOT_IMPLEMENTED
-    code = "not-explainable"
 
-
-class ClientGone(RequestError):
+class ClientGone(RequestError, code="client-gone"):
     """The client has closed its connection, so its work was stopped."""
-
-    code = "client-gone"
 
 
 class ServiceError(PredictorError):
@@ -154,52 +130,31 @@ class ServiceError(PredictorError):
             self.retry_after_s = max(1, math.ceil(retry_after_s))
 
 
-class InferenceFailed(ServiceError):
+class InferenceFailed(ServiceError, code="inference-failed"):
     """The model raised an exception, or returned something that is not a number."""
 
-    code = "inference-failed"
 
-
-class OutOfMemory(InferenceFailed):
+class OutOfMemory(InferenceFailed, status=503, code="out-of-memory", retry_after_s=1):
     """There was not enough memory for a forward pass of this image alone."""
 
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    code = "out-of-memory"
-    retry_after_s = 1
 
-
-class NotReady(ServiceError):
+class NotReady(ServiceError, status=503, code="not-ready", retry_after_s=2):
     """The model is loading, or could not be loaded, or the process is shutting down."""
 
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    code = "not-ready"
-    retry_after_s = 2
 
-
-class Overloaded(ServiceError):
+class Overloaded(ServiceError, status=503, code="overloaded", retry_after_s=1):
     """The server is at its limit of requests in progress, of waiting images or of memory."""
 
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    code = "overloaded"
-    retry_after_s = 1
 
-
-class ExplainerBusy(ServiceError):
+class ExplainerBusy(ServiceError, status=503, code="explainer-busy", retry_after_s=5):
     """Predictions or other explanations leave no time for this explanation.
 
     It is not an ``Overloaded``, because predictions are still answered.
     """
 
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    code = "explainer-busy"
-    retry_after_s = 5
 
-
-class DeadlineExceeded(ServiceError):
+class DeadlineExceeded(ServiceError, status=504, code="deadline-exceeded"):
     """The answer was not ready before the request's deadline."""
-
-    status = HTTPStatus.GATEWAY_TIMEOUT
-    code = "deadline-exceeded"
 
 
 def inference_failure(error: Exception) -> InferenceFailed:

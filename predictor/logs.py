@@ -3,8 +3,6 @@
 The server and the development server call :func:`configure`; importing this module changes nothing.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import threading

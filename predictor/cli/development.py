@@ -11,7 +11,7 @@ from predictor.errors import SettingsError
 from predictor.server.console import announce
 from predictor.server.development import configure_logs, create_app, serve
 from predictor.share import NAMES, publish, signals_interrupt
-from predictor.web import current
+from predictor.web.request import KEY
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -51,7 +51,7 @@ def _port(text: str) -> int:
 
 def _share(app: Flask, host: str, port: int, provider: str) -> None:
     """Serve with a public URL until Ctrl-C or SIGTERM, then close the tunnel."""
-    classifier = app.extensions[current.KEY].classifier
+    classifier = app.extensions[KEY].classifier
     configure_logs(classifier.settings)
     try:
         with signals_interrupt():

@@ -1,72 +1,70 @@
-"""Admission slots: they limit how many requests are in progress."""
-
-from __future__ import annotations
+"""The resources that all models of one process share, admission slots among them."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-from predictor.errors import Overloaded
+from predictor.engine.cpus import available_cpus
+from predictor.errors import Overloaded, ServiceError
+from predictor.settings import Settings
 
 
 class Slots:
     """Limits how many requests are in progress at once. Any thread may use it."""
 
-    def __init__(self, count: int) -> None:
-        """Create ``count`` free slots."""
-        self.count = count
-        self._held = 0
+    def __init__(
+        self, count: int, holders: str = "requests", error: type[ServiceError] = Overloaded
+    ) -> None:
+        """Create ``count`` free slots for ``holders``; ``error`` is raised when all are held."""
+        self.count, self._holders, self._error = count, holders, error
+        self.held = 0  # number of requests in progress
         self._changed = threading.Condition()
         self._idle_since = float("-inf")  # idle from the start
 
-    @property
-    def held(self) -> int:
-        """Number of requests in progress."""
-        return self._held
-
     @contextmanager
     def hold(self, retry_after_s: Callable[[], float | None] = lambda: None) -> Iterator[None]:
-        """Hold one slot for the duration of the block.
+        """Hold one slot for the duration of the block; raise the error if none is free.
 
-        Args:
-            retry_after_s: called when no slot is free; returns the seconds after which the
-                client should retry.
-
-        Raises:
-            Overloaded: no slot is free.
+        ``retry_after_s`` is called for the error: the seconds after which the client should retry.
         """
         with self._changed:
-            if self._held >= self.count:
-                raise Overloaded(
-                    f"The server is at its limit of {self.count} requests in progress. Retry"
-                    " later.",
-                    retry_after_s(),
+            if self.held >= self.count:
+                limit = f"{self.count} {self._holders} in progress"
+                raise self._error(
+                    f"The server is at its limit of {limit}. Retry later.", retry_after_s()
                 )
-            self._held += 1
+            self.held += 1
         try:
             yield
         finally:
             with self._changed:
-                self._held -= 1
-                if self._held == 0:
+                self.held -= 1
+                if self.held == 0:
                     self._idle_since = monotonic()
                     self._changed.notify_all()
 
     def wait_until_idle(self, seconds: float, timeout_s: float) -> bool:
-        """Wait until no slot has been held for ``seconds``.
-
-        Returns:
-            Whether that happened within ``timeout_s``.
-        """
+        """Wait until no slot has been held for ``seconds``; return False after ``timeout_s``."""
         deadline = monotonic() + timeout_s
         with self._changed:
             while True:
                 now = monotonic()
                 idle_at = self._idle_since + seconds
-                if self._held == 0 and idle_at <= now:
+                if self.held == 0 and idle_at <= now:
                     return True
                 if now >= deadline:
                     return False
-                wake_at = deadline if self._held else min(idle_at, deadline)
+                wake_at = deadline if self.held else min(idle_at, deadline)
                 self._changed.wait(wake_at - now)
+
+
+class Process:
+    """The processors, decoders and admission slots of this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.cpus = settings.torch_threads or available_cpus()  # for the models
+        self.slots = Slots(settings.max_in_flight)  # explanations have their own
+        # Decoding competes with the models for the processors, and a decoded photo is large.
+        self.decoders = threading.BoundedSemaphore(available_cpus())
+        self.draining = False  # whether it is shutting down and should get no more requests

@@ -5,8 +5,6 @@ batcher's own threads, which live as long as the batcher: torch keeps a pool of 
 thread that ever computed, so one thread per request would leak memory.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -16,11 +14,31 @@ from math import inf
 from time import monotonic
 from typing import Generic, TypeVar
 
-from predictor.engine.job import ItemCost, Job
+from predictor.engine.call import Job
 from predictor.errors import DeadlineExceeded, InferenceFailed, Overloaded
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+EWMA_WEIGHT = 0.2  # of the newest call, in the running mean of the seconds per item
+
+
+class ItemCost:
+    """Running mean of the seconds that one item takes. The batcher's lock guards it."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        """Start at ``seconds``; 0 means that nothing has been measured."""
+        self.seconds = seconds
+
+    def learn(self, seconds: float, items: int) -> None:
+        """Take in a call that ran ``items`` items in ``seconds``."""
+        if items:
+            weight = EWMA_WEIGHT if self.seconds else 1.0
+            self.seconds += (seconds / items - self.seconds) * weight
+
+    def decay(self) -> None:
+        """Lower the estimate when it refused all items of a call, or it might refuse all later."""
+        self.seconds *= 1 - EWMA_WEIGHT
 
 
 class Batcher(Generic[Item, Result]):
@@ -72,9 +90,7 @@ class Batcher(Generic[Item, Result]):
     def submit(self, items: Sequence[Item], deadline: float = inf) -> list[Job[Item, Result]]:
         """Queue all items or none. Cancelling a job's future removes it from the queue.
 
-        Args:
-            items: any number of items.
-            deadline: on the monotonic clock; an item that cannot be done by then is not run.
+        An item that cannot be done by ``deadline``, on the monotonic clock, is not run.
 
         Raises:
             Overloaded: the queue has no room, or too much is waiting before these items.
@@ -87,16 +103,14 @@ class Batcher(Generic[Item, Result]):
             if len(self._waiting) + len(jobs) > self._max_queue:
                 self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
             if len(self._waiting) + len(jobs) > self._max_queue:
-                count, backlog_s = len(self._waiting), self._backlog_s()
-                raise Overloaded(
-                    f"{count} images are waiting for the model. Retry later.", backlog_s
-                )
+                detail = f"{len(self._waiting)} images are waiting for the model. Retry later."
+                raise Overloaded(detail, self.backlog_s)
             # An empty queue always accepts: otherwise one slow call would make the estimate
             # refuse every later request.
-            ready = monotonic() + self._backlog_s() + len(jobs) * self._cost.seconds
+            ready = monotonic() + self.backlog_s + len(jobs) * self._cost.seconds
             if self._waiting and ready > deadline:
                 raise Overloaded(
-                    "The request could not be answered in time. Retry later.", self._backlog_s()
+                    "The request could not be answered in time. Retry later.", self.backlog_s
                 )
             self._waiting.extend(jobs)
             self._changed.notify_all()
@@ -112,22 +126,14 @@ class Batcher(Generic[Item, Result]):
 
     def abandon(self) -> None:
         """Fail all items, also those of a call that hangs; do not wait for it."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-            orphans = [*self._waiting, *(job for jobs in self._running.values() for job in jobs)]
-            self._waiting.clear()
-        _fail(orphans, "The model hangs. Retry later.")
+        self._fail([*self._running], "The model hangs. Retry later.")
 
     @property
     def backlog_s(self) -> float:
         """Estimated seconds until all waiting and running items are done."""
-        with self._changed:
-            return self._backlog_s()
-
-    def _backlog_s(self) -> float:
-        running = sum(map(len, self._running.values()))
-        return (len(self._waiting) + running) * self._cost.seconds
+        with self._changed:  # reentrant
+            running = sum(map(len, self._running.values()))
+            return (len(self._waiting) + running) * self._cost.seconds
 
     @property
     def alive(self) -> bool:
@@ -161,19 +167,21 @@ class Batcher(Generic[Item, Result]):
                     self._changed.notify_all()
                 del taken, jobs  # frees the pixels before the thread waits for the next items
         finally:  # whatever ended the thread, no item may wait for ever
-            with self._changed:
-                self._closed = True
-                self._changed.notify_all()
-                orphans = [*self._waiting, *self._running.pop(me, [])]
-                self._waiting.clear()
-            _fail(orphans, "The model has stopped.")
+            self._fail([me], "The model has stopped.")
+
+    def _fail(self, threads: Iterable[int], sentence: str) -> None:
+        """Close the batcher; fail the waiting items and those that these threads are running."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            jobs = [*self._waiting, *(job for t in threads for job in self._running.get(t, ()))]
+            self._waiting.clear()
+        for job in jobs:
+            with suppress(InvalidStateError):  # done or cancelled in the meantime
+                job.future.set_exception(InferenceFailed(sentence))
 
     def _take(self) -> tuple[list[Job[Item, Result]], int] | None:
-        """Wait for items and a free lane, then until the batch is full or its delay is over.
-
-        Returns:
-            The jobs of one call and its lanes; None when the batcher is closed.
-        """
+        """Wait until a call may begin; return its jobs and its lanes, or None after the close."""
         with self._changed:
             while not self._closed:
                 wait_s = self._seconds_to_wait()
@@ -203,9 +211,8 @@ class Batcher(Generic[Item, Result]):
         kept = [job for job in jobs if job.future.set_running_or_notify_cancel()]
         late = [job for job in kept if monotonic() + self._cost.seconds > job.deadline]
         for job in late:
-            job.future.set_exception(
-                DeadlineExceeded("The request could not be answered in time. Retry later.")
-            )
+            error = DeadlineExceeded("The request could not be answered in time. Retry later.")
+            job.future.set_exception(error)
         kept = [job for job in kept if job not in late]
         with self._changed:
             self._running[threading.get_ident()] = kept
@@ -247,9 +254,3 @@ class Batcher(Generic[Item, Result]):
         for job in jobs:
             job.ended = ended
         return results
-
-
-def _fail(jobs: Iterable[Job[Item, Result]], sentence: str) -> None:
-    for job in jobs:
-        with suppress(InvalidStateError):  # done or cancelled in the meantime
-            job.future.set_exception(InferenceFailed(sentence))

@@ -1,26 +1,21 @@
-"""A request as the engine sees it, and helpers for the results of its images."""
+"""A request as the engine sees it, its items in a queue, and helpers for their results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import inf
 from time import monotonic
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
-from predictor.errors import PredictorError
+from predictor.errors import ClientGone, DeadlineExceeded, PredictorError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-
-class JobTimes(Protocol):
-    """When the batcher ran an item, in seconds on the monotonic clock."""
-
-    submitted: float
-    began: float | None  # of the first forward pass; a failed batch is repeated in halves
-    ended: float | None
+POLL_S = 0.25  # seconds between two checks whether a client has left
 
 
 @dataclass(slots=True)
@@ -46,7 +41,7 @@ class Timings:
         finally:
             setattr(self, step, (getattr(self, step) or 0.0) + monotonic() - began)
 
-    def add_wait(self, jobs: Iterable[JobTimes]) -> None:
+    def add_wait(self, jobs: Iterable[Job[Any, Any]]) -> None:
         """Split the wait for the model into ``queue`` and ``inference``.
 
         If the request was given up before a job began or ended, its time counts until now.
@@ -65,22 +60,15 @@ class Timings:
 
 @dataclass(slots=True)
 class Call:
-    """What a front end knows about a request, and what the engine records about it.
+    """What a front end knows about a request, and what the engine records about it."""
 
-    Attributes:
-        deadline: time on the monotonic clock after which the client gets an error. The engine
-            sets it when the call first reaches it, unless it is set.
-        timings: filled in by the engine.
-        has_left: returns whether the client has closed its connection; called while it waits.
-        model: name of the model that the request is about; filled in by the engine.
-        class_ids: the best class of each image that was answered; filled in by the engine.
-    """
-
+    # On the monotonic clock. If it is not set, the engine sets it when the call first reaches it.
     deadline: float = inf
+    has_left: Callable[[], bool] = lambda: False  # whether the client has closed its connection
+    # The engine fills in these:
     timings: Timings = field(default_factory=Timings)
-    has_left: Callable[[], bool] = lambda: False
-    model: str = ""
-    class_ids: list[str] = field(default_factory=list)
+    model: str = ""  # name of the model that the request is about
+    class_ids: list[str] = field(default_factory=list)  # best class of each image it answered
 
     @property
     def seconds_left(self) -> float:
@@ -88,14 +76,42 @@ class Call:
         return max(0.0, self.deadline - monotonic())
 
 
+@dataclass(slots=True)
+class Job(Generic[Item, Result]):
+    """One submitted item, its future, and its times in seconds on the monotonic clock."""
+
+    item: Item
+    deadline: float = inf
+    future: Future[Result] = field(default_factory=Future)
+    submitted: float = field(default_factory=monotonic)
+    began: float | None = None  # of the first forward pass; a failed batch is repeated in halves
+    ended: float | None = None
+
+    def wait(self, call: Call) -> Result:
+        """Wait for the result until the call's deadline, or until its client has left.
+
+        Raises:
+            ClientGone: the client has closed its connection.
+            DeadlineExceeded: there was no result before the deadline.
+            Exception: what the batcher's ``infer`` raised for this item.
+        """
+        while not self.future.done() and (left_s := call.seconds_left) > 0:
+            wait([self.future], min(left_s, POLL_S))
+            if not self.future.done() and call.has_left():
+                raise ClientGone("The client has closed its connection.")
+        if not self.future.done():
+            raise DeadlineExceeded(
+                "The request took longer than the server allows. The server is busy; retry later."
+            )
+        return self.future.result()
+
+
 def map_good(
     run: Callable[[list[Any]], Sequence[Result]], items: Iterable[Item | PredictorError]
 ) -> list[Result | PredictorError]:
     """Run the items that are not errors, in one call. Every error keeps its position.
 
-    Args:
-        run: takes the good items and returns as many results, in the same order.
-        items: good items and errors.
+    ``run`` takes the good items and returns as many results, in the same order.
     """
     items = list(items)
     results = iter(run([item for item in items if not isinstance(item, PredictorError)]))

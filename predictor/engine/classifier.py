@@ -1,7 +1,5 @@
 """Encoded images → predictions: decode, preprocess, queue, run the model, rank."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -12,11 +10,10 @@ from time import monotonic
 
 import numpy as np
 
+from predictor.engine.admission import Process
 from predictor.engine.batching import Batcher
-from predictor.engine.call import Call, map_good
-from predictor.engine.job import Job
+from predictor.engine.call import Call, Job, map_good
 from predictor.engine.loading import LoadedModel, Logits, Scorer, load_model
-from predictor.engine.process import Process
 from predictor.engine.ranking import Prediction, finite, rank
 from predictor.errors import (
     BadRequest,
@@ -61,17 +58,16 @@ class Classifier:
     ) -> None:
         """Do not load yet: :meth:`start` does.
 
-        Args:
-            settings: which model, and its limits.
-            load: takes the settings and the number of processors.
-            process: the resources that the models of this process share; new ones if None.
+        ``load`` takes the settings and the number of processors. ``process`` holds the resources
+        that the models of this process share; new ones if None.
         """
         self.settings = settings
         self.process = process or Process(settings)
         self.loading: Future[LoadedModel] = Future()
         self._load = load
-        self._on_pass: list[Callable[[int, float], None]] = []
-        self._on_close: list[Callable[[], None]] = []
+        # Called with images and seconds after each forward pass, except the warm-up's.
+        self.on_pass: list[Callable[[int, float], None]] = []
+        self.on_close: list[Callable[[], None]] = []
         self._batcher: Batcher[Pixels, Logits] | None = None
         self._start_once = threading.Lock()
 
@@ -80,14 +76,6 @@ class Classifier:
         if self._start_once.acquire(blocking=False):
             threading.Thread(target=self._load_in_background, name="loader", daemon=True).start()
 
-    def on_pass(self, callback: Callable[[int, float], None]) -> None:
-        """Call ``callback(images, seconds)`` after each forward pass, except the warm-up's."""
-        self._on_pass.append(callback)
-
-    def on_close(self, callback: Callable[[], None]) -> None:
-        """Call ``callback()`` when the classifier is closed."""
-        self._on_close.append(callback)
-
     def abandon(self) -> None:
         """Fail all requests in progress, because the model hangs, and accept no more."""
         self.process.draining = True
@@ -95,18 +83,14 @@ class Classifier:
             self._batcher.abandon()
 
     def close(self) -> None:
-        """End the inference threads, then call the callbacks of :meth:`on_close`."""
+        """End the inference threads, then call the functions in ``on_close``."""
         if self._batcher is not None:
             self._batcher.close()
-        for callback in self._on_close:
+        for callback in self.on_close:
             callback()
 
     def require_model(self) -> LoadedModel:
-        """Return the loaded model.
-
-        Raises:
-            NotReady: the model is still loading, or could not be loaded.
-        """
+        """Return the loaded model; raise NotReady while it loads, or if it could not be loaded."""
         self.start()
         if not self.loading.done():
             raise NotReady("The model is loading. Retry in a few seconds.")
@@ -132,9 +116,7 @@ class Classifier:
     def name(self) -> str:
         """The name under which the model is served.
 
-        Raises:
-            NotReady: ``PREDICTOR_SERVED_NAME`` is ``auto``, and the model is still loading: a
-                fallback model may take its place.
+        With ``auto``, raises NotReady while the model loads: a fallback model may replace it.
         """
         chosen = self.settings.served_name
         return self.require_model().info.name if chosen == "auto" else chosen
@@ -159,16 +141,13 @@ class Classifier:
     def classify(
         self, images: Sequence[bytes | RequestError], top_k: int = 1, call: Call | None = None
     ) -> list[list[Prediction] | PredictorError]:
-        """Classify encoded images.
+        """Return each image's ``top_k`` predictions, best first, or its error.
 
         Args:
             images: whole files, as :func:`predictor.images.decoding.decode` reads them. An error
                 is returned in its position.
-            top_k: number of classes to return for each image, from 1 to the number of labels.
-            call: deadline and client of the request; its timings and class ids are filled in.
-
-        Returns:
-            For each image its predictions, best first; or the error of an image that failed.
+            top_k: from 1 to the number of labels.
+            call: its timings and class ids are filled in.
 
         Raises:
             RequestError: ``top_k`` is out of range, there are too many images, or the client left.
@@ -177,24 +156,19 @@ class Classifier:
         labels = self.require_model().labels
         if not 1 <= top_k <= len(labels):
             raise BadRequest(f"top_k is {top_k}; it must be between 1 and {len(labels)}.")
-        return map_good(
-            lambda found: [rank(logits, labels, top_k) for logits in found],
-            self.logits(images, call),
-        )
+        outcomes = self.logits(images, call)
+        return map_good(lambda found: [rank(logits, labels, top_k) for logits in found], outcomes)
 
     def logits(
         self, images: Sequence[Image | RequestError], call: Call | None = None
     ) -> list[Logits | PredictorError]:
-        """Run the model on images.
+        """Return each image's ``(classes,)`` float32 logits, or its error.
 
         Args:
             images: whole files; or prepared pixels ``(crop, crop, 3)``, 0 to 255, as
                 :class:`predictor.images.preprocessing.Preprocessing` makes them. An error is
                 returned in its position.
-            call: deadline and client of the request; its timings and class ids are filled in.
-
-        Returns:
-            For each image its ``(classes,)`` float32 logits; or the error of an image that failed.
+            call: its timings and class ids are filled in.
 
         Raises:
             RequestError: there are too many images, or the client left.
@@ -217,10 +191,7 @@ class Classifier:
         return outcomes
 
     def begin(self, call: Call | None) -> Call:
-        """Return the call, or a new one, with its deadline set.
-
-        All images of a request have the same deadline, whether for predictions or explanations.
-        """
+        """Return the call, or a new one, with a deadline: the same for all images of a request."""
         call = call or Call()
         if call.deadline == inf:
             call.deadline = monotonic() + self.settings.request_timeout_s
@@ -251,7 +222,7 @@ class Classifier:
         began = monotonic()
         logits = scorer.logits(images, lanes)
         if self.loading.done():  # the warm-up is not a request
-            for callback in self._on_pass:
+            for callback in self.on_pass:
                 callback(len(images), monotonic() - began)
         return logits
 

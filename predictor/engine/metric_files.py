@@ -6,8 +6,6 @@ workers, and merges those of ended workers. It relies on private parts of promet
 ``tests/test_private_apis.py`` lists.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -28,7 +26,6 @@ class AllProcesses(Collector):
     """The sums of the metrics that all processes have written."""
 
     def __init__(self, folder: str) -> None:
-        """Remember the folder."""
         self._folder = folder
 
     def collect(self) -> Iterable[Metric]:
@@ -43,7 +40,6 @@ class ProcessFigures(Collector):
     """Memory, processor time, open files and threads of each process, by its id as ``pid``."""
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
-        """Remember the function that returns the process ids."""
         self._pids = pids
 
     def collect(self) -> Iterable[Metric]:
@@ -65,20 +61,18 @@ def _figures(pid: int) -> Iterator[Metric]:
         yield GaugeMetricFamily("process_threads", "Number of threads.", threads)
 
 
-def pids_of(folder: str) -> set[int]:
-    """Return the ids of the processes that have written gauges."""
+def pids_of(folder: str | None) -> set[int]:
+    """Return the ids of the processes that have written gauges; without a folder, this one's."""
+    if folder is None:
+        return {os.getpid()}
     return {_pid(path) for path in Path(folder).glob("gauge_live*.db")}
 
 
 def forget_worker(pid: int, alive: Collection[int]) -> None:
     """Delete an ended worker's gauges, and merge its counts into one file for all ended workers.
 
-    The master calls this. If a scrape holds the folder's lock, the merge is left to the next
-    call.
-
-    Args:
-        pid: the process that has ended.
-        alive: the workers that still count.
+    The master calls this, with the workers that still count. If a scrape holds the folder's lock,
+    the merge is left to the next call.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder is None:

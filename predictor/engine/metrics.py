@@ -5,8 +5,6 @@ module is imported, each worker keeps them in files there, and every worker repo
 (:mod:`predictor.engine.metric_files`).
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -27,7 +25,6 @@ from prometheus_client.registry import Collector
 from predictor.engine.call import Call
 from predictor.engine.classifier import VERSION, Classifier
 from predictor.engine.metric_files import FOLDER_VARIABLE, AllProcesses, ProcessFigures, pids_of
-from predictor.engine.readings import Readings
 from predictor.errors import NotReady, PredictorError, RequestError, ServiceError
 
 MODEL = ("model", "version")  # labels; empty for a request that concerns no model
@@ -39,6 +36,37 @@ REFRESH_S = 1.0  # Prometheus scrapes every 15 s or so
 SECONDS = tuple(step * 10**power for power in range(-4, 1) for step in (1, 2.5, 5))
 SECONDS = (*(round(bound, 5) for bound in SECONDS), 10, 30, 60)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Readings:
+    """The values of all metrics of all processes at one moment."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._samples = [sample for family in families for sample in family.samples]
+
+    def total(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's series that have these labels; 0 if there are none."""
+        return sum(
+            sample.value
+            for sample in self._samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def values(self, name: str) -> list[float]:
+        """Return a metric's values, one for each series."""
+        return [sample.value for sample in self._samples if sample.name == name]
+
+    def labels(self, name: str, label: str) -> list[str]:
+        """Return the values of one label of a metric, one for each series."""
+        return [sample.labels[label] for sample in self._samples if sample.name == name]
+
+    def by_process(self, name: str) -> dict[int, float]:
+        """Return a metric's value in each process, by process id.
+
+        Series without a ``pid`` label are left out: those of a process that serves alone.
+        """
+        found = (sample for sample in self._samples if sample.name == name)
+        return {int(sample.labels["pid"]): sample.value for sample in found if sample.labels}
 
 
 class Metrics:
@@ -54,12 +82,12 @@ class Metrics:
         self._declare_requests()
         self._declare_steps()
         self._declare_gauges()
-        self._processes = ProcessFigures(self._pids)
+        self._processes = ProcessFigures(partial(pids_of, self._folder))
         self._own.register(self._processes)
         # All codes are at 0 from the start, so that the first error of a kind is an increase.
         for code in codes():
             self.rejected.labels(code)
-        classifier.on_pass(self._count_pass)
+        classifier.on_pass.append(self._count_pass)
 
     def _declare_requests(self) -> None:
         counter = partial(Counter, namespace="predictor", registry=self._own)
@@ -106,28 +134,18 @@ class Metrics:
         self.explanations_in_flight = summed("explanations_in_flight", "Explanations in progress.")
         self._queue_depth = summed("queue_depth", "Images that wait for the model.", MODEL)
         self._in_flight = summed("in_flight", "Requests in progress, without explanations.")
-        self._ready = gauge(
-            "ready", "Whether this process can answer: 1 or 0.", multiprocess_mode="liveall"
-        )
-        self._model_info = gauge(
-            "model_info",
-            "The served model, in the labels; always 1.",
-            INFO,
-            multiprocess_mode="livemax",
-        )
+        each = partial(gauge, multiprocess_mode="liveall")
+        latest = partial(gauge, multiprocess_mode="livemax")
+        self._ready = each("ready", "Whether this process can answer: 1 or 0.")
+        self._model_info = latest("model_info", "The served model, in the labels; always 1.", INFO)
 
     def record(
         self, route: str, method: str, status: int, seconds: float, call: Call, codes: Iterable[str]
     ) -> None:
-        """Count a request that has been answered.
+        """Count a request that has been answered, under the name of the call's ``model``.
 
-        Args:
-            route: the URL rule, or ``unmatched``.
-            method: from a small set of names, because each name is a series for ever.
-            status: of the response.
-            seconds: from the request's header to its response.
-            call: its timings and class ids are counted under the name of its ``model``.
-            codes: of the errors sent to the client.
+        ``route`` is the URL rule, and ``codes`` are those of the errors sent to the client. Each
+        route and method is a series for ever: pass only names from a small set.
         """
         labels = call.model, VERSION if call.model else ""
         self.requests.labels(route, method, status, *labels).inc()
@@ -198,9 +216,6 @@ class Metrics:
         labels = self._classifier.name, VERSION
         self._pass_seconds.labels(*labels).observe(seconds)
         self._batch_size.labels(*labels).observe(images)
-
-    def _pids(self) -> set[int]:
-        return {os.getpid()} if self._folder is None else pids_of(self._folder)
 
 
 class _WithAliases(Collector):

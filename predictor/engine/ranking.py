@@ -1,7 +1,5 @@
 """Logits → predictions, best first."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,10 +24,7 @@ class Prediction:
 def rank(logits: NDArray[np.float32], labels: Sequence[Label], top_k: int) -> list[Prediction]:
     """Return the ``top_k`` most probable classes, best first, ties by class index.
 
-    Args:
-        logits: ``(classes,)`` float32.
-        labels: the label of each class, in the order of the logits.
-        top_k: 1 to the number of classes.
+    ``logits`` are ``(classes,)`` float32, and ``labels`` are in their order.
 
     Raises:
         InferenceFailed: a logit is infinite or not a number.
@@ -44,11 +39,7 @@ def rank(logits: NDArray[np.float32], labels: Sequence[Label], top_k: int) -> li
 
 
 def finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits unchanged.
-
-    Raises:
-        InferenceFailed: a logit is infinite or not a number.
-    """
+    """Return the logits; raise InferenceFailed if one is infinite or not a number."""
     if not np.isfinite(logits).all():
         raise InferenceFailed("The model returned something that is not a number for this image.")
     return logits

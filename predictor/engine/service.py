@@ -1,7 +1,5 @@
 """The engine's interface for front ends. It does not depend on Flask."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,54 +17,31 @@ from predictor.errors import (
     UnknownModel,
     UnknownVersion,
 )
-from predictor.settings import Settings
 
 
 class Service:
     """A classifier with its explanations, its admission and its metrics.
 
     A front end makes one :class:`Call` for each request and passes it to every method.
-
-    Attributes:
-        explainer: None where ``PREDICTOR_MAX_EXPLANATIONS`` is 0.
+    ``explainer`` is None where ``PREDICTOR_MAX_EXPLANATIONS`` is 0.
     """
 
     def __init__(self, classifier: Classifier) -> None:
-        """Begin to count the classifier's work."""
-        self.classifier = classifier
+        self.classifier, self.settings = classifier, classifier.settings
         self.explainer = Explainer(classifier) if classifier.settings.max_explanations else None
         self.metrics = Metrics(classifier)
 
     @property
-    def settings(self) -> Settings:
-        """The settings of this process."""
-        return self.classifier.settings
-
-    @property
     def name(self) -> str:
-        """The name under which the model is served.
-
-        Raises:
-            NotReady: the model is not loaded.
-        """
+        """The model's name, as :attr:`Classifier.name`, which can raise NotReady."""
         return self.classifier.name
 
     def require_model(self) -> LoadedModel:
-        """Return the loaded model.
-
-        Raises:
-            NotReady: the model is not loaded.
-        """
+        """Return the loaded model; raise NotReady if it is not loaded."""
         return self.classifier.require_model()
 
     def expect_model(self, name: str, version: str, versions: Collection[str]) -> None:
-        """Check that a request names the served model and one of its versions.
-
-        Raises:
-            NotReady: the model is not loaded.
-            UnknownModel: the request names another model.
-            UnknownVersion: the request names another version.
-        """
+        """Raise UnknownModel or UnknownVersion if a request names another model or version."""
         served = self.name
         if name != served:
             raise UnknownModel(f"There is no model {name!r}. This server has {served!r}.")
@@ -77,22 +52,12 @@ class Service:
             )
 
     def expect_healthy(self) -> None:
-        """Check that the process is healthy; it is also healthy while the model is loading.
-
-        Raises:
-            InferenceFailed: the process must be replaced: the model hangs, has stopped, or could
-                not be loaded.
-        """
+        """Raise InferenceFailed if the process must be replaced; not while the model is loading."""
         if (reason := self.classifier.unhealthy_reason()) is not None:
             raise InferenceFailed(reason)
 
     def expect_ready(self) -> LoadedModel:
-        """Check that a request would be answered now; return the loaded model.
-
-        Raises:
-            InferenceFailed: the process must be replaced.
-            NotReady: the model is loading, or the process is shutting down.
-        """
+        """Return the loaded model; raise InferenceFailed or NotReady if requests would fail now."""
         self.expect_healthy()
         if self.classifier.process.draining:
             raise NotReady("This server process is shutting down. Retry: another one answers.")
@@ -112,15 +77,10 @@ class Service:
 
     @contextmanager
     def admit_explanation(self, call: Call) -> Iterator[LoadedModel]:
-        """Hold an admission slot for the block, which runs one request for explanations.
-
-        Raises:
-            NotReady: the model is not loaded.
-            ExplainerBusy: the server is at its limit of explanations in progress.
-        """
+        """Hold a slot for explanations; raise NotReady, or ExplainerBusy if none is free."""
         assert self.explainer is not None
         model = self._model_for(call)
-        with self.explainer.admit(), self.metrics.explanations_in_flight.track_inprogress():
+        with self.explainer.slots.hold(), self.metrics.explanations_in_flight.track_inprogress():
             yield model
 
     def classify(

@@ -14,7 +14,8 @@ from predictor.engine.classifier import Classifier
 from predictor.server.console import announce, url_of
 from predictor.settings import DEVELOPMENT, Settings
 from predictor.web import create_app as create_web_app
-from predictor.web import current, flask_run
+from predictor.web import flask_run
+from predictor.web.request import KEY
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -32,7 +33,7 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     app = create_web_app(settings, classifier)
     if (address := flask_run.address()) is not None:
         configure_logs(settings)
-        classifier = app.extensions[current.KEY].classifier
+        classifier = app.extensions[KEY].classifier
         announce(classifier, url_of(*address))
         classifier.start()
     return app
@@ -56,7 +57,7 @@ def serve(app: Flask, host: str, port: int) -> None:
 
     It never has the debugger, whatever FLASK_DEBUG says; ``flask run --debug`` has it.
     """
-    classifier: Classifier = app.extensions[current.KEY].classifier
+    classifier: Classifier = app.extensions[KEY].classifier
     configure_logs(classifier.settings)
     server = make_server(host, port, app, threaded=True)
     server.log_startup()

@@ -12,7 +12,7 @@ from predictor.engine.classifier import Classifier
 from predictor.engine.service import Service
 from predictor.server.background import BackgroundServer
 from predictor.share.tunnel import Tunnel, within
-from predictor.web.current import KEY
+from predictor.web.request import KEY
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse

@@ -1,7 +1,5 @@
 """HTTP: requests become calls of the engine. The only package that imports Flask."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Flask, Response
@@ -11,11 +9,11 @@ from predictor.engine.classifier import Classifier
 from predictor.engine.service import Service
 from predictor.resources import resource
 from predictor.settings import Settings
-from predictor.web import current, problems, request_log, security
+from predictor.web import problems, request_log, security
 from predictor.web.api import explain, health, metrics, openapi, predict
 from predictor.web.page import views as page
 from predictor.web.protocols import kserve, open_inference, torchserve
-from predictor.web.request import RecordedRequest
+from predictor.web.request import KEY, RecordedRequest
 
 # Each has a blueprint, the first parts of its paths (PREFIXES) and the shape of its errors
 # (as_error); some have explanations and metrics under their own names.
@@ -35,23 +33,18 @@ class OneLineJSON(DefaultJSONProvider):
 
 
 def create_app(settings: Settings, classifier: Classifier | None = None) -> Flask:
-    """Build the Flask app around a classifier.
+    """Build the Flask app around a classifier, a new one for the settings if None.
 
-    Args:
-        settings: read once, at the start of the process.
-        classifier: a new one for the settings if None. It loads when it is started or first used.
+    The classifier loads when it is started or first used.
     """
-    app = Flask(
-        "predictor",
-        static_folder=str(resource("static")),
-        template_folder=str(resource("templates")),
-    )
+    static, templates = str(resource("static")), str(resource("templates"))
+    app = Flask("predictor", static_folder=static, template_folder=templates)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     # Flask's default of 500 kB would refuse base64 in a form.
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_bytes
     app.request_class = RecordedRequest
     app.json = OneLineJSON(app)
-    service = app.extensions[current.KEY] = Service(classifier or Classifier(settings))
+    service = app.extensions[KEY] = Service(classifier or Classifier(settings))
     service.metrics.add_alias(torchserve.metric_aliases)
     request_log.register(app)
     metrics.register(app)

@@ -1,7 +1,5 @@
 """The options of ``flask run``, from its command line."""
 
-from __future__ import annotations
-
 import os
 import sys
 from ipaddress import ip_address

@@ -5,8 +5,6 @@ This module removes operations that the app does not serve, fills in the app's l
 and adds the errors that all operations share.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -18,9 +16,8 @@ from flask import current_app, request
 
 import predictor
 from predictor.errors import NotReady
-from predictor.web.answers import TOP_K
-from predictor.web.current import current_service
-from predictor.web.probes import is_probe
+from predictor.web.params import TOP_K
+from predictor.web.request import current_service, is_probe
 from predictor.web.security import COSTLY
 
 WEB = Path(__file__).parent

@@ -1,7 +1,5 @@
 """Parameters of a request: in its query string, or in its JSON."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -9,13 +7,11 @@ from flask import request
 
 from predictor.errors import BadRequest
 
+TOP_K = 5  # classes that the page and the other servers' protocols return by default
+
 
 def parameter(name: str) -> str | None:
-    """Return a parameter of the query string; None if it is not there.
-
-    Raises:
-        BadRequest: it is there more than once.
-    """
+    """Return a parameter of the query string, or None; raise BadRequest if it is repeated."""
     given = request.args.getlist(name)
     if len(given) > 1:
         raise BadRequest(f"{name} is given {len(given)} times; it may be given once.")
@@ -23,12 +19,10 @@ def parameter(name: str) -> str | None:
 
 
 def whole_number(name: str) -> int | None:
-    """Return a non-negative integer of the query string; None if it is not there.
-
-    The caller checks its range.
+    """Return a non-negative integer of the query string, or None. The caller checks its range.
 
     Raises:
-        BadRequest: it is not a whole number, or it is there more than once.
+        BadRequest: it is not a whole number, or is repeated.
     """
     text = parameter(name)
     if text is None:
@@ -46,13 +40,8 @@ def as_integer(value: object) -> int | None:
 
 
 def parameters_of(part: dict[str, Any]) -> dict[str, Any]:
-    """Return the member ``parameters`` of a request, an input or an output; {} without one.
-
-    Raises:
-        BadRequest: it is not an object.
-    """
-    parameters = part.get("parameters")
-    if parameters is None:
+    """Return ``parameters`` of a request, an input or an output, an object; {} without one."""
+    if (parameters := part.get("parameters")) is None:
         return {}
     if not isinstance(parameters, dict):
         raise BadRequest('"parameters" must be an object.')
@@ -60,10 +49,10 @@ def parameters_of(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def target_of(instance: object) -> int | None:
-    """Return the class index that an instance asks to have explained; None without one.
+    """Return an instance's ``target``, a class index to explain; None without one.
 
     Raises:
-        BadRequest: ``target`` is not an integer.
+        BadRequest: it is not an integer.
     """
     given = instance.get("target") if isinstance(instance, dict) else None
     target = as_integer(given)

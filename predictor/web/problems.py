@@ -1,7 +1,5 @@
 """The one place where an error becomes a response: RFC 9457, or another protocol's shape."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -132,10 +130,7 @@ def handle_unexpected(error: Exception) -> Response:
 def register(app: Flask, shapes: Mapping[str, Shape]) -> None:
     """Answer every error of the app, the router's 404 and 405 included.
 
-    Args:
-        app: the app.
-        shapes: error shapes by the first part of the path, as in ``/v2``; all other paths get
-            problem details.
+    ``shapes`` are by the first part of the path, as in ``/v2``; other paths get problem details.
     """
     app.extensions[KEY] = shapes
     app.register_error_handler(PredictorError, handle)

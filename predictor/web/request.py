@@ -1,20 +1,23 @@
-"""The current request: its record, and its call to the engine."""
-
-from __future__ import annotations
+"""The current request: its record, its call to the engine, and the service that answers it."""
 
 import re
 import socket
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from time import monotonic
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
-from flask import Request, request
+from flask import Request, current_app, request
 
 from predictor.engine.call import Call
+from predictor.engine.service import Service
 
+View = TypeVar("View", bound=Callable[..., Any])
+
+KEY = "predictor"  # of the service, in the app's extensions
 # Long enough for the ids of every tracing system. No character has a meaning in a log, a shell
 # or HTML.
 VALID_ID = re.compile(r"[A-Za-z0-9._:+=@/-]{1,128}")
@@ -71,3 +74,24 @@ def current_record() -> RequestRecord:
 def current_call() -> Call:
     """Return the call that the current request makes to the engine."""
     return current_record().call
+
+
+def current_service() -> Service:
+    """Return the service of the current app."""
+    return cast(Service, current_app.extensions[KEY])
+
+
+def probe(view: View) -> View:
+    """Mark a view that monitoring calls often: it needs no token, and only failures are logged."""
+    view.is_probe = True  # type: ignore[attr-defined]
+    return view
+
+
+def is_probe(endpoint: str | None) -> bool:
+    """Return whether the view of an endpoint is a probe."""
+    return getattr(current_app.view_functions.get(endpoint or ""), "is_probe", False)
+
+
+def is_probed() -> bool:
+    """Return whether the current request is a probe."""
+    return is_probe(request.endpoint)

@@ -1,15 +1,12 @@
 """One log line for each request, and its id and timings in the response's headers."""
 
-from __future__ import annotations
-
 import logging
 from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, request
 
-from predictor.web.probes import is_probed
-from predictor.web.request import RequestRecord, current_record
+from predictor.web.request import RequestRecord, current_record, is_probed
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from werkzeug.exceptions import TooManyRequests, Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from predictor.settings import FRAME_ANCESTORS, Settings
-from predictor.web.probes import is_probed
+from predictor.web.request import is_probed
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
@@ -116,7 +116,9 @@ def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Cal
     limiter = FixedWindowRateLimiter(MemoryStorage())
 
     def check() -> None:
-        if request.method not in COSTLY and not _has_body():
+        # A GET request can have a photo, too.
+        has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
+        if request.method not in COSTLY and not has_body:
             return
         index = matching_token(tokens)
         client = network(request.remote_addr or "") if index is None else f"token {index}"
@@ -128,11 +130,6 @@ def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Cal
                 raise TooManyRequests(detail, retry_after=seconds)
 
     return check
-
-
-def _has_body() -> bool:
-    """Return whether the request has a body. A GET request can have a photo, too."""
-    return bool(request.content_length) or "Transfer-Encoding" in request.headers
 
 
 def network(address: str) -> str:

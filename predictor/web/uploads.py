@@ -1,7 +1,5 @@
 """Read the encoded images of a request, however they were sent."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Sequence
@@ -57,9 +55,7 @@ def read_upload(request: Request, max_images: int, fields: Fields = PREDICT_FIEL
 
     Raises:
         BadRequest: there is no image, or the body cannot be parsed.
-        TooLarge: there are more than ``max_images`` images, or too many form fields.
-        RequestEntityTooLarge: the body is larger than the upload limit.
-        UnsupportedImage: the body is compressed.
+        TooLarge: there are more than ``max_images`` images.
     """
     is_form = request.mimetype == "multipart/form-data"
     body = read_body(request, is_form)
@@ -74,11 +70,7 @@ def read_upload(request: Request, max_images: int, fields: Fields = PREDICT_FIEL
 
 
 def read_body(request: Request, is_form: bool = False) -> bytes:
-    """Return the body, which must not be compressed, and record how long reading it took.
-
-    Raises:
-        UnsupportedImage: the body is compressed; and the errors of :func:`read_as_sent`.
-    """
+    """Return the body and record the reading time; raise UnsupportedImage if it is compressed."""
     if request.content_encoding not in (None, "", "identity"):
         raise UnsupportedImage(
             f"The body has Content-Encoding {request.content_encoding}, which is not accepted here."
@@ -131,11 +123,7 @@ def _from_form(request: Request, max_images: int, names: Fields) -> Upload:
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse a body as JSON, whatever its Content-Type.
-
-    Raises:
-        BadRequest: the body is not JSON.
-    """
+    """Parse a body as JSON, whatever its Content-Type; raise BadRequest if it is not JSON."""
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:
@@ -147,13 +135,14 @@ def parse_json(body: bytes) -> Any:
 
 
 def _from_json(content: Any, max_images: int) -> Upload:
-    if isinstance(content, dict) and {"image", "images"} <= content.keys():
+    found = content if isinstance(content, dict) else {}
+    if {"image", "images"} <= found.keys():
         raise BadRequest('The JSON has both "image" and "images"; send one of them.')
-    if isinstance(content, dict) and isinstance(content.get("images"), list) and content["images"]:
-        check_count(len(content["images"]), max_images)
-        return Upload([from_base64(text) for text in content["images"]], several=True)
-    if isinstance(content, dict) and "image" in content:
-        return _single_or_several([from_base64(content["image"])], several=False)
+    if isinstance(images := found.get("images"), list) and images:
+        check_count(len(images), max_images)
+        return Upload([from_base64(text) for text in images], several=True)
+    if "image" in found:
+        return _single_or_several([from_base64(found["image"])], several=False)
     raise BadRequest(
         'The JSON has no image. Send {"image": "<base64>"}, or {"images": ["<base64>", …]} with'
         " at least one."
@@ -169,13 +158,8 @@ def _single_or_several(images: list[bytes | RequestError], several: bool) -> Upl
 def from_instances(instances: Any, max_images: int) -> list[bytes | RequestError]:
     """Return the images of a JSON list. An error stands in the position of an invalid image.
 
-    Args:
-        instances: each is base64, or an object with base64 under one of :data:`INSTANCE_KEYS`.
-        max_images: maximum length of the list.
-
-    Raises:
-        BadRequest: ``instances`` is not a list, or is empty.
-        TooLarge: the list is too long.
+    Each instance is base64, or an object with base64 under one of :data:`INSTANCE_KEYS`. Raises
+    BadRequest if they are not a list or there are none, and TooLarge if there are too many.
     """
     if not isinstance(instances, list) or not instances:
         raise BadRequest("The images must be a list with at least one image.")
@@ -190,17 +174,12 @@ def _from_instance(instance: object) -> bytes | RequestError:
     if len(found) != 1:
         names = ", ".join(INSTANCE_KEYS)
         return BadRequest(f"An object must have its image under exactly one of the names {names}.")
-    if isinstance(found[0], dict):  # {"image_bytes": {"b64": …}}
-        return from_base64(found[0].get("b64"))
-    return from_base64(found[0])
+    # {"image_bytes": {"b64": …}}
+    return from_base64(found[0].get("b64") if isinstance(found[0], dict) else found[0])
 
 
 def check_count(count: int, max_images: int) -> None:
-    """Check the number of images before any is decoded: each invalid one would cost a message.
-
-    Raises:
-        TooLarge: there are more than ``max_images``.
-    """
+    """Raise TooLarge before any image is decoded: each invalid one would cost a message."""
     if count > max_images:
         raise TooLarge(f"The request has {count:,} images; the limit is {max_images:,}.")
 

@@ -3,9 +3,8 @@ from time import monotonic
 
 import pytest
 
-from predictor.engine.batching import Batcher
-from predictor.engine.call import Call
-from predictor.engine.job import ItemCost, Job
+from predictor.engine.batching import Batcher, ItemCost
+from predictor.engine.call import Call, Job
 from predictor.errors import ClientGone, DeadlineExceeded, InferenceFailed, Overloaded
 from waiting import wait_until
 

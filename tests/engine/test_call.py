@@ -2,8 +2,7 @@ from time import monotonic
 
 import pytest
 
-from predictor.engine.call import Call, Timings, all_or_error, map_good
-from predictor.engine.job import Job
+from predictor.engine.call import Call, Job, Timings, all_or_error, map_good
 from predictor.errors import BadRequest, DamagedImage, PredictorError
 
 

@@ -283,7 +283,9 @@ def test_all_forward_passes_but_the_warm_up_are_reported(make_classifier):
     model, first, second = ToyModel(), [], []
     classifier = make_classifier(model)
     for passes in (first, second):
-        classifier.on_pass(lambda images, seconds, to=passes: to.append((images, seconds >= 0)))
+        classifier.on_pass.append(
+            lambda images, seconds, to=passes: to.append((images, seconds >= 0))
+        )
     warm_up = len(model.batches)
     classifier.classify([picture()] * 5)
     assert first == second == [(size, True) for size in model.batches[warm_up:]]
@@ -291,8 +293,8 @@ def test_all_forward_passes_but_the_warm_up_are_reported(make_classifier):
 
 def test_on_close_callbacks_run_when_the_classifier_closes(make_classifier):
     classifier, closed = make_classifier(), []
-    classifier.on_close(lambda: closed.append(1))
-    classifier.on_close(lambda: closed.append(2))
+    classifier.on_close.append(lambda: closed.append(1))
+    classifier.on_close.append(lambda: closed.append(2))
     assert closed == []
     classifier.close()
     assert closed == [1, 2]

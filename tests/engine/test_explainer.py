@@ -234,12 +234,12 @@ def test_explanations_in_progress_are_limited(make_classifier):
     explainer = Explainer(make_classifier(model, max_explanations=2))
 
     def ask():
-        with explainer.admit():
+        with explainer.slots.hold():
             return explainer.explain(picture())
 
     asked = [in_background(ask) for _ in range(2)]
     wait_until(lambda: explainer.slots.held == 2)
-    with pytest.raises(ExplainerBusy, match="limit of 2 explanations"), explainer.admit():
+    with pytest.raises(ExplainerBusy, match="limit of 2 explanations"), explainer.slots.hold():
         pass
     model.go_on.set()
     for thread, outcome in asked:

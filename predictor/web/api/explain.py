@@ -1,7 +1,5 @@
 """``POST /explain``: which parts of a photo are evidence for a class."""
 
-from __future__ import annotations
-
 import io
 
 from flask import Blueprint, Response, jsonify, request
@@ -9,10 +7,8 @@ from flask import Blueprint, Response, jsonify, request
 from predictor.engine.explainer import Explanation
 from predictor.errors import BadRequest, RequestError
 from predictor.images.heatmap import paint
-from predictor.web.answers import as_numbers
-from predictor.web.current import current_service
 from predictor.web.params import parameter, whole_number
-from predictor.web.request import current_call
+from predictor.web.request import current_call, current_service
 from predictor.web.uploads import read_upload
 
 blueprint = Blueprint("explain", __name__)
@@ -31,7 +27,7 @@ def explain() -> Response:
         if isinstance(image, RequestError):
             raise image
         explanation = service.explain(image, class_index, call)
-        response = _picture(explanation) if chosen == "png" else jsonify(as_numbers(explanation))
+        response = _picture(explanation) if chosen == "png" else jsonify(explanation.as_numbers())
     response.vary.add("Accept")
     return response
 

@@ -1,13 +1,10 @@
 """Probes: is the process healthy, and can it answer now? Neither waits for the model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Blueprint
 
-from predictor.web.current import current_service
-from predictor.web.probes import probe
+from predictor.web.request import current_service, probe
 
 blueprint = Blueprint("health", __name__)
 

@@ -1,13 +1,9 @@
 """``GET /metrics``, and what each request adds to it."""
 
-from __future__ import annotations
-
 from flask import Blueprint, Flask, Response, request
 from prometheus_client.exposition import choose_encoder
 
-from predictor.web.current import current_service
-from predictor.web.probes import is_probed
-from predictor.web.request import current_record
+from predictor.web.request import current_record, current_service, is_probed
 
 blueprint = Blueprint("metrics", __name__)
 

@@ -1,7 +1,5 @@
 """``GET /openapi.json``, and ``GET /docs``, which shows it in Swagger UI."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 
 from flask import Blueprint, Response, jsonify, make_response, render_template

@@ -1,17 +1,14 @@
 """``POST /predict``: the JSON endpoint."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Blueprint, request
 
 from predictor.engine.ranking import Prediction, as_answer
 from predictor.errors import PredictorError
-from predictor.web.current import current_service
 from predictor.web.params import whole_number
 from predictor.web.problems import current_problem
-from predictor.web.request import current_call
+from predictor.web.request import current_call, current_service
 from predictor.web.uploads import read_upload
 
 blueprint = Blueprint("predict", __name__)

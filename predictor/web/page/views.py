@@ -1,7 +1,5 @@
 """The page: choose, drop, paste or take photos. Without JavaScript it is a form."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -12,10 +10,9 @@ from werkzeug.exceptions import HTTPException, TooManyRequests
 from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError
 from predictor.models.spec import ModelInfo
-from predictor.web.answers import TOP_K
-from predictor.web.current import current_service
+from predictor.web.params import TOP_K
 from predictor.web.problems import current_problem
-from predictor.web.request import current_call, current_record
+from predictor.web.request import current_call, current_record, current_service
 from predictor.web.security import allow_frames
 from predictor.web.uploads import read_upload
 

@@ -1,22 +1,17 @@
 """Version 1 of KServe's protocol, which is also TensorFlow Serving's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
-from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
 from predictor.engine.call import all_or_error
 from predictor.engine.classifier import VERSION
 from predictor.engine.ranking import as_answer
 from predictor.errors import BadRequest
-from predictor.web.answers import TOP_K, as_numbers
-from predictor.web.current import current_service
-from predictor.web.params import as_integer, parameters_of, target_of
+from predictor.web.params import TOP_K, as_integer, parameters_of, target_of
 from predictor.web.problems import Problem
-from predictor.web.request import current_call
+from predictor.web.request import current_call, current_service
 from predictor.web.uploads import from_instances, parse_json, read_body
 
 PREFIXES = ("/v1",)
@@ -35,11 +30,7 @@ class NameBeforeVerb(BaseConverter):
     regex = "[^/:]+"
 
 
-def _add_converter(state: BlueprintSetupState) -> None:
-    state.app.url_map.converters["name"] = NameBeforeVerb
-
-
-blueprint.record(_add_converter)
+blueprint.record(lambda state: state.app.url_map.converters.update(name=NameBeforeVerb))
 
 
 @blueprint.get("/models")
@@ -85,7 +76,7 @@ def explain(model: str, version: str = VERSION) -> dict[str, Any]:
         images = all_or_error(from_instances(instances, service.settings.max_explanations))
         targets = [target_of(instance) for instance in instances]
         explained = [service.explain(*pair, call) for pair in zip(images, targets, strict=True)]
-    return {"predictions": [], "explanations": [as_numbers(one) for one in explained]}
+    return {"predictions": [], "explanations": [one.as_numbers() for one in explained]}
 
 
 def _instances() -> tuple[dict[str, Any], list[Any]]:

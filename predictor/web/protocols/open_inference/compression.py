@@ -1,7 +1,5 @@
 """Compressed bodies of requests and responses (Content-Encoding)."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Callable
@@ -22,17 +20,12 @@ GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return the decompressed body.
-
-    Args:
-        body: as the client sent it.
-        encoding: its Content-Encoding; only ``identity``, ``gzip`` and ``deflate`` are accepted.
-        limit: maximum bytes of the result. Decompression stops there.
+    """Return the decompressed body. Decompression stops at ``limit`` bytes.
 
     Raises:
         BadRequest: the body is damaged, truncated, or compressed in another way.
         TooLarge: the result has more bytes than ``limit``, or too many for a body of this size.
-        UnsupportedImage: the encoding is not accepted.
+        UnsupportedImage: the encoding is not ``identity``, ``gzip`` or ``deflate``.
     """
     if len(body) > limit:
         raise TooLarge(f"The body has {len(body):,} bytes; the limit is {limit:,}.")

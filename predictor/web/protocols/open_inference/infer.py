@@ -1,7 +1,5 @@
 """Inference: one input of images, one output of logits or classes."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +16,6 @@ from predictor.engine.loading import LoadedModel, Logits
 from predictor.engine.ranking import rank
 from predictor.errors import BadRequest, DeadlineExceeded
 from predictor.settings import Settings
-from predictor.web.current import current_service
 from predictor.web.params import as_integer, parameters_of
 from predictor.web.problems import json_safe
 from predictor.web.protocols.open_inference.compression import compress
@@ -30,7 +27,7 @@ from predictor.web.protocols.open_inference.tensors import (
     write_output,
 )
 from predictor.web.protocols.open_inference.views import OUTPUT, blueprint, input_of, read_body
-from predictor.web.request import current_call, current_record
+from predictor.web.request import current_call, current_record, current_service
 
 MAX_ID = 1024  # characters of a request's id
 # A normalised photo is within ±3; with much larger values a network's numbers overflow.

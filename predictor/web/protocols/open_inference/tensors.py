@@ -1,7 +1,5 @@
 """Tensors of the Open Inference Protocol: JSON or binary data ↔ arrays and encoded images."""
 
-from __future__ import annotations
-
 import math
 import re
 import struct
@@ -26,16 +24,11 @@ MAX_RANK, MAX_SIDE = 4, 2**31  # limits of a shape
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An input or an output.
+    """An input or an output."""
 
-    Attributes:
-        datatype: ``BYTES``, or a key of :data:`DTYPES`.
-        data: flat, row by row: an array, or for ``BYTES`` a list. An error stands in the position
-            of an image that is not base64.
-    """
-
-    datatype: str
+    datatype: str  # ``BYTES``, or a key of :data:`DTYPES`
     shape: list[int]
+    # Flat, row by row. For ``BYTES`` a list; an error replaces an image that is not base64.
     data: NDArray[Any] | Sequence[bytes | RequestError]
 
 
@@ -44,12 +37,8 @@ def split(
 ) -> tuple[dict[str, Any], bytes]:
     """Split a body into its JSON and the binary data that follow the JSON.
 
-    Args:
-        body: of the request.
-        header: value of :data:`HEADER`, the length of the JSON; None: all is JSON. With ``0`` all
-            is data, and the JSON is made here.
-        datatype: of the input, for a request without JSON.
-        shape: of one image, for a request without JSON.
+    ``header`` is the value of :data:`HEADER`, the length of the JSON; None: all is JSON. With ``0``
+    all is data, and the JSON is made here, from the input's datatype and the shape of one image.
 
     Raises:
         BadRequest: the length is wrong, or the JSON is not an object.
@@ -76,12 +65,8 @@ def _request_for(body: bytes, datatype: str, shape: Sequence[int]) -> tuple[dict
         count, body = 1, LENGTH.pack(len(body)) + body
     else:
         count = len(body) // (DTYPES[datatype].itemsize * math.prod(shape))
-    tensor = {
-        "name": INPUT,
-        "datatype": datatype,
-        "shape": [count, *shape],
-        "parameters": {"binary_data_size": len(body)},
-    }
+    size = {"binary_data_size": len(body)}
+    tensor = {"name": INPUT, "datatype": datatype, "shape": [count, *shape], "parameters": size}
     return {"inputs": [tensor], "parameters": {"binary_data_output": True}}, body
 
 

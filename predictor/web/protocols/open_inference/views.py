@@ -1,7 +1,5 @@
 """The server's and the model's endpoints; inference is in ``infer.py``."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -9,14 +7,12 @@ from flask import Blueprint, Response, jsonify, request
 
 import predictor
 from predictor.engine.classifier import VERSION
-from predictor.engine.readings import Readings
+from predictor.engine.metrics import Readings
 from predictor.errors import BadRequest, NotReady
-from predictor.web.current import current_service
-from predictor.web.probes import probe
 from predictor.web.problems import Problem
 from predictor.web.protocols.open_inference.compression import decompress
 from predictor.web.protocols.open_inference.tensors import INPUT
-from predictor.web.request import current_call
+from predictor.web.request import current_call, current_service, probe
 from predictor.web.uploads import parse_json, read_as_sent
 
 PREFIXES = ("/v2",)
@@ -37,11 +33,7 @@ def as_error(problem: Problem) -> Response:
 
 
 def read_body(limit: int | None = None) -> bytes:
-    """Return the decompressed body of the current request.
-
-    Args:
-        limit: maximum bytes after decompression; None: the upload limit.
-    """
+    """Return the current request's body, decompressed to at most ``limit`` or the upload limit."""
     encoding = request.content_encoding or "identity"
     with current_call().timings.measure("read"):
         limit = limit or request.max_content_length or 0
@@ -52,7 +44,6 @@ def input_of(model: str, version: str) -> tuple[str, tuple[int, ...]]:
     """Return the datatype of the model's input under this name, and the shape of one image.
 
     Raises:
-        NotReady: the model is not loaded.
         UnknownModel: the model has another name, or no such version.
     """
     service = current_service()

@@ -1,14 +1,12 @@
 """Metrics under TorchServe's names, for dashboards made for TorchServe."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterable
 
 from prometheus_client import Metric
 from prometheus_client.metrics_core import UnknownMetricFamily
 
-from predictor.engine.readings import Readings
+from predictor.engine.metrics import Readings
 
 VERSION = "1.0"  # TorchServe's name for a model's first version
 MICROSECONDS = 1e6

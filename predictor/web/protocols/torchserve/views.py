@@ -1,7 +1,5 @@
 """TorchServe's endpoints."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -9,22 +7,18 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, jsonify, request
-from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
 from predictor.engine.call import all_or_error
+from predictor.engine.metrics import Readings
 from predictor.engine.ranking import Prediction
-from predictor.engine.readings import Readings
 from predictor.errors import PredictorError, RequestError
 from predictor.images.decoding import begins_like_an_image
-from predictor.web.answers import TOP_K, as_numbers
-from predictor.web.current import current_service
 from predictor.web.openapi import document
-from predictor.web.params import parameter, target_of, whole_number
-from predictor.web.probes import probe
+from predictor.web.params import TOP_K, parameter, target_of, whole_number
 from predictor.web.problems import Problem
 from predictor.web.protocols.torchserve.metrics import VERSION
-from predictor.web.request import current_call
+from predictor.web.request import current_call, current_service, probe
 from predictor.web.uploads import (
     Fields,
     from_base64,
@@ -34,14 +28,7 @@ from predictor.web.uploads import (
     read_upload,
 )
 
-PREFIXES = (
-    "/ping",
-    "/predictions",
-    "/explanations",
-    "/invocations",
-    "/models",
-    "/api-description",
-)
+PREFIXES = ("/ping", "/predictions", "/explanations", "/invocations", "/models", "/api-description")
 blueprint = Blueprint("torchserve", __name__)
 explanations = Blueprint("torchserve_explanations", __name__)
 
@@ -72,11 +59,7 @@ class VersionBeforeVerb(BaseConverter):
     regex = "(?!invoke$)[^/]+"
 
 
-def _add_converter(state: BlueprintSetupState) -> None:
-    state.app.url_map.converters["version"] = VersionBeforeVerb
-
-
-blueprint.record(_add_converter)
+blueprint.record(lambda state: state.app.url_map.converters.update(version=VersionBeforeVerb))
 
 
 def as_error(problem: Problem) -> Response:
@@ -164,7 +147,7 @@ def explain(model: str, version: str = VERSION) -> Response:
         explained = [
             service.explain(image, class_index, call) for image in all_or_error(parsed.images)
         ]
-    return jsonify(parsed.wrap([as_numbers(one) for one in explained]))
+    return jsonify(parsed.wrap([one.as_numbers() for one in explained]))
 
 
 def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
