@@ -88,12 +88,12 @@ class Batcher(Generic[Item, Result]):
             thread.start()
 
     def submit(self, items: Sequence[Item], deadline: float = inf) -> list[Job[Item, Result]]:
-        """Queue all items or none. Cancelling a job's future removes it from the queue.
+        """Queue all items or none. A job whose future is cancelled will not run.
 
         An item that cannot be done by ``deadline``, on the monotonic clock, is not run.
 
         Raises:
-            Overloaded: the queue has no room, or too much is waiting before these items.
+            Overloaded: the queue is full, or the items could not finish before the deadline.
             InferenceFailed: the batcher is closed or an inference thread has ended.
         """
         jobs: list[Job[Item, Result]] = [Job(item, deadline) for item in items]
@@ -199,7 +199,7 @@ class Batcher(Generic[Item, Result]):
         return max(0.0, self._waiting[0].submitted + self._max_delay_s - monotonic())
 
     def _split_off(self) -> tuple[list[Job[Item, Result]], int]:
-        """Divide the waiting jobs evenly among the free lanes; return one part of both."""
+        """Take the jobs of one call, and its lanes: the waiting jobs and the free lanes, divided evenly."""
         calls = min(self._free, len(self._waiting))
         size = min(self._max_batch_size, -(-len(self._waiting) // calls))
         lanes = self._free // calls

@@ -144,8 +144,8 @@ class Classifier:
         """Return each image's ``top_k`` predictions, best first, or its error.
 
         Args:
-            images: whole files, as :func:`predictor.images.decoding.decode` reads them. An error
-                is returned in its position.
+            images: whole files, as :func:`predictor.images.decoding.decode` reads them. An
+                item may also be an error; the result then has it at the same position.
             top_k: from 1 to the number of labels.
             call: its timings and class ids are filled in.
 
@@ -166,8 +166,8 @@ class Classifier:
 
         Args:
             images: whole files; or prepared pixels ``(crop, crop, 3)``, 0 to 255, as
-                :class:`predictor.images.preprocessing.Preprocessing` makes them. An error is
-                returned in its position.
+                :class:`predictor.images.preprocessing.Preprocessing` makes them. An item
+                may also be an error; the result then has it at the same position.
             call: its timings and class ids are filled in.
 
         Raises:
@@ -214,7 +214,7 @@ class Classifier:
         try:
             return [_wait(job, call) for job in jobs]
         finally:
-            for job in jobs:  # takes the images of a client that has left out of the queue
+            for job in jobs:  # if the client has left, its waiting images will not run
                 job.future.cancel()
             call.timings.add_wait(jobs)
 

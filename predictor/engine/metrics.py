@@ -63,7 +63,7 @@ class Readings:
     def by_process(self, name: str) -> dict[int, float]:
         """Return a metric's value in each process, by process id.
 
-        Series without a ``pid`` label are left out: those of a process that serves alone.
+        Series without a ``pid`` label are skipped: a server with one process has such series.
         """
         found = (sample for sample in self._samples if sample.name == name)
         return {int(sample.labels["pid"]): sample.value for sample in found if sample.labels}
@@ -198,7 +198,11 @@ class Metrics:
         if ready:
             info = classifier.require_model().info.public() | {"version": VERSION}
             self._model_info.labels(*(info.get(name, "") for name in INFO)).set(1)
-            self.predictions.labels(*labels)
+            # 0 from the start, so that the first request is an increase.
+            for metric in (self.predictions, self._pass_seconds, self._batch_size):
+                metric.labels(*labels)
+            for step in self._steps.values():
+                step.labels(*labels)
             for outcome in OUTCOMES:
                 self._prediction_seconds.labels(outcome, *labels)
 

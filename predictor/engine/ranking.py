@@ -41,7 +41,7 @@ def rank(logits: NDArray[np.float32], labels: Sequence[Label], top_k: int) -> li
 def finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the logits; raise InferenceFailed if one is infinite or not a number."""
     if not np.isfinite(logits).all():
-        raise InferenceFailed("The model returned something that is not a number for this image.")
+        raise InferenceFailed("The model's output for this image contains NaN or infinity.")
     return logits
 
 

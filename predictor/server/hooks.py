@@ -109,9 +109,7 @@ def when_ready(server: Server) -> None:
             continue
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = state.metrics_folder = folder
         return
-    server.log.warning(
-        "No folder is writable, so /metrics reports only one worker."
-    )
+    server.log.warning("No folder is writable, so /metrics reports only one worker.")
 
 
 def is_taken(address: tuple[str, int]) -> bool:

@@ -49,7 +49,7 @@ NO_TOKEN = (
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Add the guards that the settings ask for. They run before every view, in this order."""
+    """Add the guards that the settings ask for. Before every view they run in the order below."""
     if hops := settings.trusted_proxies:
         # A proxy appends to X-Forwarded-For and replaces the other two headers. X-Forwarded-Host
         # is ignored: the host is used only to redirect a path with doubled slashes.

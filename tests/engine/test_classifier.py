@@ -239,7 +239,7 @@ def test_nan_logits_are_an_inference_failure(make_classifier):
 
     (outcome,) = make_classifier(Lost()).classify([picture()])
     assert isinstance(outcome, InferenceFailed)
-    assert "not a number" in str(outcome)
+    assert "contains NaN" in str(outcome)
 
 
 def test_a_process_holds_as_many_slots_as_max_in_flight(make_classifier):

@@ -129,7 +129,7 @@ def _datatype_and_shape(given: dict[str, Any]) -> tuple[str, list[int]]:
 
 def _from_json(datatype: str, data: Any, count: int) -> NDArray[Any] | list[bytes | RequestError]:
     if not isinstance(data, list):
-        raise BadRequest('An input must have "data", a list, or the parameter "binary_data_size".')
+        raise BadRequest('An input must have a list "data", or the parameter "binary_data_size".')
     elements = _flat(data)
     _check_elements(len(elements), count)
     if datatype == "BYTES":

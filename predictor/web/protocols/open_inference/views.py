@@ -80,7 +80,7 @@ def ready() -> dict[str, bool]:
 
 @blueprint.post("/repository/index")
 def index() -> Response:
-    """List the model under both of its names; while it loads, under its own name."""
+    """List the model as ``name`` and ``name-tensor``; while it loads, as ``name`` only."""
     body = read_body(MAX_INDEX_BODY)
     asked = parse_json(body) if body else {}
     if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
