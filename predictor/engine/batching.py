@@ -199,7 +199,7 @@ class Batcher(Generic[Item, Result]):
         return max(0.0, self._waiting[0].submitted + self._max_delay_s - monotonic())
 
     def _split_off(self) -> tuple[list[Job[Item, Result]], int]:
-        """Take the jobs of one call, and its lanes: the waiting jobs and the free lanes, divided evenly."""
+        """Take the jobs and lanes of one call: waiting jobs and free lanes are divided evenly."""
         calls = min(self._free, len(self._waiting))
         size = min(self._max_batch_size, -(-len(self._waiting) // calls))
         lanes = self._free // calls
