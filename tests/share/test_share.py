@@ -111,6 +111,7 @@ print("The end.")
 """
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("command", "number"),
     [
