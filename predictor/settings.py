@@ -34,10 +34,10 @@ REMOVED = {
         "The timeout is now always four times PREDICTOR_REQUEST_TIMEOUT_S, at least 120 s."
     ),
     "PREDICTOR_INFERENCE_THREADS": (
-        "The server computes it from PREDICTOR_TORCH_THREADS, the processors for the model."
+        "The server computes the number from PREDICTOR_TORCH_THREADS, the processors for the model."
     ),
     "PREDICTOR_MAX_RECEIVE_BYTES": (
-        "The server computes it from PREDICTOR_MAX_UPLOAD_BYTES and PREDICTOR_MAX_IN_FLIGHT."
+        "The server computes the limit from PREDICTOR_MAX_UPLOAD_BYTES and PREDICTOR_MAX_IN_FLIGHT."
     ),
     "PREDICTOR_SHARED_WEIGHTS_FD": "The processes now share the weights automatically.",
 }
