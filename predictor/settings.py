@@ -30,10 +30,16 @@ PILLOWS_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images
 DEVELOPMENT = {"PREDICTOR_FALLBACK_MODEL": "efficientnet_lite0"}
 # Settings of earlier versions, and what to do instead.
 REMOVED = {
-    "PREDICTOR_HANG_TIMEOUT_S": "It is four times PREDICTOR_REQUEST_TIMEOUT_S, at least 120 s.",
-    "PREDICTOR_INFERENCE_THREADS": "PREDICTOR_TORCH_THREADS sets the processors for the model.",
-    "PREDICTOR_MAX_RECEIVE_BYTES": "It follows from PREDICTOR_MAX_UPLOAD_BYTES and _MAX_IN_FLIGHT.",
-    "PREDICTOR_SHARED_WEIGHTS_FD": "The server shares the weights between its processes itself.",
+    "PREDICTOR_HANG_TIMEOUT_S": (
+        "The timeout is now always four times PREDICTOR_REQUEST_TIMEOUT_S, at least 120 s."
+    ),
+    "PREDICTOR_INFERENCE_THREADS": (
+        "The server computes the number from PREDICTOR_TORCH_THREADS, the processors for the model."
+    ),
+    "PREDICTOR_MAX_RECEIVE_BYTES": (
+        "The server computes the limit from PREDICTOR_MAX_UPLOAD_BYTES and PREDICTOR_MAX_IN_FLIGHT."
+    ),
+    "PREDICTOR_SHARED_WEIGHTS_FD": "The processes now share the weights automatically.",
 }
 
 
@@ -90,7 +96,7 @@ class Settings:
     device: str = _speed("auto", "`cpu`, `cuda`, `cuda:1`, …. `auto`: a GPU if there is one.")
     precision: str = _speed(
         "auto",
-        "`float32`, `bfloat16` or `float16`. `auto`: bfloat16 if the hardware computes in it and"
+        "`float32`, `bfloat16` or `float16`. `auto`: bfloat16 if the hardware supports it and"
         " the model is known to answer as in float32, otherwise float32.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
@@ -106,8 +112,8 @@ class Settings:
     )
     exact_decode: bool = _speed(
         False,
-        "`true`: decode every pixel of a large JPEG. `false`: decode it at 1/2, 1/4 or 1/8 of its"
-        " size if its shorter side keeps twice the pixels that the model needs.",
+        "`true`: decode every pixel of a large JPEG. `false`: decode large JPEGs at 1/2, 1/4 or 1/8"
+        " size, as long as the shorter side remains at least twice what the model needs.",
     )
     torch_threads: int | None = _speed(
         None,
@@ -161,8 +167,8 @@ class Settings:
     )
     rate_limit: tuple[RateLimitItem, ...] = _access(
         (),
-        "How many requests that are `POST`, `PUT` or have a body a client may send, like"
-        " `60/minute` or `10/second;1000/hour`; further ones get 429. `none`: no limit.",
+        "Maximum rate per client, like `60/minute` or `10/second;1000/hour`. Counts POST and PUT"
+        " requests, and any request with a body; further ones get 429. `none`: no limit.",
         parse=parse_rates,
     )
     cors_origins: tuple[str, ...] = _access(
@@ -205,7 +211,7 @@ class Settings:
         ours = (name for name in environ if name.upper().startswith(PREFIX))
         given = {name: environ[name].strip() for name in ours}
         for name in sorted(given.keys() & REMOVED.keys()):
-            raise SettingsError(f"{name} was removed. {REMOVED[name]} Unset it.")
+            raise SettingsError(f"{name} was removed; unset it. {REMOVED[name]}")
         for name in sorted(given.keys() - table.keys()):
             raise SettingsError(f"There is no setting {name}.{_suggestion(name, table)}")
         values = {name: _parse(name, text, table[name]) for name, text in given.items() if text}
