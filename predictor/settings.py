@@ -9,14 +9,8 @@ from dataclasses import Field, dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from predictor import setting_parsers as parsers
 from predictor.errors import SettingsError
-from predictor.setting_parsers import (
-    parse_name,
-    parse_origins,
-    parse_rates,
-    parse_tokens,
-    read_tokens,
-)
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
@@ -44,19 +38,12 @@ REMOVED = {
 
 
 def setting(
-    group: str,
-    default: Any,
-    help: str,
-    *,
-    limits: tuple[float, float] | None = None,
-    choices: tuple[str, ...] = (),
-    parse: Callable[[str], Any] | None = None,
-    secret: bool = False,
-) -> Any:
-    """Declare one row of the table.
+    group: str, default: Any, *, help: str, limits: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (), parse: Callable[[str], Any] | None = None, secret: bool = False,
+) -> Any:  # fmt: skip
+    """Declare one row of the table. A secret value does not appear in ``repr``.
 
-    As a default, ``None`` is written ``auto`` and ``()`` is written ``none``. A secret value does
-    not appear in ``repr``.
+    The documentation shows a default of None as ``auto``, and of () as ``none``.
     """
     metadata = {"group": group, "help": help, "limits": limits, "choices": choices, "parse": parse}
     return field(default=default, repr=not secret, metadata=metadata)
@@ -69,126 +56,70 @@ _model, _speed, _limit, _access, _log = (partial(setting, group) for group in GR
 class Settings:
     """The table. A number's unit is in its name; a field has the type of its default."""
 
-    model: str = _model(
-        "vgg16", "Name of a torchvision classification model, or `efficientnet_lite0`."
-    )
-    weights: str = _model(
-        "auto",
-        "Path of a state_dict (`.pth`, `.pt`, `.safetensors`). `auto`: the published weights, from"
-        " torch's cache or downloaded. `random`: untrained, for benchmarks.",
-    )
-    fallback_model: str = _model(
-        "none",
-        "Model to serve if the published weights cannot be downloaded. `make serve` and"
-        " `python app.py` set `efficientnet_lite0`.",
-    )
-    labels: str = _model(
-        "imagenet",
-        'Path of the class names: `.json` like `{"0": ["n01440764", "tench"], …}` or a list, or'
-        " `.txt` with one name per line. `imagenet`: the 1000 classes of ImageNet.",
-    )
-    served_name: str = _model(
-        "auto",
-        "Model name in the URLs of the TorchServe, KServe and Open Inference protocols."
-        " `auto`: the loaded model's own name.",
-        parse=parse_name,
-    )
-    device: str = _speed("auto", "`cpu`, `cuda`, `cuda:1`, …. `auto`: a GPU if there is one.")
-    precision: str = _speed(
-        "auto",
-        "`float32`, `bfloat16` or `float16`. `auto`: bfloat16 if the hardware supports it and"
-        " the model is known to answer as in float32, otherwise float32.",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )
-    max_batch_size: int | None = _speed(
-        None,
-        "Maximum number of images in one forward pass. `auto`: 2 on the CPU, 32 on a GPU.",
-        limits=(1, 1024),
-    )
-    max_batch_delay_ms: float = _speed(
-        0.0,
-        "Maximum time to wait for a batch to fill, counted from the arrival of its first image.",
-        limits=(0, 60_000),
-    )
-    exact_decode: bool = _speed(
-        False,
-        "`true`: decode every pixel of a large JPEG. `false`: decode large JPEGs at 1/2, 1/4 or 1/8"
-        " size, as long as the shorter side remains at least twice what the model needs.",
-    )
-    torch_threads: int | None = _speed(
-        None,
-        "Processors for the model. `auto`: all that CPU affinity and cgroup quota allow, divided"
-        " among the processes.",
-        limits=(1, 1024),
-    )
-    max_in_flight: int = _limit(
-        64, "Maximum number of requests in progress; further requests get 503.", limits=(1, 900)
-    )
-    max_queue: int = _limit(
-        64,
-        "Maximum number of images waiting for the model, and of images in one request.",
-        limits=(1, 10_000),
-    )
-    max_explanations: int = _limit(
-        4,
-        "Maximum number of explanations in progress or waiting; further ones get 503. `0`: no"
-        " explanations.",
-        limits=(0, 64),
-    )
-    request_timeout_s: float = _limit(
-        30.0, "Seconds after which a request is answered with 504.", limits=(0.001, 86_400)
-    )
-    receive_timeout_s: float = _limit(
-        120.0,
-        "Seconds a request may take to arrive; slower requests get 408.",
-        limits=(0.001, 86_400),
-    )
-    max_upload_bytes: int = _limit(
-        20 * 1024 * 1024, "Maximum size of a request body; larger ones get 413.", limits=(1, 2**31)
-    )
-    max_pixels: int = _limit(
-        50_000_000,
-        "Maximum number of pixels in an image, read from its header; larger ones get 413.",
-        limits=(1, PILLOWS_LIMIT),
-    )
-    tokens: tuple[str, ...] = _access(
-        (),
-        "Access tokens, separated by commas. Every request except the probes must send one."
-        " `none`: no token is required.",
-        parse=parse_tokens,
-        secret=True,
-    )
-    tokens_file: tuple[str, ...] = _access(
-        (),
-        "Path of a file with more tokens, one per line; `#` starts a comment. Read at the start and"
-        " on SIGHUP.",
-        parse=read_tokens,
-        secret=True,
-    )
-    rate_limit: tuple[RateLimitItem, ...] = _access(
-        (),
-        "Maximum rate per client, like `60/minute` or `10/second;1000/hour`. Counts POST and PUT"
-        " requests, and any request with a body; further ones get 429. `none`: no limit.",
-        parse=parse_rates,
-    )
-    cors_origins: tuple[str, ...] = _access(
-        (),
-        "Origins, separated by commas, whose web pages may use the API, like"
-        " `https://example.org`. `*`: all. `none`: only the server's own page.",
-        parse=parse_origins,
-    )
-    trusted_proxies: int = _access(
-        0,
-        "Number of proxies in front of the server whose `X-Forwarded-For`, `-Proto` and `-Prefix`"
-        " headers are trusted.",
-        limits=(0, 16),
-    )
-    log_format: str = _log(
-        "auto",
-        "`text`: lines for people. `json`: one JSON object per line. `auto`: text on a terminal,"
-        " otherwise JSON.",
-        choices=("auto", "text", "json"),
-    )
+    # fmt: off
+    model: str = _model("vgg16",
+        help="Name of a torchvision classification model, or `efficientnet_lite0`.")
+    weights: str = _model("auto",
+        help="Path of a state_dict (`.pth`, `.pt`, `.safetensors`). `auto`: the published weights,"
+        " from torch's cache or downloaded. `random`: untrained, for benchmarks.")
+    fallback_model: str = _model("none",
+        help="Model to serve if the published weights cannot be downloaded. `make serve` and"
+        " `python app.py` set `efficientnet_lite0`.")
+    labels: str = _model("imagenet",
+        help='Path of the class names: `.json` like `{"0": ["n01440764", "tench"], …}` or a list,'
+        " or `.txt` with one name per line. `imagenet`: the 1000 classes of ImageNet.")
+    served_name: str = _model("auto", parse=parsers.parse_name,
+        help="Model name in the URLs of the TorchServe, KServe and Open Inference protocols."
+        " `auto`: the loaded model's own name.")
+    device: str = _speed("auto", help="`cpu`, `cuda`, `cuda:1`, …. `auto`: a GPU if there is one.")
+    precision: str = _speed("auto", choices=("auto", "float32", "bfloat16", "float16"),
+        help="`float32`, `bfloat16` or `float16`. `auto`: bfloat16 if the hardware supports it"
+        " and the model is known to answer as in float32, otherwise float32.")
+    max_batch_size: int | None = _speed(None, limits=(1, 1024),
+        help="Maximum number of images in one forward pass. `auto`: 2 on the CPU, 32 on a GPU.")
+    max_batch_delay_ms: float = _speed(0.0, limits=(0, 60_000),
+        help="Maximum time to wait for a batch to fill, counted from the arrival of its first"
+        " image.")
+    exact_decode: bool = _speed(False,
+        help="`true`: decode every pixel of a large JPEG. `false`: decode large JPEGs at 1/2, 1/4 or"
+        " 1/8 size, as long as the shorter side remains at least twice what the model needs.")
+    torch_threads: int | None = _speed(None, limits=(1, 1024),
+        help="Processors for the model. `auto`: all that CPU affinity and cgroup quota allow,"
+        " divided among the processes.")
+    max_in_flight: int = _limit(64, limits=(1, 900),
+        help="Maximum number of requests in progress; further requests get 503.")
+    max_queue: int = _limit(64, limits=(1, 10_000),
+        help="Maximum number of images waiting for the model, and of images in one request.")
+    max_explanations: int = _limit(4, limits=(0, 64),
+        help="Maximum number of explanations in progress or waiting; further ones get 503. `0`: no"
+        " explanations.")
+    request_timeout_s: float = _limit(30.0, limits=(0.001, 86_400),
+        help="Seconds after which a request is answered with 504.")
+    receive_timeout_s: float = _limit(120.0, limits=(0.001, 86_400),
+        help="Seconds a request may take to arrive; slower requests get 408.")
+    max_upload_bytes: int = _limit(20 * 1024 * 1024, limits=(1, 2**31),
+        help="Maximum size of a request body; larger ones get 413.")
+    max_pixels: int = _limit(50_000_000, limits=(1, PILLOWS_LIMIT),
+        help="Maximum number of pixels in an image, read from its header; larger ones get 413.")
+    tokens: tuple[str, ...] = _access((), parse=parsers.parse_tokens, secret=True,
+        help="Access tokens, separated by commas. Every request except the probes must send one."
+        " `none`: no token is required.")
+    tokens_file: tuple[str, ...] = _access((), parse=parsers.read_tokens, secret=True,
+        help="Path of a file with more tokens, one per line; `#` starts a comment. Read at the"
+        " start and on SIGHUP.")
+    rate_limit: tuple[RateLimitItem, ...] = _access((), parse=parsers.parse_rates,
+        help="Maximum rate per client, like `60/minute` or `10/second;1000/hour`. Counts POST and PUT"
+        " requests, and any request with a body; further ones get 429. `none`: no limit.")
+    cors_origins: tuple[str, ...] = _access((), parse=parsers.parse_origins,
+        help="Origins, separated by commas, whose web pages may use the API, like"
+        " `https://example.org`. `*`: all. `none`: only the server's own page.")
+    trusted_proxies: int = _access(0, limits=(0, 16),
+        help="Number of proxies in front of the server whose `X-Forwarded-For`, `-Proto` and"
+        " `-Prefix` headers are trusted.")
+    log_format: str = _log("auto", choices=("auto", "text", "json"),
+        help="`text`: lines for people. `json`: one JSON object per line. `auto`: text on a"
+        " terminal, otherwise JSON.")
+    # fmt: on
 
     # Not in the table: the server's master hands the memory file for weights to its workers.
     shared_weights_fd: int | None = None
@@ -208,8 +139,7 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         table = {PREFIX + row.name.upper(): row for row in rows()}
-        ours = (name for name in environ if name.upper().startswith(PREFIX))
-        given = {name: environ[name].strip() for name in ours}
+        given = {k: text.strip() for k, text in environ.items() if k.upper().startswith(PREFIX)}
         for name in sorted(given.keys() & REMOVED.keys()):
             raise SettingsError(f"{name} was removed; unset it. {REMOVED[name]}")
         for name in sorted(given.keys() - table.keys()):

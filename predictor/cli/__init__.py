@@ -42,13 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_classify(commands)
-    _add_serve(commands)
-    return parser
-
-
-def _add_classify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
+    classify = commands.add_parser(
         "classify",
         help="classify photos and folders of photos",
         description="Print the best classes of each photo. `predictor photo.jpg` does the same.",
@@ -56,16 +50,13 @@ def _add_classify(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         " it; set PREDICTOR_MODEL to choose the model. Exit status: 0 all photos are classified,"
         " 1 some cannot be read, 2 nothing was done.",
     )
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="photo, folder, or - for stdin")
-    parser.add_argument(
+    classify.add_argument("paths", nargs="+", metavar="PATH", help="photo, folder, or - for stdin")
+    classify.add_argument(
         "--top-k", type=int, default=1, metavar="N", help="classes per photo (default: 1)"
     )
-    parser.add_argument(
+    classify.add_argument(
         "--format", choices=("table", "csv", "jsonl"), default="table", help="default: table"
     )
-
-
-def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     commands.add_parser(
         "serve",
         help="serve POST /predict and a page",
@@ -75,3 +66,4 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         " passed to gunicorn: predictor serve --certfile cert.pem --keyfile key.pem",
         allow_abbrev=False,
     )
+    return parser

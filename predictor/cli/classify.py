@@ -38,11 +38,13 @@ def _run(options: argparse.Namespace) -> int:
     names = [name for path in options.paths for name in _expand(path)]
     if not names:
         return _fail("No image files found in the given paths.")
+    # Development's defaults, unless a model is named.
+    defaults = {} if os.environ.get("PREDICTOR_MODEL", "").strip() else DEVELOPMENT
     try:
-        settings = _settings()
+        settings = Settings.from_env(defaults | os.environ)
     except SettingsError as error:
         return _fail(str(error))
-    classifier = Classifier(settings)
+    classifier = Classifier(replace(settings, request_timeout_s=A_DAY))
     classifier.start()
     try:
         loaded = classifier.loading.result()
@@ -59,12 +61,6 @@ def _run(options: argparse.Namespace) -> int:
 def _fail(message: str) -> int:
     print(message, file=sys.stderr)
     return 2
-
-
-def _settings() -> Settings:
-    """Return the environment's settings, with development's defaults unless a model is named."""
-    defaults = {} if os.environ.get("PREDICTOR_MODEL", "").strip() else DEVELOPMENT
-    return replace(Settings.from_env(defaults | os.environ), request_timeout_s=A_DAY)
 
 
 def _expand(path: str) -> Iterator[str]:

@@ -1,10 +1,12 @@
-"""The formats of ``predictor classify``: a table, CSV, or a JSON object per line."""
+"""The formats of ``predictor classify``: a table, CSV, or a JSON object per line.
+
+``tqdm.write()`` prints a line on standard output, and not across the progress bar.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -24,11 +26,11 @@ def table(names: list[str]) -> Writer:
 
     def write(name: str, outcome: Outcome) -> None:
         if isinstance(outcome, PredictorError):
-            _print(f"{name:{width}}  {outcome}")
+            tqdm.write(f"{name:{width}}  {outcome}")
             return
         for rank, p in enumerate(outcome):
             shown = name if rank == 0 else ""
-            _print(f"{shown:{width}}  {p.probability:6.1%}  {p.class_id}  {p.class_name}")
+            tqdm.write(f"{shown:{width}}  {p.probability:6.1%}  {p.class_id}  {p.class_name}")
 
     return write
 
@@ -56,22 +58,14 @@ def json_lines(_names: list[str]) -> Writer:
             answer: dict[str, Any] = {"error": str(outcome)}
         else:
             answer = as_answer(outcome, detailed=True)
-        _print(json.dumps({"file": name, **answer}, ensure_ascii=False))
+        tqdm.write(json.dumps({"file": name, **answer}, ensure_ascii=False))
 
     return write
 
 
 class _Printed:
     def write(self, text: str) -> None:
-        _print(text, end="")
+        tqdm.write(text, end="")
 
 
-def _print(text: str, end: str = "\n") -> None:
-    tqdm.write(text, file=sys.stdout, end=end)  # print() would write across the progress bar
-
-
-WRITERS: dict[str, Callable[[list[str]], Writer]] = {
-    "table": table,
-    "csv": csv_rows,
-    "jsonl": json_lines,
-}
+WRITERS = {"table": table, "csv": csv_rows, "jsonl": json_lines}

@@ -10,11 +10,7 @@ from predictor.settings import Settings
 
 
 def run(further: list[str]) -> int:
-    """Serve until the process is ended.
-
-    Args:
-        further: gunicorn's options.
-    """
+    """Serve until the process is ended; ``further`` are gunicorn's options."""
     if sys.platform == "win32":
         return _serve_on_windows(further)
     from predictor.server import production

@@ -11,9 +11,7 @@ PHOTOMETRIC_TAG, WHITE_IS_ZERO = 262, 0
 def scale_transparent_colour(image: Image.Image, data: bytes) -> None:
     """Convert a PNG's transparent colour, in place, to the 8 bits that its pixels have in Pillow.
 
-    Args:
-        image: the decoded image; other formats are left as they are.
-        data: its file, where the colour has the file's bit depth.
+    In ``data``, the file, the colour has the file's bit depth. Other formats stay as they are.
     """
     key, depth = image.info.get("transparency"), data[24] if data[12:16] == b"IHDR" else 8
     if image.mode == "RGB" and isinstance(key, tuple) and depth == 16:

@@ -118,13 +118,11 @@ def _upright(image: Image.Image) -> Image.Image:
     ``ImageOps.exif_transpose`` would also encode all of the EXIF again, and a hostile file can
     make that take minutes.
     """
+    method = None
     with contextlib.suppress(Exception):
         method = TRANSPOSE_BY_ORIENTATION.get(image.getexif().get(ORIENTATION_TAG, 1))
-        return image if method is None else _transposed(image, method)
-    return image
-
-
-def _transposed(image: Image.Image, method: Image.Transpose) -> Image.Image:
+    if method is None:
+        return image
     turned = image.transpose(method)
     turned.info = image.info
     return turned

@@ -23,19 +23,12 @@ def shrink(photo: Image.Image) -> None:
 
 
 def paint(photo: Image.Image, heat: NDArray[np.float32], box: Box) -> Image.Image:
-    """Lay the heat over a photo and dim the parts that the model did not see.
+    """Return a copy of an RGB photo with the heat over it and the unseen parts dimmed.
 
-    Args:
-        photo: an RGB image; it is not changed.
-        heat: ``(h, w)``, from 0 to 1, for the area of the box.
-        box: the part of the photo that the model saw.
-
-    Returns:
-        An RGB image of the photo's size.
+    ``heat`` is ``(h, w)``, from 0 to 1, for the area of the box, which the model saw.
     """
-    left, top, right, bottom = (
-        round(side * length) for side, length in zip(box, photo.size * 2, strict=True)
-    )
+    corners = zip(box, photo.size * 2, strict=True)
+    left, top, right, bottom = (round(side * length) for side, length in corners)
     size = max(1, right - left), max(1, bottom - top)  # a thin box may round to 0
     resized = Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)
     colours, opacity = _colour(np.asarray(resized))
@@ -50,8 +43,6 @@ def _colour(heat: NDArray[np.float32]) -> tuple[Image.Image, Image.Image]:
     """Convert ``(h, w)`` heat from about 0 to 1 to colours (RGB) and their opacity (L)."""
     levels = np.linspace(0, 1, len(COLOURS))
     channels = [np.interp(heat, levels, channel) for channel in zip(*COLOURS, strict=True)]
-    opacity = heat.clip(0, 1) * 255 * OPACITY
-    return (
-        Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)),
-        Image.fromarray(opacity.astype(np.uint8)),
-    )
+    opacity = (heat.clip(0, 1) * 255 * OPACITY).astype(np.uint8)
+    colours = np.stack(channels, axis=-1).astype(np.uint8)
+    return Image.fromarray(colours), Image.fromarray(opacity)

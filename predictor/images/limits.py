@@ -42,11 +42,7 @@ class LimitedFile(io.BytesIO):
 
 
 def check_parts(data: bytes) -> None:
-    """Check the number of parts that Pillow would join, unpack or decompress one by one.
-
-    Raises:
-        TooLarge: the file has too many.
-    """
+    """Raise TooLarge if Pillow would join, unpack or decompress too many parts one by one."""
     if data.startswith(b"\xff\xd8\xff"):
         _check_segments(data)
     elif data[:2] in (b"II", b"MM") and data[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+"):

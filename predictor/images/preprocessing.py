@@ -43,11 +43,9 @@ class Preprocessing:
     std: tuple[float, float, float]
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize an RGB image and crop its centre.
+        """Resize an RGB image and crop its centre: ``(crop, crop, 3)`` uint8.
 
-        Returns:
-            ``(crop, crop, 3)`` uint8: the same pixels as from torchvision's ``Resize(resize)``
-            and ``CenterCrop(crop)`` on a PIL image.
+        These are the same pixels as from torchvision's ``Resize`` and ``CenterCrop``.
         """
         centre = _centre(image.size)
         if centre != (0, 0, *image.size):
@@ -62,7 +60,7 @@ class Preprocessing:
         A tensor that a caller has normalised can then be handled like an image. Undoing and
         repeating the normalisation changes a value by about 1e-6.
         """
-        mean, std = (np.array(values, np.float32) for values in (self.mean, self.std))
+        mean, std = np.array([self.mean, self.std], np.float32)
         pixels: NDArray[np.float32] = (tensor.transpose(0, 2, 3, 1) * std + mean) * np.float32(255)
         return pixels
 
@@ -80,11 +78,8 @@ class Preprocessing:
 
     def _geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], int, int]:
         """Return the resized width and height, and the left and top of the crop in that."""
-        width, height = size
-        shorter = min(size)
-        resized = int(self.resize * width / shorter), int(self.resize * height / shorter)
-        left, top = (round((side - self.crop) / 2) for side in resized)
-        return resized, left, top
+        width, height = (int(self.resize * side / min(size)) for side in size)
+        return (width, height), round((width - self.crop) / 2), round((height - self.crop) / 2)
 
 
 def _centre(size: tuple[int, int]) -> tuple[int, int, int, int]:

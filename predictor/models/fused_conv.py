@@ -46,8 +46,7 @@ def pack(network: nn.Module) -> None:
         return
     for sequence in [m for m in network.modules() if isinstance(m, nn.Sequential)]:
         for (name, conv), (after, relu) in pairwise(list(sequence.named_children())):
-            if _is_plain(conv) and type(relu) is nn.ReLU:
-                assert isinstance(conv, nn.Conv2d)
+            if type(conv) is nn.Conv2d and type(relu) is nn.ReLU and _is_plain(conv):
                 setattr(sequence, name, ConvReLU(conv))
                 setattr(sequence, after, nn.Identity())
 
@@ -62,9 +61,5 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or native
 
 
-def _is_plain(module: nn.Module) -> bool:
-    return (
-        type(module) is nn.Conv2d
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
-    )
+def _is_plain(conv: nn.Conv2d) -> bool:
+    return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)

@@ -37,12 +37,10 @@ class GradCAM:
     def __call__(
         self, batch: Tensor, class_index: int | None, pause: Callable[[], None]
     ) -> tuple[Tensor, Tensor]:
-        """Run the network on one image and explain a class.
+        """Run the network on one normalised image ``(1, 3, H, W)`` and explain a class.
 
-        Args:
-            batch: ``(1, 3, H, W)``, normalised, in the network's precision and on its device.
-            class_index: the class to explain; ``None`` for the one with the largest logit.
-            pause: called before each layer; an exception from it ends the explanation.
+        ``class_index`` is None for the class with the largest logit. ``pause`` is called before
+        each layer; an exception from it ends the explanation.
 
         Returns:
             ``(1, classes)`` logits, and ``(h, w)`` float32 heat from 0 to 1, in the size of the
@@ -112,14 +110,8 @@ def last_feature_maps(network: nn.Module, batch: Tensor) -> LayerOutput | None:
     """Find the last output that still has a height and a width, by running the network once.
 
     That is VGG's last ReLU (14 × 14), ResNet's ``layer4``, EfficientNet's ``features`` and so on,
-    always before pooling.
-
-    Args:
-        network: in eval mode.
-        batch: ``(1, 3, H, W)``.
-
-    Returns:
-        The output, or None if the network ends with tokens, as a vision transformer does.
+    always before pooling. None if the network ends with tokens, as a vision transformer does.
+    The network is in eval mode, the batch ``(1, 3, H, W)``.
     """
     found: list[LayerOutput | None] = [None]
     calls: Counter[nn.Module] = Counter()

@@ -19,22 +19,19 @@ class Label(NamedTuple):
 
 
 def load_labels(source: str = "imagenet") -> tuple[Label, ...]:
-    """Read the labels, in class-index order.
+    """Read the labels, in class-index order, from ``imagenet`` or a path.
 
-    Args:
-        source: ``imagenet`` or a path. A JSON file holds ``{"0": [id, name], …}`` or a list of
-            names; any other file has one name per line. A class without an id gets its index
-            as id.
+    A JSON file holds ``{"0": [id, name], …}`` or a list of names; any other file has one name per
+    line. A class without an id gets its index as id.
 
     Raises:
-        LabelsError: the file cannot be read, has none of these formats, skips an index or
-            repeats an id.
+        LabelsError: the file cannot be read, is in another format, skips an index or repeats an id.
     """
     path = resource("imagenet_class_index.json") if source == "imagenet" else Path(source)
     try:
         text = path.read_text(encoding="utf-8-sig")  # Notepad puts a byte order mark first
-        rows = json.loads(text) if path.suffix == ".json" else _lines(text)
-        labels = _from_object(rows) if isinstance(rows, dict) else _from_list(rows)
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        labels = _labels(json.loads(text) if path.suffix == ".json" else lines)
     except OSError as error:
         raise LabelsError(f"The labels in {path} cannot be read: {error.strerror}.") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -52,16 +49,10 @@ def load_labels(source: str = "imagenet") -> tuple[Label, ...]:
     return labels
 
 
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _from_object(rows: dict[str, Any]) -> tuple[Label, ...]:
-    pairs = (rows[str(index)] for index in range(len(rows)))
-    return tuple(Label(str(class_id), str(name)) for class_id, name in pairs)
-
-
-def _from_list(rows: Any) -> tuple[Label, ...]:
+def _labels(rows: Any) -> tuple[Label, ...]:
+    if isinstance(rows, dict):
+        pairs = (rows[str(index)] for index in range(len(rows)))
+        return tuple(Label(str(class_id), str(name)) for class_id, name in pairs)
     if not isinstance(rows, list) or not all(isinstance(name, str) for name in rows):
         raise TypeError(rows)
     return tuple(Label(str(index), name) for index, name in enumerate(rows))

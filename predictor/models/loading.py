@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -30,39 +32,36 @@ CPU_BATCH, CUDA_BATCH = 2, 32
 def load_model(settings: Settings, classes: int, threads: int) -> tuple[Model, ModelInfo]:
     """Load the model that the settings name, or the fallback model if its weights are missing.
 
-    Args:
-        settings: the model, its weights, device, precision and batch size.
-        classes: the number of labels.
-        threads: processors for the model.
+    ``classes`` is the number of labels, ``threads`` the number of processors for the model.
 
     Raises:
         StartError: the model cannot be loaded; the message says what to do.
     """
     # Looked up at every start: a typo must not stay hidden until the fallback is needed.
     fallback = None if settings.fallback_model == "none" else find_model(settings.fallback_model)
-    spec = find_model(settings.model)
     try:
-        return _load(spec, settings.weights, settings, classes, threads)
+        return _load(find_model(settings.model), settings, classes, threads, stands_in_for=None)
     except WeightsUnavailable as error:
         if fallback is None:
             raise
         log.warning("%s Serving %s instead.", error, fallback.name)
-        return _load(fallback, "auto", settings, classes, threads, stands_in_for=settings.model)
+        return _load(fallback, replace(settings, weights="auto"), classes, threads, settings.model)
 
 
 def _load(
-    spec: ModelSpec,
-    source: str,
-    settings: Settings,
-    classes: int,
-    threads: int,
-    stands_in_for: str | None = None,
+    spec: ModelSpec, settings: Settings, classes: int, threads: int, stands_in_for: str | None
 ) -> tuple[Model, ModelInfo]:
     device = choose_device(settings.device)
+    on_cpu = device.type == "cpu"
     dtype = choose_dtype(settings.precision, device, spec)
-    torch.set_num_threads(threads)  # for the conversions in _network, on this thread
-    path = None if source == RANDOM else weights.locate(spec, source)
-    network = _network(spec, path, classes, device, dtype, settings.shared_weights_fd)
+    torch.set_num_threads(threads)  # for the conversions in _build, on this thread
+    path = None if settings.weights == RANDOM else weights.locate(spec, settings.weights)
+    build = partial(_build, spec, classes, path, device, dtype)
+    if on_cpu and (fd := settings.shared_weights_fd) is not None:
+        empty = partial(build_empty, spec, classes)
+        network = load_shared(fd, f"{spec.name} {path} {dtype}", build, empty)
+    else:
+        network = build()
     info = ModelInfo(
         name=spec.name,
         weights=RANDOM if path is None else str(path),
@@ -73,12 +72,9 @@ def _load(
         classes=classes,
         stands_in_for=stands_in_for,
     )
-    on_cpu = device.type == "cpu"
     model = Model(
         network,
         spec.preprocessing,
-        device=device,
-        dtype=dtype,
         threads=threads,
         lanes=min(threads, MAX_LANES) if on_cpu else 1,
         max_batch_size=settings.max_batch_size or (CPU_BATCH if on_cpu else CUDA_BATCH),
@@ -86,26 +82,14 @@ def _load(
     return model, info
 
 
-def _network(
-    spec: ModelSpec,
-    path: Path | None,
-    classes: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    shared_weights_fd: int | None,
+def _build(
+    spec: ModelSpec, classes: int, path: Path | None, device: torch.device, dtype: torch.dtype
 ) -> nn.Module:
     """Return the network as it is served; without a path its weights are random."""
-
-    def build() -> nn.Module:
-        network = build_random(spec, classes) if path is None else build_empty(spec, classes)
-        if path is not None:
-            weights.fill(network, weights.read(path), str(path), spec.name)
-        return network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-    if shared_weights_fd is None or device.type != "cpu":
-        return build()
-    identity = f"{spec.name} {path} {dtype}"
-    return load_shared(shared_weights_fd, identity, build, partial(build_empty, spec, classes))
+    network = build_random(spec, classes) if path is None else build_empty(spec, classes)
+    if path is not None:
+        weights.fill(network, weights.read(path), str(path), spec.name)
+    return network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def choose_device(name: str) -> torch.device:
@@ -127,41 +111,28 @@ def choose_device(name: str) -> torch.device:
 
 def device_name(device: torch.device) -> str:
     """Return the device with the GPU's name, such as ``cuda:0 (NVIDIA H200)``, or ``cpu``."""
-    if device.type != "cuda":
-        return str(device)
-    return f"{device} ({torch.cuda.get_device_name(device)})"
+    gpu = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    return f"{device}{gpu}"
 
 
 def choose_dtype(
-    precision: str,
-    device: torch.device,
-    spec: ModelSpec,
-    cpuinfo: Path = Path("/proc/cpuinfo"),
+    precision: str, device: torch.device, spec: ModelSpec, cpuinfo: Path = Path("/proc/cpuinfo")
 ) -> torch.dtype:
     """Return the dtype with this name.
 
     ``auto`` is bfloat16 if the hardware computes in it and the model was measured to answer in it
     as in float32; otherwise float32. ``cpuinfo`` lists the features of the processor.
     """
-    if precision != "auto":
-        dtype = getattr(torch, precision)
-        assert isinstance(dtype, torch.dtype)
-        return dtype
-    if spec.bfloat16 and _computes_in_bfloat16(device, cpuinfo):
-        return torch.bfloat16
-    return torch.float32
+    if precision == "auto":
+        use_bfloat16 = spec.bfloat16 and _computes_in_bfloat16(device, cpuinfo)
+        return torch.bfloat16 if use_bfloat16 else torch.float32
+    dtype: torch.dtype = getattr(torch, precision)
+    return dtype
 
 
 def _computes_in_bfloat16(device: torch.device, cpuinfo: Path) -> bool:
     """Return whether the hardware multiplies bfloat16; emulation is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16"} & _cpu_flags(cpuinfo))
-
-
-def _cpu_flags(cpuinfo: Path) -> set[str]:
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
+    flag = re.compile(r"^flags.* (avx512|amx)_bf16\b", re.MULTILINE)
+    return device.type == "cpu" and cpuinfo.is_file() and bool(flag.search(cpuinfo.read_text()))

@@ -32,22 +32,21 @@ class Model:
         network: nn.Module,
         preprocessing: Preprocessing,
         *,
-        device: torch.device,
-        dtype: torch.dtype,
         threads: int,
         lanes: int,
         max_batch_size: int,
     ) -> None:
-        """Take a network that is on the device, in the given precision and channels last.
+        """Take a network that is on its device, in its precision and channels last.
 
         ``threads`` is the number of processors for all lanes together.
         """
         self.preprocessing = preprocessing
         self.lanes, self.max_batch_size = lanes, max_batch_size
-        self._network = network
+        parameter = next(network.parameters())
+        device = parameter.device
+        self._device, self._dtype, self._threads = device, parameter.dtype, threads
         pack(network)
-        self._device, self._dtype, self._threads = device, dtype, threads
-        self._pin = device.type == "cuda"
+        self._network = network
         self.warm_up_sizes = warm_up_sizes(device, lanes, max_batch_size)
         # ToTensor and Normalize in one: (x / 255 - mean) / std, on pixels from 0 to 255.
         self._mean = torch.tensor(preprocessing.mean, device=device) * 255
@@ -55,14 +54,10 @@ class Model:
 
     @torch.inference_mode()
     def logits(self, images: Sequence[Pixels], lanes: int = 1) -> NDArray[np.float32]:
-        """Run the network on a batch.
+        """Run the network on a batch; ``lanes`` is how many lanes this forward pass may use.
 
-        Args:
-            images: N arrays ``(crop, crop, 3)`` from 0 to 255, uint8 or float32.
-            lanes: how many of the lanes this forward pass may use.
-
-        Returns:
-            ``(N, classes)`` float32 logits, in class-index order.
+        N arrays ``(crop, crop, 3)`` from 0 to 255, uint8 or float32 → ``(N, classes)`` float32
+        logits, in class-index order.
         """
         torch.set_num_threads(max(1, self._threads * lanes // self.lanes))  # of this thread only
         logits: NDArray[np.float32] = self._network(self._batch(images)).float().cpu().numpy()
@@ -99,7 +94,7 @@ class Model:
         shape = len(images), *images[0].shape
         whole = all(image.dtype == np.uint8 for image in images)
         dtype = torch.uint8 if whole else torch.float32
-        staged = torch.empty(shape, dtype=dtype, pin_memory=self._pin)
+        staged = torch.empty(shape, dtype=dtype, pin_memory=self._device.type == "cuda")
         np.stack(images, out=staged.numpy())
         pixels = staged.to(self._device, non_blocking=True)
         batch = (pixels.float() - self._mean) / self._std  # (N, H, W, 3)

@@ -9,8 +9,7 @@ those that can be mapped have another precision and layout.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -29,9 +28,7 @@ def load_shared(
         build: builds the network with its weights on the CPU; called by the first process.
         build_empty: builds the same network without memory for its weights.
     """
-    with _exclusive(fd):
-        if not _is_written(fd):
-            _write(fd, identity, build())
+    _write_once(fd, identity, build)
     # By path, because torch cannot map a descriptor. The mapping is private, and its pages are
     # shared until they are written to.
     content = torch.load(f"/proc/self/fd/{fd}", mmap=True, weights_only=True)
@@ -42,36 +39,24 @@ def load_shared(
     return network.requires_grad_(False)
 
 
-# fcntl does not exist on Windows, and its F_SEAL_ constants only on Linux. It is imported in the
-# functions that use it, so that this module can be imported everywhere.
+def _write_once(fd: int, identity: str, build: Callable[[], nn.Module]) -> None:
+    """Build and write the weights, or wait for the process that does.
 
-
-@contextmanager
-def _exclusive(fd: int) -> Iterator[None]:
-    """Hold the file's lock. The kernel releases it if the process is killed.
-
-    Not flock(): parent and child hold a flock() together after a fork.
+    The kernel releases the lock if the process is killed. flock() would not do: after a fork,
+    parent and child hold it together.
     """
-    import fcntl
+    import fcntl  # missing on Windows, and its F_SEAL_ constants everywhere but on Linux
 
     fcntl.lockf(fd, fcntl.LOCK_EX)
     try:
-        yield
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE:
+            return
+        content = {"identity": identity, "state": build().state_dict()}
+        os.ftruncate(fd, 0)  # a process that was killed while writing may have left a part
+        os.lseek(fd, 0, os.SEEK_SET)
+        with open(fd, "wb", closefd=False) as file:  # closing any descriptor would release the lock
+            torch.save(content, file)
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     finally:
         fcntl.lockf(fd, fcntl.LOCK_UN)
-
-
-def _is_written(fd: int) -> bool:
-    import fcntl
-
-    return bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE)
-
-
-def _write(fd: int, identity: str, network: nn.Module) -> None:
-    import fcntl
-
-    os.ftruncate(fd, 0)  # a process that was killed while writing may have left a part
-    os.lseek(fd, 0, os.SEEK_SET)
-    with open(fd, "wb", closefd=False) as file:  # closing any descriptor would release the lock
-        torch.save({"identity": identity, "state": network.state_dict()}, file)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)

