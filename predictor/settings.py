@@ -81,8 +81,8 @@ class Settings:
         help="Maximum time to wait for a batch to fill, counted from the arrival of its first"
         " image.")
     exact_decode: bool = _speed(False,
-        help="`true`: decode every pixel of a large JPEG. `false`: decode large JPEGs at 1/2, 1/4 or"
-        " 1/8 size, as long as the shorter side remains at least twice what the model needs.")
+        help="`true`: decode every pixel of a large JPEG. `false`: decode large JPEGs at 1/2, 1/4"
+        " or 1/8 size, as long as the shorter side remains at least twice what the model needs.")
     torch_threads: int | None = _speed(None, limits=(1, 1024),
         help="Processors for the model. `auto`: all that CPU affinity and cgroup quota allow,"
         " divided among the processes.")
@@ -108,8 +108,8 @@ class Settings:
         help="Path of a file with more tokens, one per line; `#` starts a comment. Read at the"
         " start and on SIGHUP.")
     rate_limit: tuple[RateLimitItem, ...] = _access((), parse=parsers.parse_rates,
-        help="Maximum rate per client, like `60/minute` or `10/second;1000/hour`. Counts POST and PUT"
-        " requests, and any request with a body; further ones get 429. `none`: no limit.")
+        help="Maximum rate per client, like `60/minute` or `10/second;1000/hour`. Counts POST and"
+        " PUT requests, and any request with a body; further ones get 429. `none`: no limit.")
     cors_origins: tuple[str, ...] = _access((), parse=parsers.parse_origins,
         help="Origins, separated by commas, whose web pages may use the API, like"
         " `https://example.org`. `*`: all. `none`: only the server's own page.")
