@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PREFIX = "PREDICTOR_"
 FRAME_ANCESTORS = "FRAME_ANCESTORS"  # in the app's config: which pages may show the page in a frame
 GROUPS = ("model", "speed", "limits", "access", "logs")
+SWITCHES = {"1": True, "true": True, "0": False, "false": False}
 PILLOWS_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images
 # Defaults of development and of the command line: if the 528 MB of VGG16 cannot be downloaded, a
 # small model replaces it and says so. A production start never changes the model by itself.
@@ -134,8 +135,7 @@ class Settings:
         """Read the ``PREDICTOR_…`` variables of the environment; empty ones count as not set.
 
         Raises:
-            SettingsError: a value is invalid, or a name is not in the table: a typo must not
-                be ignored.
+            SettingsError: a value is invalid, or a name is not in the table, such as a typo.
         """
         environ = os.environ if environ is None else environ
         table = {PREFIX + row.name.upper(): row for row in rows()}
@@ -183,7 +183,9 @@ def _parse(name: str, text: str, row: Field[Any]) -> Any:
     if default == () and text == "none":
         return ()
     if isinstance(default, bool):
-        return _parse_switch(name, text)
+        if (switch := SWITCHES.get(text.lower())) is None:
+            raise SettingsError(f"{name}={text!r} is neither true nor false.")
+        return switch
     if row.metadata["parse"] is not None:
         return _parse_own(name, text, row)
     kind = int if default is None else type(default)
@@ -209,10 +211,3 @@ def _parse_own(name: str, text: str, row: Field[Any]) -> Any:
         # Tokens must not be quoted in an error; the path of the file with them helps.
         shown = name if row.name == "tokens" else f"{name}={text!r}"
         raise SettingsError(f"{shown}: {error}") from None
-
-
-def _parse_switch(name: str, text: str) -> bool:
-    switch = {"1": True, "true": True, "0": False, "false": False}.get(text.lower())
-    if switch is None:
-        raise SettingsError(f"{name}={text!r} is neither true nor false.")
-    return switch

@@ -7,9 +7,6 @@ import sys
 
 from predictor import __version__
 
-COMMANDS = ("classify", "serve")
-HELP = ("-h", "--help", "--version")
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit status. ``photo.jpg`` alone means ``classify photo.jpg``.
@@ -21,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments:
         parser.print_help(sys.stderr)
         return 2
-    if arguments[0] not in COMMANDS + HELP:
+    if arguments[0] not in ("classify", "serve", "-h", "--help", "--version"):
         arguments = ["classify", *arguments]
     if arguments[0] == "serve":
         _, further = parser.parse_known_args(arguments)

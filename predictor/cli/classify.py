@@ -6,7 +6,6 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -63,14 +62,13 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _expand(path: str) -> Iterator[str]:
+def _expand(path: str) -> list[str]:
     """Return the images in a folder, sorted and chosen by suffix; another path as it is."""
     if not Path(path).is_dir():
-        yield path
-        return
+        return [path]
     suffixes = file_suffixes()
     photos = (p for p in Path(path).rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-    yield from map(str, sorted(photos))
+    return [str(photo) for photo in sorted(photos)]
 
 
 def _classify_all(names: list[str], classifier: Classifier, options: argparse.Namespace) -> int:

@@ -8,6 +8,8 @@ import sys
 from predictor.errors import SettingsError
 from predictor.settings import Settings
 
+NOTE = "NOTE: gunicorn does not run on Windows. This is werkzeug's server, for development only."
+
 
 def run(further: list[str]) -> int:
     """Serve until the process is ended; ``further`` are gunicorn's options."""
@@ -31,10 +33,7 @@ def _serve_on_windows(further: list[str]) -> int:
         app = create_app(Settings.from_env())
     except SettingsError as error:
         return _fail(str(error))
-    print(
-        "NOTE: gunicorn does not run on Windows. This is werkzeug's server, for development only.",
-        file=sys.stderr,
-    )
+    print(NOTE, file=sys.stderr)
     serve(app, host, int(port))
     return 0
 

@@ -78,11 +78,9 @@ def _check_tags(data: bytes) -> None:
     (entries,) = count.unpack_from(data, offset)
     first = offset + count.size
     entries = min(entries, MAX_READS, (len(data) - first) // entry.size)
-    for _, kind, values, _ in entry.iter_unpack(data[first : first + entries * entry.size]):
-        if kind not in BYTE_TYPES and values > MAX_TAG_VALUES:
-            raise TooLarge(
-                f"The TIFF has a tag with more than {MAX_TAG_VALUES:,} values. Re-save it."
-            )
+    tags = entry.iter_unpack(data[first : first + entries * entry.size])
+    if any(kind not in BYTE_TYPES and values > MAX_TAG_VALUES for _, kind, values, _ in tags):
+        raise TooLarge(f"The TIFF has a tag with more than {MAX_TAG_VALUES:,} values. Re-save it.")
 
 
 def check_header(image: Image.Image, max_pixels: int) -> None:

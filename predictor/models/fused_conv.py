@@ -28,9 +28,8 @@ class ConvReLU(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` → ``(N, C', H', W')``, as from the two modules."""
-        output: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            images, self.packed_weight, self.bias, *self._arguments
-        )
+        convolve = torch.ops.mkldnn._convolution_pointwise
+        output: Tensor = convolve(images, self.packed_weight, self.bias, *self._arguments)
         return output
 
 

@@ -11,6 +11,7 @@ import copy
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -83,14 +84,10 @@ class GradCAM:
             kept.append(output.detach().requires_grad_())
             return kept[-1].clone()  # the next layer may work in place
 
-        handle = source.module.register_forward_hook(keep)
-        try:
-            with torch.no_grad():
-                logits = self._network(batch)
-            (features,) = kept
-            return logits, features
-        finally:
-            handle.remove()
+        with source.module.register_forward_hook(keep), torch.no_grad():
+            logits = self._network(batch)
+        (features,) = kept
+        return logits, features
 
 
 def twin(network: nn.Module) -> nn.Module:
@@ -130,11 +127,8 @@ def last_feature_maps(network: nn.Module, batch: Tensor) -> LayerOutput | None:
         elif output.ndim == 3:
             found.append(None)
 
-    handles = [module.register_forward_hook(record) for module in network.modules()]
-    try:
-        with torch.no_grad():
-            network(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for module in network.modules():
+            hooks.enter_context(module.register_forward_hook(record))
+        network(batch)
     return found[-1]

@@ -32,10 +32,9 @@ def load_labels(source: str = "imagenet") -> tuple[Label, ...]:
         text = path.read_text(encoding="utf-8-sig")  # Notepad puts a byte order mark first
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         labels = _labels(json.loads(text) if path.suffix == ".json" else lines)
-    except OSError as error:
-        raise LabelsError(f"The labels in {path} cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LabelsError(f"The labels in {path} cannot be read: {error}.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise LabelsError(f"The labels in {path} cannot be read: {reason}.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise LabelsError(
             f'The labels in {path} must be {{"0": [id, name], "1": …}} without gaps,'

@@ -72,13 +72,9 @@ def _load(
         classes=classes,
         stands_in_for=stands_in_for,
     )
-    model = Model(
-        network,
-        spec.preprocessing,
-        threads=threads,
-        lanes=min(threads, MAX_LANES) if on_cpu else 1,
-        max_batch_size=settings.max_batch_size or (CPU_BATCH if on_cpu else CUDA_BATCH),
-    )
+    lanes = min(threads, MAX_LANES) if on_cpu else 1
+    batch = settings.max_batch_size or (CPU_BATCH if on_cpu else CUDA_BATCH)
+    model = Model(network, spec.preprocessing, threads=threads, lanes=lanes, max_batch_size=batch)
     return model, info
 
 

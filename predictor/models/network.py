@@ -28,14 +28,9 @@ class Model:
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        preprocessing: Preprocessing,
-        *,
-        threads: int,
-        lanes: int,
-        max_batch_size: int,
-    ) -> None:
+        self, network: nn.Module, preprocessing: Preprocessing,
+        *, threads: int, lanes: int, max_batch_size: int,
+    ) -> None:  # fmt: skip
         """Take a network that is on its device, in its precision and channels last.
 
         ``threads`` is the number of processors for all lanes together.
@@ -68,13 +63,9 @@ class Model:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the network on one image and explain a class; only one thread at a time.
 
-        Args:
-            image: ``(crop, crop, 3)`` uint8, as the preprocessing makes it.
-            class_index: the class to explain; ``None`` for the one with the largest logit.
-            pause: called before each layer; an exception from it ends the explanation.
-
-        Returns:
-            ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat from 0 to 1.
+        ``(crop, crop, 3)`` uint8 → ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat from
+        0 to 1. ``class_index`` is None for the class with the largest logit. ``pause`` is called
+        before each layer; an exception from it ends the explanation.
 
         Raises:
             NotExplainable: the network has no feature maps.

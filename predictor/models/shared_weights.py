@@ -20,13 +20,10 @@ def load_shared(
 ) -> nn.Module:
     """Return the network with weights that are mapped from a memory file.
 
-    Args:
-        fd: descriptor of a file made by ``memfd_create`` with ``MFD_ALLOW_SEALING``, empty at
-            first and inherited by all processes.
-        identity: describes the weights. If the file holds weights with another identity, this
-            process builds its own.
-        build: builds the network with its weights on the CPU; called by the first process.
-        build_empty: builds the same network without memory for its weights.
+    The file is made by ``memfd_create`` with ``MFD_ALLOW_SEALING``, empty at first and inherited by
+    all processes. The first process calls ``build`` for the network with its weights on the CPU.
+    ``build_empty`` makes the same network without memory for its weights. If the file holds weights
+    with another ``identity``, this process builds its own.
     """
     _write_once(fd, identity, build)
     # By path, because torch cannot map a descriptor. The mapping is private, and its pages are
@@ -45,7 +42,7 @@ def _write_once(fd: int, identity: str, build: Callable[[], nn.Module]) -> None:
     The kernel releases the lock if the process is killed. flock() would not do: after a fork,
     parent and child hold it together.
     """
-    import fcntl  # missing on Windows, and its F_SEAL_ constants everywhere but on Linux
+    import fcntl  # it is missing on Windows, and has the F_SEAL_ constants only on Linux
 
     fcntl.lockf(fd, fcntl.LOCK_EX)
     try:

@@ -21,7 +21,7 @@ from predictor.errors import WeightsError, WeightsUnavailable
 from predictor.models.spec import ModelSpec
 from predictor.models.zoo import current_name
 
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 60
+TIMEOUTS_S = (10, 60)  # to connect, and to wait for the next bytes
 # Usual names of the state_dict inside a training checkpoint.
 CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "net")
 
@@ -76,6 +76,9 @@ def download(url: str, path: Path) -> None:
         OSError: the file cannot be written.
         WeightsError: the downloaded bytes do not have the hash.
     """
+    published = re.search(r"-([0-9a-f]{8,})\.pth?$", url)
+    if published is None:
+        raise WeightsError(f"The file name in {url} has no SHA-256 with which to check the file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")  # overwritten if a killed download has left one
     with FileLock(f"{path}.lock"):
@@ -83,11 +86,10 @@ def download(url: str, path: Path) -> None:
             return
         try:
             digest = _fetch(url, part)
-            expected = _published_digest(url)
-            if not digest.startswith(expected):
+            if not digest.startswith(published[1]):
                 raise WeightsError(
-                    f"The download from {url} has the SHA-256 {digest[:8]}…, but {expected}… was"
-                    " published. A proxy or a captive portal may have answered instead."
+                    f"The download from {url} has the SHA-256 {digest[:8]}…, but {published[1]}…"
+                    " was published. A proxy or a captive portal may have answered instead."
                 )
             part.replace(path)
         finally:
@@ -97,8 +99,7 @@ def download(url: str, path: Path) -> None:
 def _fetch(url: str, path: Path) -> str:
     """Download to a file and return its SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
-    timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
-    with requests.get(url, stream=True, timeout=timeout) as response:
+    with requests.get(url, stream=True, timeout=TIMEOUTS_S) as response:
         response.raise_for_status()
         title = f"Downloading {url.rpartition('/')[2]}"
         size = int(response.headers.get("Content-Length", 0)) or None
@@ -110,13 +111,6 @@ def _fetch(url: str, path: Path) -> str:
                 file.write(chunk)
                 bar.update(len(chunk))
     return digest.hexdigest()
-
-
-def _published_digest(url: str) -> str:
-    match = re.search(r"-([0-9a-f]{8,})\.pth?$", url)
-    if match is None:
-        raise WeightsError(f"The file name in {url} has no SHA-256 with which to check the file.")
-    return match[1]
 
 
 def read(path: Path) -> OrderedDict[str, Tensor]:
@@ -197,8 +191,7 @@ def fill(network: nn.Module, state: OrderedDict[str, Tensor], origin: str, name:
         found = [f"missing {_some(missing)}"] if missing else []
         found += [f"unexpected {_some(unexpected)}"] if unexpected else []
         raise WeightsError(f"{origin} does not hold weights of {name}: {', '.join(found)}.")
-    wrong = [n for n in expected if state[n].shape != expected[n].shape]
-    if wrong:
+    if wrong := [n for n in expected if state[n].shape != expected[n].shape]:
         raise WeightsError(f"{origin} does not fit {name}: {_misfit(wrong, state, expected)}")
     state._metadata = metadata  # type: ignore[attr-defined]
     network.load_state_dict(state, assign=True)

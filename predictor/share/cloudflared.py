@@ -24,8 +24,7 @@ GUARD = Path(__file__).with_name("guard.sh")
 
 def open_cloudflared(address: str, _token: str | None = None) -> Tunnel:
     """Open a tunnel with the ``cloudflared`` on the PATH, which is never downloaded."""
-    program = shutil.which("cloudflared")
-    if program is None:
+    if (program := shutil.which("cloudflared")) is None:
         raise Missing("it is not on the PATH")
     agent = _Agent([program, "tunnel", "--no-autoupdate", "--url", address])
     try:

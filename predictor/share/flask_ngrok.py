@@ -63,8 +63,7 @@ def open_flask_ngrok(address: str, token: str | None) -> Tunnel:
 def put_agent(folder: Path, program: str, address: str) -> None:
     """Write the script that flask-ngrok will run as its agent; it serves any port.
 
-    Raises:
-        TunnelError: the folder belongs to another user, who could make us run any program.
+    Raise TunnelError if the folder belongs to another user, who could make us run any program.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():

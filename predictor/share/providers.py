@@ -119,7 +119,7 @@ NAMES = (AUTO, *PROVIDERS, *BY_NAME_ONLY)
 
 
 def choose(provider: str | Provider) -> Mapping[str, Provider]:
-    """Return the providers to try, by name and in order; ValueError if none has this name."""
+    """Return the providers to try, by name and in order; raise ValueError if none has this name."""
     if not isinstance(provider, str):
         return {getattr(provider, "__name__", "the provider"): provider}
     if provider not in NAMES:

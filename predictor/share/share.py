@@ -22,11 +22,8 @@ CLOSE_TIMEOUT_S = 10  # more than any provider's own timeout
 class Share:
     """A Flask app that is being served, and the tunnel to it if one is open.
 
-    Attributes:
-        app: the app.
-        local_url: its URL on this machine.
-        public_url: the URL that anyone can use; None if no tunnel is open, or only Colab's proxy.
-        port: the port that the server listens on.
+    ``local_url`` is its URL on this machine. ``public_url`` is the URL that anyone can use; None if
+    no tunnel is open, or only Colab's proxy.
     """
 
     def __init__(self, app: Flask, host: str, port: int) -> None:

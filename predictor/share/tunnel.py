@@ -38,14 +38,11 @@ Provider = Callable[[str, str | None], Tunnel]
 def within(
     seconds: float, call: Callable[[], Result], undo: Callable[[Result], object] = lambda late: None
 ) -> Result:
-    """Run ``call`` in a thread and return its result, or raise its error.
+    """Run ``call`` in a thread and return its result, or raise its error or TimeoutError.
 
     ``undo`` is called with a result that arrives too late. The thread is needed for more than the
     timeout: in a notebook's main thread an event loop is running, where the ngrok SDK returns a
     task instead of a result.
-
-    Raises:
-        TimeoutError: ``call`` did not return in time.
     """
     outcome: Future[Result] = Future()
 
