@@ -1,7 +1,5 @@
 """Paths of the files that are shipped with the code: class names, templates and so on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

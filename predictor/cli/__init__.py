@@ -1,7 +1,5 @@
 """The commands ``predictor classify`` and ``predictor serve``. No other package imports them."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -1,7 +1,5 @@
 """``predictor classify photo.jpg folder/``: classify photos without a server."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import os

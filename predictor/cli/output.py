@@ -3,8 +3,6 @@
 ``tqdm.write()`` prints a line on standard output, and not across the progress bar.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable

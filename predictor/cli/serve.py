@@ -1,7 +1,5 @@
 """``predictor serve``: ``gunicorn wsgi:app``; on Windows, werkzeug's server."""
 
-from __future__ import annotations
-
 import os
 import sys
 

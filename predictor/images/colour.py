@@ -1,7 +1,5 @@
 """Pillow's many colour modes → RGB."""
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image
 

@@ -1,7 +1,5 @@
 """Encoded bytes → upright RGB image. This step has to withstand hostile input."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import warnings

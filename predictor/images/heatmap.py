@@ -1,7 +1,5 @@
 """Photo and heat map → a picture that shows where the evidence for a class lies."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance

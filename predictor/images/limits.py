@@ -3,8 +3,6 @@
 Most of Pillow's parsers are written in Python, and some of them take quadratic time.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

@@ -1,7 +1,5 @@
 """RGB image → the square of pixels that a network was trained on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Class index → class id and name."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

@@ -4,8 +4,6 @@ torchvision imports torch.compile's front end for one function of its detection 
 imports SymPy and much of torch.distributed, too, and takes 1.2 of the 3 seconds of all imports.
 """
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 from types import ModuleType

@@ -1,7 +1,5 @@
 """Settings → a model that is ready to serve."""
 
-from __future__ import annotations
-
 import logging
 import re
 from dataclasses import replace

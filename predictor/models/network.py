@@ -1,7 +1,5 @@
 """A network on its device: pixels in, float32 logits out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cached_property
 

@@ -6,8 +6,6 @@ Published files cannot be mapped instead: vgg16-397923af.pth has a format that i
 those that can be mapped have another precision and layout.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The weights: find or download the file, read it, and put it into a network."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import sys

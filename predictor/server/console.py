@@ -1,7 +1,5 @@
 """What the console shows once the model is loaded."""
 
-from __future__ import annotations
-
 import logging
 import os
 from concurrent.futures import Future

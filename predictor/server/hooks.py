@@ -4,8 +4,6 @@ The master runs all but :func:`post_fork`, :func:`post_worker_init` and :func:`w
 never imports torch: neither CUDA nor OpenMP's threads survive a fork.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

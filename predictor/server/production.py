@@ -1,7 +1,5 @@
 """gunicorn with this app, from any folder."""
 
-from __future__ import annotations
-
 import sys
 
 from gunicorn.app import wsgiapp  # type: ignore[import-untyped]

@@ -5,8 +5,6 @@ then would hold them all. Here a thread gets a request when it is whole. With TL
 gunicorn receives as it always does; terminate TLS in a proxy to protect it.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ

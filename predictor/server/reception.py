@@ -3,8 +3,6 @@
 The worker's event loop feeds it, so a slow client costs a buffer and not a thread.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

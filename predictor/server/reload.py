@@ -3,8 +3,6 @@
 gunicorn ends the old processes as soon as it has started new ones, which load for seconds.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import struct

@@ -1,7 +1,5 @@
 """What ``gunicorn.conf.py`` reads from the machine and the environment."""
 
-from __future__ import annotations
-
 import glob
 import os
 import sys

@@ -1,7 +1,5 @@
 """TLS handshakes with a time limit, which gunicorn's threads do not have."""
 
-from __future__ import annotations
-
 import ssl
 from collections.abc import Callable
 from typing import Any

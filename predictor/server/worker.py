@@ -1,7 +1,5 @@
 """The worker process: its slot, its health, its memory, and how it ends."""
 
-from __future__ import annotations
-
 import ctypes
 from contextlib import suppress
 from math import inf

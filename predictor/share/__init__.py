@@ -8,8 +8,6 @@ Two lines are enough, the same as with flask-ngrok::
 The only package that imports ngrok, pyngrok and flask_ngrok.
 """
 
-from __future__ import annotations
-
 from predictor.share.launcher import publish, run_with_ngrok, signals_interrupt
 from predictor.share.providers import NAMES
 from predictor.share.share import Share

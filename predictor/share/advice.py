@@ -1,7 +1,5 @@
 """Advice for ngrok's error codes, which https://ngrok.com/docs/errors/reference lists."""
 
-from __future__ import annotations
-
 import re
 
 TOKEN_PAGE = "https://dashboard.ngrok.com/get-started/your-authtoken"

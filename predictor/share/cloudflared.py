@@ -1,7 +1,5 @@
 """Cloudflare's quick tunnels, which need no account and have no guarantee of service."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

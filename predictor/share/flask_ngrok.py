@@ -4,8 +4,6 @@ On its own, flask-ngrok downloads an agent that ngrok no longer accepts, asks th
 only once, after a second, and supports only port 5000. It is used only if it is chosen by name.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal

@@ -3,8 +3,6 @@
 Each function imports its packages itself, so that only the providers in use must be installed.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 import os

@@ -1,7 +1,5 @@
 """The interface of a provider: what it returns, what it raises, how long it may take."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
