@@ -1,4 +1,4 @@
-"""An app whose model fails as the colour of the photo demands, for tests with a real gunicorn.
+"""An app for tests with a real gunicorn: the colour of the photo selects how its model fails.
 
 Start it with ``gunicorn --pythonpath tests faulty:app``. It classifies red, green and blue; other
 colours cause faults. ``FAULTY_HANG_S`` is the number of seconds after which a batch counts as

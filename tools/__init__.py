@@ -1,1 +1,1 @@
-"""Long runs that look for faults: ``make soak`` and ``make fuzz``."""
+"""Tools for developers: ``make soak``, ``make fuzz`` and the generator of docs/settings.md."""

@@ -135,12 +135,12 @@ def child(seed: int, first: int, end: int, limit_s: float) -> None:
     A case that takes more than ten times ``limit_s`` ends the process.
     """
     from app import create_app
-    from conftest import toy_engine
+    from conftest import toy_model
     from predictor.engine.classifier import Classifier
     from predictor.settings import Settings
 
     faulthandler.enable()
-    classifier = Classifier(Settings(), load=lambda _: toy_engine())
+    classifier = Classifier(Settings(), load=lambda *_: toy_model())
     classifier.start()
     classifier.loading.result()
     client = create_app(classifier.settings, classifier).test_client()
