@@ -58,7 +58,7 @@ def _checked(tokens: Iterable[tuple[str, str]]) -> tuple[str, ...]:
             )
         if not TOKEN_PATTERN.fullmatch(token):
             raise ValueError(
-                f"{where} may contain only letters, digits and -._~+/, with = at its end."
+                f"{where} may contain only letters, digits and - . _ ~ + / (and = at its end)."
             )
         checked.append(token)
     if not checked:

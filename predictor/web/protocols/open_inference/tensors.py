@@ -50,8 +50,8 @@ def split(
         length = int(header) if re.fullmatch("[0-9]{1,18}", header) else 0
         if not 0 < length <= len(body):
             raise BadRequest(
-                f"{HEADER} is {header[:20]!r}; it must be the number of bytes of JSON, and the body"
-                f" has {len(body)}."
+                f"{HEADER} is {header[:20]!r}; it must be the length of the JSON in bytes, at most"
+                f" {len(body)}, the length of the body."
             )
     content = parse_json(body[:length])
     if not isinstance(content, dict):
