@@ -129,7 +129,7 @@ def test_endpoint_imports_no_other_endpoint(path):
         pytest.param(
             SERVE_ONE_MODEL,
             {"efficientnet_lite_pytorch", "limits", "ngrok", "predictor.cli", "predictor.share"}
-            | {"pyngrok", "sympy", "torch._dynamo", "torch._inductor"},
+            | {"pyngrok", "requests", "safetensors", "sympy", "torch._dynamo", "torch._inductor"},
             marks=pytest.mark.slow,
         ),
     ],

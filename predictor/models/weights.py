@@ -1,25 +1,17 @@
 """The weights: find or download the file, read it, and put it into a network."""
 
-import hashlib
-import re
-import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import requests
 import torch
-from filelock import FileLock
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from predictor.errors import WeightsError, WeightsUnavailable
 from predictor.models.spec import ModelSpec
 from predictor.models.zoo import current_name
 
-TIMEOUTS_S = (10, 60)  # to connect, and to wait for the next bytes
 # Usual names of the state_dict inside a training checkpoint.
 CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "net")
 
@@ -44,8 +36,10 @@ def locate(spec: ModelSpec, source: str) -> Path:
     path = Path(torch.hub.get_dir(), "checkpoints", spec.url.rpartition("/")[2])
     try:
         if not path.is_file():
+            from predictor.models.download import download  # here: few starts download
+
             download(spec.url, path)
-    except (requests.RequestException, OSError) as error:
+    except OSError as error:  # requests' exceptions are OSErrors, too
         raise WeightsUnavailable(
             f"The weights of {spec.name} are not in {path} and cannot be downloaded from {spec.url}"
             f" ({_reason(error)}). Put the file there, or set PREDICTOR_WEIGHTS to its path. For"
@@ -59,56 +53,6 @@ def _reason(error: BaseException) -> str:
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def download(url: str, path: Path) -> None:
-    """Download a file, show the progress, and check its hash.
-
-    The file name in the URL ends with the first digits of the SHA-256, as torchvision's do
-    (``vgg16-397923af.pth``). The file appears at ``path`` only when it is complete. If several
-    processes want it, one downloads and the others wait. (``torch.hub.download_url_to_file`` has
-    no read timeout and no lock.)
-
-    Raises:
-        requests.RequestException: there is no connection, an HTTP error, or an early end.
-        OSError: the file cannot be written.
-        WeightsError: the downloaded bytes do not have the hash.
-    """
-    published = re.search(r"-([0-9a-f]{8,})\.pth?$", url)
-    if published is None:
-        raise WeightsError(f"The file name in {url} has no SHA-256 with which to check the file.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")  # overwritten if a killed download has left one
-    with FileLock(f"{path}.lock"):
-        if path.is_file():
-            return
-        try:
-            digest = _fetch(url, part)
-            if not digest.startswith(published[1]):
-                raise WeightsError(
-                    f"The download from {url} has the SHA-256 {digest[:8]}…, but {published[1]}…"
-                    " was published. A proxy or a captive portal may have answered instead."
-                )
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def _fetch(url: str, path: Path) -> str:
-    """Download to a file and return its SHA-256 in hexadecimal."""
-    digest = hashlib.sha256()
-    with requests.get(url, stream=True, timeout=TIMEOUTS_S) as response:
-        response.raise_for_status()
-        title = f"Downloading {url.rpartition('/')[2]}"
-        size = int(response.headers.get("Content-Length", 0)) or None
-        interval_s = 0.1 if sys.stderr.isatty() else 10  # few lines in a log
-        bar = tqdm(desc=title, total=size, unit="B", unit_scale=True, mininterval=interval_s)
-        with bar, path.open("wb") as file:
-            for chunk in response.iter_content(chunk_size=1 << 20):
-                digest.update(chunk)
-                file.write(chunk)
-                bar.update(len(chunk))
-    return digest.hexdigest()
 
 
 def read(path: Path) -> OrderedDict[str, Tensor]:
@@ -147,6 +91,8 @@ def _read_any(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(9)
     if head[8:] == b"{":  # safetensors: 8 bytes of length, then JSON
+        from safetensors.torch import load_file  # here: few files are in this format
+
         return load_file(path)
     zipped = head.startswith(b"PK")
     # Files from before torch 1.6, such as vgg16-397923af.pth, are not zipped and cannot be mapped.

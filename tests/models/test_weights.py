@@ -14,6 +14,7 @@ from torch import nn
 
 from predictor.errors import WeightsError, WeightsUnavailable
 from predictor.models import weights
+from predictor.models.download import download
 from predictor.models.zoo import build_empty, find_model
 
 CONTENT = b"the bytes of a network" * 100_000
@@ -60,7 +61,7 @@ def publish():
 
 def test_download_is_complete_and_shows_its_progress(publish, tmp_path, capfd):
     path = tmp_path / "checkpoints" / "net.pth"
-    weights.download(publish(), path)
+    download(publish(), path)
     assert path.read_bytes() == CONTENT
     assert "Downloading net-" in capfd.readouterr().err
     assert path.stat().st_mode == (tmp_path / "checkpoints" / "net.pth.lock").stat().st_mode
@@ -68,32 +69,32 @@ def test_download_is_complete_and_shows_its_progress(publish, tmp_path, capfd):
 
 def test_partial_file_of_a_killed_download_is_overwritten(publish, tmp_path):
     (tmp_path / "net.pth.part").write_bytes(b"half")
-    weights.download(publish(), tmp_path / "net.pth")
+    download(publish(), tmp_path / "net.pth")
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
 def test_concurrent_calls_download_a_file_once(publish, tmp_path):
     url = publish()
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: weights.download(url, tmp_path / "net.pth"), range(4)))
+        list(pool.map(lambda _: download(url, tmp_path / "net.pth"), range(4)))
     assert publish.served == 1
 
 
 def test_download_with_a_wrong_hash_is_deleted(publish, tmp_path):
     with pytest.raises(WeightsError, match="SHA-256"):
-        weights.download(publish(b"<html>Please log in</html>"), tmp_path / "net.pth")
+        download(publish(b"<html>Please log in</html>"), tmp_path / "net.pth")
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
 def test_interrupted_download_leaves_no_file(publish, tmp_path):
     with pytest.raises(requests.RequestException):
-        weights.download(publish(CONTENT[:1000], length=len(CONTENT)), tmp_path / "net.pth")
+        download(publish(CONTENT[:1000], length=len(CONTENT)), tmp_path / "net.pth")
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
 def test_http_error_leaves_no_file(publish, tmp_path):
     with pytest.raises(requests.HTTPError):
-        weights.download(publish(status=404), tmp_path / "net.pth")
+        download(publish(status=404), tmp_path / "net.pth")
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
