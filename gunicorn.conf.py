@@ -1,6 +1,6 @@
-"""gunicorn's values, each with its reason. The hooks are in ``predictor/server/hooks.py``.
+"""gunicorn's settings, each with its reason. The hooks are in ``predictor/server/hooks.py``.
 
-One process owns the model and batches what waits; threads wait for it.
+Each process has one model, which runs waiting images in batches. A thread waits for each request.
 """
 
 import math
@@ -31,16 +31,16 @@ settings = configure()
 bind = bind_address()
 wsgi_app = "wsgi:app"
 worker_class = "predictor.server.worker.Worker"  # receives whole requests, then uses a thread
-# One process per GPU, else one: a batch fills in one process only.
+# One process per GPU, or one on the CPU: images of different processes cannot share a batch.
 workers = number_from_env("WEB_CONCURRENCY", len(state.gpus) or 1, 1, 1000)
-# The 8 extra threads answer probes, the page and refusals when all slots are held.
+# When predictions and explanations use all other threads, 8 answer probes, the page and refusals.
 threads = settings.max_in_flight + settings.max_explanations + 8
-timeout = 60  # of the worker's heartbeat, which continues while requests are in progress
-graceful_timeout = math.ceil(settings.request_timeout_s) + 5  # every admitted request is answered
-keepalive = 30  # an idle connection holds no thread, and a new one costs a round trip
-preload_app = False  # neither CUDA nor OpenMP's threads survive a fork
+timeout = 60  # seconds without a heartbeat, which the worker also sends during requests
+graceful_timeout = math.ceil(settings.request_timeout_s) + 5  # lets accepted requests finish
+keepalive = 30  # seconds; idle connections hold no thread, new ones cost a round trip
+preload_app = False  # CUDA and OpenMP's threads do not survive a fork
 worker_tmp_dir = shared_memory()  # a slow disk would block the heartbeat
 forwarder_headers = ""  # PREDICTOR_TRUSTED_PROXIES says whose headers are trusted
 secure_scheme_headers: dict[str, str] = {}
 logger_class = SameFormatLogger
-control_socket_disable = True  # signals suffice, and a read-only file system has no place for it
+control_socket_disable = True  # signals suffice, and a read-only file system cannot hold it

@@ -1,5 +1,5 @@
-"""``make bench``: compare this app with the bare model and with an app as tutorials write it.
+"""``make bench``: compare this app with the bare model and with an app like those in tutorials.
 
-One run measures all of them, in turns and with the same weights. The speed of a machine drifts, so
-compare only figures of the same run: the ratios matter, not the absolute numbers.
+One run measures the three in turns, with the same weights. The speed of a machine drifts, so
+compare only figures of the same run, and rather their ratios than the absolute numbers.
 """

@@ -23,8 +23,8 @@ from benchmarks.servers import ROOT, Recipe, Server, running
 
 Row = dict[str, float]
 PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "immunohistochemistry")
-# The limit of requests in progress, and of the queue. It is enough for the clients below, and a
-# load of 150 % fills the queue in a few seconds.
+# The limit of requests in progress, and of the queue. The clients below stay under it. A load of
+# 150 % fills the queue in a few seconds.
 SLOTS = 40
 OUR_LIMITS = {"PREDICTOR_MAX_IN_FLIGHT": str(SLOTS), "PREDICTOR_MAX_QUEUE": str(SLOTS)}
 
@@ -70,7 +70,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             ours = recipe.name.startswith("this app")
             with running(recipe) as (server, start_s):
                 starts[recipe.name].append(start_s)
-                if ours:  # measured just before the app, so that both ran at the same speed
+                if ours:  # measure just before the app, at the same speed of the machine
                     served[recipe.name] = _precision(server)
                     seconds = options.seconds / 4
                     bare.append(_bare(options.model, weights, served[recipe.name], seconds))

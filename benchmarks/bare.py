@@ -1,4 +1,4 @@
-"""Measure the model alone: a loop around the network without HTTP or photos. Prints JSON.
+"""Measure the model alone, in a loop without HTTP or photos. Print JSON.
 
 ``python -m benchmarks.bare MODEL WEIGHTS PRECISION SECONDS``
 """
@@ -21,7 +21,7 @@ CUDA = torch.cuda.is_available()
 
 
 def build(name: str, path: str, precision: str) -> torch.nn.Module:
-    """Build the network as the app serves it: in that precision, channels last, packed, eager."""
+    """Build the network as the app does: in that precision, channels last, packed, not compiled."""
     network: torch.nn.Module = torchvision.models.get_model(name)
     network.load_state_dict(torch.load(path, weights_only=True))
     dtype = getattr(torch, precision)
@@ -33,7 +33,7 @@ def build(name: str, path: str, precision: str) -> torch.nn.Module:
 
 
 def loop(network: torch.nn.Module, batch: torch.Tensor, seconds: float) -> list[float]:
-    """Return the seconds of each forward pass, without those of the first."""
+    """Return the seconds of each forward pass, except the first."""
     times: list[float] = []
     with torch.inference_mode():
         network(batch).cpu()

@@ -1,9 +1,9 @@
-"""A load generator that uses little processor time. Prints JSON.
+"""Generate load with little processor time. Print JSON.
 
 ``python -m benchmarks.load HOST PORT FOLDER SECONDS closed CLIENTS`` or ``… open RATE``
 
-It prepares the requests once, sends them over persistent connections and discards the bodies of
-the responses.
+The generator prepares the requests once, sends them over persistent connections and discards the
+bodies of the responses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from time import perf_counter
 
 @dataclass
 class Tally:
-    """The outcomes of the requests; latencies in seconds."""
+    """The outcomes of the requests. Latencies are in seconds."""
 
     answered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Response:
-    """A whole HTTP response; its head is in lower case."""
+    """A complete HTTP response. The head is in lower case."""
 
     status: int
     head: bytes
@@ -57,7 +57,7 @@ class Connection:
     """A persistent connection."""
 
     def __init__(self, host: str, port: int) -> None:
-        """Open nothing yet: the first request does."""
+        """Store the address. The first request opens the connection."""
         self._address = host, port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -86,7 +86,7 @@ class Connection:
         return response.status
 
     def close(self) -> None:
-        """Close the connection; the next request opens another."""
+        """Close the connection. The next request opens a new one."""
         if self._streams is not None:
             self._streams[1].close()
         self._streams = None
@@ -102,7 +102,7 @@ def prepare(host: str, folder: Path) -> list[bytes]:
 async def closed_loop(
     host: str, port: int, requests: list[bytes], seconds: float, clients: int
 ) -> Tally:
-    """Run clients that each send the next request as soon as the last one is answered."""
+    """Run clients. Each sends its next request as soon as the previous one is answered."""
     tally, end = Tally(), perf_counter() + seconds
 
     async def client(number: int) -> None:
@@ -125,7 +125,7 @@ async def open_loop(
     async def ask(due: float) -> None:
         connection = idle.pop() if idle else Connection(host, port)
         status = await connection.ask(next(photos))
-        tally.add(status, perf_counter() - due)  # since it was due, not since it was sent
+        tally.add(status, perf_counter() - due)  # since the request was due, not since it was sent
         idle.append(connection)
 
     begin, asked = perf_counter(), []

@@ -40,7 +40,7 @@ def show(report: Report) -> None:
 
 
 def best_bare(report: Report) -> dict[str, tuple[str, float, float]]:
-    """Find the fastest shape of the bare loop for each precision.
+    """Find the fastest shape (loops, threads and batch size) of the bare loop for each precision.
 
     Returns:
         By precision: the shape, its median images per second, and the milliseconds of one image.
@@ -55,7 +55,7 @@ def best_bare(report: Report) -> dict[str, tuple[str, float, float]]:
 
 
 def ratios(report: Report) -> Iterator[str]:
-    """Compare this app with the bare loop, the best textbook server and its own capacity."""
+    """Yield lines that compare this app with the bare loop, the best textbook server and itself."""
     servers = set(report["start_s"])
     for ours in sorted(name for name in servers if name.startswith("this app")):
         textbooks = [name for name in servers if name.startswith("textbook")]

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to start a server; ``{port}`` and ``{python}`` in the command are filled in."""
+    """How to start a server. :func:`running` fills in ``{port}`` and ``{python}``."""
 
     name: str
     command: tuple[str, ...]
@@ -38,7 +38,7 @@ class Server:
         self._process, self.port = psutil.Process(process.pid), port
 
     def total(self, figure: Callable[[psutil.Process], float]) -> float:
-        """Sum a figure over the process and its descendants; 0 for one that has just ended."""
+        """Sum a figure over the process and its descendants. An ended process counts as 0."""
         total = 0.0
         for process in (self._process, *self._process.children(recursive=True)):
             with suppress(psutil.Error):
@@ -50,12 +50,12 @@ class Server:
         return self.total(lambda process: sum(process.cpu_times()[:2]))
 
     def pss_mb(self) -> float:
-        """Return the proportional set size: memory that processes share is counted once."""
+        """Return the proportional set size in MB, which counts shared memory only once."""
         return self.total(lambda process: process.memory_full_info().pss) / 1e6
 
     @contextmanager
     def peak_pss_mb(self) -> Iterator[list[float]]:
-        """Append ``pss_mb`` to the list that is yielded, twice a second while the block runs."""
+        """Yield a list, and append ``pss_mb`` to it twice a second while the block runs."""
         seen, done = [self.pss_mb()], threading.Event()
 
         def watch() -> None:
@@ -79,7 +79,7 @@ def running(recipe: Recipe, timeout_s: float = 120) -> Iterator[tuple[Server, fl
         The server, and the seconds from its start to the first 200 from ``/readyz``.
 
     Raises:
-        RuntimeError: the server ended or was not ready in time; its log is in the message.
+        RuntimeError: the server ended or was not ready in time. The message contains its log.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The app that tutorials show; the benchmark compares this app with it."""
+"""An app like those in tutorials, with which the benchmark compares the predictor."""
 
 import os
 from io import BytesIO

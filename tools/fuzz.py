@@ -1,7 +1,7 @@
 """Send mutated uploads through the whole app, with real decoders and a toy model: ``make fuzz``.
 
-A seed and a number always make the same case. Child processes run the cases and print their
-numbers, so when one crashes or hangs, the parent knows the case, saves it and starts another child
+The same seed and number always make the same case. Child processes run the cases and print their
+numbers. If a child crashes or hangs, the parent knows the case, saves it, and starts another child
 with the next case.
 """
 
@@ -50,7 +50,7 @@ class Case:
 
 
 def case(seed: int, number: int) -> Case:
-    """Build case ``number`` of a seed: a mutated image; every tenth in a mutated form or JSON."""
+    """Build a case: a mutated image. In every tenth case, a mutated form or JSON contains it."""
     rng = random.Random(f"{seed}/{number}")
     image = mutations.mutate(rng, rng.choice(mutations.originals()))
     if number % 10:
@@ -101,7 +101,7 @@ def _as_urlencoded(rng: random.Random, image: bytes) -> Case:
 
 
 def complaint(response: Any) -> str | None:
-    """Return what is wrong with an answer to any request, or None."""
+    """Return what is wrong with an answer. None: the answer is valid."""
     if response.status_code not in STATUSES:
         return f"status {response.status_code}"
     body = response.get_json(silent=True)
@@ -130,9 +130,9 @@ def ask(client: Any, one: Case) -> Any:
 
 
 def child(seed: int, first: int, end: int, limit_s: float) -> None:
-    """Run the cases ``first`` to ``end`` - 1 and print a line before and after each.
+    """Run the cases ``first`` to ``end`` - 1. Print a line before and after each case.
 
-    A case that takes more than ten times ``limit_s`` ends the process.
+    If a case takes more than ten times ``limit_s`` seconds, the process ends.
     """
     from app import create_app
     from conftest import toy_model
@@ -148,7 +148,7 @@ def child(seed: int, first: int, end: int, limit_s: float) -> None:
         one = case(seed, number)
         print("begin", number, flush=True)
         faulthandler.dump_traceback_later(10 * limit_s, exit=True)
-        begin = process_time()  # not the wall clock: other programs may run too
+        begin = process_time()  # not the wall clock, because other programs may run
         response = ask(client, one)
         seconds, wrong = process_time() - begin, complaint(response)
         if wrong is None and number % 50 == 0:
@@ -180,14 +180,14 @@ class Report:
     slowest: tuple[float, int] = (0.0, 0)
 
     def growth(self, warm_up: int) -> float:
-        """Return the growth of memory after ``warm_up`` cases, as a fraction; compares medians."""
+        """Return the growth of median memory after ``warm_up`` cases, as a fraction."""
         sample = max(1, len(self.memory_kb) // 20)
         start = median(self.memory_kb[warm_up : warm_up + sample])
         return median(self.memory_kb[-sample:]) / start - 1
 
 
 def fuzz(seed: int, count: int, limit_s: float, progress: Callable[[int], object] = id) -> Report:
-    """Run ``count`` cases in child processes; a crash or a hang of a child is a finding.
+    """Run ``count`` cases in child processes. Report each crash or hang of a child as a finding.
 
     Raises:
         RuntimeError: a child ended before its first case.
@@ -217,7 +217,7 @@ def _follow(
     limit_s: float,
     progress: Callable[[int], object],
 ) -> int | None:
-    """Read what the child prints until it ends; return the number of its last case, if any."""
+    """Read what the child prints until it ends. Return the number of its last case, or None."""
     assert process.stdout is not None
     last = None
     for line in process.stdout:

@@ -1,4 +1,4 @@
-"""Image files of every format, and mutations of them, some of which know the format."""
+"""Image files of every format, and mutations of the files. Some mutations know the format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERESTING = (0, 1, 2, 3, 7, 8, 9, 127, 128, 255, 256, 4096, 32767, 32768, 6553
                2**24, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)  # fmt: skip
 
 
-# The files to mutate: every format, in as many variants as Pillow and we can write.
+# The files to mutate: every format, in as many variants as Pillow and this module can write.
 
 
 def _photo(width: int = 40, height: int = 30) -> Image.Image:
@@ -65,7 +65,7 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 
 
 def _rows(size: tuple[int, int], bits: int, passes: Sequence[tuple[int, ...]] = WHOLE) -> bytes:
-    """Return the rows of a PNG: noise, with every filter."""
+    """Return the rows of a PNG: random bytes, with all five filter types in turn."""
     rng, rows = random.Random(bits), []
     for x, y, step_x, step_y in passes:
         stride = (len(range(x, size[0], step_x)) * bits + 7) // 8
@@ -116,7 +116,7 @@ def originals() -> tuple[bytes, ...]:
     return (*_jpegs(), *_pngs(), *_tiffs(), *_others())
 
 
-# The mutations: first those that do not know the format, then those that do.
+# The mutations. The first ones do not know the format.
 
 
 def flip(rng: random.Random, data: bytearray) -> None:
@@ -130,7 +130,7 @@ def overwrite(rng: random.Random, data: bytearray) -> None:
 
 
 def renumber(rng: random.Random, data: bytearray) -> None:
-    """Replace a number, often in the header, by one at which arithmetic tends to break."""
+    """Overwrite 2 or 4 bytes, often in the header, with a number that tends to break arithmetic."""
     kind = rng.choice(("<H", ">H", "<I", ">I"))
     end = len(data) - struct.calcsize(kind)
     if end < 0:
@@ -166,7 +166,7 @@ ANYWHERE = (flip, overwrite, renumber, repeat, remove)
 
 
 def rechunk(rng: random.Random, data: bytearray) -> None:
-    """Change a PNG's chunks and fix their checksums, so that the parser does not stop there."""
+    """Change a PNG's chunks and fix their checksums, so that the parser does not stop at them."""
     chunks, offset = [], 8
     while offset + 12 <= len(data):
         length = int.from_bytes(data[offset : offset + 4], "big")
@@ -204,7 +204,7 @@ def _recompress(rng: random.Random, content: bytearray) -> None:
 
 
 def resegment(rng: random.Random, data: bytearray) -> None:
-    """Change one segment of a JPEG, and fix its length."""
+    """Change one segment of a JPEG, and fix the segment's length."""
     starts, offset = [], 2
     while offset + 4 <= len(data) and data[offset] == 0xFF and data[offset + 1] != 0xDA:
         starts.append(offset)
@@ -221,7 +221,7 @@ def resegment(rng: random.Random, data: bytearray) -> None:
 
 
 def reriff(rng: random.Random, data: bytearray) -> None:
-    """Change the chunks of a WebP file, and fix their lengths and the file's."""
+    """Change the chunks of a WebP file. Fix the lengths of the chunks and of the file."""
     chunks, offset = [], 12
     while offset + 8 <= len(data):
         length = int.from_bytes(data[offset + 4 : offset + 8], "little")

@@ -37,7 +37,7 @@ def _table(group: str) -> Iterator[str]:
 
 
 def _default(row: Field[Any]) -> str:
-    """Return the default as it would be written in the environment."""
+    """Return the default value as text for the table."""
     return {"None": "auto", "()": "none", "False": "false"}.get(str(row.default), str(row.default))
 
 

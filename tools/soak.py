@@ -1,10 +1,10 @@
 """Load a server for minutes with good, bad, slow and rude clients: ``make soak``.
 
-Every request that is sent has one outcome: answered right, refused with a reason, or cut off by
-the client or by the server. Memory, threads and descriptors are counted while the server is idle:
-before the load, after the warm-up (a burst that wakes every thread, and a fifth of the time), and
-after the rest. The server's own memory must not grow. Mapped files do not count: how much of them
-is charged to a process depends on which other processes map them.
+Each request must have one outcome: answered right, refused with a reason, or cut off by the client
+or by the server. Memory, threads and descriptors are counted while the server is idle: before the
+load, after the warm-up (a burst that uses every thread, and a fifth of the time), and at the end.
+The server's own memory must not grow. Mapped files do not count: how much of a file is
+charged to a process depends on which other processes map it.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Usage:
     descriptors: int
 
     def exceeds(self, before: Usage) -> bool:
-        """Tell whether there are more threads or descriptors than before."""
+        """Return whether there are more threads or descriptors than before."""
         return self.threads > before.threads or self.descriptors > before.descriptors
 
 
 def idle_usage(server: Server, limit: Usage | None = None, timeout_s: float = 20) -> Usage:
-    """Wait until the usage stays the same for a second, and with ``limit`` does not exceed it.
+    """Wait until the usage stays the same for a second and does not exceed ``limit``, if given.
 
     Returns:
-        The last usage, after ``timeout_s`` seconds in any case.
+        The last usage. After ``timeout_s`` seconds, return it in any case.
     """
     deadline, last = monotonic() + timeout_s, _usage(server)
     while monotonic() < deadline:
@@ -72,7 +72,7 @@ def _usage(server: Server) -> Usage:
 
 @dataclass(frozen=True)
 class Balance:
-    """A run: the requests and their outcomes, and what the idle server held before and after."""
+    """The result of a run: the requests, their outcomes, and what the idle server held."""
 
     ledger: Ledger
     start: Usage
@@ -82,7 +82,7 @@ class Balance:
 
     @property
     def growth(self) -> float:
-        """Return the growth of its own memory since the warm-up, as a fraction of all memory."""
+        """Return the growth of the server's own memory since the warm-up, divided by its PSS."""
         return (self.end.own_mb - self.warm.own_mb) / self.warm.pss_mb
 
     def complaints(self, max_growth: float) -> list[str]:
@@ -106,7 +106,7 @@ class Balance:
 
 
 def measure(server: Server, photos: list[bytes], options: argparse.Namespace) -> Balance:
-    """Warm the server up, load it, and count what it holds before, between and after."""
+    """Warm the server up and load it. Count what it holds before, between and after."""
     clients, seconds = Clients(server.port, photos, options.seed), options.minutes * 60
     asyncio.run(clients.learn())
     with server.peak_pss_mb() as memory:

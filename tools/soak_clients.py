@@ -1,4 +1,4 @@
-"""The clients of the soak run: good, bad, slow and rude ones, and the ledger of their requests."""
+"""The clients of the soak run (good, bad, slow and rude), and the ledger of their requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks.load import read_response
 
 BURST = 100  # more than the threads of the server
-PATIENCE_S = 60.0  # after it a request counts as not answered
+PATIENCE_S = 60.0  # after this time a request counts as not answered
 RIGHT, REFUSED, LEFT, CLOSED = "answered right", "refused", "client left", "server closed"
 WRONG, SILENT = "WRONG", "NO ANSWER"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -27,14 +27,14 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(frozen=True)
 class Answer:
-    """A response: its status, and its JSON body, empty if it has none."""
+    """A response: its status and its JSON body. Without JSON, ``body`` is empty."""
 
     status: int
     body: dict[str, Any]
 
     @property
     def reason(self) -> str:
-        """Return the status and the code of a refusal; gunicorn's own have no code."""
+        """Return the status and the code of a refusal. gunicorn's own refusals have no code."""
         return f"{self.status} {self.body.get('code', 'from gunicorn')}"
 
 
@@ -51,7 +51,7 @@ class Ledger:
     wrong: list[str] = field(default_factory=list)
 
     async def account(self, kind: str, request: Awaitable[Answer | str], judge: Judge) -> None:
-        """Wait for one request's answer, or its outcome, and count the outcome."""
+        """Wait for one request's answer, judge it, and count the outcome."""
         self.sent[kind] += 1
         try:
             answer = await asyncio.wait_for(request, PATIENCE_S)
@@ -111,13 +111,13 @@ def request(body: bytes, kind: str = "image/jpeg", method: str = "POST") -> byte
 
 
 def as_form(photo: bytes) -> bytes:
-    """Build a form with a file."""
+    """Build a form request that contains the photo as a file."""
     head = b'--soak\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     return request(head + photo + b"\r\n--soak--\r\n", "multipart/form-data; boundary=soak")
 
 
 def as_json(photo: bytes) -> bytes:
-    """Build JSON with base64."""
+    """Build a request whose JSON contains the photo in base64."""
     text = base64.b64encode(photo).decode()
     return request(json.dumps({"image": text}).encode(), "application/json")
 
@@ -189,7 +189,7 @@ class Clients:
         await asyncio.gather(*(self.good() for _ in range(BURST)))
 
     async def run(self, seconds: float, clients: int) -> None:
-        """Run clients that each do one random thing after another."""
+        """Run clients. Each does one random thing after another, for ``seconds`` seconds."""
         kinds = (self.good, self.good, self.good, self.kept, self.bad, self.slow,
                  self.leaves_early, self.leaves_late, self.garbage, self.probe)  # fmt: skip
         end = monotonic() + seconds
@@ -270,7 +270,7 @@ class Clients:
         pieces, pause_s = 20, self._random.uniform(0.01, 0.4)
         step = len(data) // pieces + 1
         try:
-            with suppress(OSError):  # the server may refuse before the end, and answer why
+            with suppress(OSError):  # the server may refuse the request before its end
                 for start in range(0, len(data), step):
                     writer.write(data[start : start + step])
                     await writer.drain()

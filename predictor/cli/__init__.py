@@ -9,7 +9,7 @@ from predictor import __version__
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit status. ``photo.jpg`` alone means ``classify photo.jpg``.
 
-    A command is imported when it runs, so that ``--help`` answers without loading NumPy or torch.
+    Import a command only when it runs, so that ``--help`` does not load NumPy or torch.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = _parser()

@@ -17,16 +17,16 @@ from predictor.errors import PredictorError, SettingsError
 from predictor.images.decoding import file_suffixes
 from predictor.settings import DEVELOPMENT, Settings
 
-A_DAY = 86_400  # for all photos: no client waits for one of them
+A_DAY = 86_400  # seconds, for any photo: on the command line no client waits
 
 
 def run(options: argparse.Namespace) -> int:
-    """Classify ``options.paths``. Return 0, 1 if some photos failed, or 2 if it could not start."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # the locale may not have a file name's letters
+    """Classify ``options.paths``. Return 0, or 1 if some photos failed, or 2 if none was tried."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the locale may lack letters of a file name
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _run(options)
-    except BrokenPipeError:  # "| head": as the manual of Python's signal module advises
+    except BrokenPipeError:  # "| head" has ended; Python's signal module documents this
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -35,7 +35,7 @@ def _run(options: argparse.Namespace) -> int:
     names = [name for path in options.paths for name in _expand(path)]
     if not names:
         return _fail("No image files found in the given paths.")
-    # Development's defaults, unless a model is named.
+    # Use development's defaults if PREDICTOR_MODEL is not set.
     defaults = {} if os.environ.get("PREDICTOR_MODEL", "").strip() else DEVELOPMENT
     try:
         settings = Settings.from_env(defaults | os.environ)
@@ -61,7 +61,7 @@ def _fail(message: str) -> int:
 
 
 def _expand(path: str) -> list[str]:
-    """Return the images in a folder, sorted and chosen by suffix; another path as it is."""
+    """Return a folder's image files, sorted and chosen by suffix. Return another path as is."""
     if not Path(path).is_dir():
         return [path]
     suffixes = file_suffixes()
@@ -73,7 +73,7 @@ def _classify_all(names: list[str], classifier: Classifier, options: argparse.Na
     """Classify in parallel and write in order. A photo that fails does not stop the others."""
     write = WRITERS[options.format](names)
     failed = 0
-    # Enough callers to fill the next batch while others run, and no more than the queue holds.
+    # Enough callers to fill the next batch while other batches run, but at most the queue's length.
     model = classifier.require_model().scorer
     callers = min((model.lanes + 1) * model.max_batch_size, classifier.settings.max_queue)
     pool = ThreadPoolExecutor(callers)
@@ -83,7 +83,7 @@ def _classify_all(names: list[str], classifier: Classifier, options: argparse.Na
         for name, outcome in zip(names, bar, strict=True):
             failed += isinstance(outcome, PredictorError)
             write(name, outcome)
-    finally:  # also if the reader of the output has ended
+    finally:  # even if the program that reads the output has ended
         pool.shutdown(cancel_futures=True)
     return 1 if failed else 0
 

@@ -1,6 +1,6 @@
-"""The formats of ``predictor classify``: a table, CSV, or a JSON object per line.
+"""The output formats of ``predictor classify``: a table, CSV, or a JSON object per line.
 
-``tqdm.write()`` prints a line on standard output, and not across the progress bar.
+``tqdm.write()`` prints a line on standard output without breaking the progress bar.
 """
 
 import csv
@@ -19,7 +19,7 @@ Writer = Callable[[str, Outcome], None]  # called with each photo's name and out
 
 
 def table(names: list[str]) -> Writer:
-    """Write a line per class, in columns, for people."""
+    """Return a function that writes a line per class, in columns."""
     width = max(map(len, names))
 
     def write(name: str, outcome: Outcome) -> None:
@@ -34,7 +34,7 @@ def table(names: list[str]) -> Writer:
 
 
 def csv_rows(_names: list[str]) -> Writer:
-    """Write a row per class, with a column for errors."""
+    """Write the header. Return a function that writes a row per class, or a row with an error."""
     columns = ["file", *Prediction.__dataclass_fields__, "error"]
     writer = csv.DictWriter(_Printed(), columns, lineterminator="\n")
     writer.writeheader()
@@ -49,7 +49,7 @@ def csv_rows(_names: list[str]) -> Writer:
 
 
 def json_lines(_names: list[str]) -> Writer:
-    """Write an object per photo: ``file``, and the members of ``POST /predict`` or ``error``."""
+    """Return a function that writes an object per photo: ``file`` and the answer or ``error``."""
 
     def write(name: str, outcome: Outcome) -> None:
         if isinstance(outcome, PredictorError):

@@ -1,4 +1,4 @@
-"""``predictor serve``: ``gunicorn wsgi:app``; on Windows, werkzeug's server."""
+"""``predictor serve``: run ``gunicorn wsgi:app``, or werkzeug's server on Windows."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ NOTE = "NOTE: gunicorn does not run on Windows. This is werkzeug's server, for d
 
 
 def run(further: list[str]) -> int:
-    """Serve until the process is ended; ``further`` are gunicorn's options."""
+    """Serve until the process is ended. Return the exit status. ``further``: gunicorn's options."""
     if sys.platform == "win32":
         return _serve_on_windows(further)
     from predictor.server import production

@@ -7,9 +7,9 @@ PHOTOMETRIC_TAG, WHITE_IS_ZERO = 262, 0
 
 
 def scale_transparent_colour(image: Image.Image, data: bytes) -> None:
-    """Convert a PNG's transparent colour, in place, to the 8 bits that its pixels have in Pillow.
+    """Convert a PNG's transparent colour, in place, to 8 bits, as Pillow converts the pixels.
 
-    In ``data``, the file, the colour has the file's bit depth. Other formats stay as they are.
+    In the file, ``data``, the colour has the file's bit depth. Other formats are not changed.
     """
     key, depth = image.info.get("transparency"), data[24] if data[12:16] == b"IHDR" else 8
     if image.mode == "RGB" and isinstance(key, tuple) and depth == 16:
@@ -20,10 +20,10 @@ def scale_transparent_colour(image: Image.Image, data: bytes) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to RGB as a person would see it, over white if transparent.
+    """Convert an image of any mode to RGB. Transparent parts become white.
 
-    ``convert("RGB")`` alone would clip 16-bit grey to white, and would drop transparency, so that
-    hidden colours show.
+    ``convert("RGB")`` alone would clip 16-bit grey to white. It would also drop transparency, and
+    so show hidden colours.
     """
     key = image.info.get("transparency")
     if image.mode == "RGB" and key is None:
@@ -46,7 +46,7 @@ def _over_white(image: Image.Image, mask: Image.Image) -> Image.Image:
 
 
 def _from_16_bits(image: Image.Image, transparent: object) -> Image.Image:
-    """Convert 16-bit grey to RGB by the upper 8 bits of each pixel."""
+    """Convert 16-bit grey to RGB. Keep the upper 8 bits of each pixel."""
     values = np.asarray(image)
     if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO:
         values = 65535 - values

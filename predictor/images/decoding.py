@@ -1,4 +1,4 @@
-"""Encoded bytes → upright RGB image. This step has to withstand hostile input."""
+"""Encoded bytes → upright RGB image. The input may be hostile."""
 
 import contextlib
 import re
@@ -10,12 +10,12 @@ from predictor.errors import BadRequest, DamagedImage, Overloaded, TooLarge, Uns
 from predictor.images.colour import scale_transparent_colour, to_rgb
 from predictor.images.limits import LimitedFile, check_header, check_parts
 
-# Recognised by content, never by file name. Formats that Pillow decodes with another program
-# (EPS) and rare ones are left out: each is one more parser for an attacker to try.
+# Formats are recognised by content, never by file name. Rare formats are left out, and those that
+# Pillow decodes with another program (EPS): each is one more parser for an attacker to try.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
-# Renaming this item hides an AVIF's EXIF from Pillow, which would encode all of it again to
-# correct the orientation in it. The decoder turns the image by AVIF's own boxes.
+# Renaming this item hides an AVIF's EXIF from Pillow. Otherwise Pillow would encode all of the EXIF
+# again to correct its orientation. The decoder turns the image by AVIF's own boxes.
 AVIF_EXIF = re.compile(rb"(infe.{8,10})Exif", re.DOTALL)
 ORIENTATION_TAG = 0x0112
 TRANSPOSE_BY_ORIENTATION = {
@@ -28,8 +28,8 @@ TRANSPOSE_BY_ORIENTATION = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# The texts of these warnings contain values from the file, and Python remembers each text that it
-# has shown, so every upload would leave some behind.
+# The texts of these warnings contain values from the file. Python remembers each text that it has
+# shown, so memory would grow with every upload.
 warnings.filterwarnings("ignore", module=r"PIL\.(Jpeg|Mpo|Tiff|Png|Gif|WebP|Avif|Bmp)ImagePlugin")
 
 
@@ -38,21 +38,21 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Ima
 
     Args:
         data: a whole file in one of :data:`FORMATS`.
-        max_pixels: the most pixels that the header may declare; checked before any is decoded.
+        max_pixels: the most pixels that the header may declare, checked before decoding.
         enough: a length in pixels. A JPEG is decoded at a half, a quarter or an eighth of its
-            size if its shorter side stays at least this long; ``None`` decodes every pixel.
+            size if its shorter side stays at least this long. ``None`` decodes every pixel.
 
     Raises:
         BadRequest: ``data`` is empty.
-        UnsupportedImage: it is not in one of the formats.
-        TooLarge: it has more than ``max_pixels``, or is stored so that reading takes too long.
-        DamagedImage: Pillow fails to decode it for any other reason.
-        Overloaded: there is not enough memory to decode it.
+        UnsupportedImage: the file is not in one of the formats.
+        TooLarge: the image has more than ``max_pixels``, or reading the file would take too long.
+        DamagedImage: Pillow fails to decode the file for any other reason.
+        Overloaded: there is not enough memory to decode the image.
     """
     if not data:
         raise BadRequest("The image is empty: it has 0 bytes.")
     # Pillow's parsers raise many types (OSError, SyntaxError, struct.error, zlib.error, KeyError,
-    # …). Here each of them means the same: the client's file is damaged.
+    # …). Each of them means that the client's file is damaged.
     try:
         with _open(data, max_pixels) as image:
             if enough is not None:
@@ -74,7 +74,7 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Ima
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header and check it against the limits."""
+    """Read the header, check it against the limits, and return the image, not yet decoded."""
     check_parts(data)
     if data[4:8] == b"ftyp":
         data = AVIF_EXIF.sub(rb"\1none", data)
@@ -88,8 +88,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
             " AVIF or PPM."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        # Pillow's own limits. The error is not an OSError; the warning is raised only where
-        # warnings are errors.
+        # Pillow has limits of its own. It raises the warning only where warnings are errors.
         raise TooLarge(
             f"The image has more than {max_pixels:,} pixels. Send a smaller image."
         ) from None
@@ -98,7 +97,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def begins_like_an_image(data: bytes) -> bool:
-    """Return whether the first bytes are the signature of one of the formats."""
+    """Return whether the data begins with the signature of one of the formats."""
     Image.init()
     accepts = (Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN)
     return any(accept(data[:16]) is True for accept in accepts if accept)
@@ -111,10 +110,10 @@ def file_suffixes() -> set[str]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn the image by its EXIF orientation; EXIF that cannot be read is ignored.
+    """Turn the image by its EXIF orientation. Ignore EXIF that cannot be read.
 
-    ``ImageOps.exif_transpose`` would also encode all of the EXIF again, and a hostile file can
-    make that take minutes.
+    ``ImageOps.exif_transpose`` would also encode all of the EXIF again. With a hostile file this
+    can take minutes.
     """
     method = None
     with contextlib.suppress(Exception):

@@ -8,10 +8,10 @@ from predictor.images.preprocessing import Box
 
 MAX_PHOTO_SIDE = 1024  # pixels; the page shows a photo no larger
 
-# Matplotlib's inferno at 0, 1/4, … 1. Its lightness grows with the heat, so that colour-blind
-# people can read it, too. The page's script has the same colours.
+# Matplotlib's colour map inferno at 0, 1/4, … 1. The lightness grows with the heat, so that
+# colour-blind people can read the picture. The page's script has the same colours.
 COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
-OPACITY = 0.75  # of the colour where the heat is 1; where it is 0 the photo is unchanged
+OPACITY = 0.75  # of the colour where the heat is 1; 0 where the heat is 0
 UNSEEN = 0.35  # brightness of the parts that the model does not see
 
 
@@ -23,7 +23,7 @@ def shrink(photo: Image.Image) -> None:
 def paint(photo: Image.Image, heat: NDArray[np.float32], box: Box) -> Image.Image:
     """Return a copy of an RGB photo with the heat over it and the unseen parts dimmed.
 
-    ``heat`` is ``(h, w)``, from 0 to 1, for the area of the box, which the model saw.
+    ``heat`` is ``(h, w)``, from 0 to 1. It covers the box, the part that the model saw.
     """
     corners = zip(box, photo.size * 2, strict=True)
     left, top, right, bottom = (round(side * length) for side, length in corners)

@@ -1,6 +1,6 @@
-"""Limits against small files that would keep a parser busy for minutes or fill the memory.
+"""Refuse small files that would keep a parser busy for minutes or fill the memory.
 
-Most of Pillow's parsers are written in Python, and some of them take quadratic time.
+Most of Pillow's parsers are written in Python, and some take quadratic time.
 """
 
 import io
@@ -12,11 +12,11 @@ from PIL import Image
 
 from predictor.errors import TooLarge, UnsupportedImage
 
-MAX_READS = 200_000  # a photo needs some thousands; text read byte by byte, some millions
-MAX_TAG_VALUES = 100_000  # in one tag of a TIFF; each strip or tile is a value
-MAX_SLOW_PIXELS = 5_000_000  # if the decoder is Python, too, as for BMP with run-length encoding
-# Of one kind. libjpeg's own progressive JPEGs have 10 scans; extended XMP and depth maps take
-# many APP segments.
+MAX_READS = 200_000  # a photo needs some thousands; text, read byte by byte, some millions
+MAX_TAG_VALUES = 100_000  # in one tag of a TIFF; one tag lists all strips or tiles
+MAX_SLOW_PIXELS = 5_000_000  # if the decoder is in Python, as for run-length encoded BMP
+# Of one kind, in a JPEG. libjpeg writes progressive JPEGs with 10 scans. Extended XMP and depth
+# maps take many APP segments.
 MAX_SEGMENTS, MAX_APP_SEGMENTS = 100, 500
 MAX_PROFILES = 10
 
@@ -50,9 +50,10 @@ def check_parts(data: bytes) -> None:
 
 
 def _check_segments(data: bytes) -> None:
-    """Check a JPEG: each scan may update all pixels, and Pillow joins EXIF in quadratic time.
+    """Refuse a JPEG with too many scans or segments of one kind.
 
-    Data after the end of the image, such as the video of a phone's photo, is not counted.
+    Each scan may update all pixels, and Pillow needs quadratic time to join EXIF segments. Data
+    after the end of the image, such as the video in a phone's photo, is not counted.
     """
     kinds: Counter[bytes] = Counter()
     offset = 2
@@ -67,7 +68,7 @@ def _check_segments(data: bytes) -> None:
 
 
 def _check_tags(data: bytes) -> None:
-    """Check a TIFF: Pillow unpacks its tags and strips value by value."""
+    """Refuse a TIFF if a tag has too many values: Pillow unpacks them one by one."""
     order = "<" if data.startswith(b"II") else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
@@ -82,11 +83,11 @@ def _check_tags(data: bytes) -> None:
 
 
 def check_header(image: Image.Image, max_pixels: int) -> None:
-    """Check an image whose header has been read and whose pixels have not been decoded.
+    """Check the header of an image, before its pixels are decoded.
 
     Raises:
-        TooLarge: it has too many pixels, or too many for its slow decoder.
-        UnsupportedImage: it is a PPM as text.
+        TooLarge: the image or a TIFF's tile has too many pixels, or too many for a slow decoder.
+        UnsupportedImage: the image is a PPM as text.
     """
     pixels = image.width * image.height
     if pixels > max_pixels:

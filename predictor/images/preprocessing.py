@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# A longer image is cropped to this ratio of its sides before it is resized. Otherwise an image of
-# 1 × 50,000,000 pixels would be enlarged to 255 × 12,750,000,000 first.
+# A longer image is cropped to this ratio of long to short side before it is resized. Otherwise an
+# image of 1 × 50,000,000 pixels would be enlarged to 255 × 12,750,000,000 pixels.
 MAX_ASPECT_RATIO = 16
 
 Interpolation = Image.Resampling
 
-# From 0 to 255: uint8 from an image, or float32, not always whole, from a client's tensor.
+# From 0 to 255. An image gives uint8; a client's tensor gives float32, which may have fractions.
 Pixels = NDArray[np.uint8 | np.float32]
 
 
 class Box(NamedTuple):
-    """A part of an image; each side from 0 to 1 of the image's width or height."""
+    """A part of an image. Offsets are fractions of the image's width or height, from 0 to 1."""
 
     left: float
     top: float
@@ -31,7 +31,7 @@ class Preprocessing:
     """The size, crop and normalisation with which a network's weights were trained.
 
     ``mean`` and ``std`` are per RGB channel, on the scale 0 to 1. The model applies them to the
-    whole batch on the device, so that only uint8 has to be copied there.
+    whole batch on the device, so that only uint8 pixels have to be copied to the device.
     """
 
     resize: int  # length of the shorter side after resizing, in pixels
@@ -43,7 +43,7 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize an RGB image and crop its centre: ``(crop, crop, 3)`` uint8.
 
-        These are the same pixels as from torchvision's ``Resize`` and ``CenterCrop``.
+        The pixels are the same as from torchvision's ``Resize`` and ``CenterCrop``.
         """
         centre = _centre(image.size)
         if centre != (0, 0, *image.size):
@@ -55,7 +55,7 @@ class Preprocessing:
     def pixels(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
         """Undo the normalisation: ``(N, 3, crop, crop)`` → ``(N, crop, crop, 3)`` from 0 to 255.
 
-        A tensor that a caller has normalised can then be handled like an image. Undoing and
+        This lets the model handle a client's normalised tensor like an image. Undoing and
         repeating the normalisation changes a value by about 1e-6.
         """
         mean, std = np.array([self.mean, self.std], np.float32)
@@ -63,7 +63,7 @@ class Preprocessing:
         return pixels
 
     def visible_box(self, size: tuple[int, int]) -> Box:
-        """Return the part of an image that the model sees, given its width and height in pixels."""
+        """Return the part that the model sees of an image with this width and height in pixels."""
         left, top, right, bottom = _centre(size)
         (width, height), x, y = self._geometry((right - left, bottom - top))
         across, down = (right - left) / width, (bottom - top) / height
@@ -75,13 +75,13 @@ class Preprocessing:
         )
 
     def _geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], int, int]:
-        """Return the resized width and height, and the left and top of the crop in that."""
+        """Return the width and height after resizing, and then the left and top of the crop."""
         width, height = (int(self.resize * side / min(size)) for side in size)
         return (width, height), round((width - self.crop) / 2), round((height - self.crop) / 2)
 
 
 def _centre(size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of the centre, at most ``MAX_ASPECT_RATIO`` long."""
+    """Return left, top, right and bottom of the centre, cropped to ``MAX_ASPECT_RATIO``."""
     longest = MAX_ASPECT_RATIO * min(size)
     width, height = (min(side, longest) for side in size)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2

@@ -19,19 +19,22 @@ def download(url: str, path: Path) -> None:
 
     The file name in the URL ends with the first digits of the SHA-256, as torchvision's do
     (``vgg16-397923af.pth``). The file appears at ``path`` only when it is complete. If several
-    processes want it, one downloads and the others wait. (``torch.hub.download_url_to_file`` has
-    no read timeout and no lock.)
+    processes need the file, one downloads it and the others wait. (This function replaces
+    ``torch.hub.download_url_to_file``, which has no read timeout and no lock.)
 
     Raises:
-        requests.RequestException: there is no connection, an HTTP error, or an early end.
+        requests.RequestException: the connection failed or ended early, or the status is an error.
         OSError: the file cannot be written.
-        WeightsError: the downloaded bytes do not have the hash.
+        WeightsError: the file name has no hash, or the downloaded bytes have another hash.
     """
     published = re.search(r"-([0-9a-f]{8,})\.pth?$", url)
     if published is None:
-        raise WeightsError(f"The file name in {url} has no SHA-256 with which to check the file.")
+        raise WeightsError(
+            f"The file name in {url} must end with the start of the file's SHA-256, as in"
+            " vgg16-397923af.pth."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")  # overwritten if a killed download has left one
+    part = path.with_name(f"{path.name}.part")  # a killed download may have left one: overwrite it
     with FileLock(f"{path}.lock"):
         if path.is_file():
             return

@@ -1,8 +1,8 @@
 """Grad-CAM: where in an image a network finds the evidence for a class.
 
-After Selvaraju et al., "Grad-CAM" (2017), https://arxiv.org/abs/1610.02391. The gradient is needed
-only from the last feature maps on, which is a few percent of the network. The layers before them
-run as for a prediction, also with operators that have no gradient.
+After Selvaraju et al., "Grad-CAM" (2017), https://arxiv.org/abs/1610.02391. Only the layers after
+the last feature maps need a gradient; they are a few percent of the network. The layers before
+run as for a prediction, so they may use operators that have no gradient.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class GradCAM:
     """Explains a network's answers. Only one thread at a time may call it."""
 
     def __init__(self, network: nn.Module) -> None:
-        """Take a network in eval mode, which is not changed."""
+        """Copy a network that is in eval mode. The original is not changed."""
         self._network = twin(network)
         self._pause: Callable[[], None] = lambda: None
         self._source: LayerOutput | None = None
@@ -40,12 +40,12 @@ class GradCAM:
     ) -> tuple[Tensor, Tensor]:
         """Run the network on one normalised image ``(1, 3, H, W)`` and explain a class.
 
-        ``class_index`` is None for the class with the largest logit. ``pause`` is called before
-        each layer; an exception from it ends the explanation.
+        ``class_index`` None means the class with the largest logit. ``pause`` is called before each
+        layer. If ``pause`` raises an exception, the explanation ends with it.
 
         Returns:
             ``(1, classes)`` logits, and ``(h, w)`` float32 heat from 0 to 1, in the size of the
-            last feature maps. Without evidence for the class it is 0 everywhere.
+            last feature maps. Without evidence for the class, the heat is 0 everywhere.
 
         Raises:
             NotExplainable: the network has no feature maps.
@@ -54,7 +54,7 @@ class GradCAM:
         try:
             logits, features = self._forward(batch, self._last_feature_maps(batch))
         finally:
-            self._pause = lambda: None  # the caller's may hold a reference to a photo
+            self._pause = lambda: None  # the caller's function may hold a reference to a photo
         index = int(logits.argmax()) if class_index is None else class_index
         (gradient,) = torch.autograd.grad(logits[0, index], features)
         features = features.detach().float()
@@ -73,7 +73,7 @@ class GradCAM:
         return self._source
 
     def _forward(self, batch: Tensor, source: LayerOutput) -> tuple[Tensor, Tensor]:
-        """Return the logits and the feature maps; only layers after these keep a gradient."""
+        """Return the logits and the feature maps. Only layers after the maps keep a gradient."""
         kept: list[Tensor] = []
         calls = itertools.count(1)
 
@@ -104,11 +104,11 @@ class LayerOutput(NamedTuple):
 
 
 def last_feature_maps(network: nn.Module, batch: Tensor) -> LayerOutput | None:
-    """Find the last output that still has a height and a width, by running the network once.
+    """Run the network once, and return the last output before pooling with a height and a width.
 
-    That is VGG's last ReLU (14 × 14), ResNet's ``layer4``, EfficientNet's ``features`` and so on,
-    always before pooling. None if the network ends with tokens, as a vision transformer does.
-    The network is in eval mode, the batch ``(1, 3, H, W)``.
+    This is VGG's last ReLU (14 × 14), ResNet's ``layer4``, EfficientNet's ``features`` and so on.
+    Return None if the network ends with tokens, as a vision transformer does. The network must be
+    in eval mode, and the batch ``(1, 3, H, W)``.
     """
     found: list[LayerOutput | None] = [None]
     calls: Counter[nn.Module] = Counter()

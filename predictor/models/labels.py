@@ -19,8 +19,8 @@ class Label(NamedTuple):
 def load_labels(source: str = "imagenet") -> tuple[Label, ...]:
     """Read the labels, in class-index order, from ``imagenet`` or a path.
 
-    A JSON file holds ``{"0": [id, name], …}`` or a list of names; any other file has one name per
-    line. A class without an id gets its index as id.
+    A JSON file must hold ``{"0": [id, name], …}`` or a list of names. Any other file must have one
+    name per line. A class without an id gets its index as id.
 
     Raises:
         LabelsError: the file cannot be read, is in another format, skips an index or repeats an id.

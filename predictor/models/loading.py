@@ -20,10 +20,10 @@ from predictor.settings import Settings
 log = logging.getLogger(__name__)
 
 # A forward pass of VGG16 in float32 holds 30 to 45 MB of activations per image, so a machine with
-# many processors should not run a pass on each. More than two lanes were not measured.
+# many processors should not run one pass on each processor. More than two lanes were not measured.
 MAX_LANES = 4
-# VGG16 in float32, two passes at once on two processors: 6.9 images/s and 129 MB of activations
-# with batches of 2, 6.5 images/s and 332 MB with batches of 4. 32 on a GPU was not measured.
+# Measured with VGG16 in float32, two passes at once on two processors. Batches of 2: 6.9 images/s
+# and 129 MB of activations. Batches of 4: 6.5 images/s and 332 MB. 32 on a GPU was not measured.
 CPU_BATCH, CUDA_BATCH = 2, 32
 
 
@@ -35,7 +35,7 @@ def load_model(settings: Settings, classes: int, threads: int) -> tuple[Model, M
     Raises:
         StartError: the model cannot be loaded; the message says what to do.
     """
-    # Looked up at every start: a typo must not stay hidden until the fallback is needed.
+    # Look it up at every start: a typo must not stay hidden until the fallback is needed.
     fallback = None if settings.fallback_model == "none" else find_model(settings.fallback_model)
     try:
         return _load(find_model(settings.model), settings, classes, threads, stands_in_for=None)
@@ -79,7 +79,7 @@ def _load(
 def _build(
     spec: ModelSpec, classes: int, path: Path | None, device: torch.device, dtype: torch.dtype
 ) -> nn.Module:
-    """Return the network as it is served; without a path its weights are random."""
+    """Return the network on its device, in its precision. Without a path, weights are random."""
     network = build_random(spec, classes) if path is None else build_empty(spec, classes)
     if path is not None:
         weights.fill(network, weights.read(path), str(path), spec.name)
@@ -87,7 +87,7 @@ def _build(
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device with this name; ``auto`` is CUDA if torch can use a GPU, else the CPU.
+    """Return the device with this name. ``auto`` is CUDA if torch can use a GPU, else the CPU.
 
     Raises:
         ModelError: torch does not know the name, or the machine has no such device.
@@ -104,7 +104,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the device with the GPU's name, such as ``cuda:0 (NVIDIA H200)``, or ``cpu``."""
+    """Return the device as text, with the GPU's name: ``cuda:0 (NVIDIA H200)``, or ``cpu``."""
     gpu = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     return f"{device}{gpu}"
 
@@ -114,8 +114,9 @@ def choose_dtype(
 ) -> torch.dtype:
     """Return the dtype with this name.
 
-    ``auto`` is bfloat16 if the hardware computes in it and the model was measured to answer in it
-    as in float32; otherwise float32. ``cpuinfo`` lists the features of the processor.
+    ``auto`` is bfloat16 if the hardware computes in bfloat16, and if measurements have shown that
+    the model answers as in float32. Otherwise ``auto`` is float32. ``cpuinfo`` is the file that
+    lists the features of the processor.
     """
     if precision == "auto":
         use_bfloat16 = spec.bfloat16 and _computes_in_bfloat16(device, cpuinfo)
@@ -125,7 +126,7 @@ def choose_dtype(
 
 
 def _computes_in_bfloat16(device: torch.device, cpuinfo: Path) -> bool:
-    """Return whether the hardware multiplies bfloat16; emulation is slower than float32."""
+    """Return whether the hardware multiplies bfloat16. Emulation would be slower than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     flag = re.compile(r"^flags.* (avx512|amx)_bf16\b", re.MULTILINE)

@@ -16,11 +16,11 @@ from predictor.models.gradcam import GradCAM
 class Model:
     """Runs batches of images through a network in eval mode.
 
-    Call it from a few long-lived threads: torch keeps a pool of workers for each calling thread.
+    Call the model from a few long-lived threads: torch keeps a pool of workers for each of them.
 
     Attributes:
         preprocessing: converts an RGB image to the pixels that the network takes.
-        lanes: equal parts of the processors; also the maximum number of forward passes at once.
+        lanes: number of equal parts of the processors, and so of forward passes at once.
         max_batch_size: maximum number of images in one forward pass.
         warm_up_sizes: batch sizes to run once before the first request.
     """
@@ -29,7 +29,7 @@ class Model:
         self, network: nn.Module, preprocessing: Preprocessing,
         *, threads: int, lanes: int, max_batch_size: int,
     ) -> None:  # fmt: skip
-        """Take a network that is on its device, in its precision and channels last.
+        """Prepare a network that is already on its device, in its precision and channels last.
 
         ``threads`` is the number of processors for all lanes together.
         """
@@ -41,13 +41,13 @@ class Model:
         pack(network)
         self._network = network
         self.warm_up_sizes = warm_up_sizes(device, lanes, max_batch_size)
-        # ToTensor and Normalize in one: (x / 255 - mean) / std, on pixels from 0 to 255.
+        # ToTensor and Normalize in one step: (x / 255 - mean) / std, on pixels from 0 to 255.
         self._mean = torch.tensor(preprocessing.mean, device=device) * 255
         self._std = torch.tensor(preprocessing.std, device=device) * 255
 
     @torch.inference_mode()
     def logits(self, images: Sequence[Pixels], lanes: int = 1) -> NDArray[np.float32]:
-        """Run the network on a batch; ``lanes`` is how many lanes this forward pass may use.
+        """Run the network on a batch. This forward pass uses the threads of ``lanes`` lanes.
 
         N arrays ``(crop, crop, 3)`` from 0 to 255, uint8 or float32 → ``(N, classes)`` float32
         logits, in class-index order.
@@ -59,11 +59,11 @@ class Model:
     def explain(
         self, image: NDArray[np.uint8], class_index: int | None, pause: Callable[[], None]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Run the network on one image and explain a class; only one thread at a time.
+        """Run the network on one image and explain a class. Only one thread at a time may call it.
 
         ``(crop, crop, 3)`` uint8 → ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat from
-        0 to 1. ``class_index`` is None for the class with the largest logit. ``pause`` is called
-        before each layer; an exception from it ends the explanation.
+        0 to 1. ``class_index`` None means the class with the largest logit. ``pause`` is called
+        before each layer. If ``pause`` raises an exception, the explanation ends with it.
 
         Raises:
             NotExplainable: the network has no feature maps.
@@ -77,9 +77,9 @@ class Model:
         return GradCAM(self._network)
 
     def _batch(self, images: Sequence[Pixels]) -> Tensor:
-        """Stack and normalise: ``(N, 3, crop, crop)`` on the device, channels last."""
-        # Pinned memory, which torch keeps for the next batch, is copied to the GPU in the
-        # background; this thread waits for the GPU only when it reads the logits.
+        """Stack and normalise the images: ``(N, 3, crop, crop)`` on the device, channels last."""
+        # From pinned memory, the GPU copies the batch in the background: this thread waits only
+        # when it reads the logits. torch keeps the pinned memory for the next batch.
         shape = len(images), *images[0].shape
         whole = all(image.dtype == np.uint8 for image in images)
         dtype = torch.uint8 if whole else torch.float32
@@ -94,7 +94,7 @@ def warm_up_sizes(device: torch.device, lanes: int, max_batch_size: int) -> set[
     """Return the batch sizes to run before the first request.
 
     On the CPU: one image, one per lane and a full batch. On a GPU: all powers of two and a full
-    batch, because it chooses its kernels by the batch size and loads them at their first use.
+    batch, because CUDA chooses kernels by the batch size and loads a kernel at its first use.
     """
     if device.type == "cpu":
         return {1, lanes, max_batch_size}

@@ -1,9 +1,9 @@
-"""One copy of the weights in memory for several processes. Linux only.
+"""Keep one copy of the weights in memory for several processes. Linux only.
 
-The first process writes the weights to a memory file, in the precision and layout in which they
-are served, and all processes map that file. Otherwise each of them would hold its own 0.5 GB.
-Published files cannot be mapped instead: vgg16-397923af.pth has a format that is too old, and
-those that can be mapped have another precision and layout.
+The first process writes the weights to a memory file, in the precision and layout that the network
+uses. All processes map this file. Otherwise each process would hold its own 0.5 GB. Mapping the
+published files would not do: torch cannot map vgg16-397923af.pth, whose format is too old, and the
+files that torch can map have another precision and layout.
 """
 
 import os
@@ -18,14 +18,14 @@ def load_shared(
 ) -> nn.Module:
     """Return the network with weights that are mapped from a memory file.
 
-    The file is made by ``memfd_create`` with ``MFD_ALLOW_SEALING``, empty at first and inherited by
-    all processes. The first process calls ``build`` for the network with its weights on the CPU.
-    ``build_empty`` makes the same network without memory for its weights. If the file holds weights
-    with another ``identity``, this process builds its own.
+    ``fd`` is a file from ``memfd_create`` with ``MFD_ALLOW_SEALING``. The file is empty at first,
+    and all processes inherit it. The first process calls ``build`` for the network with its weights
+    on the CPU. ``build_empty`` returns the same network without memory for its weights. If the file
+    holds weights with another ``identity``, return the network from ``build``.
     """
     _write_once(fd, identity, build)
-    # By path, because torch cannot map a descriptor. The mapping is private, and its pages are
-    # shared until they are written to.
+    # Pass a path, because torch cannot map a descriptor. The mapping is private, and its pages are
+    # shared until a process writes to them.
     content = torch.load(f"/proc/self/fd/{fd}", mmap=True, weights_only=True)
     if content["identity"] != identity:
         return build()
@@ -35,19 +35,19 @@ def load_shared(
 
 
 def _write_once(fd: int, identity: str, build: Callable[[], nn.Module]) -> None:
-    """Build and write the weights, or wait for the process that does.
+    """Build and write the weights, or wait until another process has written them.
 
-    The kernel releases the lock if the process is killed. flock() would not do: after a fork,
-    parent and child hold it together.
+    If the process is killed, the kernel releases its lock. A lock from flock() would not exclude
+    the other processes, because they inherit the descriptor and hold the lock together.
     """
-    import fcntl  # it is missing on Windows, and has the F_SEAL_ constants only on Linux
+    import fcntl  # not on Windows; the F_SEAL_ constants exist only on Linux
 
     fcntl.lockf(fd, fcntl.LOCK_EX)
     try:
         if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE:
             return
         content = {"identity": identity, "state": build().state_dict()}
-        os.ftruncate(fd, 0)  # a process that was killed while writing may have left a part
+        os.ftruncate(fd, 0)  # remove what a process that was killed has written
         os.lseek(fd, 0, os.SEEK_SET)
         with open(fd, "wb", closefd=False) as file:  # closing any descriptor would release the lock
             torch.save(content, file)

@@ -1,4 +1,4 @@
-"""What is known about a model before it is loaded, and what clients can read about it after."""
+"""The facts about a model before it is loaded, and those that clients can read after loading."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class ModelSpec:
     name: str
     build: Callable[[int], nn.Module]  # number of classes → untrained network
     preprocessing: Preprocessing
-    url: str | None = None  # of the published weights; the file name ends in a SHA-256 prefix
-    packaged: Callable[[], Path] | None = None  # or their path in an installed package
-    bfloat16: bool = False  # whether it was measured to answer in bfloat16 as in float32
+    url: str | None = None  # of the published weights; its file name ends in a SHA-256 prefix
+    packaged: Callable[[], Path] | None = None  # returns their path in a package
+    bfloat16: bool = False  # whether measurements showed the same answers as in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,5 +53,5 @@ class ModelInfo:
         return None
 
     def public(self) -> dict[str, Any]:
-        """Return the fields for clients: of the weights only the file name, without its folder."""
+        """Return the fields for clients, with the weights' file name instead of their path."""
         return asdict(self) | {"weights": Path(self.weights).name}

@@ -17,12 +17,12 @@ CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "net")
 
 
 def locate(spec: ModelSpec, source: str) -> Path:
-    """Return the path of the weights, which are downloaded if necessary.
+    """Return the path of the weights. Download them if necessary.
 
-    ``source`` is a path, or ``auto`` for the published weights, from a package or torch's cache.
+    ``source`` is a path, or ``auto`` for the published weights in a package or in torch's cache.
 
     Raises:
-        WeightsError: the path is not a file, or the download differs from what was published.
+        WeightsError: the path is not a file, or the download differs from the published file.
         WeightsUnavailable: the published weights are not here and cannot be downloaded.
     """
     if source != "auto":
@@ -62,12 +62,12 @@ def read(path: Path) -> OrderedDict[str, Tensor]:
     DataParallel add are removed, and names from older torchvision versions are updated.
 
     Raises:
-        WeightsError: the file is not a state_dict; the message says what it is.
+        WeightsError: the file is not a state_dict. The message says what the file is.
     """
     try:
         content = _read_any(path)
     except Exception as error:
-        # Unpicklers raise any type on foreign bytes, so the message is made from the bytes.
+        # An unpickler may raise any exception for other bytes, so the bytes determine the message.
         raise WeightsError(f"{path} {_what_it_is(path, error)}") from error
     for key in CHECKPOINT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -76,7 +76,7 @@ def read(path: Path) -> OrderedDict[str, Tensor]:
         raise WeightsError(f"{path} must hold a state_dict, but holds a {type(content).__name__}.")
     current = {name: current_name(_bare(str(name))) for name in content}
     state = OrderedDict((new, content[old]) for old, new in current.items() if new is not None)
-    # MNASNet reads from the metadata by which version of its class the file was written.
+    # MNASNet reads the metadata to learn which version of its class wrote the file.
     metadata = getattr(content, "_metadata", {})
     state._metadata = {_bare(name): m for name, m in metadata.items()}  # type: ignore[attr-defined]
     return state
@@ -100,7 +100,7 @@ def _read_any(path: Path) -> Any:
 
 
 def _what_it_is(path: Path, error: Exception) -> str:
-    """Say what an unreadable file is, and what to do, as the end of a sentence."""
+    """Return the end of a sentence that says what an unreadable file is and what to do."""
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
@@ -118,9 +118,9 @@ def _what_it_is(path: Path, error: Exception) -> str:
 
 
 def fill(network: nn.Module, state: OrderedDict[str, Tensor], origin: str, name: str) -> None:
-    """Put the weights into a network, which may be empty, without copying them.
+    """Put the weights into a network without copying them. The network may be empty.
 
-    ``origin`` (the file's path) and ``name`` (the model's) are for error messages.
+    Error messages contain ``origin``, the file's path, and ``name``, the model's name.
 
     Raises:
         WeightsError: the weights belong to another network or to other labels.

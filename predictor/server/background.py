@@ -1,4 +1,4 @@
-"""Werkzeug's server in a thread, which can be stopped: a notebook runs its cell again."""
+"""Werkzeug's server in a thread. It can be stopped, so that a notebook can run its cell again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from predictor.server.console import url_of
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-NEXT_PORTS = 20  # tried after a taken port; then any free one
+NEXT_PORTS = 20  # ports tried after a taken one; if all are taken, any free port
 POLL_S = 0.1  # how soon close() takes effect
 
 
@@ -33,7 +33,7 @@ class BackgroundServer(ThreadedWSGIServer):
     """Serves in a thread, from its construction until :meth:`close`.
 
     Attributes:
-        url: the URL by which this machine reaches it.
+        url: the URL by which this machine reaches the server.
     """
 
     def __init__(
@@ -50,18 +50,18 @@ class BackgroundServer(ThreadedWSGIServer):
         Args:
             app: a WSGI app.
             host: the address to listen on.
-            port: the port to listen on; the next free one if it is taken. 0: any free port.
+            port: the port to listen on, or else the next free one. 0 means any free port.
             timeout_s: seconds without data after which a connection is closed.
             quiet: do not log requests.
 
         Raises:
-            OSError: it is not possible to listen on the address.
+            OSError: the server cannot listen on the address.
         """
         self._connections: set[Any] = set()
         base = QuietHandler if quiet else WSGIRequestHandler
         # With a buffer, the timeout applies to each piece of a response, and not to all of it.
         handler = type("Handler", (base,), {"timeout": timeout_s, "wbufsize": 65_536})
-        # With a host and a port, werkzeug would end the process if the port is taken.
+        # Pass a socket: given only host and port, werkzeug ends the process if the port is taken.
         with listen(host, port) as listening:
             super().__init__(host, port, app, handler, fd=listening.fileno())
         self.url = url_of(host, self.port)
@@ -79,7 +79,7 @@ class BackgroundServer(ThreadedWSGIServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Remember the connection, so that :meth:`close` can close it while its thread waits."""
+        """Remember the connection. :meth:`close` closes it even if its thread waits for data."""
         self._connections.add(request)
         super().process_request(request, client_address)
 

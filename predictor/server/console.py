@@ -11,21 +11,21 @@ from predictor.engine.loading import LoadedModel
 
 log = logging.getLogger(__name__)
 
-# gunicorn's exit status for "app failed to load": with it the server stops, instead of starting
-# worker after worker.
+# gunicorn's exit status for "app failed to load". If a worker ends with it, the server stops
+# instead of starting worker after worker.
 EXIT_APP_LOAD_ERROR = 4
 
 
 def announce(classifier: Classifier, url: str, status: int = EXIT_APP_LOAD_ERROR) -> None:
-    """Print what is served when the model is loaded. If it cannot be loaded, end the process.
+    """Print what is served once the model is loaded. If loading fails, end the process.
 
-    If the log is JSON without having been asked for, as with ``make serve 2>&1 | tee log``, the
-    text is printed on standard output.
+    If the log is JSON only because it is no terminal (``make serve 2>&1 | tee log``), print the
+    text on standard output.
 
     Args:
-        classifier: started by the caller.
+        classifier: the caller starts it.
         url: the address that the server listens on.
-        status: exit status of the process if the model cannot be loaded; the log says why.
+        status: exit status of the process if the model cannot be loaded. The log says why.
     """
 
     def report(loading: Future[LoadedModel]) -> None:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def create_app(settings: Settings | None = None, classifier: Classifier | None = None) -> Flask:
-    """Build the app for development. Under ``flask run`` the model begins to load at once.
+    """Build the app for development. Under ``flask run``, also start to load the model.
 
     Args:
-        settings: if None, they are read from the environment, with the defaults of ``DEVELOPMENT``.
-        classifier: a new one for the settings if None.
+        settings: None reads them from the environment, with the defaults of ``DEVELOPMENT``.
+        classifier: None creates one from the settings.
     """
     settings = settings or Settings.from_env(DEVELOPMENT | os.environ)
     flask_run.require_loopback_for_debugger()
@@ -55,7 +55,7 @@ def _plain_werkzeug_lines(record: logging.LogRecord) -> bool:
 def serve(app: Flask, host: str, port: int) -> None:
     """Serve an app with werkzeug's server until Ctrl-C or SIGTERM.
 
-    It never has the debugger, whatever FLASK_DEBUG says; ``flask run --debug`` has it.
+    This server never has the debugger, whatever FLASK_DEBUG says. Use ``flask run --debug``.
     """
     classifier: Classifier = app.extensions[KEY].classifier
     configure_logs(classifier.settings)

@@ -1,7 +1,7 @@
 """gunicorn's hooks, in the order of a process's life. ``gunicorn.conf.py`` imports them.
 
-The master runs all but :func:`post_fork`, :func:`post_worker_init` and :func:`worker_exit`. It
-never imports torch: neither CUDA nor OpenMP's threads survive a fork.
+A worker runs :func:`post_fork`, :func:`post_worker_init` and :func:`worker_exit`. The master runs
+the other hooks. It never imports torch, because CUDA and OpenMP's threads do not survive a fork.
 """
 
 import errno
@@ -26,7 +26,7 @@ Worker = Any
 
 @dataclass
 class State:
-    """What the master remembers between hooks, across reloads too."""
+    """What the master remembers between hooks, and across reloads."""
 
     gpus: list[str] = field(default_factory=list)
     board: ReloadBoard = field(default_factory=ReloadBoard)
@@ -38,9 +38,9 @@ state = State()
 
 
 def configure() -> Settings:
-    """Return the settings for ``gunicorn.conf.py``; exit with a sentence if one is invalid.
+    """Return the settings for ``gunicorn.conf.py``. Exit with a message if a setting is invalid.
 
-    gunicorn reads that file at the start and at each reload.
+    gunicorn reads ``gunicorn.conf.py`` at the start and at each reload.
     """
     try:
         settings = current_settings()
@@ -52,7 +52,7 @@ def configure() -> Settings:
 
 
 def on_starting(server: Server) -> None:
-    """Exit with a sentence if the server could not work: gunicorn would fail later, unclearly."""
+    """Exit with a message if the server cannot work. gunicorn's own error would come later."""
     if server.cfg.preload_app:
         sys.exit("Remove --preload: CUDA and OpenMP do not survive the fork that follows it.")
     server.reload = partial(reload_if_valid, server, server.reload)
@@ -67,8 +67,8 @@ def on_starting(server: Server) -> None:
 def reload_if_valid(server: Server, reload: Any) -> None:
     """On SIGHUP, read the settings and the tokens file again, and reload if they are valid.
 
-    gunicorn would end if its configuration raised an error. The master keeps the modules that it
-    has imported, so new code needs a restart.
+    If they are invalid, log an error: an error raised in ``gunicorn.conf.py`` would end gunicorn.
+    The master keeps the modules that it has imported, so new code needs a restart.
     """
     try:
         settings = Settings.from_env()
@@ -80,14 +80,14 @@ def reload_if_valid(server: Server, reload: Any) -> None:
 
 
 def create_weights_file(server: Server) -> int | None:
-    """Return the descriptor of an empty memory file, if several processes serve on the CPU."""
+    """Return an empty memory file's descriptor if several processes serve on the CPU, else None."""
     if server.num_workers > 1 and not state.gpus and hasattr(os, "memfd_create"):
         return os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     return None
 
 
 def on_reload(server: Server) -> None:
-    """Create a file for the new weights. The old one lives until its last process ends."""
+    """Create a file for the new weights. The old file exists until its last process ends."""
     if state.weights_fd is not None:
         os.close(state.weights_fd)
     state.weights_fd = create_weights_file(server)
@@ -96,7 +96,7 @@ def on_reload(server: Server) -> None:
 def when_ready(server: Server) -> None:
     """Create a folder for the workers' metrics, in memory if possible.
 
-    It is always a new one: the counts that an earlier run left would be added.
+    The folder is new at each start. Otherwise the counts of an earlier run would be added.
     """
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     for parent in (shared_memory(), None):
@@ -122,7 +122,7 @@ def is_taken(address: tuple[str, int]) -> bool:
 
 
 def pre_fork(server: Server, worker: Worker) -> None:
-    """Give the worker a free slot, or that of a worker which a reload replaces."""
+    """Give the worker a free slot. In a reload, give it the slot of a worker that it replaces."""
     held = [other.slot for other in server.WORKERS.values()]
     slot = min(range(server.num_workers), key=held.count)
     worker.assign(slot, state.board)
@@ -147,12 +147,12 @@ def post_fork(server: Server, worker: Worker) -> None:
 
 
 def post_worker_init(worker: Worker) -> None:
-    """Load the model while the worker listens. If it cannot be loaded, the server stops."""
+    """Load the model while the worker listens. If loading fails, stop the server."""
     from predictor.server.console import EXIT_APP_LOAD_ERROR, announce  # not in the master
 
     service = worker.service
     service.metrics.keep_fresh()
-    # After a reload the old worker still serves, so the failure must not stop the server.
+    # After a reload the old worker still serves. Then a failure must not stop the server.
     status = 1 if is_running(worker.predecessor) else EXIT_APP_LOAD_ERROR
     announce(service.classifier, str(worker.sockets[0]), status)
     service.classifier.loading.add_done_callback(lambda _: state.board.mark_ready(worker.slot))
@@ -160,7 +160,7 @@ def post_worker_init(worker: Worker) -> None:
 
 
 def worker_exit(_server: Server, worker: Worker) -> None:
-    """End without the interpreter's teardown, which aborts while torch's threads run."""
+    """Skip the interpreter's teardown, because it aborts if torch's threads still run."""
     if worker.booted:
         sys.stderr.flush()
         os._exit(0)
@@ -174,6 +174,6 @@ def child_exit(server: Server, worker: Worker) -> None:
 
 
 def on_exit(_server: Server) -> None:
-    """Delete the folder of the metrics."""
+    """Delete the folder for the workers' metrics."""
     if state.metrics_folder:
         shutil.rmtree(state.metrics_folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""gunicorn with this app, from any folder."""
+"""Run this app with gunicorn, from any folder."""
 
 import sys
 
@@ -10,7 +10,7 @@ from predictor.resources import resource
 def serve(options: list[str]) -> None:
     """Run ``gunicorn wsgi:app`` in this process, with ``gunicorn.conf.py`` and further options.
 
-    It sets ``sys.argv``, because gunicorn reads ``sys.argv`` again at each reload.
+    Set ``sys.argv``, because gunicorn reads it again at each reload.
     """
     sys.argv = ["gunicorn", "--config", str(resource("gunicorn.conf.py")), *options, "wsgi:app"]
     wsgiapp.run(prog="gunicorn")

@@ -1,8 +1,8 @@
-"""gunicorn's threaded worker, with requests received by its event loop.
+"""gunicorn's threaded worker, changed so that its event loop receives the requests.
 
-gunicorn's own threads read from the connections: two hundred clients that send a byte now and
-then would hold them all. Here a thread gets a request when it is whole. With TLS and HTTP/2,
-gunicorn receives as it always does; terminate TLS in a proxy to protect it.
+In gunicorn, threads read from the connections, so two hundred clients that send a byte now and
+then would block all threads. Here a thread gets a request only when the request is complete. With
+TLS or HTTP/2, gunicorn's threads still read. To protect them, terminate TLS in a proxy.
 """
 
 from contextlib import suppress
@@ -19,11 +19,11 @@ from predictor.server.reception import MAX_HEAD, BufferedUnreader, Reception
 from predictor.settings import current_settings
 
 CHUNK = 256 * 1024
-LINGER_S = 2.0  # for a response to arrive before its connection is closed
+LINGER_S = 2.0  # for the client to read a response before its connection is closed
 
 
 class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker. Each request has a :class:`Reception` before it has a thread."""
+    """gunicorn's threaded worker. A :class:`Reception` collects each request for a thread."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take the limits from the settings."""
@@ -32,13 +32,13 @@ class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
         self.wsgi: Any = None  # the app; gunicorn sets it after it has enabled SIGTERM
         self._max_body = settings.max_upload_bytes
         self._timeout_s = settings.receive_timeout_s
-        # A fifth of the largest bodies for all slots (by default 256 MB), but at least one request.
+        # A fifth of the largest bodies of all slots (by default 256 MB), but at least one request.
         room = self._max_body * settings.max_in_flight // 5
         self._max_received = max(room, self._max_body + MAX_HEAD)
         self._guarded = bool(settings.all_tokens)
         self._receptions: dict[TConn, Reception] = {}  # the oldest first
-        self._received = 0  # bytes in all of them
-        self._leaving: dict[TConn, float] = {}  # answered, and the latest time to close it
+        self._received = 0  # bytes in all receptions
+        self._leaving: dict[TConn, float] = {}  # answered connection → latest time to close it
 
     @property
     def service(self) -> Any:
@@ -46,7 +46,7 @@ class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
         return getattr(self.wsgi, "extensions", {}).get("predictor")
 
     def enqueue_req(self, conn: TConn) -> None:
-        """Receive the connection's next request. A thread handles it when it is whole."""
+        """Receive the connection's next request. A thread handles a request once it is complete."""
         if self.cfg.is_ssl or "h2" in self.cfg.http_protocols:
             super().enqueue_req(conn)
             return
@@ -65,7 +65,7 @@ class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
     def finish_request(self, conn: TConn, fs: Any) -> None:
         """Give gunicorn the bytes that were received after the request.
 
-        Without them, gunicorn would wait for the client to close, and block the event loop.
+        Without these bytes, gunicorn would block the event loop until the client closes.
         """
         if isinstance(unreader := getattr(conn.parser, "unreader", None), BufferedUnreader):
             if fs.cancelled() or fs.exception() or not fs.result():
@@ -75,17 +75,17 @@ class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
         super().finish_request(conn, fs)
 
     def handle_request(self, req: Any, conn: TConn) -> Any:
-        """Handle a request; close the connection if the request was not received to its end."""
+        """Handle a request. If it is incomplete, close the connection after the response."""
         if isinstance(unreader := conn.parser.unreader, BufferedUnreader) and not unreader.whole:
             req.force_close()
             conn.sock.settimeout(LINGER_S)
         return super().handle_request(req, conn)
 
     def _keepalive_after(self, conn: TConn, keepalive: Any) -> bool:
-        """Skip what the app has not read of the body, so that the next request can follow.
+        """Skip the unread rest of the body, so that the next request can follow.
 
-        gunicorn skips up to 64 kB and then closes the connection unannounced; here the body is in
-        memory.
+        gunicorn skips up to 64 kB and then closes the connection unannounced. Here the whole body
+        is in memory, so all of it can be skipped.
         """
         unreader = conn.parser.unreader
         if keepalive and isinstance(unreader, BufferedUnreader) and unreader.whole:
@@ -105,15 +105,15 @@ class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
             data = b""
         if data:
             self._take(conn, data)
-        else:  # closed before the request was whole
+        else:  # closed before the request was complete
             self._forget(conn)
             self._close(conn)
 
     def _take(self, conn: TConn, data: bytes) -> None:
         """Add received bytes to the connection's request.
 
-        A complete request gets a thread. An invalid one is refused, and so is this one if all
-        unfinished requests together use too much memory.
+        A complete request gets a thread. An invalid one is refused. An unfinished one is refused,
+        too, if all unfinished requests together use too much memory.
         """
         reception = self._receptions[conn]
         self._received -= len(reception.buffer)
@@ -133,7 +133,7 @@ class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
             self._send(conn, b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def murder_pending(self) -> None:
-        """End receptions after their deadline, and the oldest if there are too many connections."""
+        """End receptions after their deadline. With too many connections, also end the oldest."""
         super().murder_pending()
         now = monotonic()
         for conn in [conn for conn, until in self._leaving.items() if now > until]:
@@ -152,10 +152,10 @@ class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
             elif crowded or now > reception.deadline:
                 self._refuse(conn, RequestTimeout("The request did not arrive in time."))
             elif self.alive:
-                break  # the rest are younger
+                break  # the other receptions are younger
 
     def _refuse(self, conn: TConn, error: PredictorError) -> None:
-        """Send an error for a request that is not whole, in its protocol's shape, and close."""
+        """Send an error for an incomplete request, in its protocol's format, and close."""
         from predictor.web.problems import RequestHead, render_problem  # not in the master
 
         method, path = self._receptions[conn].method_and_path
@@ -175,7 +175,7 @@ class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
         self.poller.unregister(conn.sock)
 
     def _leave(self, conn: TConn) -> None:
-        """Close after the client has read the response: a reset would destroy it."""
+        """Close once the client has read the response. Otherwise a reset could discard it."""
         with suppress(OSError):
             conn.sock.shutdown(SHUT_WR)
         conn.sock.setblocking(False)
@@ -203,6 +203,6 @@ class ReceivingWorker(ThreadWorker):  # type: ignore[misc]
 
     @staticmethod
     def _send(conn: TConn, data: bytes) -> None:
-        """Send a short response without waiting: it fits into the socket's empty send buffer."""
+        """Send a short response without waiting: the socket's send buffer is empty and holds it."""
         with suppress(OSError):
             conn.sock.send(data)

@@ -1,6 +1,6 @@
-"""What has been received of one request, and where gunicorn's parser reads it.
+"""The received bytes of one request, and the reader from which gunicorn's parser takes them.
 
-The worker's event loop feeds it, so a slow client costs a buffer and not a thread.
+The worker's event loop adds the bytes, so a slow client costs a buffer and not a thread.
 """
 
 import re
@@ -10,7 +10,7 @@ from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped
 
 from predictor.errors import BadRequest, RequestError, TooLarge
 
-MAX_HEAD = 64 * 1024  # a longer head is left to gunicorn, which refuses it
+MAX_HEAD = 64 * 1024  # bytes; gunicorn gets a longer head, and refuses it
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)", re.IGNORECASE)
 ANY_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
 ENCODING = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r]*)", re.IGNORECASE)
@@ -18,7 +18,7 @@ AUTHORIZATION = re.compile(rb"\r\nauthorization:", re.IGNORECASE)
 EXPECTS = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
 REQUEST_LINE = re.compile(rb"([A-Z]+) (/[!-~]*)")
 MAX_CHUNK_LINE = 1024
-# Each chunk costs gunicorn's parser and this one some 3 µs: 20 MB of single bytes took 10 s.
+# Each chunk takes the two parsers some 3 µs: 20 MB in chunks of one byte took 10 s.
 SPARE_CHUNKS, LEAST_CHUNK = 1000, 64
 
 
@@ -27,11 +27,11 @@ class Reception:
 
     Attributes:
         buffer: the bytes received so far.
-        deadline: on the monotonic clock; the request must be whole by then.
+        deadline: time on the monotonic clock, in seconds, by which the request must be complete.
         whole: whether the request has been received to its end.
-        done: whether to stop receiving: the request is whole, or gunicorn's parser or the app
-            will refuse it from its head (too large, malformed, or without a required token).
-        refusal: the error with which the worker refuses the request itself.
+        done: whether to stop receiving. Either the request is complete, or gunicorn's parser or
+            the app will refuse it (too large, malformed, or without a required token).
+        refusal: the error with which the worker must refuse the request, or None.
         expects_continue: whether the client waits for ``100 Continue`` before it sends the body.
     """
 
@@ -40,7 +40,7 @@ class Reception:
 
         Args:
             max_body: maximum bytes of a body.
-            deadline: on the monotonic clock.
+            deadline: time on the monotonic clock, in seconds.
             guarded: whether a token is required.
         """
         self.buffer = bytearray()
@@ -60,7 +60,7 @@ class Reception:
         return (found[1].decode(), found[2].decode()) if found else ("GET", "/")
 
     def feed(self, data: bytes) -> None:
-        """Take in received bytes."""
+        """Add received bytes, and update the attributes."""
         self.buffer += data
         if self._end is None and self._chunk is None:
             self._read_head()
@@ -81,11 +81,11 @@ class Reception:
         length = int(lengths[0]) if lengths else 0
         if (expects := EXPECTS.search(head)) is not None:
             self.expects_continue = length <= self._max_body
-            del self.buffer[slice(*expects.span())]  # or gunicorn would send a second 100
+            del self.buffer[slice(*expects.span())]  # otherwise gunicorn would send a second 100
             body -= len(expects[0])
         has_no_token = self._guarded and AUTHORIZATION.search(head) is None
         unclear = len(lengths) + len(codings) > 1 or (codings and not chunked)
-        # Where gunicorn sees another end than this class, it would wait for it with a thread.
+        # If gunicorn found a later end than this class, a gunicorn thread would wait for the rest.
         if unclear or len(lengths) < len(ANY_LENGTH.findall(head)):
             self.refusal = BadRequest("The request's headers do not say clearly where it ends.")
         elif has_no_token or length > self._max_body:
@@ -120,9 +120,9 @@ class Reception:
 
 
 class BufferedUnreader(SocketUnreader):  # type: ignore[misc]
-    """Where gunicorn's parser reads: first the received bytes, piece by piece, then the socket.
+    """Gives gunicorn's parser first the received bytes, piece by piece, then those of the socket.
 
-    gunicorn's own unreader could take them back, but would copy all the rest at every read.
+    gunicorn's own unreader could hold the received bytes, but each read would copy all the rest.
     """
 
     def __init__(self, sock: Any) -> None:
@@ -132,7 +132,7 @@ class BufferedUnreader(SocketUnreader):  # type: ignore[misc]
         self.whole = True
 
     def put(self, data: bytearray, whole: bool) -> None:
-        """Make these bytes the next to be read."""
+        """Set the received bytes; ``whole`` says whether they are a complete request."""
         self._received, self.whole = memoryview(data), whole
 
     def chunk(self, size_hint: int | None = None) -> bytes:
@@ -145,7 +145,7 @@ class BufferedUnreader(SocketUnreader):  # type: ignore[misc]
         return piece
 
     def take_rest(self) -> bytes:
-        """Return and remove what was not read: the beginning of the next request."""
+        """Remove and return the unread bytes, which begin the next request."""
         rest: bytes = self.take_buffered() + bytes(self._received)
         self._received = memoryview(b"")
         return rest

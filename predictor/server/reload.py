@@ -1,6 +1,6 @@
 """A reload without a gap: the old process serves until its replacement can answer.
 
-gunicorn ends the old processes as soon as it has started new ones, which load for seconds.
+gunicorn ends the old processes as soon as it has started new ones, which then load for seconds.
 """
 
 import mmap
@@ -14,9 +14,9 @@ FORKING = 0  # stands for the id of a process that is being forked
 
 
 class ReloadBoard:
-    """Which process holds each worker slot, in memory that the master and all workers share.
+    """Says which process holds each worker slot. The master and all workers share its memory.
 
-    During a reload two processes claim the same slot: the old one, and its replacement.
+    During a reload, a slot has two processes: the old one, and its replacement, which holds it.
     """
 
     def __init__(self) -> None:
@@ -30,21 +30,21 @@ class ReloadBoard:
         return predecessor
 
     def claim(self, slot: int) -> None:
-        """Called by the new worker: it holds the slot from now on."""
+        """Called by the new worker. Record that this process holds the slot."""
         self._write(slot, os.getpid(), False)
 
     def mark_ready(self, slot: int) -> None:
-        """Called by a worker when it can answer. If another holds the slot, nothing changes."""
+        """Called by a worker when it can answer. Does nothing if another process holds the slot."""
         if self._read(slot)[0] == os.getpid():
             self._write(slot, os.getpid(), True)
 
     def is_replacement_loading(self, slot: int) -> bool:
-        """Return whether the replacement still starts. Called by a worker that got SIGTERM."""
+        """Called by a worker that got SIGTERM. Return whether its replacement is still starting."""
         pid, ready = self._read(slot)
         return pid != os.getpid() and not ready and (pid == FORKING or is_running(pid))
 
     def has_replacement_failed(self, slot: int) -> bool:
-        """Return whether the replacement ended too early. Called by a worker that got SIGTERM."""
+        """Called by a worker that got SIGTERM. Return whether its replacement ended unready."""
         pid, ready = self._read(slot)
         return pid != os.getpid() and not ready and not is_running(pid)
 
@@ -57,7 +57,7 @@ class ReloadBoard:
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process runs. One that has ended but was not yet waited for does not."""
+    """Return whether a process runs. A zombie, which has ended but was not waited for, does not."""
     if pid <= 0:
         return False
     try:

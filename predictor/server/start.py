@@ -12,14 +12,14 @@ from predictor.settings import current_settings
 
 
 def shared_memory() -> str | None:
-    """Return the folder whose files are in memory, if it is writable."""
+    """Return the folder whose files are in memory, or None if it is not writable."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def visible_gpus() -> list[str]:
     """Return the GPUs as CUDA_VISIBLE_DEVICES names them.
 
-    CUDA itself is not asked, because it must not be initialised before the fork.
+    This does not call CUDA, because CUDA must not be initialised before the fork.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
@@ -28,7 +28,7 @@ def visible_gpus() -> list[str]:
 
 
 def number_from_env(name: str, default: int, least: int, most: int) -> int:
-    """Return an integer from the environment; exit with a sentence if it is invalid."""
+    """Return an integer from the environment. Exit with a message if the value is invalid."""
     text = os.environ.get(name, "").strip() or str(default)
     if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
         sys.exit(
@@ -47,12 +47,12 @@ def bind_address() -> str:
 class SameFormatLogger(Logger):  # type: ignore[misc]
     """Writes the app's log where gunicorn writes its own (--error-logfile), in one format.
 
-    gunicorn's logconfig_dict is not used: with it, gunicorn prepares an access line for every
+    This replaces gunicorn's logconfig_dict, which makes gunicorn prepare an access line for every
     request.
     """
 
     def setup(self, cfg: Any) -> None:
-        """Configure the handlers. gunicorn calls it at the start and at each reload."""
+        """Configure the handlers. gunicorn calls this method at the start and at each reload."""
         super().setup(cfg)
         log_format = current_settings().log_format
         logs.configure(log_format, self.error_log.handlers, self.loglevel)

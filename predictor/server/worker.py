@@ -10,9 +10,9 @@ from typing import Any
 from predictor.server.receiver import ReceivingWorker
 from predictor.server.reload import ReloadBoard, is_running
 
-HANDOVER_S = 120.0  # for a replacement to load, before the old worker ends in any case
+HANDOVER_S = 120.0  # for a replacement to load; then the old worker ends in any case
 M_ARENA_MAX = -8  # of glibc's mallopt
-TRIM_AFTER_S = 5.0  # without requests; the next one asks the kernel for memory again
+TRIM_AFTER_S = 5.0  # without requests; a request after a trim asks the kernel for memory again
 
 
 class Worker(ReceivingWorker):
@@ -39,7 +39,11 @@ class Worker(ReceivingWorker):
         self.predecessor = board.reserve(slot)
 
     def init_process(self) -> None:
-        """Limit malloc's arenas: each thread's would keep the memory of its largest photo."""
+        """Limit the number of malloc arenas.
+
+        Otherwise each thread has its own arena, which keeps as much memory as its largest photo
+        needed.
+        """
         with suppress(AttributeError):  # not glibc
             ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
         super().init_process()
@@ -47,7 +51,7 @@ class Worker(ReceivingWorker):
     def notify(self) -> None:
         """Send the heartbeat. If the model hangs or has stopped, answer all requests and end.
 
-        gunicorn then starts a replacement.
+        gunicorn then replaces this worker.
         """
         super().notify()
         self._trim_memory()
@@ -64,7 +68,7 @@ class Worker(ReceivingWorker):
             self.alive = False
 
     def _trim_memory(self) -> None:
-        """Return freed memory to the kernel once after a load: the C library keeps up to 0.5 GB."""
+        """Return freed memory to the kernel after a load. The C library would keep up to 0.5 GB."""
         now = monotonic()
         if self.nr_conns > len(self.keepalived_conns):
             self._trim_at = now + TRIM_AFTER_S
@@ -85,7 +89,7 @@ class Worker(ReceivingWorker):
             self._retire()
 
     def _look_for_replacement(self, until: float) -> None:
-        """End when the replacement is ready; stay if it failed, unless a second SIGTERM came."""
+        """End once the replacement is ready. If it failed, stay, except after a second SIGTERM."""
         if self._board.is_replacement_loading(self.slot) and monotonic() < until:
             return
         self._retires_by = None
@@ -104,7 +108,7 @@ class Worker(ReceivingWorker):
         super().handle_exit(SIGTERM, None)
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """Leave new connections to the predecessor, if there is one, until the model is loaded."""
+        """Accept no connections before the model is loaded if the predecessor still runs."""
         loading = self.service is not None and not self.service.classifier.loading.done()
         if not (enabled and loading and is_running(self.predecessor)):
             super().set_accept_enabled(enabled)

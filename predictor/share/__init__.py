@@ -1,11 +1,11 @@
 """Give any Flask app a public URL, from a notebook or from the command line.
 
-Two lines are enough, the same as with flask-ngrok::
+Two lines are enough. They are the same as with flask-ngrok::
 
     run_with_ngrok(app)
     app.run()
 
-The only package that imports ngrok, pyngrok and flask_ngrok.
+No other package imports ngrok, pyngrok or flask_ngrok.
 """
 
 from predictor.share.launcher import publish, run_with_ngrok, signals_interrupt

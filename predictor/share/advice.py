@@ -23,7 +23,7 @@ ADVICE = {
 
 
 def advise(error: object, token: str | None = None) -> str:
-    """Say in a clause, without the token, what an ngrok error means and what to do."""
+    """Return a clause that says what an ngrok error means and what to do. It hides the token."""
     # The SDK's exceptions have several arguments; the error code can be the last of them.
     texts = error.args if isinstance(error, Exception) else (error,)
     text = " ".join(", ".join(map(str, texts)).split())

@@ -21,7 +21,7 @@ GUARD = Path(__file__).with_name("guard.sh")
 
 
 def open_cloudflared(address: str, _token: str | None = None) -> Tunnel:
-    """Open a tunnel with the ``cloudflared`` on the PATH, which is never downloaded."""
+    """Open a tunnel with the ``cloudflared`` on the PATH. Never download it."""
     if (program := shutil.which("cloudflared")) is None:
         raise Missing("it is not on the PATH")
     agent = _Agent([program, "tunnel", "--no-autoupdate", "--url", address])
@@ -35,11 +35,11 @@ def open_cloudflared(address: str, _token: str | None = None) -> Tunnel:
 
 
 class _Agent:
-    """A cloudflared process, which runs until it is closed or this process ends.
+    """A cloudflared process. It runs until :meth:`close` is called or this process ends.
 
-    ``url`` resolves to the public URL once cloudflared has registered the connection, because an
-    earlier DNS lookup would fail and be cached for minutes. Or it raises a TunnelError with the
-    last line of cloudflared's log.
+    ``url`` gets the public URL once cloudflared has registered the connection. A DNS lookup before
+    that would fail, and the failure would be cached for minutes. If cloudflared ends first,
+    ``url`` gets a TunnelError with the last line of cloudflared's log.
     """
 
     def __init__(self, command: list[str]) -> None:
@@ -48,7 +48,7 @@ class _Agent:
             ["/bin/sh", str(GUARD), *command],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             text=True, errors="replace",
-            start_new_session=True,  # otherwise interrupting any cell of the notebook would end it
+            start_new_session=True,  # otherwise interrupting any cell would end cloudflared
         )  # fmt: skip
         self._closing = False
         # With the context, a notebook shows the thread's output below the right cell.
@@ -57,7 +57,7 @@ class _Agent:
         self._reader.start()
 
     def close(self) -> None:
-        """End cloudflared and everything it has started, after ``GRACE_S`` seconds by SIGKILL."""
+        """End cloudflared and all it has started. After ``GRACE_S`` seconds, send SIGKILL."""
         self._closing = True
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -66,10 +66,10 @@ class _Agent:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._reader.join(GRACE_S)  # a process that has left the group may hold the log open
+        self._reader.join(GRACE_S)  # no longer: a process outside the group may hold the log open
 
     def _read(self) -> None:
-        """Read the log to its end: if the pipe were full, cloudflared would block."""
+        """Read the log to its end. If nobody read it, the pipe would fill and block cloudflared."""
         url, line = None, "its log is empty"
         assert self._process.stderr is not None
         with self._process.stderr as log:

@@ -1,7 +1,7 @@
-"""Tunnels by flask-ngrok 0.0.25, with a current ngrok agent in place of its own.
+"""Open tunnels with flask-ngrok 0.0.25, but with a current ngrok agent instead of its own.
 
-On its own, flask-ngrok downloads an agent that ngrok no longer accepts, asks that agent for the URL
-only once, after a second, and supports only port 5000. It is used only if it is chosen by name.
+Unchanged, flask-ngrok downloads an agent that ngrok no longer accepts. It asks the agent for the
+URL only once, after a second, and supports only port 5000. ``auto`` never uses this provider.
 """
 
 import os
@@ -30,14 +30,14 @@ exec {program} http {address} --log {folder}/log
 
 
 def open_flask_ngrok(address: str, token: str | None) -> Tunnel:
-    """Open a tunnel with flask-ngrok and pyngrok's agent; only root can."""
+    """Open a tunnel with flask-ngrok and pyngrok's agent. This works only for root."""
     try:
         import flask_ngrok
         from pyngrok import conf, ngrok
         from pyngrok.exception import PyngrokError
     except ImportError as error:
         raise Missing(f"{error.name} is not installed (pip install flask-ngrok pyngrok)") from None
-    # flask-ngrok gives its agent the mode 777 instead of 0o777. Windows has no geteuid.
+    # flask-ngrok sets its agent's mode to 777 instead of 0o777. Windows has no geteuid.
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         raise Missing("only root can run its agent; use ngrok or pyngrok")
     try:
@@ -47,8 +47,8 @@ def open_flask_ngrok(address: str, token: str | None) -> Tunnel:
     folder = Path(tempfile.gettempdir(), "ngrok")  # fixed in flask-ngrok
     put_agent(folder, conf.get_default().ngrok_path, address)
     if token:
-        os.environ["NGROK_AUTHTOKEN"] = token  # flask-ngrok passes no token; the agent reads this
-    # flask-ngrok asks for the URL before the agent has it, and fails.
+        os.environ["NGROK_AUTHTOKEN"] = token  # the agent reads it; flask-ngrok passes none
+    # flask-ngrok asks the agent for the URL too early, and fails. The agent continues to run.
     with suppress(requests.RequestException, LookupError, ValueError):
         flask_ngrok._run_ngrok()
     try:
@@ -59,9 +59,9 @@ def open_flask_ngrok(address: str, token: str | None) -> Tunnel:
 
 
 def put_agent(folder: Path, program: str, address: str) -> None:
-    """Write the script that flask-ngrok will run as its agent; it serves any port.
+    """Write the script that flask-ngrok will run as its agent. The script supports any port.
 
-    Raise TunnelError if the folder belongs to another user, who could make us run any program.
+    Raise TunnelError if the folder belongs to another user: that user could replace the script.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
@@ -87,7 +87,7 @@ def _wait_for_url(folder: Path, address: str, token: str | None) -> str:
 
 
 def _url_of(address: str) -> str | None:
-    """Return the public URL of the tunnel to our address; port 4040 may be another agent's."""
+    """Return the public URL of the tunnel to our port. Another agent may use port 4040."""
     try:
         tunnels: list[dict[str, Any]] = requests.get(AGENT_TUNNELS, timeout=4).json()["tunnels"]
     except (requests.RequestException, LookupError, ValueError):

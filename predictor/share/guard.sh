@@ -1,8 +1,8 @@
 # Usage: sh guard.sh COMMAND [ARGUMENT...], as the leader of a process group.
 #
-# Runs the command. When standard input closes, ends the command and everything it has started.
-# Standard input is a pipe from the app, so it closes however the app ends, even by SIGKILL.
-# PR_SET_PDEATHSIG would not do: it fires when the thread that opened the tunnel ends.
+# Runs the command. When standard input closes, ends the command and all processes it has started.
+# Standard input is a pipe from the app. It closes when the app ends, even if by SIGKILL.
+# PR_SET_PDEATHSIG cannot replace it: it acts when the thread that opened the tunnel ends.
 
 # Only the command keeps standard error open: the app reads it as a log, and the end of the log
 # tells the app that the command has ended.

@@ -1,4 +1,4 @@
-"""The two lines: serve an app in the background, open a tunnel to it and print its URL."""
+"""Serve an app in the background, open a tunnel to it and print the public URL."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TOKEN_LINE = (
     " print(token)"
 )
 
-# The shares by the port that was asked for, or by the app's name if that was port 0.
+# The key is the requested port. For port 0 it is the app's name.
 _shares: dict[int | str, Share] = {}
 
 
@@ -44,12 +44,12 @@ def run_with_ngrok(
 ) -> None:
     """Change ``app.run()`` so that it also opens a tunnel and prints the public URL.
 
-    ``app.run()`` accepts the arguments of Flask's ``run()``. It uses ``host`` and ``port`` (the
-    next free port if that one is taken), starts neither debugger nor reloader, and ignores the
-    rest. With ``background=True``, passed here or there, it returns a :class:`Share` at once.
+    ``app.run()`` accepts the arguments of Flask's ``run()``. It uses ``host`` and ``port`` (if that
+    is taken, the next free port) and ignores the others. It starts neither debugger nor reloader.
+    With ``background=True``, passed to either function, it returns a :class:`Share` at once.
 
-    ``provider`` is one of ``predictor.share.NAMES``; ``auto`` uses the first that can open a
-    tunnel. Or it is a function from the local URL and the ngrok token to a ``Tunnel``.
+    ``provider`` is a name in ``predictor.share.NAMES``, or a function that takes the local URL and
+    the ngrok token and returns a ``Tunnel``. ``auto`` uses the first provider that works.
 
     Raises:
         ValueError: no provider has this name.
@@ -76,7 +76,7 @@ def run_with_ngrok(
 
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP (a closed terminal) end the block as Ctrl-C does: tunnels close."""
+    """Make SIGTERM and SIGHUP (a closed terminal) act like Ctrl-C, so that tunnels are closed."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # not on Windows
@@ -95,11 +95,11 @@ def publish(
 ) -> Share:  # fmt: skip
     """Serve the app in the background, open a tunnel to it, and print both URLs.
 
-    The share that an earlier call made for the same port is closed first. If no tunnel can be
-    opened, the app is served locally, and a message says why. By default host and port are
-    SERVER_NAME's, or 127.0.0.1 and 5000; port 0 takes any free port. ``provider`` is as for
-    :func:`run_with_ngrok`. ``token_line`` is printed if the app requires no token: a line of code
-    that makes it require one.
+    First close the share that an earlier call made for the same port. If no tunnel can be opened,
+    serve the app only locally, and print why. By default host and port are those of SERVER_NAME,
+    or else 127.0.0.1 and 5000. Port 0 means any free port. :func:`run_with_ngrok` describes
+    ``provider``. ``token_line`` is a line of code that makes the app require a token. It is printed
+    if the app requires none.
 
     Raises:
         OSError: the server cannot listen on the host.
@@ -144,12 +144,12 @@ def _close_earlier(key: int | str, app: Flask) -> None:
     classifier = classifier_of(before.app)
     others = [share.app for share in _shares.values() if not share.closed]
     if classifier is not None and classifier not in map(classifier_of, (app, *others)):
-        # Free the old model's memory, also if it is still loading: a GPU may not hold two.
+        # Free the old model's memory, even if the model is still loading: two may not fit on a GPU.
         classifier.loading.add_done_callback(lambda _: classifier.close())
 
 
 def _notebook_origins() -> str | None:
-    """Return the origins of the notebook that may show the page; None outside a notebook."""
+    """Return the notebook's origins, which may frame the page, or None outside a notebook."""
     try:
         import google.colab  # noqa: F401
     except ImportError:
@@ -158,7 +158,7 @@ def _notebook_origins() -> str | None:
 
 
 def _open_tunnel(share: Share, providers: Mapping[str, Provider]) -> bool:
-    """Open a tunnel with the first provider that can; print it and return whether it is public."""
+    """Open a tunnel with the first provider that works, print it, return whether it is public."""
     token = find_token()
     failures: dict[str, TunnelError] = {}
     for name, provider in providers.items():
@@ -178,7 +178,7 @@ def _open_tunnel(share: Share, providers: Mapping[str, Provider]) -> bool:
 
 
 def _attempt(provider: Provider, address: str, token: str | None) -> Tunnel:
-    """Return the provider's tunnel, or raise TunnelError for every failure."""
+    """Return the provider's tunnel. Raise TunnelError for any failure."""
     try:
         tunnel = within(OPEN_TIMEOUT_S, lambda: provider(address, token), lambda late: late.close())
     except TunnelError:
@@ -193,7 +193,10 @@ def _attempt(provider: Provider, address: str, token: str | None) -> Tunnel:
 
 
 def _say_tunnel(tunnel: Tunnel, failures: Mapping[str, TunnelError]) -> None:
-    """Print where the tunnel leads, and why earlier providers that could be used failed."""
+    """Print where the tunnel leads.
+
+    Before that, print why each earlier provider failed, except those that are not available here.
+    """
     for name, failure in failures.items():
         if not isinstance(failure, Missing):
             _say(f"{name} could not be used: {failure}.")
@@ -204,7 +207,7 @@ def _say_tunnel(tunnel: Tunnel, failures: Mapping[str, TunnelError]) -> None:
 
 
 def _warn_if_open(app: Flask, token_line: str) -> None:
-    """Print a warning if the app requires no token, with a line of code that changes this."""
+    """If the app requires no token, print a warning, and a line of code that requires one."""
     if (classifier := classifier_of(app)) is None:
         _say(WARNING)
     elif not classifier.settings.all_tokens:
@@ -213,7 +216,7 @@ def _warn_if_open(app: Flask, token_line: str) -> None:
 
 
 def _say(text: str) -> None:
-    """Print a paragraph on standard output, which a notebook shows; the log may be a file."""
+    """Print a paragraph on standard output. A notebook shows it, but may not show the log."""
     paragraph = textwrap.fill(
         text, 96, initial_indent=" * ", subsequent_indent="   ",
         break_long_words=False, break_on_hyphens=False,

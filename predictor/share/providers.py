@@ -1,6 +1,6 @@
 """The providers of tunnels: a function for each, and the order in which they are tried.
 
-Each function imports its packages itself, so that only the providers in use must be installed.
+Each function imports its packages itself, so that only the packages in use must be installed.
 """
 
 import copy
@@ -23,7 +23,7 @@ TOKEN_VARIABLE = "NGROK_AUTHTOKEN"
 def find_token() -> str | None:
     """Return the ngrok token from Colab's secret NGROK_AUTHTOKEN, or else from the environment.
 
-    It must be called in the main thread, where Colab can ask the browser for the secret.
+    Call it in the main thread: only there can Colab ask the browser for the secret.
     """
     try:
         from google.colab import userdata
@@ -50,13 +50,13 @@ def open_ngrok(address: str, token: str | None, **options: Any) -> Tunnel:
     def close() -> None:
         ngrok.disconnect(url)
         if not ngrok.get_listeners():  # type: ignore[attr-defined] # its stubs lack it
-            ngrok.kill()  # the session would keep its token, and counts towards the account's limit
+            ngrok.kill()  # end the session, which keeps its token and counts towards the limit
 
     return Tunnel(url, close)
 
 
 def open_pyngrok(address: str, token: str | None) -> Tunnel:
-    """Open a tunnel with ngrok's agent, which pyngrok starts, and downloads if necessary."""
+    """Open a tunnel with ngrok's agent. pyngrok starts the agent, and downloads it if necessary."""
     try:
         from pyngrok import conf, ngrok, process
         from pyngrok.exception import PyngrokError
@@ -82,7 +82,7 @@ def open_pyngrok(address: str, token: str | None) -> Tunnel:
 
     def close() -> None:
         if not process.is_process_running(config.ngrok_path):
-            return  # every call below would start the agent again
+            return  # any call below would start the agent again
         with suppress(PyngrokError, OSError):
             ngrok.disconnect(url, config)
             if ngrok.get_tunnels(config):
@@ -99,7 +99,7 @@ def open_colab(address: str, _token: str | None = None) -> Tunnel:
         from IPython import get_ipython
     except ImportError:
         raise Missing("this is not a Colab notebook") from None
-    if get_ipython() is None:  # a program that a cell has started cannot show anything below it
+    if get_ipython() is None:  # a program started by a cell cannot show anything below the cell
         raise Missing("this program is not the notebook's own process")
     output.serve_kernel_port_as_iframe(urlsplit(address).port, width="100%", height="600")
     return Tunnel(address, lambda: None, public=False)
@@ -117,7 +117,7 @@ NAMES = (AUTO, *PROVIDERS, *BY_NAME_ONLY)
 
 
 def choose(provider: str | Provider) -> Mapping[str, Provider]:
-    """Return the providers to try, by name and in order; raise ValueError if none has this name."""
+    """Return the providers to try, in order. Raise ValueError if none has this name."""
     if not isinstance(provider, str):
         return {getattr(provider, "__name__", "the provider"): provider}
     if provider not in NAMES:

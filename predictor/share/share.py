@@ -20,14 +20,14 @@ CLOSE_TIMEOUT_S = 10  # more than any provider's own timeout
 
 
 class Share:
-    """A Flask app that is being served, and the tunnel to it if one is open.
+    """A Flask app that is being served, and the tunnel to the app if one is open.
 
-    ``local_url`` is its URL on this machine. ``public_url`` is the URL that anyone can use; None if
-    no tunnel is open, or only Colab's proxy.
+    ``local_url`` is the app's URL on this machine. ``public_url`` is the URL that anyone can use.
+    It is None if no tunnel is open, or if the tunnel is Colab's proxy, which is not public.
     """
 
     def __init__(self, app: Flask, host: str, port: int) -> None:
-        """Start to serve, on the port or the next free one. The end of the process closes it.
+        """Start to serve on the port, or the next free one. Close the share when the process ends.
 
         Raises:
             OSError: the server cannot listen on the host.
@@ -44,12 +44,12 @@ class Share:
         atexit.register(self.close)
 
     def __repr__(self) -> str:
-        """Return the text that a notebook shows for a cell that ends with ``app.run()``."""
+        """Return the text that a notebook shows below a cell that ends with ``app.run()``."""
         return f"<Share {self.url}>"
 
     @property
     def url(self) -> str:
-        """The public URL, or the local one if there is no public one."""
+        """The public URL. If there is none, the local URL."""
         return self.public_url or self.local_url
 
     @property
@@ -64,7 +64,7 @@ class Share:
             self.public_url = self.app.config["PUBLIC_URL"] = tunnel.url
 
     def wait(self) -> None:
-        """Block until the share is closed; an interrupt (Ctrl-C) closes it."""
+        """Block until the share is closed. An interrupt (Ctrl-C) closes the share."""
         try:
             self._closed.wait()
         except KeyboardInterrupt:
@@ -73,7 +73,7 @@ class Share:
             self.close()
 
     def close(self) -> None:
-        """Close the tunnel and stop serving; a second call does nothing."""
+        """Close the tunnel and stop serving. A second call does nothing."""
         with self._closing:
             if self.closed:
                 return
@@ -82,7 +82,7 @@ class Share:
                     with suppress(Exception):  # the tunnel has ended, or ends with this process
                         within(CLOSE_TIMEOUT_S, self._tunnel.close)
             finally:
-                if self.app.config.get("PUBLIC_URL") == self.public_url:  # not another share's
+                if self.app.config.get("PUBLIC_URL") == self.public_url:  # set by this share
                     self.app.config.pop("PUBLIC_URL", None)
                 self._server.close()
                 self._closed.set()

@@ -1,4 +1,4 @@
-"""The interface of a provider: what it returns, what it raises, how long it may take."""
+"""The interface of a provider: what it returns and raises, and a timeout for calling it."""
 
 import threading
 from collections.abc import Callable
@@ -36,11 +36,11 @@ Provider = Callable[[str, str | None], Tunnel]
 def within(
     seconds: float, call: Callable[[], Result], undo: Callable[[Result], object] = lambda late: None
 ) -> Result:
-    """Run ``call`` in a thread and return its result, or raise its error or TimeoutError.
+    """Run ``call`` in a thread. Return its result, or raise its error or TimeoutError.
 
-    ``undo`` is called with a result that arrives too late. The thread is needed for more than the
-    timeout: in a notebook's main thread an event loop is running, where the ngrok SDK returns a
-    task instead of a result.
+    If the result arrives too late, pass it to ``undo``. The thread also has a second purpose: a
+    notebook's main thread runs an event loop, and the ngrok SDK would return a task there instead
+    of a result.
     """
     outcome: Future[Result] = Future()
 
