@@ -1,4 +1,4 @@
-"""A photo in, the right class out: a PyTorch image classifier behind a few plain functions."""
+"""Classify photos with a PyTorch image classifier, through a few plain functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 __all__ = ["BestClass", "Classifier", "Prediction", "PredictorError", "Settings"]
 __all__ += ["get_prediction", "get_predictions"]
 
-# Imported when first used: gunicorn's master imports this package and must stay small.
+# Modules to import at first use: gunicorn's master imports this package and must stay small.
 _MODULES = {
     "BestClass": "predictor.api",
     "get_prediction": "predictor.api",
@@ -29,7 +29,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name."""
+    """Import the module that defines a public name, and return the name's value."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""``python -m predictor``: the commands without an installation."""
+"""``python -m predictor`` runs the commands without an installation."""
 
 import sys
 

@@ -20,11 +20,11 @@ class BestClass(tuple[str, str]):
 
     class_id: str  # the label's id; with ImageNet the WordNet id, such as ``n02124075``
     class_name: str
-    class_index: int  # in the model's output
+    class_index: int  # position in the model's output
     probability: float  # 0 to 1
 
     def __new__(cls, prediction: Prediction) -> Self:
-        """Make the pair of a prediction."""
+        """Make the pair from a prediction."""
         pair = super().__new__(cls, (prediction.class_id, prediction.class_name))
         pair.class_id, pair.class_name = pair
         pair.class_index, pair.probability = prediction.class_index, prediction.probability
@@ -41,15 +41,14 @@ def get_prediction(image_bytes: Source) -> BestClass:
     The first call loads the model.
 
     Args:
-        image_bytes: the bytes of an encoded image (JPEG, PNG, WebP …), a path to one, or a
-            file opened in binary mode.
+        image_bytes: the bytes of an encoded image (JPEG, PNG, WebP …), the path of an image
+            file, or a file opened in binary mode.
 
     Returns:
-        ``class_id, class_name``, which are also attributes, like ``class_index`` and
-        ``probability``.
+        The pair ``class_id, class_name``, with all attributes of :class:`BestClass`.
 
     Raises:
-        TypeError: ``image_bytes`` is something else.
+        TypeError: ``image_bytes`` is of another type.
         OSError: the file cannot be read.
         PredictorError: the model cannot be loaded, or the image cannot be decoded.
     """
@@ -60,7 +59,7 @@ def get_predictions(image_bytes: Source, top_k: int = 5) -> list[Prediction]:
     """Classify one image as :func:`get_prediction` does.
 
     Returns:
-        The ``top_k`` most probable classes, best first; fewer if the model has fewer.
+        The ``top_k`` most probable classes, best first; all classes if the model has fewer.
     """
     data, classifier = _read(image_bytes), shared.get()
     top_k = min(top_k, len(classifier.require_model().labels))
@@ -94,13 +93,13 @@ class SharedClassifier:
         self._make = make
         self._lock = threading.Lock()
         self._classifier: Classifier | None = None
-        self._pid = 0  # of the process that made it
+        self._pid = 0  # id of the process that made the classifier
 
     def get(self) -> Classifier:
-        """Return the classifier, when its model is loaded. After a failure, load again.
+        """Load the model if it is not loaded, and return the classifier. Retry a failed load.
 
         Raises:
-            PredictorError: the model cannot be loaded, or the process was forked since that began.
+            PredictorError: loading failed, or this process was forked after loading had begun.
         """
         if self._pid not in (0, os.getpid()):
             raise PredictorError(

@@ -28,7 +28,7 @@
         └── DeadlineExceeded  504
 
 A message is a sentence for the person who has to act on it. ``status`` is the HTTP status and
-``code`` names the kind of error for a program. ``retry_after_s`` is the header ``Retry-After``.
+``code`` names the kind of error for a program. ``retry_after_s`` is the ``Retry-After`` header.
 """
 
 import math
@@ -46,7 +46,7 @@ class PredictorError(Exception):
     def __init_subclass__(
         cls, status: int = 0, code: str = "", retry_after_s: int | None = None
     ) -> None:
-        """Set the attributes that the class statement gives; the others are the parent's."""
+        """Set the attributes given in the class statement, and inherit the rest."""
         cls.status = HTTPStatus(status or cls.status)
         cls.code, cls.retry_after_s = code or cls.code, retry_after_s or cls.retry_after_s
 
@@ -80,7 +80,7 @@ class RequestError(PredictorError, status=400, code="bad-request"):
 
 
 class BadRequest(RequestError):
-    """The request has no image, or an invalid parameter."""
+    """The request has no image, or has an invalid parameter."""
 
 
 class UnknownModel(RequestError, status=404, code="unknown-model"):
@@ -96,7 +96,7 @@ class RequestTimeout(RequestError, status=408, code="request-timeout", retry_aft
 
 
 class TooLarge(RequestError, status=413, code="too-large"):
-    """The image has too many pixels, or the request too many images or parts."""
+    """The image has too many pixels, or the request has too many images or parts."""
 
 
 class UnsupportedImage(RequestError, status=415, code="unsupported-image"):
@@ -112,7 +112,7 @@ class NotExplainable(RequestError, status=501, code="not-explainable"):
 
 
 class ClientGone(RequestError, code="client-gone"):
-    """The client has closed its connection, so its work was stopped."""
+    """The client closed its connection, so the server stopped working on its request."""
 
 
 class ServiceError(PredictorError):
@@ -120,7 +120,7 @@ class ServiceError(PredictorError):
 
     Args:
         detail: a sentence for the client.
-        retry_after_s: seconds after which the client should retry; the class's default if None.
+        retry_after_s: seconds after which the client should retry; None: the class's default.
     """
 
     def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
@@ -131,7 +131,7 @@ class ServiceError(PredictorError):
 
 
 class InferenceFailed(ServiceError, code="inference-failed"):
-    """The model raised an exception, or returned something that is not a number."""
+    """The model raised an exception, returned NaN or infinity, or has stopped."""
 
 
 class OutOfMemory(InferenceFailed, status=503, code="out-of-memory", retry_after_s=1):
@@ -159,7 +159,7 @@ class DeadlineExceeded(ServiceError, status=504, code="deadline-exceeded"):
 
 def inference_failure(error: Exception) -> InferenceFailed:
     """Return the error to send to the client when the model raised ``error``."""
-    # By class name and message: torch is not imported here, and raises RuntimeError on the CPU.
+    # Compare names and messages: torch is not imported here, and on the CPU raises RuntimeError.
     words = ("OutOfMemory", "can't allocate memory", "not enough memory")
     named = f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError) or any(word in named for word in words):

@@ -1,6 +1,6 @@
 """The format of the log: one line for each record, as text for people or as JSON for programs.
 
-The server and the development server call :func:`configure`; importing this module changes nothing.
+The server and the development server call :func:`configure`. Importing this module changes nothing.
 """
 
 import json
@@ -16,12 +16,12 @@ log = logging.getLogger(__name__)
 def configure(
     log_format: str, handlers: Sequence[logging.Handler] = (), level: int = logging.INFO
 ) -> None:
-    """Write all log records, warnings and exceptions of threads in one format.
+    """Write all log records, warnings and uncaught exceptions of threads in one format.
 
     Args:
         log_format: ``text``, ``json``, or ``auto``: text on a terminal, JSON elsewhere.
-        handlers: where to write; standard error if empty.
-        level: records below it are dropped.
+        handlers: the outputs of the log; standard error if empty.
+        level: records below this level are dropped.
     """
     handlers = handlers or [logging.StreamHandler()]
     for handler in handlers:
@@ -34,7 +34,7 @@ def configure(
 
 
 def is_text() -> bool:
-    """Return whether the log is written for people, so that it shows a record's ``block``."""
+    """Return whether the log is text for people. Only such a log shows a record's ``block``."""
     return any(isinstance(h.formatter, TextFormatter) for h in logging.getLogger().handlers)
 
 
@@ -42,11 +42,11 @@ class TextFormatter(logging.Formatter):
     """Formats for people. A client's text cannot forge a line of the log.
 
     Control characters in messages are escaped, and tracebacks are indented. A record's ``block``
-    is written unchanged in place of the line; it must not contain anything that a client sent.
+    is written unchanged in place of the line, so it must not contain text that a client sent.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line, and below it the indented traceback if there is one."""
+        """Return the record as one line, followed by the indented traceback if there is one."""
         if block := getattr(record, "block", None):
             return str(block)
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
@@ -63,7 +63,7 @@ class JSONFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line."""
+        """Return the record as one line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,

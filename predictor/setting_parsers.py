@@ -1,7 +1,7 @@
 """Parsers of the settings for tokens, rates, origins and the model's name.
 
 Each function takes the text of a setting, or a file's path. It raises ValueError with a message
-for the operator; no message holds a token.
+for the operator. No message contains a token.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ORIGIN_PATTERN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5
 
 
 def parse_name(text: str) -> str:
-    """Return a model's name, which is a part of URLs."""
+    """Return the text if it is a valid model name, which can stand in a URL."""
     if not NAME_PATTERN.fullmatch(text):
         raise ValueError(
             "a name may have up to 128 letters, digits, dots, hyphens and underscores, and must"
@@ -31,13 +31,13 @@ def parse_name(text: str) -> str:
 
 
 def parse_tokens(text: str) -> tuple[str, ...]:
-    """Return tokens separated by commas."""
+    """Split the text at commas, and return the tokens."""
     tokens = [(f"token {n}", token.strip()) for n, token in enumerate(text.split(","), 1)]
     return _checked(tokens)
 
 
 def read_tokens(path: str) -> tuple[str, ...]:
-    """Return a file's tokens, one on each line. Empty lines and ``#`` comments are skipped."""
+    """Read one token from each line of a file. Empty lines and ``#`` comments are skipped."""
     try:
         lines = Path(path).expanduser().read_text("utf-8-sig").splitlines()
     except OSError as error:
@@ -67,7 +67,7 @@ def _checked(tokens: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def parse_origins(text: str) -> tuple[str, ...]:
-    """Return origins separated by commas, as browsers send them; or ``*``."""
+    """Split the text at commas, and return the origins, written as browsers send them, or ``*``."""
     origins = tuple(origin.strip() for origin in text.split(","))
     for origin in origins:
         if origin != "*" and not ORIGIN_PATTERN.fullmatch(origin):
@@ -79,7 +79,7 @@ def parse_origins(text: str) -> tuple[str, ...]:
 
 
 def parse_rates(text: str) -> tuple[RateLimitItem, ...]:
-    """Return rates like ``60/minute``, separated by semicolons."""
+    """Split a text like ``10/second;1000/hour`` at semicolons, and return the rates."""
     from limits import parse_many  # here: not needed without a rate limit
 
     try:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from limits import RateLimitItem
 
 PREFIX = "PREDICTOR_"
-FRAME_ANCESTORS = "FRAME_ANCESTORS"  # in the app's config: which pages may show the page in a frame
+FRAME_ANCESTORS = "FRAME_ANCESTORS"  # in the app's config: sites that may show the page in a frame
 GROUPS = ("model", "speed", "limits", "access", "logs")
 SWITCHES = {"1": True, "true": True, "0": False, "false": False}
 PILLOWS_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images
-# Defaults of development and of the command line: if the 528 MB of VGG16 cannot be downloaded, a
-# small model replaces it and says so. A production start never changes the model by itself.
+# Defaults for development and for the command line: if VGG16 (528 MB) cannot be downloaded, the
+# app serves a small model and logs that. A production start never changes the model by itself.
 DEVELOPMENT = {"PREDICTOR_FALLBACK_MODEL": "efficientnet_lite0"}
-# Settings of earlier versions, and what to do instead.
+# Settings of earlier versions, and what replaces each of them.
 REMOVED = {
     "PREDICTOR_HANG_TIMEOUT_S": (
         "The timeout is now always four times PREDICTOR_REQUEST_TIMEOUT_S, at least 120 s."
@@ -44,7 +44,8 @@ def setting(
 ) -> Any:  # fmt: skip
     """Declare one row of the table. A secret value does not appear in ``repr``.
 
-    The documentation shows a default of None as ``auto``, and of () as ``none``.
+    In the documentation, a default of ``None`` is shown as ``auto``, and a default of ``()`` as
+    ``none``.
     """
     metadata = {"group": group, "help": help, "limits": limits, "choices": choices, "parse": parse}
     return field(default=default, repr=not secret, metadata=metadata)
@@ -55,7 +56,7 @@ _model, _speed, _limit, _access, _log = (partial(setting, group) for group in GR
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The table. A number's unit is in its name; a field has the type of its default."""
+    """The table of settings. A number's unit is in its name. A default shows its field's type."""
 
     # fmt: off
     model: str = _model("vgg16",
@@ -122,20 +123,20 @@ class Settings:
         " terminal, otherwise JSON.")
     # fmt: on
 
-    # Not in the table: the server's master hands the memory file for weights to its workers.
+    # Not in the table: the master passes its workers the descriptor of the weights' memory file.
     shared_weights_fd: int | None = None
 
     @property
     def all_tokens(self) -> tuple[str, ...]:
-        """All valid tokens; empty if none is required."""
+        """All valid tokens; empty if no token is required."""
         return self.tokens + self.tokens_file
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the ``PREDICTOR_…`` variables of the environment; empty ones count as not set.
+        """Read the ``PREDICTOR_…`` environment variables. An empty variable counts as not set.
 
         Raises:
-            SettingsError: a value is invalid, or a name is not in the table, such as a typo.
+            SettingsError: a value is invalid, or a variable's name is not in the table.
         """
         environ = os.environ if environ is None else environ
         table = {PREFIX + row.name.upper(): row for row in rows()}
@@ -158,10 +159,10 @@ def hand_on(settings: Settings) -> None:
 
 
 def current_settings() -> Settings:
-    """Return the settings that the server handed on; else read the environment.
+    """Return the settings given to :func:`hand_on`, or read them from the environment.
 
-    A worker of gunicorn gets the settings that the master has read, so that all workers have the
-    same ones, and a tokens file that breaks later stops nothing.
+    A gunicorn worker gets the settings that the master read. All workers thus have the same
+    settings, and can start even if the tokens file was damaged after the master read it.
     """
     return _handed_on or Settings.from_env()
 
@@ -193,7 +194,7 @@ def _parse(name: str, text: str, row: Field[Any]) -> Any:
     try:
         value = kind(text)
         if kind is not str and (not text.isascii() or "_" in text):
-            raise ValueError(text)  # int() reads any script's digits, and 1_0 as 10
+            raise ValueError(text)  # int() accepts digits of any script, and reads 1_0 as 10
     except ValueError:
         expected = "a whole number" if kind is int else "a number"
         raise SettingsError(f"{name}={text!r} is not {expected}.") from None
@@ -208,6 +209,6 @@ def _parse_own(name: str, text: str, row: Field[Any]) -> Any:
     try:
         return row.metadata["parse"](text)
     except ValueError as error:
-        # Tokens must not be quoted in an error; the path of the file with them helps.
+        # Do not quote tokens in an error. The path of the tokens file may be quoted.
         shown = name if row.name == "tokens" else f"{name}={text!r}"
         raise SettingsError(f"{shown}: {error}") from None

@@ -1,1 +1,1 @@
-"""One loaded model that answers many requests at once. It imports neither Flask nor torch."""
+"""One loaded model answers many requests at once. This package imports neither Flask nor torch."""

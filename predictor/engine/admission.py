@@ -1,4 +1,4 @@
-"""The resources that all models of one process share, admission slots among them."""
+"""Resources that all models of one process share, such as admission slots."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -24,9 +24,9 @@ class Slots:
 
     @contextmanager
     def hold(self, retry_after_s: Callable[[], float | None] = lambda: None) -> Iterator[None]:
-        """Hold one slot for the duration of the block; raise the error if none is free.
+        """Hold one slot for the duration of the block; raise the error if no slot is free.
 
-        ``retry_after_s`` is called for the error: the seconds after which the client should retry.
+        For the error, ``retry_after_s`` returns the seconds after which the client should retry.
         """
         with self._changed:
             if self.held >= self.count:
@@ -45,7 +45,7 @@ class Slots:
                     self._changed.notify_all()
 
     def wait_until_idle(self, seconds: float, timeout_s: float) -> bool:
-        """Wait until no slot has been held for ``seconds``; return False after ``timeout_s``."""
+        """Return True once no slot has been held for ``seconds``, or False after ``timeout_s``."""
         deadline = monotonic() + timeout_s
         with self._changed:
             while True:
@@ -64,7 +64,7 @@ class Process:
 
     def __init__(self, settings: Settings) -> None:
         self.cpus = settings.torch_threads or available_cpus()  # for the models
-        self.slots = Slots(settings.max_in_flight)  # explanations have their own
-        # Decoding competes with the models for the processors, and a decoded photo is large.
+        self.slots = Slots(settings.max_in_flight)  # for predictions, not for explanations
+        # Limits decoding: it competes with the models for processors, and decoded photos are large.
         self.decoders = threading.BoundedSemaphore(available_cpus())
-        self.draining = False  # whether it is shutting down and should get no more requests
+        self.draining = False  # whether the process is shutting down and should get no requests

@@ -1,7 +1,7 @@
 """Batching: items that wait at the same time run in one forward pass.
 
-This module depends neither on torch nor on HTTP. Any thread may submit items. They run on the
-batcher's own threads, which live as long as the batcher: torch keeps a pool of workers for each
+This module depends neither on torch nor on HTTP. Any thread may submit items. The items run on the
+batcher's own threads, which live as long as the batcher. torch keeps a pool of workers for each
 thread that ever computed, so one thread per request would leak memory.
 """
 
@@ -20,7 +20,7 @@ from predictor.errors import DeadlineExceeded, InferenceFailed, Overloaded
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-EWMA_WEIGHT = 0.2  # of the newest call, in the running mean of the seconds per item
+EWMA_WEIGHT = 0.2  # weight of the newest call in the running mean of the seconds per item
 
 
 class ItemCost:
@@ -31,13 +31,13 @@ class ItemCost:
         self.seconds = seconds
 
     def learn(self, seconds: float, items: int) -> None:
-        """Take in a call that ran ``items`` items in ``seconds``."""
+        """Update the mean with a call that ran ``items`` items in ``seconds``."""
         if items:
             weight = EWMA_WEIGHT if self.seconds else 1.0
             self.seconds += (seconds / items - self.seconds) * weight
 
     def decay(self) -> None:
-        """Lower the estimate when it refused all items of a call, or it might refuse all later."""
+        """Lower an estimate that refused a whole call, or it might refuse all later calls."""
         self.seconds *= 1 - EWMA_WEIGHT
 
 
@@ -45,17 +45,17 @@ class Batcher(Generic[Item, Result]):
     """Runs ``infer`` on waiting items, at most ``max_batch_size`` in a call.
 
     The processors are divided into ``lanes``. A single waiting item gets all lanes, for the
-    shortest latency. When many items wait, they are split into as many parallel calls as there
-    are lanes: calls that do not wait for each other's threads have the higher throughput.
+    shortest latency. Many waiting items are split into as many parallel calls as there are lanes,
+    for the highest throughput: such calls do not wait for each other's threads.
 
     Args:
-        infer: takes items and a number of lanes, returns as many results in the same order.
+        infer: takes items and a number of lanes; returns one result per item, in the same order.
             Several of the batcher's threads may call it at once.
         max_batch_size: maximum number of items in one call.
-        max_queue: maximum number of waiting items; more are refused at once.
+        max_queue: maximum number of waiting items; further items are refused immediately.
         max_delay_s: maximum seconds that the oldest item waits for a batch to fill.
-        lanes: maximum number of calls at once.
-        cost: estimate of the seconds per item; items that cannot meet their deadline are refused.
+        lanes: maximum number of parallel calls.
+        cost: estimate of the seconds per item, used to refuse items that would miss their deadline.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class Batcher(Generic[Item, Result]):
             thread.start()
 
     def submit(self, items: Sequence[Item], deadline: float = inf) -> list[Job[Item, Result]]:
-        """Queue all items or none. A job whose future is cancelled will not run.
+        """Queue all items or none; return their jobs. A job with a cancelled future will not run.
 
-        An item that cannot be done by ``deadline``, on the monotonic clock, is not run.
+        An item that cannot finish by ``deadline`` (seconds on the monotonic clock) is not run.
 
         Raises:
             Overloaded: the queue is full, or the items could not finish before the deadline.
@@ -98,7 +98,7 @@ class Batcher(Generic[Item, Result]):
         """
         jobs: list[Job[Item, Result]] = [Job(item, deadline) for item in items]
         with self._changed:
-            if not self.alive:  # also in a forked process: threads do not survive a fork
+            if not self.alive:  # false in a forked process, too: threads do not survive a fork
                 raise InferenceFailed("The model has stopped; this process cannot answer any more.")
             if len(self._waiting) + len(jobs) > self._max_queue:
                 self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
@@ -125,7 +125,7 @@ class Batcher(Generic[Item, Result]):
             thread.join()
 
     def abandon(self) -> None:
-        """Fail all items, also those of a call that hangs; do not wait for it."""
+        """Fail all items, including those of a call that hangs, without waiting for that call."""
         self._fail([*self._running], "The model hangs. Retry later.")
 
     @property
@@ -148,7 +148,7 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def busy_s(self) -> float:
-        """Seconds since the oldest running call began; 0 without one."""
+        """Seconds since the oldest running call began; 0 if no call is running."""
         since = min(list(self._busy_since.values()), default=None)
         return 0.0 if since is None else monotonic() - since
 
@@ -166,11 +166,11 @@ class Batcher(Generic[Item, Result]):
                     self._free += lanes
                     self._changed.notify_all()
                 del taken, jobs  # frees the pixels before the thread waits for the next items
-        finally:  # whatever ended the thread, no item may wait for ever
+        finally:  # fail the items however the thread ended, or they would wait for ever
             self._fail([me], "The model has stopped.")
 
     def _fail(self, threads: Iterable[int], sentence: str) -> None:
-        """Close the batcher; fail the waiting items and those that these threads are running."""
+        """Close the batcher; fail the waiting items and the items that ``threads`` are running."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -181,7 +181,7 @@ class Batcher(Generic[Item, Result]):
                 job.future.set_exception(InferenceFailed(sentence))
 
     def _take(self) -> tuple[list[Job[Item, Result]], int] | None:
-        """Wait until a call may begin; return its jobs and its lanes, or None after the close."""
+        """Wait until a call may begin; return its jobs and lanes, or None once closed."""
         with self._changed:
             while not self._closed:
                 wait_s = self._seconds_to_wait()
@@ -191,7 +191,7 @@ class Batcher(Generic[Item, Result]):
         return None
 
     def _seconds_to_wait(self) -> float | None:
-        """Return the seconds until a call may begin; None: until something changes."""
+        """Return the seconds until a call may begin; None: wait for a change."""
         if not self._waiting or not self._free:
             return None
         if len(self._waiting) >= self._max_batch_size:
@@ -199,7 +199,8 @@ class Batcher(Generic[Item, Result]):
         return max(0.0, self._waiting[0].submitted + self._max_delay_s - monotonic())
 
     def _split_off(self) -> tuple[list[Job[Item, Result]], int]:
-        """Take the jobs and lanes of one call: waiting jobs and free lanes are divided evenly."""
+        """Take the jobs and lanes for the next call."""
+        # The waiting jobs and the free lanes are divided evenly among the calls that can start now.
         calls = min(self._free, len(self._waiting))
         size = min(self._max_batch_size, -(-len(self._waiting) // calls))
         lanes = self._free // calls

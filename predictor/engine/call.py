@@ -1,4 +1,4 @@
-"""A request as the engine sees it, its items in a queue, and helpers for their results."""
+"""The classes for a request and for its items in a queue, and helpers for results."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ POLL_S = 0.25  # seconds between two checks whether a client has left
 class Timings:
     """Seconds that a request spent in each step; None for a step that it did not reach.
 
-    With several images, ``decode`` is the sum, and ``queue`` and ``inference`` are those of the
-    image that ran last, so the steps add up to the time that the client waited.
+    For several images, ``decode`` is their sum, and ``queue`` and ``inference`` are the times of
+    the image that ran last. The steps thus add up to the time that the client waited.
     """
 
-    read: float | None = None  # the body, from the client
+    read: float | None = None  # reading the body from the client
     decode: float | None = None  # decoding and resizing, with the wait for a decoder
     queue: float | None = None  # waiting for a forward pass
     inference: float | None = None
@@ -44,7 +44,7 @@ class Timings:
     def add_wait(self, jobs: Iterable[Job[Any, Any]]) -> None:
         """Split the wait for the model into ``queue`` and ``inference``.
 
-        If the request was given up before a job began or ended, its time counts until now.
+        If the request was given up before the job began or ended, the open step counts until now.
         """
         last = max(jobs, key=lambda job: job.began or job.submitted, default=None)
         if last is None:
@@ -62,13 +62,13 @@ class Timings:
 class Call:
     """What a front end knows about a request, and what the engine records about it."""
 
-    # On the monotonic clock. If it is not set, the engine sets it when the call first reaches it.
+    # In seconds on the monotonic clock. The engine replaces ``inf`` when it receives the call.
     deadline: float = inf
     has_left: Callable[[], bool] = lambda: False  # whether the client has closed its connection
     # The engine fills in these:
     timings: Timings = field(default_factory=Timings)
     model: str = ""  # name of the model that the request is about
-    class_ids: list[str] = field(default_factory=list)  # best class of each image it answered
+    class_ids: list[str] = field(default_factory=list)  # best class of each classified image
 
     @property
     def seconds_left(self) -> float:
@@ -84,11 +84,11 @@ class Job(Generic[Item, Result]):
     deadline: float = inf
     future: Future[Result] = field(default_factory=Future)
     submitted: float = field(default_factory=monotonic)
-    began: float | None = None  # of the first forward pass; a failed batch is repeated in halves
+    began: float | None = None  # when the first forward pass began; a failed batch runs again
     ended: float | None = None
 
     def wait(self, call: Call) -> Result:
-        """Wait for the result until the call's deadline, or until its client has left.
+        """Wait for the result and return it; stop at the deadline or when the client has left.
 
         Raises:
             ClientGone: the client has closed its connection.
@@ -109,9 +109,9 @@ class Job(Generic[Item, Result]):
 def map_good(
     run: Callable[[list[Any]], Sequence[Result]], items: Iterable[Item | PredictorError]
 ) -> list[Result | PredictorError]:
-    """Run the items that are not errors, in one call. Every error keeps its position.
+    """Call ``run`` once with all items that are not errors. Every error keeps its position.
 
-    ``run`` takes the good items and returns as many results, in the same order.
+    ``run`` returns one result for each of these items, in the same order.
     """
     items = list(items)
     results = iter(run([item for item in items if not isinstance(item, PredictorError)]))
@@ -122,7 +122,7 @@ def all_or_error(outcomes: Sequence[Result | PredictorError]) -> list[Result]:
     """Return the results, for protocols that cannot report an error for one of several images.
 
     Raises:
-        PredictorError: the first of the errors; with several images it says which image failed.
+        PredictorError: the first error. With several images, its message says which image failed.
     """
     for number, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, PredictorError):

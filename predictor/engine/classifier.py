@@ -32,11 +32,11 @@ from predictor.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# How many times the pixels of the resized side a reduced JPEG must keep. On 50 photographs
-# enlarged to 12 megapixels, EfficientNet-Lite0 gives each the same class as from all pixels,
-# and the class's probability moves by 0.007 on average (0.019 with 1 instead of 2).
+# A JPEG decoded at a reduced size keeps at least this many times the side that the model needs.
+# On 50 photographs enlarged to 12 megapixels, EfficientNet-Lite0 gives the same classes as from
+# all pixels, and their probabilities move by 0.007 on average (0.019 with 1 instead of 2).
 OVERSAMPLING = 2
-# A model is taken to hang when a batch has run for this long, and for four request timeouts.
+# A model hangs if a batch runs for longer than both HANG_S seconds and four request timeouts.
 HANG_S = 120.0
 VERSION = "1"  # of the served model
 
@@ -46,8 +46,8 @@ Image = bytes | Pixels  # an encoded file, or prepared pixels
 class Classifier:
     """One model with its queue. Any thread may call it.
 
-    The model loads in the background. ``loading`` is the future of the loaded model: done when the
-    model has run once, or with the exception if it could not be loaded.
+    The model loads in the background. The future ``loading`` gets the model after the warm-up, or
+    the exception if the model could not be loaded.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Classifier:
         load: Callable[[Settings, int], LoadedModel] = load_model,
         process: Process | None = None,
     ) -> None:
-        """Do not load yet: :meth:`start` does.
+        """Prepare the classifier. :meth:`start` loads the model.
 
         ``load`` takes the settings and the number of processors. ``process`` holds the resources
-        that the models of this process share; new ones if None.
+        that the models of this process share; None: create them.
         """
         self.settings = settings
         self.process = process or Process(settings)
         self.loading: Future[LoadedModel] = Future()
         self._load = load
-        # Called with images and seconds after each forward pass, except the warm-up's.
+        # Called after each forward pass but the warm-up, with the number of images and the seconds.
         self.on_pass: list[Callable[[int, float], None]] = []
         self.on_close: list[Callable[[], None]] = []
         self._batcher: Batcher[Pixels, Logits] | None = None
@@ -77,7 +77,7 @@ class Classifier:
             threading.Thread(target=self._load_in_background, name="loader", daemon=True).start()
 
     def abandon(self) -> None:
-        """Fail all requests in progress, because the model hangs, and accept no more."""
+        """Fail all requests in progress and refuse new ones. Used when the model hangs."""
         self.process.draining = True
         if self._batcher is not None:
             self._batcher.abandon()
@@ -116,7 +116,7 @@ class Classifier:
     def name(self) -> str:
         """The name under which the model is served.
 
-        With ``auto``, raises NotReady while the model loads: a fallback model may replace it.
+        With ``auto``, raises NotReady during loading, because a fallback model may be chosen.
         """
         chosen = self.settings.served_name
         return self.require_model().info.name if chosen == "auto" else chosen
@@ -133,7 +133,7 @@ class Classifier:
 
     @property
     def enough_pixels(self) -> int | None:
-        """Pixels of a photo's shorter side that suffice; None if all must be decoded."""
+        """Number of pixels that suffice for a photo's shorter side; None: decode at full size."""
         if self.settings.exact_decode:
             return None
         return OVERSAMPLING * self.require_model().scorer.preprocessing.resize
@@ -145,9 +145,9 @@ class Classifier:
 
         Args:
             images: whole files, as :func:`predictor.images.decoding.decode` reads them. An
-                item may also be an error; the result then has it at the same position.
+                item may also be an error; the result then has that error at the same position.
             top_k: from 1 to the number of labels.
-            call: its timings and class ids are filled in.
+            call: the request; its timings and class ids are filled in.
 
         Raises:
             RequestError: ``top_k`` is out of range, there are too many images, or the client left.
@@ -167,8 +167,8 @@ class Classifier:
         Args:
             images: whole files; or prepared pixels ``(crop, crop, 3)``, 0 to 255, as
                 :class:`predictor.images.preprocessing.Preprocessing` makes them. An item
-                may also be an error; the result then has it at the same position.
-            call: its timings and class ids are filled in.
+                may also be an error; the result then has that error at the same position.
+            call: the request; its timings and class ids are filled in.
 
         Raises:
             RequestError: there are too many images, or the client left.
@@ -191,7 +191,7 @@ class Classifier:
         return outcomes
 
     def begin(self, call: Call | None) -> Call:
-        """Return the call, or a new one, with a deadline: the same for all images of a request."""
+        """Return the call, or a new call. Set its deadline, which all images of a request share."""
         call = call or Call()
         if call.deadline == inf:
             call.deadline = monotonic() + self.settings.request_timeout_s
@@ -214,14 +214,14 @@ class Classifier:
         try:
             return [_wait(job, call) for job in jobs]
         finally:
-            for job in jobs:  # if the client has left, its waiting images will not run
+            for job in jobs:  # if the client has left, do not run its waiting images
                 job.future.cancel()
             call.timings.add_wait(jobs)
 
     def _infer(self, scorer: Scorer, images: list[Pixels], lanes: int) -> Logits:
         began = monotonic()
         logits = scorer.logits(images, lanes)
-        if self.loading.done():  # the warm-up is not a request
+        if self.loading.done():  # do not count the warm-up
             for callback in self.on_pass:
                 callback(len(images), monotonic() - began)
         return logits
@@ -249,7 +249,7 @@ class Classifier:
             self.loading.set_result(model)
 
     def _warm_up(self, scorer: Scorer) -> None:
-        """Run black images, because the first forward passes are slow."""
+        """Run black images, so that the slow first forward passes delay no request."""
         assert self._batcher is not None
         crop, most = scorer.preprocessing.crop, self.settings.max_queue
         black: Pixels = np.zeros((crop, crop, 3), np.uint8)

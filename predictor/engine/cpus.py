@@ -1,8 +1,8 @@
-"""How many processors this process may use.
+"""Count the processors that this process may use.
 
 ``os.cpu_count()`` counts the processors of the machine. A container may use fewer, because of its
-affinity or its quota. With as many threads as the machine has processors, it would be throttled to
-a fraction of its speed.
+affinity or its quota. A container with one thread for each processor of the machine would be
+throttled to a fraction of its speed.
 """
 
 import math
@@ -46,7 +46,7 @@ def _position(machine: Path, cpu: int) -> tuple[int, int]:
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self")) -> float:
     """Return how many processors the control groups grant this process; infinity without quota.
 
-    They are mounted at ``root``: version 2, or version 1 with ``cpu/`` below.
+    The control groups are mounted at ``root`` (version 2) or at ``root/cpu`` (version 1).
     """
     quotas = [_v2(folder) for folder in _upwards(root, _group(proc))]
     quotas += [_v1(folder) for folder in _upwards(root / "cpu", _group(proc, "cpu"))]
@@ -67,7 +67,7 @@ def _group(proc: Path, controller: str = "") -> str:
 
 
 def _upwards(root: Path, group: str) -> Iterator[Path]:
-    """Yield the group's folder and its parents: any of them may have a quota."""
+    """Yield the folder of the group and of each parent group, because each may have a quota."""
     folder = root / group.lstrip("/")
     yield from (f for f in (folder, *folder.parents) if f == root or root in f.parents)
 

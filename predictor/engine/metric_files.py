@@ -1,9 +1,9 @@
-"""Metrics of several processes: each writes its own files, and any of them can read all.
+"""Metrics of several processes. Each process writes its own files, and can read all files.
 
 prometheus_client writes a worker's numbers into files in the folder that
-``PROMETHEUS_MULTIPROC_DIR`` names when it is imported. This module adds up the files of all
-workers, and merges those of ended workers. It relies on private parts of prometheus_client, which
-``tests/test_private_apis.py`` lists.
+``PROMETHEUS_MULTIPROC_DIR`` names when prometheus_client is imported. This module adds up the files
+of all workers, and merges the files of ended workers. It relies on private parts of
+prometheus_client, which ``tests/test_private_apis.py`` lists.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-SUMMED = ("counter", "histogram")  # kept when their process has ended
+SUMMED = ("counter", "histogram")  # kinds of metrics that are kept after their process has ended
 MERGED_PID = 0  # in the name of the file that holds the counts of ended processes
 
 
@@ -29,7 +29,7 @@ class AllProcesses(Collector):
         self._folder = folder
 
     def collect(self) -> Iterable[Metric]:
-        """Read all files but empty ones, which a starting process has."""
+        """Read all files except empty ones, which belong to processes that are starting."""
         with _lock(self._folder, exclusive=False):
             files = [str(path) for path in Path(self._folder).glob("*.db") if _size(path)]
             metrics: Iterable[Metric] = MultiProcessCollector.merge(files)
@@ -62,7 +62,7 @@ def _figures(pid: int) -> Iterator[Metric]:
 
 
 def pids_of(folder: str | None) -> set[int]:
-    """Return the ids of the processes that have written gauges; without a folder, this one's."""
+    """Return the ids of all processes with gauges; without a folder, only this process's id."""
     if folder is None:
         return {os.getpid()}
     return {_pid(path) for path in Path(folder).glob("gauge_live*.db")}
@@ -71,8 +71,8 @@ def pids_of(folder: str | None) -> set[int]:
 def forget_worker(pid: int, alive: Collection[int]) -> None:
     """Delete an ended worker's gauges, and merge its counts into one file for all ended workers.
 
-    The master calls this, with the workers that still count. If a scrape holds the folder's lock,
-    the merge is left to the next call.
+    The master calls this function; ``alive`` are the ids of the workers whose files are kept. If a
+    scrape holds the folder's lock, the next call does the merge.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder is None:
@@ -87,7 +87,7 @@ def forget_worker(pid: int, alive: Collection[int]) -> None:
 
 def _merge(files: list[Path], merged: Path) -> None:
     new = merged.with_suffix(".new")
-    with new.open("wb") as opened:  # a mapped page that the disk has no room for kills the process
+    with new.open("wb") as opened:  # if the disk is full, a mapped page would kill the process
         opened.write(bytes(sum(map(_size, files))))
     counts = MmapedDict(str(new))
     for metric in MultiProcessCollector.merge(map(str, files), accumulate=False):
@@ -104,8 +104,8 @@ def _merge(files: list[Path], merged: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(folder: str, *, exclusive: bool) -> Iterator[None]:
-    """Lock the folder. The exclusive lock is not waited for: it raises BlockingIOError."""
-    import fcntl  # here: several processes are served where there is gunicorn, never on Windows
+    """Lock the folder for the block. If ``exclusive``, raise BlockingIOError instead of waiting."""
+    import fcntl  # here: Windows has no fcntl, and no gunicorn to start several processes
 
     with open(Path(folder, "lock"), "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)

@@ -1,8 +1,8 @@
 """The metrics for Prometheus.
 
-A single process keeps them in memory. If ``PROMETHEUS_MULTIPROC_DIR`` names a folder when this
-module is imported, each worker keeps them in files there, and every worker reports the sums of all
-(:mod:`predictor.engine.metric_files`).
+A single process keeps the metrics in memory. If ``PROMETHEUS_MULTIPROC_DIR`` names a folder when
+this module is imported, each worker keeps its metrics in files in that folder, and every worker
+reports the sums over all workers (:mod:`predictor.engine.metric_files`).
 """
 
 import os
@@ -29,10 +29,10 @@ from predictor.errors import NotReady, PredictorError, RequestError, ServiceErro
 
 MODEL = ("model", "version")  # labels; empty for a request that concerns no model
 INFO = ("name", "version", "weights", "device", "precision")  # labels of model_info
-OUTCOMES = ("success", "fail")  # of a request: every image answered, or not
-REFRESH_S = 1.0  # Prometheus scrapes every 15 s or so
+OUTCOMES = ("success", "fail")  # of a request: whether every image was answered
+REFRESH_S = 1.0  # seconds; Prometheus scrapes about every 15 s
 
-# From a small network on a GPU to a request that has waited until the deadline.
+# Bounds in seconds, from one pass of a small network on a GPU to a wait until the deadline.
 SECONDS = tuple(step * 10**power for power in range(-4, 1) for step in (1, 2.5, 5))
 SECONDS = (*(round(bound, 5) for bound in SECONDS), 10, 30, 60)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -45,7 +45,7 @@ class Readings:
         self._samples = [sample for family in families for sample in family.samples]
 
     def total(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's series that have these labels; 0 if there are none."""
+        """Return the sum of a metric's series that have these labels; 0 without such series."""
         return sum(
             sample.value
             for sample in self._samples
@@ -70,11 +70,11 @@ class Readings:
 
 
 class Metrics:
-    """The metrics of one classifier. If kept in memory, each classifier has its own."""
+    """The metrics of one classifier. Metrics in memory are separate for each classifier."""
 
     def __init__(self, classifier: Classifier) -> None:
         """Declare the metrics and begin to count the classifier's forward passes."""
-        disable_created_metrics()  # they do not exist with several processes
+        disable_created_metrics()  # ``_created`` series do not exist with several processes
         self._classifier = classifier
         self._folder = os.environ.get(FOLDER_VARIABLE)
         self._own = CollectorRegistry()
@@ -84,7 +84,7 @@ class Metrics:
         self._declare_gauges()
         self._processes = ProcessFigures(partial(pids_of, self._folder))
         self._own.register(self._processes)
-        # All codes are at 0 from the start, so that the first error of a kind is an increase.
+        # Export every code as 0 from the start, so that the first error of a kind is an increase.
         for code in codes():
             self.rejected.labels(code)
         classifier.on_pass.append(self._count_pass)
@@ -142,10 +142,10 @@ class Metrics:
     def record(
         self, route: str, method: str, status: int, seconds: float, call: Call, codes: Iterable[str]
     ) -> None:
-        """Count a request that has been answered, under the name of the call's ``model``.
+        """Count an answered request, with the call's ``model`` as a label.
 
-        ``route`` is the URL rule, and ``codes`` are those of the errors sent to the client. Each
-        route and method is a series for ever: pass only names from a small set.
+        ``route`` is the URL rule, and ``codes`` name the errors sent to the client. Each new route
+        or method adds a permanent series: pass only names from a small set.
         """
         labels = call.model, VERSION if call.model else ""
         self.requests.labels(route, method, status, *labels).inc()
@@ -165,11 +165,11 @@ class Metrics:
             self.predictions.labels(*labels).inc(len(call.class_ids))
 
     def add_alias(self, alias: Callable[[Readings], Iterable[Metric]]) -> None:
-        """Also export the metrics that ``alias`` computes from a snapshot of these."""
+        """Also export the metrics that ``alias`` computes from a snapshot of all metrics."""
         self._aliases.append(alias)
 
     def registry(self) -> CollectorRegistry:
-        """Return a registry to collect once, for one scrape."""
+        """Return a registry of all metrics for one scrape. It must be collected only once."""
         self.refresh()
         source = self._own if self._folder is None else AllProcesses(self._folder)
         registry = CollectorRegistry()
@@ -189,7 +189,7 @@ class Metrics:
         self._ready.set(ready)
         self._in_flight.set(classifier.process.slots.held)
         if not classifier.loading.done():
-            return  # asking for its name would start to load it
+            return  # ``classifier.name`` would start to load the model
         try:
             labels = classifier.name, VERSION
         except NotReady:
@@ -198,7 +198,7 @@ class Metrics:
         if ready:
             info = classifier.require_model().info.public() | {"version": VERSION}
             self._model_info.labels(*(info.get(name, "") for name in INFO)).set(1)
-            # 0 from the start, so that the first request is an increase.
+            # Export 0 from the start, so that the first request is an increase.
             for metric in (self.predictions, self._pass_seconds, self._batch_size):
                 metric.labels(*labels)
             for step in self._steps.values():
@@ -207,7 +207,7 @@ class Metrics:
                 self._prediction_seconds.labels(outcome, *labels)
 
     def keep_fresh(self) -> None:
-        """Refresh every second in a thread, for scrapes that other processes answer."""
+        """Start a thread that refreshes the gauges each second: any process may answer a scrape."""
         if self._folder is not None:
             threading.Thread(target=self._refresh_for_ever, name="metrics", daemon=True).start()
 
@@ -223,7 +223,7 @@ class Metrics:
 
 
 class _WithAliases(Collector):
-    """Collects from ``source`` once, and adds the metrics that ``aliases`` compute from that."""
+    """Collects ``source`` once, and adds the metrics that ``aliases`` compute from the result."""
 
     def __init__(
         self, source: Collector, aliases: Iterable[Callable[[Readings], Iterable[Metric]]]

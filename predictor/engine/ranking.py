@@ -22,9 +22,9 @@ class Prediction:
 
 
 def rank(logits: NDArray[np.float32], labels: Sequence[Label], top_k: int) -> list[Prediction]:
-    """Return the ``top_k`` most probable classes, best first, ties by class index.
+    """Return the ``top_k`` most probable classes, best first, ties in order of class index.
 
-    ``logits`` are ``(classes,)`` float32, and ``labels`` are in their order.
+    ``logits`` are ``(classes,)`` float32, and ``labels`` have the same order.
 
     Raises:
         InferenceFailed: a logit is infinite or not a number.

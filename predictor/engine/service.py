@@ -23,7 +23,7 @@ class Service:
     """A classifier with its explanations, its admission and its metrics.
 
     A front end makes one :class:`Call` for each request and passes it to every method.
-    ``explainer`` is None where ``PREDICTOR_MAX_EXPLANATIONS`` is 0.
+    ``explainer`` is None if ``PREDICTOR_MAX_EXPLANATIONS`` is 0.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -33,7 +33,7 @@ class Service:
 
     @property
     def name(self) -> str:
-        """The model's name, as :attr:`Classifier.name`, which can raise NotReady."""
+        """The model's name, from :attr:`Classifier.name`; raises NotReady if it is unknown."""
         return self.classifier.name
 
     def require_model(self) -> LoadedModel:
@@ -52,7 +52,7 @@ class Service:
             )
 
     def expect_healthy(self) -> None:
-        """Raise InferenceFailed if the process must be replaced; not while the model is loading."""
+        """Raise InferenceFailed if the process must be replaced. Loading is not a failure."""
         if (reason := self.classifier.unhealthy_reason()) is not None:
             raise InferenceFailed(reason)
 
@@ -77,7 +77,7 @@ class Service:
 
     @contextmanager
     def admit_explanation(self, call: Call) -> Iterator[LoadedModel]:
-        """Hold a slot for explanations; raise NotReady, or ExplainerBusy if none is free."""
+        """Hold a slot for one explanation; raise NotReady, or ExplainerBusy if no slot is free."""
         assert self.explainer is not None
         model = self._model_for(call)
         with self.explainer.slots.hold(), self.metrics.explanations_in_flight.track_inprogress():

@@ -1,4 +1,4 @@
-"""HTTP: requests become calls of the engine. The only package that imports Flask."""
+"""The HTTP front end: a Flask app that turns requests into calls of the engine."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ from predictor.web.page import views as page
 from predictor.web.protocols import kserve, open_inference, torchserve
 from predictor.web.request import KEY, RecordedRequest
 
-# Each has a blueprint, the first parts of its paths (PREFIXES) and the shape of its errors
-# (as_error); some have explanations and metrics under their own names.
+# Each protocol has a blueprint, the first parts of its paths (PREFIXES) and the shape of its errors
+# (as_error). Some protocols also have explanations, or metrics under their own names.
 PROTOCOLS = (torchserve, open_inference, kserve)
 
 
@@ -27,15 +27,15 @@ class OneLineJSON(DefaultJSONProvider):
     ensure_ascii = False
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
-        """Serialise what a view returned."""
+        """Return a view's result as a JSON response."""
         body = self.dumps(args[0] if args else kwargs) + "\n"
         return Response(body, mimetype=self.mimetype)
 
 
 def create_app(settings: Settings, classifier: Classifier | None = None) -> Flask:
-    """Build the Flask app around a classifier, a new one for the settings if None.
+    """Build the Flask app around ``classifier``, or around a new one made from the settings.
 
-    The classifier loads when it is started or first used.
+    The model loads when the classifier is started or first used.
     """
     static, templates = str(resource("static")), str(resource("templates"))
     app = Flask("predictor", static_folder=static, template_folder=templates)

@@ -1,4 +1,4 @@
-"""The options of ``flask run``, from its command line."""
+"""Read the options of ``flask run`` from its command line."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from flask.helpers import get_debug_flag
 def address() -> tuple[str, int] | None:
     """Return the host and port on which this process serves.
 
-    None outside of ``flask run``, and in its reloader's parent process, which only watches files.
+    Outside ``flask run``, and in its reloader's parent process, which serves nothing, return None.
     """
     options = _options()
     if options is None:
@@ -27,7 +27,7 @@ def address() -> tuple[str, int] | None:
 def require_loopback_for_debugger() -> None:
     """Exit if Werkzeug's debugger would be reachable from other machines.
 
-    The debugger runs code, and its guards are a PIN and a header that any client can send.
+    The debugger executes code. It is protected only by a PIN and a header that any client can set.
     """
     options = _options()
     if options is None:
@@ -46,7 +46,7 @@ def _options() -> dict[str, Any] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address that a server listens on."""
+    """Return whether a server that listens on ``host`` can be reached only from this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -1,6 +1,6 @@
 """The OpenAPI description of the app that is running.
 
-Each protocol has a YAML file beside its module, which says what its operations take and return.
+A YAML file beside each protocol's module says what its operations take and return.
 This module removes operations that the app does not serve, fills in the app's limits and names,
 and adds the errors that all operations share.
 """
@@ -26,7 +26,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader takes an 
 METHODS = ("get", "put", "post", "delete", "options", "patch", "trace")  # that a path item has
 # Headers of an error's response.
 HEADERS = {401: ("WWW-Authenticate",), **dict.fromkeys((408, 429, 503), ("Retry-After",))}
-# Errors of a request with a body, before a view is called.
+# Errors that a request with a body can get before a view is called.
 OF_BODIES = {408, 413, 503}
 
 Node = dict[str, Any]  # of the document
@@ -36,7 +36,7 @@ UNKNOWN = object()  # stands for a fact that the app does not know yet
 def document() -> Node:
     """Return the description of the current app, as OpenAPI 3.1.
 
-    Before the model is loaded, the description has neither its name nor its number of classes.
+    Until the model is loaded, the description has no model name and no number of classes.
     """
     described: Node = _fill(_descriptions(), _facts())
     paths, served = described["paths"], _served()
@@ -51,7 +51,7 @@ def document() -> Node:
 
 @cache
 def _descriptions() -> Node:
-    """Merge all files; each operation gets its name and the shape of its errors."""
+    """Merge all YAML files. Each operation gets its operationId and the shape of its errors."""
     merged: Node = {}
     for file in sorted(WEB.rglob("*.yaml"), key=lambda f: (f.stem not in FIRST, f.stem)):
         part = yaml.load(file.read_text(encoding="utf-8"), LOADER)
@@ -89,7 +89,7 @@ def _name(name: str, path: str, method: str, paths: Node) -> str:
 
 
 def _facts() -> Mapping[str, Any]:
-    """Return the values of the descriptions' ``${…}``."""
+    """Return the values that replace the ``${…}`` in the descriptions."""
     service = current_service()
     settings = service.settings
     facts: dict[str, Any] = {
@@ -153,7 +153,7 @@ def _served() -> dict[tuple[str, str], str]:
 
 
 def _secure(described: Node, served: Mapping[tuple[str, str], str]) -> None:
-    """Add the security schemes if the app requires a token. Probes require none."""
+    """Add the security schemes if the app requires a token. Probes require no token."""
     schemes = described["components"].pop("securitySchemes")
     if not _has_tokens():
         return
@@ -169,7 +169,7 @@ def _has_tokens() -> bool:
 
 
 def _add_refusals(described: Node, served: Mapping[tuple[str, str], str]) -> None:
-    """Add each operation's shared errors, and to every response its X-Request-ID."""
+    """Add the shared errors to each operation, and the X-Request-ID header to every response."""
     meanings = described.pop("x-statuses")
     shared = described["components"].setdefault("responses", {})
     for path, method, operation in _operations(described["paths"]):

@@ -1,4 +1,4 @@
-"""Parameters of a request: in its query string, or in its JSON."""
+"""Read a request's parameters from its query string or its JSON."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ from flask import request
 
 from predictor.errors import BadRequest
 
-TOP_K = 5  # classes that the page and the other servers' protocols return by default
+TOP_K = 5  # default number of classes on the page and in the protocols of other servers
 
 
 def parameter(name: str) -> str | None:
@@ -22,7 +22,7 @@ def whole_number(name: str) -> int | None:
     """Return a non-negative integer of the query string, or None. The caller checks its range.
 
     Raises:
-        BadRequest: it is not a whole number, or is repeated.
+        BadRequest: the parameter is not a whole number, or is repeated.
     """
     text = parameter(name)
     if text is None:
@@ -40,7 +40,7 @@ def as_integer(value: object) -> int | None:
 
 
 def parameters_of(part: dict[str, Any]) -> dict[str, Any]:
-    """Return ``parameters`` of a request, an input or an output, an object; {} without one."""
+    """Return the object ``parameters`` of a request, an input or an output; {} if it is absent."""
     if (parameters := part.get("parameters")) is None:
         return {}
     if not isinstance(parameters, dict):
@@ -49,10 +49,10 @@ def parameters_of(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def target_of(instance: object) -> int | None:
-    """Return an instance's ``target``, a class index to explain; None without one.
+    """Return an instance's ``target``, the class index to explain; None if it is absent.
 
     Raises:
-        BadRequest: it is not an integer.
+        BadRequest: ``target`` is not an integer.
     """
     given = instance.get("target") if isinstance(instance, dict) else None
     target = as_integer(given)

@@ -1,4 +1,4 @@
-"""The one place where an error becomes a response: RFC 9457, or another protocol's shape."""
+"""Turn every error into a response: RFC 9457 problem details, or another protocol's shape."""
 
 import logging
 import re
@@ -33,14 +33,14 @@ class RequestHead(NamedTuple):
 
     method: str
     path: str
-    request_id: str | None = None  # None if the request was refused before it got one
+    request_id: str | None = None  # None if the request was refused before it got an id
 
 
 def render_problem(error: Exception, head: RequestHead) -> Response:
     """Return an error as a response in the protocol of the request's path.
 
-    Flask's error handlers call it, and so does the server for a request that never reaches
-    Flask. It needs an app context.
+    Flask's error handlers call this function, and so does the server for a request that never
+    reaches Flask. The caller must have pushed an app context.
     """
     problem = problem_of(error, head)
     if head.request_id is not None:
@@ -57,7 +57,7 @@ def render_problem(error: Exception, head: RequestHead) -> Response:
 
 
 def problem_of(error: Exception, head: RequestHead) -> dict[str, Any]:
-    """Return problem details: ``title``, ``status``, ``code``, and a ``detail`` to act on."""
+    """Return an error as problem details: ``title``, ``status``, ``code`` and ``detail``."""
     if isinstance(error, PredictorError):
         status, title, detail = error.status.value, error.status.phrase, str(error)
     elif isinstance(error, HTTPException) and error.code is not None:
@@ -85,7 +85,7 @@ def _advice(error: HTTPException, head: RequestHead) -> str:
 
 
 def code_of(error: Exception) -> str:
-    """Return the name of the kind of error, for programs."""
+    """Return the code that names the kind of error for programs."""
     if isinstance(error, PredictorError):
         return error.code
     if isinstance(error, HTTPException) and error.code is not None:
@@ -94,7 +94,7 @@ def code_of(error: Exception) -> str:
 
 
 def json_safe(text: str) -> str:
-    """Return the text with lone surrogates escaped: a client can send them, JSON has none."""
+    """Escape lone surrogates, which a client can send but UTF-8 cannot encode."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -121,16 +121,16 @@ def _current_head() -> RequestHead:
 
 
 def handle_unexpected(error: Exception) -> Response:
-    """Answer with 500 for a defect of this app: only the log has the cause."""
+    """Answer a defect of this app with 500, and write its cause only to the log."""
     fields = {"method": request.method, "path": request.path, "request_id": current_record().id}
     log.error("%(method)s %(path)s failed, %(request_id)s", fields, exc_info=error)
     return handle(error)
 
 
 def register(app: Flask, shapes: Mapping[str, Shape]) -> None:
-    """Answer every error of the app, the router's 404 and 405 included.
+    """Answer every error of the app, including the router's 404 and 405.
 
-    ``shapes`` are by the first part of the path, as in ``/v2``; other paths get problem details.
+    The keys of ``shapes`` are first parts of paths, like ``/v2``. Other paths get problem details.
     """
     app.extensions[KEY] = shapes
     app.register_error_handler(PredictorError, handle)

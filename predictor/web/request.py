@@ -18,8 +18,7 @@ from predictor.engine.service import Service
 View = TypeVar("View", bound=Callable[..., Any])
 
 KEY = "predictor"  # of the service, in the app's extensions
-# Long enough for the ids of every tracing system. No character has a meaning in a log, a shell
-# or HTML.
+# Long enough for every tracing system. No character is special in a log, a shell or HTML.
 VALID_ID = re.compile(r"[A-Za-z0-9._:+=@/-]{1,128}")
 
 
@@ -42,7 +41,7 @@ class RecordedRequest(Request):
     """A request with its record. Uploads stay in memory, so that no photo is written to a disk."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take the client's X-Request-ID if it is valid."""
+        """Create the record. Its id is the client's X-Request-ID, if valid."""
         super().__init__(*args, **kwargs)
         given = self.headers.get("X-Request-ID", "")
         request_id = given if VALID_ID.fullmatch(given) else uuid.uuid4().hex
@@ -55,7 +54,7 @@ class RecordedRequest(Request):
 
 
 def _has_left(connection: object) -> bool:
-    """Return whether the client has closed its connection. Over TLS that cannot be seen."""
+    """Return whether the client has closed its connection. Over TLS, always return False."""
     if type(connection) is not socket.socket:
         return False
     try:

@@ -1,4 +1,4 @@
-"""One log line for each request, and its id and timings in the response's headers."""
+"""Log one line for each request, and add its id and timings to the response's headers."""
 
 import logging
 from http import HTTPStatus
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def register(app: Flask) -> None:
-    """Log every response of the app. Register it first: after_request runs in reverse order."""
+    """Log every response of the app. Call this first: Flask runs after_request in reverse order."""
     app.after_request(finish)
 
 
@@ -31,7 +31,7 @@ def finish(response: Response) -> Response:
 
 
 def _log(response: Response, record: RequestRecord, split: dict[str, float]) -> None:
-    """Write the line. It has neither the query nor any header, because they can hold tokens."""
+    """Write the log line, without the query and the headers, because they can contain tokens."""
     fields: dict[str, Any] = {
         "method": request.method,
         "path": request.path,
@@ -56,6 +56,6 @@ def _log(response: Response, record: RequestRecord, split: dict[str, float]) -> 
 def _level(status: int, codes: list[str]) -> int:
     if status < 500:
         return logging.INFO
-    # Without a code no error was raised: TorchServe's ping answers 500 while the model loads.
+    # A 500 without a code is not an error: TorchServe's ping answers so while the model loads.
     failed = status == HTTPStatus.INTERNAL_SERVER_ERROR and codes
     return logging.ERROR if failed else logging.WARNING

@@ -1,4 +1,4 @@
-"""Access control, which needs only a request's header; and security headers of responses."""
+"""Access control by a request's headers alone, and the security headers of responses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PREFLIGHT = {
     "Access-Control-Max-Age": "600",
 }
 EXPOSED = "Inference-Header-Content-Length, Retry-After, X-Request-ID"
-REALM = "the token is the password"  # some browsers show it
+REALM = "the token is the password"  # some browsers show this text
 NO_TOKEN = (
     'A token is required: send the header "Authorization: Bearer <token>". In a browser, enter any'
     " name, and the token as the password."
@@ -49,7 +49,7 @@ NO_TOKEN = (
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Add the guards that the settings ask for. Before every view they run in the order below."""
+    """Add the guards that the settings ask for. They run before every view, in the order below."""
     if hops := settings.trusted_proxies:
         # A proxy appends to X-Forwarded-For and replaces the other two headers. X-Forwarded-Host
         # is ignored: the host is used only to redirect a path with doubled slashes.
@@ -59,7 +59,7 @@ def register(app: Flask, settings: Settings) -> None:
     tokens = [token.encode() for token in settings.all_tokens]
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins)
-    if settings.rate_limit:  # before the tokens, so that it also limits guessing them
+    if settings.rate_limit:  # before the token check, to limit the guessing of tokens, too
         app.before_request(rate_limiter(settings.rate_limit, tokens))
     if tokens:
         app.before_request(require_token(tokens))
@@ -81,7 +81,7 @@ def allow_frames(response: Response, policy: str) -> Response:
 
 
 def require_token(tokens: Sequence[bytes]) -> Callable[[], None]:
-    """Return a guard that answers 401 without a valid token. Probes need none."""
+    """Return a guard that answers 401 to requests without a valid token. Probes need no token."""
 
     def check() -> None:
         if not is_probed() and matching_token(tokens) is None:
@@ -98,7 +98,7 @@ def matching_token(tokens: Sequence[bytes]) -> int | None:
     """
     try:
         given = request.authorization
-    except ValueError:  # bytes that are not text
+    except ValueError:  # the header is not text
         given = None
     if given is None:
         return None
@@ -116,7 +116,7 @@ def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Cal
     limiter = FixedWindowRateLimiter(MemoryStorage())
 
     def check() -> None:
-        # A GET request can have a photo, too.
+        # A GET request with a body can contain a photo, too.
         has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
         if request.method not in COSTLY and not has_body:
             return
@@ -133,7 +133,7 @@ def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Cal
 
 
 def network(address: str) -> str:
-    """Return the client's address; for IPv6 its /64, because one client has all of it."""
+    """Return the client's address; for IPv6 its /64, because one client can use the whole /64."""
     try:
         ip = IPv6Address(address)
     except ValueError:

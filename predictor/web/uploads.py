@@ -15,15 +15,14 @@ from predictor.images.decoding import begins_like_an_image
 from predictor.web.request import current_call
 
 URLENCODED = "application/x-www-form-urlencoded"
-# Names of the image in an object of a JSON list, as clients of TensorFlow Serving, TorchServe and
-# KServe write it.
+# Keys under which clients of TensorFlow Serving, TorchServe and KServe put an image in an object.
 INSTANCE_KEYS = ("b64", "data", "body", "image", "image_bytes")
 URL_SAFE = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The images of a request. An error stands in the position of an image that is not base64."""
+    """The images of a request. An image that is not base64 is replaced by an error."""
 
     images: list[bytes | RequestError]
     several: bool  # whether the client sent a list, and so gets a list of answers
@@ -39,7 +38,7 @@ class Fields:
 
     @property
     def advice(self) -> str:
-        """How to send an image: the end of an error's text."""
+        """How to send an image, as a sentence to append to an error message."""
         name = self.files[0]
         return (
             f' Send a file in the form field "{name}" (curl -F {name}=@photo.jpg), or the photo'
@@ -70,7 +69,7 @@ def read_upload(request: Request, max_images: int, fields: Fields = PREDICT_FIEL
 
 
 def read_body(request: Request, is_form: bool = False) -> bytes:
-    """Return the body and record the reading time; raise UnsupportedImage if it is compressed."""
+    """Return the body and record the reading time. A compressed body raises UnsupportedImage."""
     if request.content_encoding not in (None, "", "identity"):
         raise UnsupportedImage(
             f"The body has Content-Encoding {request.content_encoding}, which is not accepted here."
@@ -81,7 +80,7 @@ def read_body(request: Request, is_form: bool = False) -> bytes:
 
 
 def read_as_sent(request: Request, is_form: bool = False) -> bytes:
-    """Return the body as sent, compressed or not; with ``is_form``, parse it into ``request``.
+    """Return the body without decompressing it. If ``is_form``, parse it into ``request``.
 
     Raises:
         BadRequest: the body is malformed or ends too early.
@@ -107,11 +106,11 @@ def read_as_sent(request: Request, is_form: bool = False) -> bytes:
 def _from_form(request: Request, max_images: int, names: Fields) -> Upload:
     files = [file for name in names.files for file in request.files.getlist(name)]
     texts = [text for name in names.texts for text in request.form.getlist(name)]
-    if request.mimetype == URLENCODED:  # a "+" that the client did not escape is a space here
+    if request.mimetype == URLENCODED:  # the parser turned each unescaped "+" into a space
         texts = [text.replace(" ", "+") for text in texts]
     count = len(files) + len(texts)
     if count == 0:
-        fields = [name for name in (*request.files, *request.form) if name]  # a part may lack one
+        fields = [name for name in (*request.files, *request.form) if name]  # some have no name
         found = f", but {', '.join(repr(name[:30]) for name in fields[:5])}" if fields else ""
         raise BadRequest(
             f'The request has no image: the form has no field "{names.files[0]}"{found}.'
@@ -156,10 +155,10 @@ def _single_or_several(images: list[bytes | RequestError], several: bool) -> Upl
 
 
 def from_instances(instances: Any, max_images: int) -> list[bytes | RequestError]:
-    """Return the images of a JSON list. An error stands in the position of an invalid image.
+    """Return the images of a JSON list. An invalid image is replaced by an error.
 
     Each instance is base64, or an object with base64 under one of :data:`INSTANCE_KEYS`. Raises
-    BadRequest if they are not a list or there are none, and TooLarge if there are too many.
+    BadRequest if ``instances`` is not a list or is empty, and TooLarge if the list is too long.
     """
     if not isinstance(instances, list) or not instances:
         raise BadRequest("The images must be a list with at least one image.")
@@ -179,7 +178,7 @@ def _from_instance(instance: object) -> bytes | RequestError:
 
 
 def check_count(count: int, max_images: int) -> None:
-    """Raise TooLarge before any image is decoded: each invalid one would cost a message."""
+    """Raise TooLarge if there are too many images, before each invalid image costs a message."""
     if count > max_images:
         raise TooLarge(f"The request has {count:,} images; the limit is {max_images:,}.")
 

@@ -1,4 +1,4 @@
-"""``POST /explain``: which parts of a photo are evidence for a class."""
+"""``POST /explain``: show which parts of a photo support a class."""
 
 import io
 
@@ -14,7 +14,7 @@ from predictor.web.uploads import read_upload
 blueprint = Blueprint("explain", __name__)
 
 FORMATS = {"png": "image/png", "json": "application/json"}
-PNG_LEVEL = 1  # 6 takes three times as long and saves a sixth
+PNG_LEVEL = 1  # level 6 takes three times as long, for a file smaller by a sixth
 
 
 @blueprint.route("/explain", methods=["POST", "PUT"], strict_slashes=False)
@@ -33,7 +33,7 @@ def explain() -> Response:
 
 
 def _format() -> str:
-    """Return ``png`` or ``json``: the parameter, else what the ``Accept`` header prefers."""
+    """Return ``png`` or ``json``: the parameter, or what the ``Accept`` header prefers."""
     given = parameter("format")
     if given is None:
         best = request.accept_mimetypes.best_match(FORMATS.values(), default=FORMATS["png"])

@@ -1,4 +1,4 @@
-"""Probes: is the process healthy, and can it answer now? Neither waits for the model."""
+"""Probes of whether the process is healthy and can answer now. No probe waits for the model."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 @probe
 def healthz() -> dict[str, str]:
-    """Answer 200 while the process is healthy or loading; 500 if it must be replaced."""
+    """Answer 200 while the process is healthy or loading; 500 if the process must be replaced."""
     current_service().expect_healthy()
     return {"status": "alive"}
 
@@ -20,5 +20,5 @@ def healthz() -> dict[str, str]:
 @blueprint.get("/readyz")
 @probe
 def readyz() -> dict[str, Any]:
-    """Answer 200 with the served model when it can answer; 503 before."""
+    """Answer 200 with the served model if the process can answer now; otherwise 503 or 500."""
     return {"status": "ready", "model": current_service().expect_ready().info.public()}

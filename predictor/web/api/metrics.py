@@ -1,4 +1,4 @@
-"""``GET /metrics``, and what each request adds to it."""
+"""``GET /metrics``, and the counting of each request."""
 
 from flask import Blueprint, Flask, Response, request
 from prometheus_client.exposition import choose_encoder
@@ -7,13 +7,13 @@ from predictor.web.request import current_record, current_service, is_probed
 
 blueprint = Blueprint("metrics", __name__)
 
-# A client can invent any number of methods, and each would add a series for ever.
+# Other methods count as ``other``: a client can invent methods, and each would add a series.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """Return all metrics in the format that the scraper asks for. It needs no admission slot."""
+    """Return all metrics in the format that the scraper asks for, without an admission slot."""
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     registry = current_service().metrics.registry()
     return Response(encode(registry), content_type=content_type)

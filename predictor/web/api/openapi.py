@@ -1,4 +1,4 @@
-"""``GET /openapi.json``, and ``GET /docs``, which shows it in Swagger UI."""
+"""``GET /openapi.json``, and ``GET /docs``, which shows the description in Swagger UI."""
 
 from importlib.resources import files
 
@@ -14,7 +14,7 @@ blueprint = Blueprint(
     static_url_path="/docs/swagger-ui",
 )
 
-# Swagger UI's style sheet contains icons as data: URLs. It shows pictures of responses as blobs.
+# Swagger UI's style sheet contains icons as data: URLs. Responses that are pictures are blobs.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
     " connect-src 'self'; form-action 'none'; base-uri 'none'"
@@ -23,11 +23,11 @@ POLICY = (
 
 @blueprint.get("/openapi.json")
 def show() -> Response:
-    """Return the description."""
+    """Return the OpenAPI description of this app."""
     return jsonify(document())
 
 
 @blueprint.get("/docs", strict_slashes=False)
 def docs() -> Response:
-    """Return the description as a page, with a form to try each operation."""
+    """Return the OpenAPI description as a page, with a form to try each operation."""
     return allow_frames(make_response(render_template("docs.html")), POLICY)

@@ -16,7 +16,7 @@ blueprint = Blueprint("predict", __name__)
 
 @blueprint.route("/predict", methods=["POST", "PUT"], strict_slashes=False)
 def predict() -> dict[str, Any]:
-    """Classify one photo, or several: each of them gets its own answer or its own error."""
+    """Classify one or several photos. Each of several photos gets its own answer or error."""
     service, call = current_service(), current_call()
     with service.admit(call):
         top_k = whole_number("top_k")

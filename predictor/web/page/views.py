@@ -1,4 +1,4 @@
-"""The page: choose, drop, paste or take photos. Without JavaScript it is a form."""
+"""The web page: users choose, drop, paste or take photos. Without JavaScript, it is a form."""
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -27,7 +27,7 @@ POLICY = (
 
 @blueprint.get("/", provide_automatic_options=False)  # OPTIONS belongs to TorchServe's protocol
 def show() -> Response:
-    """Return the empty page; for a client that prefers JSON, as KServe's does, a liveness probe."""
+    """Return the empty page, or a liveness status to clients that prefer JSON, such as KServe's."""
     kinds = ("text/html", "application/json")
     if request.accept_mimetypes.best_match(kinds) == "application/json":
         current_service().expect_healthy()

@@ -25,7 +25,7 @@ def as_error(problem: Problem) -> Response:
 
 
 class NameBeforeVerb(BaseConverter):
-    """A name in a path, which ends before ``:predict`` or ``:explain``."""
+    """Matches a name in a path, up to ``:predict`` or ``:explain``."""
 
     regex = "[^/:]+"
 

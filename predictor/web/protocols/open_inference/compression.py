@@ -13,8 +13,8 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda data: gzip.compress(data, LEVEL, mtime=0),
     "deflate": lambda data: zlib.compress(data, LEVEL),
 }
-# A body may decompress to FREE_BYTES, or to MAX_RATIO times its size, so that a few kB cannot cost
-# as much as the upload limit. Photos and tensors shrink by less, unless they are blank.
+# A body may decompress to FREE_BYTES or MAX_RATIO times its size, whichever is larger, so that a
+# few kB cannot cost as much as the upload limit. Only blank photos and tensors shrink by more.
 FREE_BYTES, MAX_RATIO = 4_000_000, 100
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
@@ -23,7 +23,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     """Return the decompressed body. Decompression stops at ``limit`` bytes.
 
     Raises:
-        BadRequest: the body is damaged, truncated, or compressed in another way.
+        BadRequest: the body is damaged, truncated, or not in the stated encoding.
         TooLarge: the result has more bytes than ``limit``, or too many for a body of this size.
         UnsupportedImage: the encoding is not ``identity``, ``gzip`` or ``deflate``.
     """
@@ -52,7 +52,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def compress(response: Response) -> Response:
-    """Compress the response with gzip or deflate if the client accepts that."""
+    """Compress the response with gzip or deflate if the client accepts one of them."""
     response.vary.add("Accept-Encoding")
     if encoding := request.accept_encodings.best_match(COMPRESS):
         response.set_data(COMPRESS[encoding](response.get_data()))

@@ -32,7 +32,7 @@ from predictor.web.request import current_call, current_record, current_service
 MAX_ID = 1024  # characters of a request's id
 # A normalised photo is within ±3; with much larger values a network's numbers overflow.
 MAX_ELEMENT = 10_000
-# Parsed JSON needs many times its size in memory, and parsing holds the interpreter's lock.
+# Limits parsing: parsed JSON needs many times its size in memory, and parsing holds the GIL.
 _parsing = threading.BoundedSemaphore(available_cpus())
 
 
@@ -47,7 +47,7 @@ class OutputOptions:
 @blueprint.post("/models/<model>/infer")
 @blueprint.post("/models/<model>/versions/<version>/infer")
 def infer(model: str, version: str = VERSION) -> Response:
-    """Run the model on the images of the input."""
+    """Run the model on the images of the input, and respond with logits or classes."""
     service, call = current_service(), current_call()
     with service.admit(call) as loaded:
         expected = input_of(model, version)
@@ -106,7 +106,7 @@ def _images(loaded: LoadedModel, tensor: Tensor) -> list[Image]:
 
 
 def _output_options(content: dict[str, Any]) -> OutputOptions:
-    """Parse the options of the output. Defaults apply if the client asked for none."""
+    """Parse the options of the output. Options that the client omits have their defaults."""
     binary = parameters_of(content).get("binary_data_output", False)
     outputs = content.get("outputs")
     if outputs is None or outputs == []:

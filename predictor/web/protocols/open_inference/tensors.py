@@ -37,8 +37,8 @@ def split(
 ) -> tuple[dict[str, Any], bytes]:
     """Split a body into its JSON and the binary data that follow the JSON.
 
-    ``header`` is the value of :data:`HEADER`, the length of the JSON; None: all is JSON. With ``0``
-    all is data, and the JSON is made here, from the input's datatype and the shape of one image.
+    ``header`` is the JSON's length in bytes, from :data:`HEADER`. None: the whole body is JSON.
+    ``0``: it is all data, and the JSON is made from the input's datatype and one image's shape.
 
     Raises:
         BadRequest: the length is wrong, or the JSON is not an object.
@@ -60,7 +60,7 @@ def split(
 
 
 def _request_for(body: bytes, datatype: str, shape: Sequence[int]) -> tuple[dict[str, Any], bytes]:
-    """Make the request for a body of data: one BYTES element, or as many images as fit."""
+    """Make the JSON for a body of data: one BYTES element, or as many images as the body has."""
     if datatype == "BYTES":
         count, body = 1, LENGTH.pack(len(body)) + body
     else:
@@ -76,7 +76,7 @@ def read_input(inputs: Any, binary: bytes, max_images: int) -> Tensor:
     Shape and sizes are checked before any image is decoded: a few bytes can ask for a large tensor.
 
     Raises:
-        BadRequest: it is not the model's input, or its data do not match its shape and datatype.
+        BadRequest: the input is not the model's, or its data do not match its shape and datatype.
         TooLarge: the shape has more than ``max_images`` images.
     """
     given = _only_input(inputs)
@@ -134,7 +134,7 @@ def _from_json(datatype: str, data: Any, count: int) -> NDArray[Any] | list[byte
     _check_elements(len(elements), count)
     if datatype == "BYTES":
         return [from_base64(text) for text in elements]
-    try:  # types first: NumPy would parse strings, and make room for the longest for each of them
+    try:  # check types first: NumPy would parse strings, and give each the size of the longest
         if not set(map(type, elements)) <= {int, float}:
             raise ValueError
         array = np.array(elements, np.float64)
@@ -142,12 +142,12 @@ def _from_json(datatype: str, data: Any, count: int) -> NDArray[Any] | list[byte
         raise BadRequest(f'"data" must be a list of {datatype} numbers.') from None
     if datatype == "UINT8" and not ((array >= 0) & (array <= 255) & (array % 1 == 0)).all():
         raise BadRequest('"data" must have whole numbers from 0 to 255, because it is UINT8.')
-    with np.errstate(over="ignore"):  # a number that is too large becomes infinite: refused later
+    with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused later
         return array.astype(DTYPES[datatype])
 
 
 def _flat(data: list[Any]) -> list[Any]:
-    """Return the elements of nested lists. In a ragged list some elements are still lists."""
+    """Return the elements of nested lists. With ragged nesting, some elements are still lists."""
     for _ in range(MAX_RANK - 1):
         if not data or not all(type(part) is list for part in data):
             break

@@ -1,4 +1,4 @@
-"""The server's and the model's endpoints; inference is in ``infer.py``."""
+"""The endpoints for the server and the model, except inference, which is in ``infer.py``."""
 
 import math
 from typing import Any
@@ -18,8 +18,8 @@ from predictor.web.uploads import parse_json, read_as_sent
 PREFIXES = ("/v2",)
 blueprint = Blueprint("open_inference", __name__, url_prefix="/v2")
 
-# Under its own name the model has an input of encoded photos. With this suffix it has an input of
-# tensors, for programs that look for one (Triton's image_client.py). Both names accept both.
+# The model's own name has an input of encoded photos. The name with this suffix has an input of
+# tensors, for programs that look for one (Triton's image_client.py). Both names accept both inputs.
 TENSOR_SUFFIX = "-tensor"
 OUTPUT = "logits"
 MAX_INDEX_BODY = 1024  # bytes
@@ -33,7 +33,7 @@ def as_error(problem: Problem) -> Response:
 
 
 def read_body(limit: int | None = None) -> bytes:
-    """Return the current request's body, decompressed to at most ``limit`` or the upload limit."""
+    """Return the request's body, decompressed to at most ``limit`` bytes or the upload limit."""
     encoding = request.content_encoding or "identity"
     with current_call().timings.measure("read"):
         limit = limit or request.max_content_length or 0
@@ -73,7 +73,7 @@ def live() -> dict[str, bool]:
 @blueprint.get("/health/ready")
 @probe
 def ready() -> dict[str, bool]:
-    """Answer 200 when the process can answer."""
+    """Answer 200 if the process can answer requests now."""
     current_service().expect_ready()
     return {"ready": True}
 
@@ -124,11 +124,11 @@ def model_ready(model: str, version: str = VERSION) -> dict[str, Any]:
 @blueprint.get("/models/<model>/config")
 @blueprint.get("/models/<model>/versions/<version>/config")
 def config(model: str, version: str = VERSION) -> dict[str, Any]:
-    """Return the model's configuration as Triton has it, with the normalisation of a tensor."""
+    """Return the model's configuration in Triton's format, with the normalisation of tensors."""
     _, shape = input_of(model, version)
     service = current_service()
     loaded, settings = service.require_model(), service.settings
-    # So many tensors fit into a body, with 1 kB for the JSON before them.
+    # The number of tensors that fit into a body, with 1 kB for the JSON before them.
     room = (settings.max_upload_bytes - 1024) // (4 * math.prod(shape))
     most = max(1, min(settings.max_queue, room))
     preprocessing, classes = loaded.scorer.preprocessing, len(loaded.labels)
@@ -156,7 +156,8 @@ def config(model: str, version: str = VERSION) -> dict[str, Any]:
 @blueprint.get("/models/<model>/stats")
 @blueprint.get("/models/<model>/versions/<version>/stats")
 def stats(model: str | None = None, version: str = VERSION) -> dict[str, Any]:
-    """Return the model's counts since the start, for all processes and both names together."""
+    """Return the model's counts since the server started."""
+    # Each count is the sum over all processes and over both names, ``name`` and ``name-tensor``.
     service = current_service()
     model = service.name if model is None else model
     input_of(model, version)

@@ -34,7 +34,7 @@ explanations = Blueprint("torchserve_explanations", __name__)
 
 METHODS = ("GET", "POST", "PUT")
 FIELDS = Fields(files=("data", "body"), texts=("data", "body"), json="data")
-FIRST_WORKER = 9000  # TorchServe numbers its workers from here
+FIRST_WORKER = 9000  # number of TorchServe's first worker
 # TorchServe's names for errors whose name does not follow from the HTTP status.
 TYPES = {
     "unknown-model": "ModelNotFoundException",
@@ -54,7 +54,7 @@ class ParsedRequest(NamedTuple):
 
 
 class VersionBeforeVerb(BaseConverter):
-    """A version in a path, after the model's name. There ``invoke`` is not a version."""
+    """Matches a version after the model's name in a path, but not the verb ``invoke``."""
 
     regex = "(?!invoke$)[^/]+"
 
@@ -119,7 +119,7 @@ def predictions(model: str, version: str = VERSION) -> Response:
 
 @blueprint.post("/invocations")
 def invocations() -> Response:
-    """Classify photos for SageMaker: as ``/predictions``, but the model need not be named."""
+    """Classify photos for SageMaker, like ``/predictions``. ``?model_name=`` is optional."""
     name = parameter("model_name")
     return _predict(current_service().name if name is None else name, VERSION)
 
@@ -137,7 +137,7 @@ def _predict(model: str, version: str) -> Response:
 @explanations.route("/explanations/<model>", methods=METHODS)
 @explanations.route("/explanations/<model>/<version>", methods=METHODS)
 def explain(model: str, version: str = VERSION) -> Response:
-    """Return the JSON of ``POST /explain``; ``?class_index=`` or ``target`` choose the class."""
+    """Return the JSON of ``POST /explain``. ``?class_index=`` or ``target`` selects the class."""
     service, call = current_service(), current_call()
     with service.admit_explanation(call):
         service.expect_model(model, version, [VERSION])
@@ -151,7 +151,7 @@ def explain(model: str, version: str = VERSION) -> Response:
 
 
 def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
-    """Return probabilities by label. If two classes share a label, the second gets its id added."""
+    """Return probabilities by label. If two classes share a label, the second label gets its id."""
     answer: dict[str, float] = {}
     for one in ranked:
         taken = one.class_name in answer
@@ -161,7 +161,7 @@ def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
 
 
 def _read(max_images: int, key: str) -> ParsedRequest:
-    """Read the images. Answers to JSON ``instances`` are wrapped in an object with this key."""
+    """Read the images. Answers to JSON ``instances`` are wrapped in an object under ``key``."""
     if request.is_json:
         return _from_json(parse_json(read_body(request)), max_images, key)
     if request.mimetype == "text/plain":
@@ -188,7 +188,7 @@ def _from_json(content: Any, max_images: int, key: str) -> ParsedRequest:
 
 @blueprint.get("/models")
 def models() -> Response:
-    """List the served models in pages, as TorchServe does: there is one."""
+    """List the served models in pages, as TorchServe does. This app serves one model."""
     service = current_service()
     weights = service.require_model().info.public()["weights"]
     only = {"modelName": service.name, "modelUrl": weights}
