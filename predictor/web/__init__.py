@@ -1,4 +1,4 @@
-"""The HTTP front end: a Flask app that turns requests into calls of the engine."""
+"""HTTP: requests become calls of the engine. Only this package imports Flask at run time."""
 
 from typing import Any
 
