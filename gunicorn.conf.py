@@ -1,6 +1,7 @@
 """gunicorn's settings, each with its reason. The hooks are in ``predictor/server/hooks.py``.
 
-Each process has one model, which runs waiting images in batches. A thread waits for each request.
+Each process has one model, which runs waiting images in batches. Each request
+has a thread, which waits for the model's answer.
 """
 
 import math

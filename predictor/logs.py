@@ -41,8 +41,9 @@ def is_text() -> bool:
 class TextFormatter(logging.Formatter):
     """Formats for people. A client's text cannot forge a line of the log.
 
-    Control characters in messages are escaped, and tracebacks are indented. A record's ``block``
-    is written unchanged in place of the line, so it must not contain text that a client sent.
+    Control characters in messages are escaped, and tracebacks are indented. If a record has
+    an attribute ``block``, that text is written unchanged instead of the line. It must not contain
+    text that a client sent.
     """
 
     def format(self, record: logging.LogRecord) -> str:

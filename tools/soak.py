@@ -2,7 +2,8 @@
 
 Each request must have one outcome: answered right, refused with a reason, or cut off by the client
 or by the server. Memory, threads and descriptors are counted while the server is idle: before the
-load, after the warm-up (a burst that uses every thread, and a fifth of the time), and at the end.
+load, after the warm-up, and at the end. The warm-up is a burst that uses every thread, and then the
+load for a fifth of the time.
 The server's own memory must not grow. Mapped files do not count: how much of a file is
 charged to a process depends on which other processes map it.
 """

@@ -130,7 +130,8 @@ def handle_unexpected(error: Exception) -> Response:
 def register(app: Flask, shapes: Mapping[str, Shape]) -> None:
     """Answer every error of the app, including the router's 404 and 405.
 
-    The keys of ``shapes`` are first parts of paths, like ``/v2``. Other paths get problem details.
+    ``shapes`` maps the first part of a path, like ``/v2``, to the shape of its error responses.
+    Errors on all other paths are problem details.
     """
     app.extensions[KEY] = shapes
     app.register_error_handler(PredictorError, handle)

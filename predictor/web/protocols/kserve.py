@@ -42,7 +42,7 @@ def models() -> dict[str, Any]:
 @blueprint.get("/models/<name:model>")
 @blueprint.get("/models/<name:model>/versions/<name:version>")
 def model_ready(model: str, version: str = VERSION) -> dict[str, Any]:
-    """Answer 200 when the model can answer, with KServe's and TensorFlow Serving's keys."""
+    """Answer 200 if the model is ready. The JSON has the keys of KServe and TensorFlow Serving."""
     service = current_service()
     service.expect_model(model, version, [VERSION])
     service.expect_ready()

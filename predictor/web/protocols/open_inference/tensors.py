@@ -188,7 +188,7 @@ def _elements(data: bytes) -> Iterator[bytes]:
 
 
 def write_output(name: str, tensor: Tensor, is_binary: bool) -> tuple[dict[str, Any], bytes]:
-    """Return an output's JSON, and the binary data that follow the JSON if ``is_binary``."""
+    """Return an output's JSON, and the bytes to send after it: none unless ``is_binary``."""
     output = {"name": name, "datatype": tensor.datatype, "shape": tensor.shape}
     if is_binary:
         data = _to_bytes(tensor)

@@ -41,7 +41,7 @@ def read_body(limit: int | None = None) -> bytes:
 
 
 def input_of(model: str, version: str) -> tuple[str, tuple[int, ...]]:
-    """Return the datatype of the model's input under this name, and the shape of one image.
+    """Return the input's datatype and the shape of one image, for this one of the model's names.
 
     Raises:
         UnknownModel: the model has another name, or no such version.
