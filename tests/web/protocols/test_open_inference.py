@@ -312,7 +312,7 @@ BAD = {
     "an empty batch": ({"inputs": [image([])]}, "at least one image"),
     "an odd shape": ({"inputs": [image([b64(RED)], shape=[1, 1, 1])]}, "it must be [N]"),
     "another datatype": ({"inputs": [image([1.0], "FP16")]}, "it must be BYTES, FP32 or UINT8"),
-    "no data": ({"inputs": [image(None, shape=[1])]}, 'must have "data"'),
+    "no data": ({"inputs": [image(None, shape=[1])]}, 'must have a list "data"'),
     "not base64": ({"inputs": [image(["!"])]}, "not base64"),
     "numbers for photos": ({"inputs": [image([7])]}, "not a string"),
     "another side": ({"inputs": [image([0] * 27, "UINT8", [1, 3, 3, 3])]}, "[N, 3, 8, 8]"),
@@ -340,9 +340,9 @@ BAD = {
     "text parameters": (
         {"inputs": [image([b64(RED)])], "parameters": "x"}, '"parameters" must be'),
     "a number as id": ({"inputs": [image([b64(RED)])], "id": 7}, '"id" must be a string'),
-    "a header too large": ({"data": b"{}", "headers": {HEADER: "3"}}, "the body has 2"),
-    "a header of text": ({"data": b"{}", "headers": {HEADER: "x"}}, "the body has 2"),
-    "a long header": ({"data": b"{}", "headers": {HEADER: "9" * 5000}}, "the body has 2"),
+    "a header too large": ({"data": b"{}", "headers": {HEADER: "3"}}, "at most 2, the length of the body"),
+    "a header of text": ({"data": b"{}", "headers": {HEADER: "x"}}, "at most 2, the length of the body"),
+    "a long header": ({"data": b"{}", "headers": {HEADER: "9" * 5000}}, "at most 2, the length of the body"),
     "bytes left over": (binary({"inputs": [image([b64(RED)])]}, b"xx"), "2 bytes after the JSON"),
     "a size too large": (
         binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": 9})]}, b"x"),
