@@ -340,9 +340,9 @@ BAD = {
     "text parameters": (
         {"inputs": [image([b64(RED)])], "parameters": "x"}, '"parameters" must be'),
     "a number as id": ({"inputs": [image([b64(RED)])], "id": 7}, '"id" must be a string'),
-    "a header too large": ({"data": b"{}", "headers": {HEADER: "3"}}, "at most 2, the length of the body"),
-    "a header of text": ({"data": b"{}", "headers": {HEADER: "x"}}, "at most 2, the length of the body"),
-    "a long header": ({"data": b"{}", "headers": {HEADER: "9" * 5000}}, "at most 2, the length of the body"),
+    "a header too large": ({"data": b"{}", "headers": {HEADER: "3"}}, "at most 2, the length"),
+    "a header of text": ({"data": b"{}", "headers": {HEADER: "x"}}, "at most 2, the length"),
+    "a long header": ({"data": b"{}", "headers": {HEADER: "9" * 5000}}, "at most 2, the length"),
     "bytes left over": (binary({"inputs": [image([b64(RED)])]}, b"xx"), "2 bytes after the JSON"),
     "a size too large": (
         binary({"inputs": [image(None, shape=[1], parameters={"binary_data_size": 9})]}, b"x"),
