@@ -62,6 +62,7 @@ def work(count):
     return worker.pid
 
 
+@pytest.mark.slow
 def test_counts_of_ended_workers_stay_and_their_gauges_go(folder):
     pids = [work(1), work(2), work(4)]
     for forgotten in range(len(pids) + 1):

@@ -17,6 +17,7 @@ def test_pixel_limit_is_checked_before_decoding():
         decode(cut_after_header, 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [7_100, 9_500, 20_000, 60_000])
 def test_decompression_bomb_of_any_size_is_too_large(side):
     with pytest.raises(TooLarge):

@@ -90,6 +90,7 @@ def test_get_prediction_returns_the_documented_answer(monkeypatch, photos):
     assert len(get_predictions(encode(photos[1]), top_k=3)) == 3
 
 
+@pytest.mark.slow
 def test_reduced_jpeg_gets_the_class_of_the_full_one(lite, photos):
     """JPEGs of 12 megapixels, decoded at a quarter of their width and height."""
     for photo in photos:

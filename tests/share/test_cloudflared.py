@@ -52,6 +52,7 @@ def test_a_failure_quotes_cloudflareds_last_line(folder):
         open_cloudflared(LOCAL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["silent", "unregistered"])
 def test_waiting_for_cloudflared_has_a_timeout(folder, monkeypatch, mode):
     monkeypatch.setattr(cloudflared, "OPEN_TIMEOUT_S", 1)

@@ -9,6 +9,8 @@ from predictor.share import TunnelError, flask_ngrok
 from predictor.share.flask_ngrok import open_flask_ngrok, put_agent
 from tunnels import install, is_running, pyngrok_with
 
+pytestmark = pytest.mark.slow  # each test starts an agent
+
 LOCAL = "http://127.0.0.1:5001"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run flask-ngrok's agent")
 
