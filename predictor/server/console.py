@@ -19,8 +19,8 @@ EXIT_APP_LOAD_ERROR = 4
 def announce(classifier: Classifier, url: str, status: int = EXIT_APP_LOAD_ERROR) -> None:
     """Print what is served once the model is loaded. If loading fails, end the process.
 
-    If the log is JSON only because it is no terminal (``make serve 2>&1 | tee log``), print the
-    text on standard output.
+    If the log is JSON because it does not go to a terminal (``make serve 2>&1 | tee log``), print
+    the text on standard output, too.
 
     Args:
         classifier: the caller starts it.

@@ -69,7 +69,7 @@ class _Agent:
         self._reader.join(GRACE_S)  # no longer: a process outside the group may hold the log open
 
     def _read(self) -> None:
-        """Read the log to its end. If nobody read it, the pipe would fill and block cloudflared."""
+        """Read the log to its end. Otherwise the pipe would fill and block cloudflared."""
         url, line = None, "its log is empty"
         assert self._process.stderr is not None
         with self._process.stderr as log:
