@@ -38,7 +38,7 @@ TRAINING_ONLY = ("aux1.", "aux2.", "AuxLogits.")  # parameters in GoogLeNet and 
 
 
 def find_model(name: str) -> ModelSpec:
-    """Return the model with this name. Raise ModelError if neither torchvision nor this file has it."""
+    """Return the model with this name. Raise ModelError if there is no such model."""
     if name == "vgg16":
         return _vgg16()
     if name == "efficientnet_lite0":
