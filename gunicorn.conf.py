@@ -25,13 +25,12 @@ from predictor.server.hooks import (  # noqa: F401
     worker_exit,
 )
 from predictor.server.start import SameFormatLogger, bind_address, number_from_env, shared_memory
-from predictor.server.tls import ssl_context  # noqa: F401
 
 settings = configure()
 
 bind = bind_address()
 wsgi_app = "wsgi:app"
-worker_class = "predictor.server.worker.Worker"  # receives whole requests, then uses a thread
+worker_class = "predictor.server.worker.Worker"  # an event loop owns the connections
 # One process per GPU, or one on the CPU: images of different processes cannot share a batch.
 workers = number_from_env("WEB_CONCURRENCY", len(state.gpus) or 1, 1, 1000)
 # When predictions and explanations use all other threads, 8 answer probes, the page and refusals.

@@ -14,9 +14,13 @@
     │   ├── UnknownModel      404
     │   │   └── UnknownVersion
     │   ├── RequestTimeout    408
+    │   ├── Evicted           408
+    │   ├── SendTimeout       408  only logged
     │   ├── TooLarge          413
     │   ├── UnsupportedImage  415
     │   ├── DamagedImage      422
+    │   ├── HeadTooLarge      431
+    │   │   └── TargetTooLong 414
     │   ├── NotExplainable    501
     │   └── ClientGone        400  only logged
     └── ServiceError                the client can only retry
@@ -95,6 +99,14 @@ class RequestTimeout(RequestError, status=408, code="request-timeout", retry_aft
     """The request did not arrive in time."""
 
 
+class Evicted(RequestError, status=408, code="evicted", retry_after_s=5):
+    """The client was slow, and the server needed its connection or memory for other clients."""
+
+
+class SendTimeout(RequestError, status=408, code="send-timeout"):
+    """The client did not read the response in time, so the server closed the connection."""
+
+
 class TooLarge(RequestError, status=413, code="too-large"):
     """The image has too many pixels, or the request has too many images or parts."""
 
@@ -105,6 +117,14 @@ class UnsupportedImage(RequestError, status=415, code="unsupported-image"):
 
 class DamagedImage(RequestError, status=422, code="damaged-image"):
     """The bytes begin like an image but cannot be decoded."""
+
+
+class HeadTooLarge(RequestError, status=431, code="head-too-large"):
+    """The request's line and headers are larger than the server accepts."""
+
+
+class TargetTooLong(HeadTooLarge, status=414):
+    """The request's URL is longer than the server accepts."""
 
 
 class NotExplainable(RequestError, status=501, code="not-explainable"):

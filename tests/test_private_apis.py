@@ -6,53 +6,48 @@ here after an upgrade, adapt the file that its message names, then raise the lim
 
 import inspect
 import logging
-import socket
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from gunicorn import sock
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.http import wsgi
+from gunicorn.http.body import ChunkedReader
 from gunicorn.http.message import Request
-from gunicorn.http.parser import RequestParser
-from gunicorn.http.unreader import SocketUnreader
-from gunicorn.http.wsgi import default_environ
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.http.unreader import IterUnreader
+from gunicorn.workers.base import Worker
 from prometheus_client import mmap_dict, multiprocess
 
 from paths import ROOT
 from predictor.server.console import EXIT_APP_LOAD_ERROR
 
-RECEIVER = "predictor/server/receiver.py"
+CONNECTION = "predictor/server/connection.py"
+EVENT_LOOP = "predictor/server/event_loop.py"
 WORKER = "predictor/server/worker.py"
 RECEPTION = "predictor/server/reception.py"
 HOOKS = "predictor/server/hooks.py"
 START = "predictor/server/start.py"
 METRICS = "predictor/engine/metric_files.py"
-REQUEST = "predictor/web/request.py"
 
 # Who relies on it, its owner, its name, and its arguments.
 METHODS = [
-    (RECEIVER, ThreadWorker, "enqueue_req", ["self", "conn"]),
-    (RECEIVER, ThreadWorker, "finish_request", ["self", "conn", "fs"]),
-    (RECEIVER, ThreadWorker, "handle_request", ["self", "req", "conn"]),
-    (RECEIVER, ThreadWorker, "_keepalive_after", ["self", "conn", "keepalive"]),
-    (RECEIVER, ThreadWorker, "murder_pending", ["self"]),
-    (RECEIVER, ThreadWorker, "murder_keepalived", ["self", "force"]),
-    (WORKER, ThreadWorker, "set_accept_enabled", ["self", "enabled"]),
-    (WORKER, ThreadWorker, "handle_exit", ["self", "sig", "frame"]),
-    (WORKER, ThreadWorker, "notify", ["self"]),
-    (WORKER, ThreadWorker, "init_process", ["self"]),
-    (RECEIVER, TConn, "init", ["self"]),
-    (RECEIVER, TConn, "close", ["self", "graceful"]),
-    (RECEIVER, RequestParser, "finish_body", ["self", "deadline", "max_bytes"]),
-    (RECEIVER, Request, "force_close", ["self"]),
-    (RECEIVER, SocketUnreader, "unread", ["self", "data"]),
-    (RECEPTION, SocketUnreader, "chunk", ["self", "size_hint"]),
-    (RECEPTION, SocketUnreader, "take_buffered", ["self"]),
+    (RECEPTION, Request, "__init__", ["self", "cfg", "unreader", "peer_addr", "req_number"]),
+    (RECEPTION, IterUnreader, "__init__", ["self", "iterable"]),
+    (CONNECTION, wsgi.Response, "start_response", ["self", "status", "headers", "exc_info"]),
+    (CONNECTION, wsgi.Response, "write", ["self", "arg"]),
+    (CONNECTION, wsgi.Response, "close", ["self"]),
+    (CONNECTION, wsgi.Response, "force_close", ["self"]),
+    (CONNECTION, wsgi.Response, "should_close", ["self"]),
+    (EVENT_LOOP, sock, "ssl_context", ["conf"]),
+    (EVENT_LOOP, Worker, "run", ["self"]),
+    (WORKER, Worker, "handle_exit", ["self", "sig", "frame"]),
+    (WORKER, Worker, "notify", ["self"]),
+    (WORKER, Worker, "init_process", ["self"]),
     (HOOKS, Arbiter, "reload", ["self"]),
     (START, Logger, "setup", ["self", "cfg"]),
     (METRICS, mmap_dict.MmapedDict, "__init__", ["self", "filename", "read_mode"]),
@@ -67,26 +62,25 @@ METHODS = [
 ]  # fmt: skip
 
 
+HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 @pytest.fixture
 def objects():
     """One object of each class of gunicorn whose attributes are used."""
     cfg = Config()
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        worker = ThreadWorker(1, 0, [], None, 30, cfg, logging.getLogger())
-        conn = TConn(cfg, ours, None, None)
-        conn.init()
-        unreader = conn.parser.unreader
-        yield {"Worker": worker, "TConn": conn, "Unreader": unreader, "Logger": Logger(cfg)}
-        worker.tmp.close()
+    worker = Worker(1, 0, [], None, 30, cfg, logging.getLogger())
+    request = Request(cfg, IterUnreader([HEAD]), ("127.0.0.1", 1), 1)
+    response, _ = wsgi.create(request, None, ("127.0.0.1", 1), ("127.0.0.1", 2), cfg)
+    yield {"Worker": worker, "Request": request, "Response": response, "Logger": Logger(cfg)}
+    worker.tmp.close()
 
 
 ATTRIBUTES = [
-    (RECEIVER, "Worker", "cfg log alive nr_conns worker_connections keepalived_conns poller"),
-    (WORKER, "Worker", "log alive nr_conns keepalived_conns"),
+    (EVENT_LOOP, "Worker", "cfg log alive sockets ppid nr max_requests"),
     (HOOKS, "Worker", "pid booted sockets"),
-    (RECEIVER, "TConn", "sock client parser initialized data_ready timeout"),
-    (RECEPTION, "Unreader", "sock mxchunk max_body_chunk"),
+    (RECEPTION, "Request", "method path version body"),
+    (CONNECTION, "Response", "must_close"),
     (START, "Logger", "error_log loglevel"),
 ]
 
@@ -120,19 +114,11 @@ def test_gunicorns_master_has_what_the_hooks_read():
     assert same, gone("predictor/server/console.py", "Arbiter.APP_LOAD_ERROR")
 
 
-def test_gunicorn_passes_the_connection_to_the_app(objects):
-    parsed = RequestParser(Config(), [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], None)
-    environ = default_environ(next(parsed), objects["TConn"].sock, Config())
-    assert "gunicorn.socket" in environ, gone(REQUEST, "environ['gunicorn.socket']")
-
-
-def test_gunicorns_event_loop_calls_what_the_worker_overrides():
-    """A method that is never called would leave its override without effect."""
-    source = inspect.getsource(inspect.getmodule(ThreadWorker))
-    called = ["notify()", "set_accept_enabled(", "murder_pending()", "enqueue_req(conn)"]
-    called += ["self.finish_request, conn", "_keepalive_after(conn", "handle_request(req, conn)"]
-    for call in called:
-        assert f"self.{call.removeprefix('self.')}" in source, gone(RECEIVER, f"a call of {call}")
+def test_gunicorns_parser_says_how_the_body_is_framed(objects):
+    """The number of its bytes, or chunks."""
+    assert isinstance(objects["Request"].body.reader, ChunkedReader), gone(RECEPTION, "reader")
+    plain = Request(Config(), IterUnreader([b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]), None, 1)
+    assert plain.body.reader.length == 0, gone(RECEPTION, "body.reader.length")
 
 
 def test_metric_files_have_their_kind_and_process_in_their_names(tmp_path):
@@ -155,7 +141,7 @@ def test_metric_files_have_their_kind_and_process_in_their_names(tmp_path):
 
 
 def test_every_file_named_here_exists():
-    users = {RECEIVER, WORKER, RECEPTION, HOOKS, START, METRICS, REQUEST}
+    users = {CONNECTION, EVENT_LOOP, WORKER, RECEPTION, HOOKS, START, METRICS}
     assert [user for user in users if not Path(ROOT, user).exists()] == []
 
 

@@ -18,31 +18,42 @@ class Slots:
     ) -> None:
         """Create ``count`` free slots for ``holders``; ``error`` is raised when all are held."""
         self.count, self._holders, self._error = count, holders, error
+        # For the error: the seconds after which a client should retry.
+        self.retry_after_s: Callable[[], float | None] = lambda: None
         self.held = 0  # number of requests in progress
         self._changed = threading.Condition()
         self._idle_since = float("-inf")  # idle from the start
 
-    @contextmanager
-    def hold(self, retry_after_s: Callable[[], float | None] = lambda: None) -> Iterator[None]:
-        """Hold one slot for the duration of the block; raise the error if no slot is free.
+    def check(self) -> None:
+        """Raise the error if no slot is free."""
+        if self.held >= self.count:
+            limit = f"{self.count} {self._holders} in progress"
+            raise self._error(
+                f"The server is at its limit of {limit}. Retry later.", self.retry_after_s()
+            )
 
-        For the error, ``retry_after_s`` returns the seconds after which the client should retry.
-        """
+    def take(self) -> None:
+        """Take one slot; raise the error if no slot is free."""
         with self._changed:
-            if self.held >= self.count:
-                limit = f"{self.count} {self._holders} in progress"
-                raise self._error(
-                    f"The server is at its limit of {limit}. Retry later.", retry_after_s()
-                )
+            self.check()
             self.held += 1
+
+    def release(self) -> None:
+        """Give back one slot."""
+        with self._changed:
+            self.held -= 1
+            if self.held == 0:
+                self._idle_since = monotonic()
+                self._changed.notify_all()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold one slot for the duration of the block; raise the error if no slot is free."""
+        self.take()
         try:
             yield
         finally:
-            with self._changed:
-                self.held -= 1
-                if self.held == 0:
-                    self._idle_since = monotonic()
-                    self._changed.notify_all()
+            self.release()
 
     def wait_until_idle(self, seconds: float, timeout_s: float) -> bool:
         """Return True once no slot has been held for ``seconds``, or False after ``timeout_s``."""

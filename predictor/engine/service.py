@@ -1,8 +1,10 @@
 """The engine's interface for front ends. It does not depend on Flask."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Literal
 
+from predictor.engine.admission import Slots
 from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier, Image
 from predictor.engine.explainer import Explainer, Explanation
@@ -12,11 +14,14 @@ from predictor.engine.ranking import Prediction
 from predictor.errors import (
     InferenceFailed,
     NotReady,
+    Overloaded,
     PredictorError,
     RequestError,
     UnknownModel,
     UnknownVersion,
 )
+
+SlotKind = Literal["prediction", "explanation"]
 
 
 class Service:
@@ -30,6 +35,7 @@ class Service:
         self.classifier, self.settings = classifier, classifier.settings
         self.explainer = Explainer(classifier) if classifier.settings.max_explanations else None
         self.metrics = Metrics(classifier)
+        classifier.process.slots.retry_after_s = lambda: classifier.backlog_s
 
     @property
     def name(self) -> str:
@@ -63,16 +69,37 @@ class Service:
             raise NotReady("This server process is shutting down. Retry: another one answers.")
         return self.require_model()
 
+    def expect_room(self, kind: SlotKind) -> Slots:
+        """Return the slots for a kind of request, of which one seems free. This does not wait.
+
+        Raises:
+            NotReady: the model is not loaded.
+            Overloaded, ExplainerBusy: no slot is free, or the queue is too long.
+        """
+        self.require_model()
+        if kind == "explanation":
+            assert self.explainer is not None
+            slots = self.explainer.slots
+        else:
+            slots, backlog_s = self.classifier.process.slots, self.classifier.backlog_s or 0.0
+            if self.classifier.queue_depth and backlog_s > self.settings.request_timeout_s:
+                detail = "The request could not be answered in time. Retry later."
+                raise Overloaded(detail, backlog_s)
+        slots.check()
+        return slots
+
     @contextmanager
     def admit(self, call: Call) -> Iterator[LoadedModel]:
         """Hold an admission slot for the block, which runs one request; yield the loaded model.
+
+        If the front end has taken the slot, only check the model.
 
         Raises:
             NotReady: the model is not loaded.
             Overloaded: the server is at its limit of requests in progress.
         """
         model = self._model_for(call)
-        with self.classifier.process.slots.hold(lambda: self.classifier.backlog_s):
+        with nullcontext() if call.has_slot else self.classifier.process.slots.hold():
             yield model
 
     @contextmanager
@@ -80,7 +107,8 @@ class Service:
         """Hold a slot for one explanation; raise NotReady, or ExplainerBusy if no slot is free."""
         assert self.explainer is not None
         model = self._model_for(call)
-        with self.explainer.slots.hold(), self.metrics.explanations_in_flight.track_inprogress():
+        slot = nullcontext() if call.has_slot else self.explainer.slots.hold()
+        with slot, self.metrics.explanations_in_flight.track_inprogress():
             yield model
 
     def classify(

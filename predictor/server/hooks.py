@@ -55,6 +55,8 @@ def on_starting(server: Server) -> None:
     """Exit with a message if the server cannot work. gunicorn's own error would come later."""
     if server.cfg.preload_app:
         sys.exit("Remove --preload: CUDA and OpenMP do not survive the fork that follows it.")
+    if "h2" in server.cfg.http_protocols:
+        sys.exit("Remove h2 from --http-protocols: this server speaks HTTP/1.1 only.")
     server.reload = partial(reload_if_valid, server, server.reload)
     state.weights_fd = create_weights_file(server)
     if os.environ.keys() & {"GUNICORN_FD", "LISTEN_FDS"}:

@@ -1,25 +1,32 @@
-"""The received bytes of one request, and the reader from which gunicorn's parser takes them.
+"""One request as it arrives: where its head and its body end.
 
-The worker's event loop adds the bytes, so a slow client costs a buffer and not a thread.
+gunicorn's own parsers read the head and the chunks; this module finds where they end.
 """
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from io import BytesIO
 from typing import Any
 
-from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
+from gunicorn.http.body import ChunkedReader  # type: ignore[import-untyped]
+from gunicorn.http.errors import (  # type: ignore[import-untyped]
+    LimitRequestHeaders,
+    LimitRequestLine,
+    NoMoreData,
+    ParseException,
+)
+from gunicorn.http.message import Request  # type: ignore[import-untyped]
+from gunicorn.http.unreader import IterUnreader  # type: ignore[import-untyped]
 
-from predictor.errors import BadRequest, RequestError, TooLarge
+from predictor.errors import BadRequest, HeadTooLarge, TargetTooLong, TooLarge
 
-MAX_HEAD = 64 * 1024  # bytes; gunicorn gets a longer head, and refuses it
-LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)", re.IGNORECASE)
-ANY_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
-ENCODING = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r]*)", re.IGNORECASE)
-AUTHORIZATION = re.compile(rb"\r\nauthorization:", re.IGNORECASE)
-EXPECTS = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
-REQUEST_LINE = re.compile(rb"([A-Z]+) (/[!-~]*)")
-MAX_CHUNK_LINE = 1024
+MAX_HEAD = 64 * 1024  # bytes
+MAX_CHUNK_LINE = 1024  # bytes, with the end of the chunk before it
+CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;.*)?", re.DOTALL)
 # Each chunk takes the two parsers some 3 µs: 20 MB in chunks of one byte took 10 s.
 SPARE_CHUNKS, LEAST_CHUNK = 1000, 64
+PIECE = 64 * 1024  # bytes given at once to gunicorn's reader of chunks, which copies what is left
 
 
 class Reception:
@@ -27,125 +34,109 @@ class Reception:
 
     Attributes:
         buffer: the bytes received so far.
-        deadline: time on the monotonic clock, in seconds, by which the request must be complete.
+        request: gunicorn's parsed head; None until the head is complete.
         whole: whether the request has been received to its end.
-        done: whether to stop receiving. Either the request is complete, or gunicorn's parser or
-            the app will refuse it (too large, malformed, or without a required token).
-        refusal: the error with which the worker must refuse the request, or None.
-        expects_continue: whether the client waits for ``100 Continue`` before it sends the body.
     """
 
-    def __init__(self, max_body: int, deadline: float, guarded: bool = False) -> None:
+    def __init__(self, cfg: Any, peer: Any, number: int, max_body: int) -> None:
         """Start with an empty buffer.
 
         Args:
-            max_body: maximum bytes of a body.
-            deadline: time on the monotonic clock, in seconds.
-            guarded: whether a token is required.
+            cfg: gunicorn's configuration, which limits the head.
+            peer: the client's address.
+            number: 1 for a connection's first request.
+            max_body: maximum bytes of a chunked body. The app checks a Content-Length.
         """
         self.buffer = bytearray()
-        self.deadline = deadline
-        self.whole = self.done = False
-        self.expects_continue = False
-        self.refusal: RequestError | None = None
-        self._max_body, self._guarded = max_body, guarded
+        self.request: Any = None
+        self.whole = False
+        self._cfg, self._peer, self._number, self._max_body = cfg, peer, number, max_body
+        self._body = 0  # offset of the body
         self._end: int | None = None  # offset of the body's end, once it is known
-        self._chunks = 0
         self._chunk: int | None = None  # offset of the next chunk, in a chunked body
-
-    @property
-    def method_and_path(self) -> tuple[str, str]:
-        """The request's method and path; ``GET /`` if its first line is not HTTP."""
-        found = REQUEST_LINE.match(self.buffer)
-        return (found[1].decode(), found[2].decode()) if found else ("GET", "/")
+        self._chunks = 0
 
     def feed(self, data: bytes) -> None:
-        """Add received bytes, and update the attributes."""
+        """Add received bytes.
+
+        Raises:
+            BadRequest: the head or the chunks are malformed.
+            HeadTooLarge: the head is larger than gunicorn's limits or :data:`MAX_HEAD`.
+            TooLarge: a chunked body is too large, or has too many chunks.
+        """
+        known = max(0, len(self.buffer) - 3)
         self.buffer += data
-        if self._end is None and self._chunk is None:
-            self._read_head()
-        if self._chunk is not None:
-            self._skip_chunks()
-        if self._end is not None:
-            self.whole = len(self.buffer) >= self._end
-        self.done = self.done or self.whole
+        if self.request is None:
+            self._read_head(known)
+        if self._chunk is not None and self._end is None:
+            self._skip_chunks(self._chunk)
+        self.whole = self._end is not None and len(self.buffer) >= self._end
 
-    def _read_head(self) -> None:
-        body = self.buffer.find(b"\r\n\r\n") + 4
-        if body < 4:
-            self.done = len(self.buffer) > MAX_HEAD
+    def body(self) -> Any:
+        """Return the body of a whole request as a file. A malformed chunk raises BadRequest."""
+        if self._chunk is None:
+            return BytesIO(memoryview(self.buffer)[self._body : self._end])
+        try:
+            return BytesIO(self.request.body.read())
+        except (ParseException, NoMoreData) as error:
+            raise BadRequest(f"The body's chunks are malformed: {error}.") from error
+
+    def rest(self) -> bytes:
+        """Return the bytes behind a whole request, which begin the next request."""
+        return bytes(self.buffer[self._end :])
+
+    def _read_head(self, known: int) -> None:
+        end = self.buffer.find(b"\r\n\r\n", known)
+        if (len(self.buffer) if end < 0 else end) > MAX_HEAD:
+            raise HeadTooLarge(f"The request's head is larger than {MAX_HEAD:,} bytes.")
+        if end < 0:
             return
-        head = bytes(self.buffer[: body - 2])
-        lengths, codings = LENGTH.findall(head), ENCODING.findall(head)
-        chunked = [coding.strip().lower() for coding in codings] == [b"chunked"]
-        length = int(lengths[0]) if lengths else 0
-        if (expects := EXPECTS.search(head)) is not None:
-            self.expects_continue = length <= self._max_body
-            del self.buffer[slice(*expects.span())]  # otherwise gunicorn would send a second 100
-            body -= len(expects[0])
-        has_no_token = self._guarded and AUTHORIZATION.search(head) is None
-        unclear = len(lengths) + len(codings) > 1 or (codings and not chunked)
-        # If gunicorn found a later end than this class, a gunicorn thread would wait for the rest.
-        if unclear or len(lengths) < len(ANY_LENGTH.findall(head)):
-            self.refusal = BadRequest("The request's headers do not say clearly where it ends.")
-        elif has_no_token or length > self._max_body:
-            self.done = True
-        elif chunked:
-            self._chunk = body
+        self._body = end + 4
+        try:
+            request = self._parse(self._pieces(), self._number)
+        except LimitRequestLine as error:
+            raise TargetTooLong(f"The request's URL is too long: {error}.") from error
+        except LimitRequestHeaders as error:
+            raise HeadTooLarge(f"The request's head is too large: {error}.") from error
+        except (ParseException, NoMoreData, StopIteration) as error:
+            raise BadRequest(f"The request's head is malformed: {error}.") from error
+        if isinstance(reader := request.body.reader, ChunkedReader):
+            self._chunk = self._body
         else:
-            self._end = body + length
+            self._end = self._body + reader.length
+        self.request = request
 
-    def _skip_chunks(self) -> None:
+    def placeholder(self) -> Any:
+        """Return a request for the answer to a head that is incomplete or cannot be parsed."""
+        first = bytes(self.buffer[:PIECE]).partition(b"\r\n")[0]
+        with suppress(ParseException, NoMoreData, StopIteration):
+            return self._parse([first + b"\r\n\r\n"])
+        return self._parse([b"GET / HTTP/1.1\r\n\r\n"])
+
+    def _parse(self, pieces: Iterable[bytes], number: int = 2) -> Any:
+        return Request(self._cfg, IterUnreader(pieces), self._peer, number)
+
+    def _pieces(self) -> Iterator[bytes]:
+        """Yield the head, and later the chunked body, once the request is whole."""
+        yield bytes(self.buffer[: self._body])
+        for offset in range(self._body, self._end or 0, PIECE):
+            yield bytes(self.buffer[offset : min(offset + PIECE, self._end or 0)])
+
+    def _skip_chunks(self, chunk: int) -> None:
         """Go from chunk to chunk: hexadecimal size, CRLF, data, CRLF."""
-        assert self._chunk is not None
-        while self._end is None and (line := self.buffer.find(b"\r\n", self._chunk)) >= 0:
-            try:
-                size = int(self.buffer[self._chunk : line].partition(b";")[0], 16)
-            except ValueError:
-                self.done = True
-                return
-            if size <= 0:  # trailers, if any, and an empty line follow the last chunk
+        while (line := self.buffer.find(b"\r\n", chunk, chunk + MAX_CHUNK_LINE)) >= 0:
+            after = self.buffer[chunk - 2 : chunk] == b"\r\n"  # the head or the data before
+            if not after or (found := CHUNK_LINE.fullmatch(self.buffer, chunk, line)) is None:
+                raise BadRequest("The body's chunks are malformed.")
+            if not (size := int(found[1], 16)):  # trailers, if any, and an empty line follow
                 end = self.buffer.find(b"\r\n\r\n", line)
                 self._end = end + 4 if end >= 0 else None
                 break
-            self._chunk = line + 2 + size + 2
+            chunk = self._chunk = line + 2 + size + 2
             self._chunks += 1
         if self._chunks > SPARE_CHUNKS + len(self.buffer) / LEAST_CHUNK:
-            self.refusal = TooLarge("The body's chunks are too small. Send larger chunks.")
-        overdue = len(self.buffer) - self._chunk > MAX_CHUNK_LINE
-        if self._end is None and overdue:
-            self.refusal = self.refusal or BadRequest("The body's chunks are malformed.")
-        elif self._end is None and len(self.buffer) > self._max_body + MAX_HEAD:
-            self.done = True
-
-
-class BufferedUnreader(SocketUnreader):  # type: ignore[misc]
-    """Gives gunicorn's parser first the received bytes, piece by piece, then those of the socket.
-
-    gunicorn's own unreader could hold the received bytes, but each read would copy all the rest.
-    """
-
-    def __init__(self, sock: Any) -> None:
-        """Start with an empty buffer."""
-        super().__init__(sock)
-        self._received = memoryview(b"")
-        self.whole = True
-
-    def put(self, data: bytearray, whole: bool) -> None:
-        """Set the received bytes; ``whole`` says whether they are a complete request."""
-        self._received, self.whole = memoryview(data), whole
-
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        """Return the next piece."""
-        if not self._received:
-            more: bytes = super().chunk(size_hint)
-            return more
-        size = max(self.mxchunk, min(size_hint or 0, self.max_body_chunk))
-        piece, self._received = bytes(self._received[:size]), self._received[size:]
-        return piece
-
-    def take_rest(self) -> bytes:
-        """Remove and return the unread bytes, which begin the next request."""
-        rest: bytes = self.take_buffered() + bytes(self._received)
-        self._received = memoryview(b"")
-        return rest
+            raise TooLarge("The body's chunks are too small. Send larger chunks.")
+        if self._end is None and len(self.buffer) - chunk > MAX_CHUNK_LINE:
+            raise BadRequest("The body's chunks are malformed.")
+        if max(chunk, len(self.buffer)) - self._body > self._max_body + MAX_HEAD:
+            raise TooLarge(f"The body is larger than {self._max_body:,} bytes.")

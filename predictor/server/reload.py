@@ -48,6 +48,10 @@ class ReloadBoard:
         pid, ready = self._read(slot)
         return pid != os.getpid() and not ready and not is_running(pid)
 
+    def is_any_ready(self) -> bool:
+        """Return whether a running process that holds a slot can answer."""
+        return any(ready and is_running(pid) for pid, ready in ENTRY.iter_unpack(self._shared))
+
     def _read(self, slot: int) -> tuple[int, bool]:
         pid, ready = ENTRY.unpack_from(self._shared, slot % MAX_SLOTS * ENTRY.size)
         return pid, ready

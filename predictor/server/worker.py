@@ -7,7 +7,8 @@ from signal import SIGTERM
 from time import monotonic
 from typing import Any
 
-from predictor.server.receiver import ReceivingWorker
+from predictor.server.connection import State
+from predictor.server.event_loop import EventLoopWorker
 from predictor.server.reload import ReloadBoard, is_running
 
 HANDOVER_S = 120.0  # for a replacement to load; then the old worker ends in any case
@@ -15,7 +16,7 @@ M_ARENA_MAX = -8  # of glibc's mallopt
 TRIM_AFTER_S = 5.0  # without requests; a request after a trim asks the kernel for memory again
 
 
-class Worker(ReceivingWorker):
+class Worker(EventLoopWorker):
     """The worker that ``gunicorn.conf.py`` names.
 
     Attributes:
@@ -70,7 +71,7 @@ class Worker(ReceivingWorker):
     def _trim_memory(self) -> None:
         """Return freed memory to the kernel after a load. The C library would keep up to 0.5 GB."""
         now = monotonic()
-        if self.nr_conns > len(self.keepalived_conns):
+        if any(connection.state is not State.IDLE for connection in self.connections):
             self._trim_at = now + TRIM_AFTER_S
         elif now > self._trim_at:
             self._trim_at = inf
@@ -107,8 +108,7 @@ class Worker(ReceivingWorker):
             self.service.classifier.process.draining = True
         super().handle_exit(SIGTERM, None)
 
-    def set_accept_enabled(self, enabled: bool) -> None:
-        """Accept no connections before the model is loaded if the predecessor still runs."""
+    def may_accept(self) -> bool:
+        """Accept nothing while the model loads if another process of this server can answer."""
         loading = self.service is not None and not self.service.classifier.loading.done()
-        if not (enabled and loading and is_running(self.predecessor)):
-            super().set_accept_enabled(enabled)
+        return not (loading and (is_running(self.predecessor) or self._board.is_any_ready()))

@@ -1,5 +1,6 @@
 """HTTP: requests become calls of the engine. Only this package imports Flask at run time."""
 
+from functools import partial
 from typing import Any
 
 from flask import Flask, Response
@@ -9,7 +10,7 @@ from predictor.engine.classifier import Classifier
 from predictor.engine.service import Service
 from predictor.resources import resource
 from predictor.settings import Settings
-from predictor.web import problems, request_log, security
+from predictor.web import head, problems, request_log, security
 from predictor.web.api import explain, health, metrics, openapi, predict
 from predictor.web.page import views as page
 from predictor.web.protocols import kserve, open_inference, torchserve
@@ -55,4 +56,7 @@ def create_app(settings: Settings, classifier: Classifier | None = None) -> Flas
             app.register_blueprint(blueprint)
     problems.register(app, {start: p.as_error for p in PROTOCOLS for start in p.PREFIXES})
     security.register(app, settings)
+    hops = settings.trusted_proxies
+    app.wsgi_app = security.behind_proxies(app.wsgi_app, hops)  # type: ignore[method-assign]
+    app.extensions["head"] = security.behind_proxies(partial(head.answer, app), hops)
     return app

@@ -1,11 +1,9 @@
 """The current request: its record, its call to the engine, and the service that answers it."""
 
 import re
-import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from io import BytesIO
 from time import monotonic
 from typing import IO, Any, TypeVar, cast
@@ -13,7 +11,8 @@ from typing import IO, Any, TypeVar, cast
 from flask import Request, current_app, request
 
 from predictor.engine.call import Call
-from predictor.engine.service import Service
+from predictor.engine.service import Service, SlotKind
+from predictor.environ import HAS_LEFT, SLOTS
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -45,24 +44,13 @@ class RecordedRequest(Request):
         super().__init__(*args, **kwargs)
         given = self.headers.get("X-Request-ID", "")
         request_id = given if VALID_ID.fullmatch(given) else uuid.uuid4().hex
-        # Not a bound method: a reference cycle would keep the body in memory for longer.
-        has_left = partial(_has_left, self.environ.get("gunicorn.socket"))
-        self.record = RequestRecord(request_id, Call(has_left=has_left))
+        has_left = self.environ.get(HAS_LEFT, lambda: False)
+        self.record = RequestRecord(
+            request_id, Call(has_left=has_left, has_slot=SLOTS in self.environ)
+        )
 
     def _get_file_stream(self, *_args: Any, **_kwargs: Any) -> IO[bytes]:
         return BytesIO()
-
-
-def _has_left(connection: object) -> bool:
-    """Return whether the client has closed its connection. Over TLS, always return False."""
-    if type(connection) is not socket.socket:
-        return False
-    try:
-        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
 
 
 def current_record() -> RequestRecord:
@@ -80,8 +68,21 @@ def current_service() -> Service:
     return cast(Service, current_app.extensions[KEY])
 
 
+def needs_slot(kind: SlotKind) -> Callable[[View], View]:
+    """Return a decorator that marks a view whose requests need an admission slot."""
+
+    def mark(view: View) -> View:
+        view.needs_slot = kind  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
 def probe(view: View) -> View:
-    """Mark a view that monitoring calls often: it needs no token, and only failures are logged."""
+    """Mark a view that monitoring calls often: it needs no token, and only failures are logged.
+
+    The server calls it in its event loop, so it must not wait.
+    """
     view.is_probe = True  # type: ignore[attr-defined]
     return view
 

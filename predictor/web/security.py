@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, IPv6Network
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, current_app, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import TooManyRequests, Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from predictor.environ import ADMITTED
 from predictor.settings import FRAME_ANCESTORS, Settings
 from predictor.web.request import is_probed
 
@@ -50,20 +51,28 @@ NO_TOKEN = (
 
 def register(app: Flask, settings: Settings) -> None:
     """Add the guards that the settings ask for. They run before every view, in the order below."""
-    if hops := settings.trusted_proxies:
-        # A proxy appends to X-Forwarded-For and replaces the other two headers. X-Forwarded-Host
-        # is ignored: the host is used only to redirect a path with doubled slashes.
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=hops, x_proto=1, x_host=0, x_prefix=1
-        )
     tokens = [token.encode() for token in settings.all_tokens]
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins)
     if settings.rate_limit:  # before the token check, to limit the guessing of tokens, too
-        app.before_request(rate_limiter(settings.rate_limit, tokens))
+        app.before_request(once(rate_limiter(settings.rate_limit, tokens)))
     if tokens:
-        app.before_request(require_token(tokens))
+        app.before_request(once(require_token(tokens)))
     app.after_request(add_headers)
+
+
+def behind_proxies(wsgi_app: Any, hops: int) -> Any:
+    """Return a WSGI app that trusts the forwarding headers of ``hops`` proxies.
+
+    A proxy appends to X-Forwarded-For and replaces the other two headers. X-Forwarded-Host is
+    ignored: the host is used only to redirect a path with doubled slashes.
+    """
+    return ProxyFix(wsgi_app, x_for=hops, x_proto=1, x_host=0, x_prefix=1) if hops else wsgi_app
+
+
+def once(guard: Callable[[], None]) -> Callable[[], None]:
+    """Return a guard that skips requests that passed it before the server received their body."""
+    return lambda: None if ADMITTED in request.environ else guard()
 
 
 def add_headers(response: Response) -> Response:

@@ -8,7 +8,7 @@ from predictor.engine.explainer import Explanation
 from predictor.errors import BadRequest, RequestError
 from predictor.images.heatmap import paint
 from predictor.web.params import parameter, whole_number
-from predictor.web.request import current_call, current_service
+from predictor.web.request import current_call, current_service, needs_slot
 from predictor.web.uploads import read_upload
 
 blueprint = Blueprint("explain", __name__)
@@ -18,6 +18,7 @@ PNG_LEVEL = 1  # level 6 takes three times as long, for a file smaller by a sixt
 
 
 @blueprint.route("/explain", methods=["POST", "PUT"], strict_slashes=False)
+@needs_slot("explanation")
 def explain() -> Response:
     """Explain one class of one photo, as a picture or as numbers."""
     service, call = current_service(), current_call()

@@ -8,13 +8,14 @@ from predictor.engine.ranking import Prediction, as_answer
 from predictor.errors import PredictorError
 from predictor.web.params import whole_number
 from predictor.web.problems import current_problem
-from predictor.web.request import current_call, current_service
+from predictor.web.request import current_call, current_service, needs_slot
 from predictor.web.uploads import read_upload
 
 blueprint = Blueprint("predict", __name__)
 
 
 @blueprint.route("/predict", methods=["POST", "PUT"], strict_slashes=False)
+@needs_slot("prediction")
 def predict() -> dict[str, Any]:
     """Classify one or several photos. Each of several photos gets its own answer or error."""
     service, call = current_service(), current_call()

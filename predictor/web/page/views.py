@@ -5,14 +5,14 @@ from itertools import zip_longest
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, make_response, render_template, request
-from werkzeug.exceptions import HTTPException, TooManyRequests
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, TooManyRequests
 
 from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError
 from predictor.models.spec import ModelInfo
 from predictor.web.params import TOP_K
-from predictor.web.problems import current_problem
-from predictor.web.request import current_call, current_record, current_service
+from predictor.web.problems import current_problem, handle
+from predictor.web.request import current_call, current_record, current_service, needs_slot
 from predictor.web.security import allow_frames
 from predictor.web.uploads import read_upload
 
@@ -39,19 +39,15 @@ def show() -> Response:
 
 
 @blueprint.post("/", provide_automatic_options=False)
+@needs_slot("prediction")
 def answer() -> Response:
     """Return the page with the answers to the form's photos, or with the error."""
     service, call = current_service(), current_call()
-    try:
-        with service.admit(call) as loaded:
-            upload = read_upload(request, service.settings.max_queue)
-            outcomes = service.classify(upload.images, _top_k(loaded.info), call)
-        if len(outcomes) == 1 and isinstance(outcomes[0], PredictorError):
-            raise outcomes[0]
-    except PredictorError as error:
-        return _error_page(error, error.retry_after_s)
-    except HTTPException as error:
-        return _error_page(error, None)
+    with service.admit(call) as loaded:
+        upload = read_upload(request, service.settings.max_queue)
+        outcomes = service.classify(upload.images, _top_k(loaded.info), call)
+    if len(outcomes) == 1 and isinstance(outcomes[0], PredictorError):
+        raise outcomes[0]
     names = [file.filename for file in request.files.getlist("file")]
     return _page([_answer(*pair) for pair in zip_longest(names, outcomes)])
 
@@ -62,15 +58,17 @@ def _answer(name: str | None, outcome: list[Prediction] | PredictorError) -> dic
     return {"name": name, "problem": None, "predictions": outcome}
 
 
+@blueprint.errorhandler(PredictorError)
+@blueprint.errorhandler(RequestEntityTooLarge)
 @blueprint.errorhandler(TooManyRequests)
-def rate_limited(error: TooManyRequests) -> Response:
-    """Return the page with the error of the rate limit."""
-    return _error_page(error, error.retry_after)
-
-
-def _error_page(error: PredictorError | HTTPException, retry_after: object) -> Response:
+def error_page(error: PredictorError | HTTPException) -> Response:
+    """Return the page with an error of the form. Programs that use ``GET`` get JSON."""
+    if request.method != "POST":
+        return handle(error)
     response = _page(problem=current_problem(error))
-    if retry_after is not None:
+    if (
+        retry_after := getattr(error, "retry_after_s", getattr(error, "retry_after", None))
+    ) is not None:
         response.headers["Retry-After"] = str(retry_after)
     return response
 

@@ -11,7 +11,7 @@ from predictor.engine.ranking import as_answer
 from predictor.errors import BadRequest
 from predictor.web.params import TOP_K, as_integer, parameters_of, target_of
 from predictor.web.problems import Problem
-from predictor.web.request import current_call, current_service
+from predictor.web.request import current_call, current_service, needs_slot
 from predictor.web.uploads import from_instances, parse_json, read_body
 
 PREFIXES = ("/v1",)
@@ -53,6 +53,7 @@ def model_ready(model: str, version: str = VERSION) -> dict[str, Any]:
 
 @blueprint.post("/models/<name:model>:predict")
 @blueprint.post("/models/<name:model>/versions/<name:version>:predict")
+@needs_slot("prediction")
 def predict(model: str, version: str = VERSION) -> dict[str, Any]:
     """Classify the photo of each instance, with the answers of ``POST /predict?top_k=5``."""
     service, call = current_service(), current_call()
@@ -67,6 +68,7 @@ def predict(model: str, version: str = VERSION) -> dict[str, Any]:
 
 @explanations.post("/models/<name:model>:explain")
 @explanations.post("/models/<name:model>/versions/<name:version>:explain")
+@needs_slot("explanation")
 def explain(model: str, version: str = VERSION) -> dict[str, Any]:
     """Explain the best class of each instance's photo, or the class that its ``target`` names."""
     service, call = current_service(), current_call()

@@ -27,7 +27,7 @@ from predictor.web.protocols.open_inference.tensors import (
     write_output,
 )
 from predictor.web.protocols.open_inference.views import OUTPUT, blueprint, input_of, read_body
-from predictor.web.request import current_call, current_record, current_service
+from predictor.web.request import current_call, current_record, current_service, needs_slot
 
 MAX_ID = 1024  # characters of a request's id
 # A normalised photo is within ±3; with much larger values a network's numbers overflow.
@@ -46,6 +46,7 @@ class OutputOptions:
 
 @blueprint.post("/models/<model>/infer")
 @blueprint.post("/models/<model>/versions/<version>/infer")
+@needs_slot("prediction")
 def infer(model: str, version: str = VERSION) -> Response:
     """Run the model on the images of the input, and respond with logits or classes."""
     service, call = current_service(), current_call()

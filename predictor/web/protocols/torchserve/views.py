@@ -18,7 +18,7 @@ from predictor.web.openapi import document
 from predictor.web.params import TOP_K, parameter, target_of, whole_number
 from predictor.web.problems import Problem
 from predictor.web.protocols.torchserve.metrics import VERSION
-from predictor.web.request import current_call, current_service, probe
+from predictor.web.request import current_call, current_service, needs_slot, probe
 from predictor.web.uploads import (
     Fields,
     from_base64,
@@ -112,12 +112,14 @@ def model_description(model: str, version: str = VERSION) -> Response:
 @blueprint.route("/predictions/<model>", methods=METHODS)
 @blueprint.route("/predictions/<model>/<version>", methods=METHODS)
 @blueprint.post("/models/<model>/invoke")
+@needs_slot("prediction")
 def predictions(model: str, version: str = VERSION) -> Response:
     """Return the probabilities of the five best classes by label, best first."""
     return _predict(model, version)
 
 
 @blueprint.post("/invocations")
+@needs_slot("prediction")
 def invocations() -> Response:
     """Classify photos for SageMaker, like ``/predictions``. ``?model_name=`` is optional."""
     name = parameter("model_name")
@@ -136,6 +138,7 @@ def _predict(model: str, version: str) -> Response:
 
 @explanations.route("/explanations/<model>", methods=METHODS)
 @explanations.route("/explanations/<model>/<version>", methods=METHODS)
+@needs_slot("explanation")
 def explain(model: str, version: str = VERSION) -> Response:
     """Return the JSON of ``POST /explain``. ``?class_index=`` or ``target`` selects the class."""
     service, call = current_service(), current_call()

@@ -1,0 +1,151 @@
+"""A gunicorn worker whose event loop owns the connections, and whose threads run the app."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from socket import socket
+from time import monotonic
+from typing import Any
+
+from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
+from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
+
+from predictor.server.connection import LINGER_S, Connection, State
+from predictor.server.reception import MAX_HEAD
+from predictor.settings import current_settings
+
+TICK_S = 0.25  # between two checks of all deadlines
+HANDSHAKE_S = 5.0  # for TLS
+
+
+class EventLoopWorker(Worker):  # type: ignore[misc]
+    """Accepts connections, limits them in number, time and memory, and ends them in order.
+
+    Attributes:
+        connections: the open connections.
+        held: bytes that the connections hold while they wait for their clients.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take the limits from the settings. This runs in the master, before the fork."""
+        super().__init__(*args, **kwargs)
+        settings = current_settings()
+        self.wsgi: Any = None  # the app; gunicorn sets it after it has enabled SIGTERM
+        self.max_body, self.receive_timeout_s = (
+            settings.max_upload_bytes,
+            settings.receive_timeout_s,
+        )
+        # A fifth of the largest bodies of all slots (by default 256 MB), but at least one request.
+        room = self.max_body * settings.max_in_flight // 5
+        self._max_held = max(room, self.max_body + MAX_HEAD)
+        self.alive: bool
+        self.connections: set[Connection] = set()
+        self.held = 0
+        self._opening: set[asyncio.Task[Any]] = set()
+        self._listening: set[Any] = set()
+
+    @property
+    def service(self) -> Any:
+        """The service of the app; None before the app is loaded."""
+        return getattr(self.wsgi, "extensions", {}).get("predictor")
+
+    def run(self) -> None:
+        """Serve until gunicorn ends the worker."""
+        self.loop = asyncio.new_event_loop()
+        self.head: Callable[..., Any] = self.wsgi.extensions["head"]
+        self.pool = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="request")
+        self._ssl = ssl_context(self.cfg) if self.cfg.is_ssl else None
+        self.loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        while self.alive and self.ppid == os.getppid():
+            self._tick()
+            self._listen(self.may_accept())
+            await asyncio.sleep(TICK_S)
+        self.alive = False
+        self._accept_rest()
+        end = monotonic() + self.cfg.graceful_timeout
+        while (self.connections or self._opening) and monotonic() < end:
+            self._tick()
+            await asyncio.sleep(TICK_S)
+
+    def _tick(self) -> None:
+        self.notify()
+        now = monotonic()
+        for connection in list(self.connections):
+            connection.check(now, draining=not self.alive)
+
+    def may_accept(self) -> bool:
+        """Return whether to accept connections now."""
+        return True
+
+    def count_request(self) -> None:
+        """Count a response. gunicorn replaces a worker after ``--max-requests``."""
+        self.nr += 1
+        if self.nr >= self.max_requests:
+            self.alive = False
+
+    # Accepting
+
+    def _listen(self, enabled: bool) -> None:
+        """Begin or stop to accept. The kernel keeps connections that nobody accepts."""
+        for listener in self.sockets:
+            if enabled and listener not in self._listening:
+                self.loop.add_reader(listener.fileno(), self._accept, listener)
+                self._listening.add(listener)
+            elif not enabled and listener in self._listening:
+                self.loop.remove_reader(listener.fileno())
+                self._listening.remove(listener)
+
+    def _accept(self, listener: Any) -> bool:
+        """Accept one connection, so that another worker can accept the next. Return if it did."""
+        crowded = len(self.connections) + len(self._opening) >= self.cfg.worker_connections
+        if crowded and not self._make_place():
+            self._listen(False)  # until the next tick
+            return False
+        try:
+            client, peer = listener.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self.log.error("A connection cannot be accepted: %s", error)
+            self._listen(False)
+            return False
+        task = self.loop.create_task(self._open(client, peer))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        return True
+
+    async def _open(self, client: socket, peer: Any) -> None:
+        limits = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": LINGER_S}
+        with suppress(OSError):  # the client has left, or the TLS handshake failed
+            await self.loop.connect_accepted_socket(
+                lambda: Connection(self, peer), client, ssl=self._ssl,
+                **(limits if self._ssl else {}),
+            )  # fmt: skip
+
+    def _accept_rest(self) -> None:
+        """Accept what the kernel has queued, then close: a queued client would get a reset."""
+        for listener in self.sockets:
+            while self._accept(listener):
+                pass
+        self._listen(False)
+        for listener in self.sockets:
+            listener.close()
+
+    # Making room
+
+    def make_room(self) -> None:
+        """While the connections hold too much, end the one that has held most for longest."""
+        while self.held > self._max_held:
+            now = monotonic()
+            max(self.connections, key=lambda c: c.held * (now - c.since + 1)).give_way()
+
+    def _make_place(self) -> bool:
+        """End a connection that is being closed, or else the one that waits for longest."""
+        waiting = [c for c in self.connections if c.state is not State.WORKING]
+        if waiting:
+            min(waiting, key=lambda c: (c.state is not State.LEAVING, c.since)).give_way()
+        return bool(waiting)

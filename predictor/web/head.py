@@ -1,0 +1,45 @@
+"""Answer what a request's head alone decides, before the server receives the body."""
+
+from typing import Any
+
+from flask import Flask, current_app, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from predictor.environ import ADMITTED, ERROR, SLOTS
+from predictor.web.request import current_service, is_probed
+
+
+def answer(app: Flask, environ: dict[str, Any], start_response: Any) -> Any:
+    """Refuse a request or answer a probe, as a WSGI app does; return None to let the app answer.
+
+    The server calls this in its event loop, so nothing here may wait. With :data:`ERROR` in the
+    environ, this answers with that error. If the request needs a slot, the server finds its
+    :class:`~predictor.engine.admission.Slots` under :data:`SLOTS`.
+    """
+    with app.request_context(environ):
+        try:
+            if (error := environ.get(ERROR)) is not None:
+                raise error
+            found = app.preprocess_request()  # the guards
+            found = _decide() if found is None else found
+        except Exception as error:
+            found = app.handle_user_exception(error)
+        if found is None:
+            environ[ADMITTED] = True
+            return None
+        return app.process_response(app.make_response(found))(environ, start_response)
+
+
+def _decide() -> ResponseReturnValue | None:
+    if request.routing_exception is not None:
+        current_app.raise_routing_exception(request)
+    if is_probed():
+        return current_app.dispatch_request()
+    if (request.content_length or 0) > current_app.config["MAX_CONTENT_LENGTH"]:
+        raise RequestEntityTooLarge
+    view = current_app.view_functions[request.endpoint or ""]
+    kind = getattr(view, "needs_slot", None)
+    if kind is not None and request.method != "OPTIONS":
+        request.environ[SLOTS] = current_service().expect_room(kind)
+    return None
