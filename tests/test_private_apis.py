@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from gunicorn import sock
 from gunicorn.arbiter import Arbiter
+from gunicorn.asgi.parser import PythonProtocol
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.http import wsgi
@@ -26,7 +27,7 @@ from prometheus_client import mmap_dict, multiprocess
 from paths import ROOT
 from predictor.server.console import EXIT_APP_LOAD_ERROR
 
-CONNECTION = "predictor/server/connection.py"
+EXCHANGE = "predictor/server/exchange.py"
 EVENT_LOOP = "predictor/server/event_loop.py"
 WORKER = "predictor/server/worker.py"
 RECEPTION = "predictor/server/reception.py"
@@ -37,12 +38,14 @@ METRICS = "predictor/engine/metric_files.py"
 # Who relies on it, its owner, its name, and its arguments.
 METHODS = [
     (RECEPTION, Request, "__init__", ["self", "cfg", "unreader", "peer_addr", "req_number"]),
+    (RECEPTION, PythonProtocol, "feed", ["self", "data"]),
+    (RECEPTION, PythonProtocol, "remaining", ["self"]),
     (RECEPTION, IterUnreader, "__init__", ["self", "iterable"]),
-    (CONNECTION, wsgi.Response, "start_response", ["self", "status", "headers", "exc_info"]),
-    (CONNECTION, wsgi.Response, "write", ["self", "arg"]),
-    (CONNECTION, wsgi.Response, "close", ["self"]),
-    (CONNECTION, wsgi.Response, "force_close", ["self"]),
-    (CONNECTION, wsgi.Response, "should_close", ["self"]),
+    (EXCHANGE, wsgi.Response, "start_response", ["self", "status", "headers", "exc_info"]),
+    (EXCHANGE, wsgi.Response, "write", ["self", "arg"]),
+    (EXCHANGE, wsgi.Response, "close", ["self"]),
+    (EXCHANGE, wsgi.Response, "force_close", ["self"]),
+    (EXCHANGE, wsgi.Response, "should_close", ["self"]),
     (EVENT_LOOP, sock, "ssl_context", ["conf"]),
     (EVENT_LOOP, Worker, "run", ["self"]),
     (WORKER, Worker, "handle_exit", ["self", "sig", "frame"]),
@@ -72,7 +75,13 @@ def objects():
     worker = Worker(1, 0, [], None, 30, cfg, logging.getLogger())
     request = Request(cfg, IterUnreader([HEAD]), ("127.0.0.1", 1), 1)
     response, _ = wsgi.create(request, None, ("127.0.0.1", 1), ("127.0.0.1", 2), cfg)
-    yield {"Worker": worker, "Request": request, "Response": response, "Logger": Logger(cfg)}
+    yield {
+        "Worker": worker,
+        "Request": request,
+        "Response": response,
+        "Logger": Logger(cfg),
+        "Chunks": PythonProtocol(),
+    }
     worker.tmp.close()
 
 
@@ -80,7 +89,8 @@ ATTRIBUTES = [
     (EVENT_LOOP, "Worker", "cfg log alive sockets ppid nr max_requests"),
     (HOOKS, "Worker", "pid booted sockets"),
     (RECEPTION, "Request", "method path version body"),
-    (CONNECTION, "Response", "must_close"),
+    (EXCHANGE, "Response", "must_close"),
+    (RECEPTION, "Chunks", "is_complete"),
     (START, "Logger", "error_log loglevel"),
 ]
 
@@ -141,7 +151,7 @@ def test_metric_files_have_their_kind_and_process_in_their_names(tmp_path):
 
 
 def test_every_file_named_here_exists():
-    users = {CONNECTION, EVENT_LOOP, WORKER, RECEPTION, HOOKS, START, METRICS}
+    users = {EXCHANGE, EVENT_LOOP, WORKER, RECEPTION, HOOKS, START, METRICS}
     assert [user for user in users if not Path(ROOT, user).exists()] == []
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
-from predictor.server.connection import LINGER_S, Connection, State
+from predictor.server.connection import LINGER_S, Connection
 from predictor.server.reception import MAX_HEAD
 from predictor.settings import current_settings
 
@@ -61,21 +61,18 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
 
     async def _serve(self) -> None:
         while self.alive and self.ppid == os.getppid():
-            self._tick()
+            self.notify()
             self._listen(self.may_accept())
             await asyncio.sleep(TICK_S)
         self.alive = False
         self._accept_rest()
         end = monotonic() + self.cfg.graceful_timeout
+        for connection in self.connections:
+            if connection.state == "idle":
+                connection.end(LINGER_S)
         while (self.connections or self._opening) and monotonic() < end:
-            self._tick()
+            self.notify()
             await asyncio.sleep(TICK_S)
-
-    def _tick(self) -> None:
-        self.notify()
-        now = monotonic()
-        for connection in list(self.connections):
-            connection.check(now, draining=not self.alive)
 
     def may_accept(self) -> bool:
         """Return whether to accept connections now."""
@@ -141,11 +138,11 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         """While the connections hold too much, end the one that has held most for longest."""
         while self.held > self._max_held:
             now = monotonic()
-            max(self.connections, key=lambda c: c.held * (now - c.since + 1)).give_way()
+            max(self.connections, key=lambda c: c.held * (now - c.since + 1)).end()
 
     def _make_place(self) -> bool:
         """End a connection that is being closed, or else the one that waits for longest."""
-        waiting = [c for c in self.connections if c.state is not State.WORKING]
+        waiting = [c for c in self.connections if c.state != "working"]
         if waiting:
-            min(waiting, key=lambda c: (c.state is not State.LEAVING, c.since)).give_way()
+            min(waiting, key=lambda c: (c.state != "leaving", c.since)).end()
         return bool(waiting)

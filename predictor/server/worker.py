@@ -7,7 +7,6 @@ from signal import SIGTERM
 from time import monotonic
 from typing import Any
 
-from predictor.server.connection import State
 from predictor.server.event_loop import EventLoopWorker
 from predictor.server.reload import ReloadBoard, is_running
 
@@ -71,7 +70,7 @@ class Worker(EventLoopWorker):
     def _trim_memory(self) -> None:
         """Return freed memory to the kernel after a load. The C library would keep up to 0.5 GB."""
         now = monotonic()
-        if any(connection.state is not State.IDLE for connection in self.connections):
+        if any(connection.state != "idle" for connection in self.connections):
             self._trim_at = now + TRIM_AFTER_S
         elif now > self._trim_at:
             self._trim_at = inf

@@ -20,26 +20,29 @@ WHOLE = {
 
 
 def receive(data, max_body=MAX_BODY):
-    reception = Reception(Config(), ("127.0.0.1", 1), 1, max_body)
-    reception.feed(data)
-    return reception
+    """A reception, and what it left in the buffer."""
+    reception, buffer = Reception(Config(), ("127.0.0.1", 1), 1, max_body), bytearray(data)
+    reception.take(buffer)
+    return reception, buffer
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("request_", WHOLE)
 def test_a_request_is_whole_with_its_last_byte(request_, step):
-    reception, end = receive(b""), len(request_) - 1
+    (reception, buffer), end = receive(b""), len(request_) - 1
     for offset in range(0, end, step):
-        reception.feed(request_[offset : min(offset + step, end)])
+        buffer += request_[offset : min(offset + step, end)]
+        reception.take(buffer)
         assert not reception.whole
-    reception.feed(request_[-1:] + b"GET /next")
+    buffer += request_[-1:] + b"GET /next"
+    reception.take(buffer)
     assert reception.whole
-    assert reception.body().read() == WHOLE[request_]
-    assert reception.rest() == b"GET /next"
+    assert reception.body == WHOLE[request_]
+    assert buffer == b"GET /next"
 
 
 def test_the_head_is_parsed_before_the_body_arrives():
-    reception = receive(POST + b"Content-Length: 5\r\n\r\n")
+    reception, _ = receive(POST + b"Content-Length: 5\r\n\r\n")
     assert (reception.request.method, reception.request.path) == ("POST", "/predict")
     assert not reception.whole
 
@@ -51,10 +54,9 @@ def test_the_head_is_parsed_before_the_body_arrives():
         (POST + b"X: " + b"x" * 9000 + b"\r\n\r\n", HeadTooLarge),
         (POST + b"X: y\r\n" * 101 + b"\r\n", HeadTooLarge),
         (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\n\r\n", TargetTooLong),
-        (CHUNKED + b"fffff\r\n", TooLarge),
         (CHUNKED + (b"fff\r\n" + b"x" * 0xFFF + b"\r\n") * 60, TooLarge),
     ],
-    ids=["endless head", "long header", "many headers", "long URL", "large chunk", "many chunks"],
+    ids=["endless head", "long header", "many headers", "long URL", "many chunks"],
 )
 def test_a_request_over_a_limit_is_refused_as_it_arrives(data, error):
     with pytest.raises(error):
@@ -75,23 +77,17 @@ def test_a_request_over_a_limit_is_refused_as_it_arrives(data, error):
         CHUNKED + b"+5\r\nhello\r\n",
         CHUNKED + b"0x5\r\nhello\r\n",
         CHUNKED + b"5\r\nhelloX\r\n0\r\n\r\n",
-        CHUNKED + b"1" * 2000,
-        CHUNKED + b"5;" + b"a" * 2000,
-        CHUNKED + b"5\r\nhello\r\n5;" + b"a" * 2000,
-        CHUNKED + b"5\r\nhello\r\n0\r\nX: " + b"a" * 2000,
+        CHUNKED + b"1" * 9000,
+        CHUNKED + b"5;" + b"a" * 9000,
+        CHUNKED + b"5\r\nhello\r\n5;" + b"a" * 9000,
+        CHUNKED + b"5\r\nhello\r\n0\r\nX: " + b"a" * 9000,
+        CHUNKED + b'5;a="\r\nhello\r\n0\r\n\r\n',
+        CHUNKED + b"0\r\nHost: b\r\n\r\n",
     ],
 )
 def test_a_request_whose_end_is_unclear_is_refused_as_it_arrives(data):
     with pytest.raises(BadRequest):
         receive(data)
-
-
-@pytest.mark.parametrize("body", [b'5;a="\r\nhello\r\n0\r\n\r\n', b"0\r\nHost: b\r\n\r\n"])
-def test_a_malformed_extension_or_trailer_is_400(body):
-    reception = receive(CHUNKED + body)
-    assert reception.whole
-    with pytest.raises(BadRequest):
-        reception.body()
 
 
 @pytest.mark.parametrize(("size", "refused"), [(1, True), (16, True), (100, False), (5000, False)])
@@ -101,7 +97,7 @@ def test_many_tiny_chunks_are_413(size, refused):
         with pytest.raises(TooLarge):
             receive(CHUNKED + chunks, max_body=10**6)
     else:
-        assert not receive(CHUNKED + chunks, max_body=10**6).whole
+        assert not receive(CHUNKED + chunks, max_body=10**6)[0].whole
 
 
 @pytest.mark.parametrize(
@@ -114,5 +110,6 @@ def test_many_tiny_chunks_are_413(size, refused):
     ],
 )
 def test_method_and_path_of_an_incomplete_head_are_known(data, found):
-    request = receive(data).placeholder()
+    reception, buffer = receive(data)
+    request = reception.placeholder(buffer)
     assert (request.method, request.path) == found

@@ -1,0 +1,92 @@
+"""One request and its response, between gunicorn's WSGI classes and the app."""
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.http.wsgi import create  # type: ignore[import-untyped]
+
+from predictor.environ import ERROR, HAS_LEFT, SLOTS
+from predictor.errors import PredictorError
+
+if TYPE_CHECKING:
+    from predictor.server.event_loop import EventLoopWorker
+
+
+class Exchange:
+    """A request, and its response once the app has been called.
+
+    Attributes:
+        answered: whether the app has answered.
+        output: the response's pieces; empty if the app failed.
+    """
+
+    def __init__(
+        self,
+        worker: "EventLoopWorker",
+        request: Any,
+        peer: Any,
+        server: Any,
+        has_left: Callable[[], bool],
+    ) -> None:
+        """Create the environ. ``peer`` and ``server`` are the addresses of both ends."""
+        self.answered, self.output = False, list[bytes]()
+        self._worker = worker
+        self._response, self._environ = create(request, self, peer, server, worker.cfg)
+        self._environ[HAS_LEFT] = has_left
+        expect = self._environ.get("HTTP_EXPECT", "").lower()
+        self.expects_continue = expect == "100-continue" and request.version >= (1, 1)
+
+    @property
+    def must_close(self) -> bool:
+        """Whether the connection must be closed after the response."""
+        return bool(self._response.should_close())
+
+    def answer_head(self, close: bool) -> bool:
+        """Let the app answer from the head. Return False if it needs the body."""
+        return self._call(self._worker.head, close)
+
+    def refuse(self, error: PredictorError, close: bool = True) -> None:
+        """Answer with an error."""
+        self._environ[ERROR] = error
+        self.answer_head(close)
+
+    def take_slot(self) -> None:
+        """Take the slot that the request needs; raise Overloaded or ExplainerBusy if none."""
+        if SLOTS in self._environ:
+            self._environ[SLOTS].take()
+
+    def run(self, body: bytes) -> None:
+        """Call the app with the body, in a thread, and give back the slot."""
+        self._environ["wsgi.input"] = BytesIO(body)
+        try:
+            self._call(self._worker.wsgi, close=not self._worker.alive)
+        finally:
+            if SLOTS in self._environ:
+                self._environ[SLOTS].release()
+
+    def _call(self, app: Callable[..., Any], close: bool) -> bool:
+        self._response.must_close = close
+        try:
+            if (pieces := app(self._environ, self._response.start_response)) is None:
+                return False
+            self.answered = True
+            for piece in pieces:
+                self._response.write(piece)
+            self._response.close()
+            if hasattr(pieces, "close"):
+                pieces.close()
+        except Exception:
+            self._worker.log.exception("The app failed to answer a request.")
+            self.output.clear()
+            self.answered = True
+        return True
+
+    # gunicorn writes to this object as to a socket.
+
+    def sendall(self, data: bytes) -> None:
+        """Add a part of the response."""
+        self.output.append(data)
+
+    def send(self, _data: bytes) -> None:
+        """Ignore gunicorn's ``100 Continue``: the connection sends it after checking the head."""
