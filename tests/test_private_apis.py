@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 from gunicorn import sock
 from gunicorn.arbiter import Arbiter
-from gunicorn.asgi.parser import PythonProtocol
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.http import wsgi
-from gunicorn.http.body import ChunkedReader
+from gunicorn.http.body import CHUNK_EXT_RE
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 from gunicorn.workers.base import Worker
@@ -38,8 +37,7 @@ METRICS = "predictor/engine/metric_files.py"
 # Who relies on it, its owner, its name, and its arguments.
 METHODS = [
     (RECEPTION, Request, "__init__", ["self", "cfg", "unreader", "peer_addr", "req_number"]),
-    (RECEPTION, PythonProtocol, "feed", ["self", "data"]),
-    (RECEPTION, PythonProtocol, "remaining", ["self"]),
+    (RECEPTION, Request, "parse_headers", ["self", "data", "from_trailer"]),
     (RECEPTION, IterUnreader, "__init__", ["self", "iterable"]),
     (EXCHANGE, wsgi.Response, "start_response", ["self", "status", "headers", "exc_info"]),
     (EXCHANGE, wsgi.Response, "write", ["self", "arg"]),
@@ -80,7 +78,6 @@ def objects():
         "Request": request,
         "Response": response,
         "Logger": Logger(cfg),
-        "Chunks": PythonProtocol(),
     }
     worker.tmp.close()
 
@@ -88,9 +85,8 @@ def objects():
 ATTRIBUTES = [
     (EVENT_LOOP, "Worker", "cfg log alive sockets ppid nr max_requests"),
     (HOOKS, "Worker", "pid booted sockets"),
-    (RECEPTION, "Request", "method path version body"),
+    (RECEPTION, "Request", "method path version body headers"),
     (EXCHANGE, "Response", "must_close"),
-    (RECEPTION, "Chunks", "is_complete"),
     (START, "Logger", "error_log loglevel"),
 ]
 
@@ -125,8 +121,11 @@ def test_gunicorns_master_has_what_the_hooks_read():
 
 
 def test_gunicorns_parser_says_how_the_body_is_framed(objects):
-    """The number of its bytes, or chunks."""
-    assert isinstance(objects["Request"].body.reader, ChunkedReader), gone(RECEPTION, "reader")
+    """By the number of its bytes, or in chunks."""
+    assert ("TRANSFER-ENCODING", "chunked") in objects["Request"].headers, gone(
+        RECEPTION, "headers"
+    )
+    assert CHUNK_EXT_RE.fullmatch(b";a=b"), gone(RECEPTION, "CHUNK_EXT_RE")
     plain = Request(Config(), IterUnreader([b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]), None, 1)
     assert plain.body.reader.length == 0, gone(RECEPTION, "body.reader.length")
 

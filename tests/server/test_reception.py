@@ -54,9 +54,10 @@ def test_the_head_is_parsed_before_the_body_arrives():
         (POST + b"X: " + b"x" * 9000 + b"\r\n\r\n", HeadTooLarge),
         (POST + b"X: y\r\n" * 101 + b"\r\n", HeadTooLarge),
         (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\n\r\n", TargetTooLong),
+        (CHUNKED + b"fffff\r\n", TooLarge),
         (CHUNKED + (b"fff\r\n" + b"x" * 0xFFF + b"\r\n") * 60, TooLarge),
     ],
-    ids=["endless head", "long header", "many headers", "long URL", "many chunks"],
+    ids=["endless head", "long header", "many headers", "long URL", "large chunk", "many chunks"],
 )
 def test_a_request_over_a_limit_is_refused_as_it_arrives(data, error):
     with pytest.raises(error):
@@ -72,6 +73,8 @@ def test_a_request_over_a_limit_is_refused_as_it_arrives(data, error):
         POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         POST + b"Content-Length: +5\r\n\r\n",
         POST + b"Transfer-Encoding: identity\r\n\r\n",
+        POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
+        POST + b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n",
         POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n",
         CHUNKED + b"no number\r\n",
         CHUNKED + b"+5\r\nhello\r\n",
