@@ -98,7 +98,8 @@ class Settings:
     request_timeout_s: float = _limit(30.0, limits=(0.001, 86_400),
         help="Seconds after which a request is answered with 504.")
     receive_timeout_s: float = _limit(120.0, limits=(0.001, 86_400),
-        help="Seconds a request may take to arrive; slower requests get 408.")
+        help="Seconds a request may take to arrive (slower requests get 408), and a client to read"
+        " the response (then the connection is closed).")
     max_upload_bytes: int = _limit(20 * 1024 * 1024, limits=(1, 2**31),
         help="Maximum size of a request body; larger ones get 413.")
     max_pixels: int = _limit(50_000_000, limits=(1, PILLOWS_LIMIT),

@@ -5,8 +5,10 @@ slow client thus costs a buffer for a limited time, and never a thread.
 """
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from socket import SO_LINGER, SOL_SOCKET
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from predictor.server.reception import Reception
 if TYPE_CHECKING:
     from predictor.server.event_loop import EventLoopWorker
 
+NO_LINGER = struct.pack("ii", 1, 0)
 LINGER_S = 2.0  # for the client to read a response before its connection is closed
 
 
@@ -29,10 +32,10 @@ class Connection(asyncio.Protocol):
         state: "idle", "receiving", "working", "sending" or "leaving".
     """
 
-    def __init__(self, worker: "EventLoopWorker", peer: Any) -> None:
-        """Prepare for the first request. ``peer`` is the client's address."""
+    def __init__(self, worker: "EventLoopWorker", peer: Any, server: Any) -> None:
+        """Prepare for the first request. ``peer`` and ``server`` are the addresses of both ends."""
         self.held, self.since, self.state = 0, monotonic(), "idle"
-        self._worker, self._peer = worker, peer
+        self._worker, self._peer, self._server = worker, peer, server
         self._received = bytearray()
         self._changed = asyncio.Event()  # bytes were received or sent, or the client has left
         self._has_left = False
@@ -79,7 +82,7 @@ class Connection(asyncio.Protocol):
 
     def end(self, after_s: float = 0.0) -> None:
         """End, for the sake of other clients, unless this client acts within some seconds."""
-        if self._timeout is None or self._evicted:
+        if self._timeout is None or self._evicted or self._timeout.expired():
             self._transport.abort()
         else:
             self._timeout.reschedule(self._worker.loop.time() + after_s)
@@ -145,8 +148,8 @@ class Connection(asyncio.Protocol):
             await self._change()
 
     def _begin(self, request: Any) -> Exchange:
-        server = self._transport.get_extra_info("sockname")
-        return Exchange(self._worker, request, self._peer, server, lambda: self._has_left)
+        ends = self._peer, self._server
+        return Exchange(self._worker, request, *ends, lambda: self._has_left)
 
     def _reason(self, error: Exception) -> PredictorError:
         if isinstance(error, PredictorError):
@@ -183,6 +186,8 @@ class Connection(asyncio.Protocol):
             reason = self._reason(error)
             self._worker.log.info("The response to %s is cut off: %s", self._peer, reason)
             self._worker.service.metrics.rejected.labels(reason.code).inc()
+            # Otherwise the kernel would keep up to 4 MB for minutes, and offer it to the client.
+            self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, NO_LINGER)
             return False
         return not self._transport.is_closing()
 

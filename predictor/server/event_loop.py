@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from socket import socket
 from time import monotonic
 from typing import Any
@@ -16,6 +17,7 @@ from predictor.server.connection import LINGER_S, Connection
 from predictor.server.reception import MAX_HEAD
 from predictor.settings import current_settings
 
+LEAST_HELD = 8 * 1024 * 1024  # bytes; the largest response has 1.4 MB
 TICK_S = 0.25  # between two checks of all deadlines
 HANDSHAKE_S = 5.0  # for TLS
 
@@ -39,7 +41,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         )
         # A fifth of the largest bodies of all slots (by default 256 MB), but at least one request.
         room = self.max_body * settings.max_in_flight // 5
-        self._max_held = max(room, self.max_body + MAX_HEAD)
+        self._max_held = max(room, self.max_body + MAX_HEAD, LEAST_HELD)
         self.alive: bool
         self.connections: set[Connection] = set()
         self.held = 0
@@ -56,7 +58,10 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self.loop = asyncio.new_event_loop()
         self.head: Callable[..., Any] = self.wsgi.extensions["head"]
         self.pool = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="request")
-        self._ssl = ssl_context(self.cfg) if self.cfg.is_ssl else None
+        self._tls: dict[str, Any] = {}
+        if self.cfg.is_ssl:
+            limits = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": LINGER_S}
+            self._tls = {"ssl": ssl_context(self.cfg), **limits}
         self.loop.run_until_complete(self._serve())
 
     async def _serve(self) -> None:
@@ -110,18 +115,15 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
             self.log.error("A connection cannot be accepted: %s", error)
             self._listen(False)
             return False
-        task = self.loop.create_task(self._open(client, peer))
+        task = self.loop.create_task(self._open(client, peer, listener.getsockname()))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
         return True
 
-    async def _open(self, client: socket, peer: Any) -> None:
-        limits = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": LINGER_S}
+    async def _open(self, client: socket, peer: Any, server: Any) -> None:
+        factory = partial(Connection, self, peer, server)
         with suppress(OSError):  # the client has left, or the TLS handshake failed
-            await self.loop.connect_accepted_socket(
-                lambda: Connection(self, peer), client, ssl=self._ssl,
-                **(limits if self._ssl else {}),
-            )  # fmt: skip
+            await self.loop.connect_accepted_socket(factory, client, **self._tls)
 
     def _accept_rest(self) -> None:
         """Accept what the kernel has queued, then close: a queued client would get a reset."""
