@@ -29,6 +29,7 @@ class Connection(asyncio.Protocol):
     Attributes:
         since: when the connection began to wait for its client, on the monotonic clock.
         held: bytes that it holds for its client, received or to be sent.
+        evicted: whether the worker has ended it for the sake of other clients.
         state: "idle", "receiving", "working", "sending" or "leaving".
     """
 
@@ -40,7 +41,7 @@ class Connection(asyncio.Protocol):
         self._changed = asyncio.Event()  # bytes were received or sent, or the client has left
         self._has_left = False
         self._timeout: asyncio.Timeout | None = None
-        self._evicted = False
+        self.evicted = False
 
     # Called by asyncio
 
@@ -82,12 +83,12 @@ class Connection(asyncio.Protocol):
 
     def end(self, after_s: float = 0.0) -> None:
         """End, for the sake of other clients, unless this client acts within some seconds."""
-        if self._timeout is None or self._evicted or self._timeout.expired():
+        if self._timeout is None or self.evicted or self._timeout.expired():
             self._transport.abort()
         else:
             self._timeout.reschedule(self._worker.loop.time() + after_s)
-        self._evicted = not after_s
-        self._hold(0 if self._evicted else self.held)
+        self.evicted = not after_s
+        self._hold(0 if self.evicted else self.held)
 
     # The conversation
 
@@ -154,7 +155,7 @@ class Connection(asyncio.Protocol):
     def _reason(self, error: Exception) -> PredictorError:
         if isinstance(error, PredictorError):
             return error
-        if self._evicted:
+        if self.evicted:
             return Evicted("The client was slow while other clients waited.")
         if self.state == "sending":
             return SendTimeout("The client did not read the response in time.")
@@ -207,7 +208,7 @@ class Connection(asyncio.Protocol):
 
     def _enter(self, state: str, within_s: float | None = None) -> None:
         self.state, self.since = state, monotonic()
-        self._hold(0 if self._evicted else len(self._received))
+        self._hold(0 if self.evicted else len(self._received))
         if state in ("idle", "leaving"):
             self._transport.resume_reading()
         if within_s is not None and self._timeout is not None:

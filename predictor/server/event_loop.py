@@ -146,5 +146,5 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         """End a connection that is being closed, or else the one that waits for longest."""
         waiting = [c for c in self.connections if c.state != "working"]
         if waiting:
-            min(waiting, key=lambda c: (c.state != "leaving", c.since)).end()
+            min(waiting, key=lambda c: (c.state != "leaving", c.evicted, c.since)).end()
         return bool(waiting)

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from predictor.server.event_loop import EventLoopWorker
 
 
+class Output(list[bytes]):
+    """Collects a response, in the place of the socket to which gunicorn writes."""
+
+    sendall = list.append
+
+    def send(self, _data: bytes) -> None:
+        """Ignore gunicorn's ``100 Continue``: the connection sends it after checking the head."""
+
+
 class Exchange:
     """A request, and its response once the app has been called.
 
@@ -30,9 +39,9 @@ class Exchange:
         has_left: Callable[[], bool],
     ) -> None:
         """Create the environ. ``peer`` and ``server`` are the addresses of both ends."""
-        self.answered, self.output = False, list[bytes]()
+        self.answered, self.output = False, Output()
         self._worker = worker
-        self._response, self._environ = create(request, self, peer, server, worker.cfg)
+        self._response, self._environ = create(request, self.output, peer, server, worker.cfg)
         self._environ[HAS_LEFT] = has_left
         expect = self._environ.get("HTTP_EXPECT", "").lower()
         self.expects_continue = expect == "100-continue" and request.version >= (1, 1)
@@ -81,12 +90,3 @@ class Exchange:
             self.output.clear()
             self.answered = True
         return True
-
-    # gunicorn writes to this object as to a socket.
-
-    def sendall(self, data: bytes) -> None:
-        """Add a part of the response."""
-        self.output.append(data)
-
-    def send(self, _data: bytes) -> None:
-        """Ignore gunicorn's ``100 Continue``: the connection sends it after checking the head."""

@@ -24,6 +24,7 @@ def master(workers=1, **options):
     """What the hooks use of gunicorn's Arbiter."""
     options = {
         "preload_app": False,
+        "http_protocols": ["h1"],
         "address": [],
         "uid": os.geteuid(),
         "gid": os.getegid(),
