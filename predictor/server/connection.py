@@ -81,14 +81,19 @@ class Connection(asyncio.Protocol):
 
     # Called by the worker
 
-    def end(self, after_s: float = 0.0) -> None:
-        """End, for the sake of other clients, unless this client acts within some seconds."""
+    def drain(self) -> None:
+        """Close soon, unless the client sends a request. The worker is shutting down."""
+        if self.state == "idle" and self._timeout is not None and not self._timeout.expired():
+            self._timeout.reschedule(self._worker.loop.time() + LINGER_S)
+
+    def evict(self) -> None:
+        """End for the sake of other clients."""
         if self._timeout is None or self.evicted or self._timeout.expired():
             self._transport.abort()
         else:
-            self._timeout.reschedule(self._worker.loop.time() + after_s)
-        self.evicted = not after_s
-        self._hold(0 if self.evicted else self.held)
+            self._timeout.reschedule(self._worker.loop.time())
+        self.evicted = True
+        self._hold(0)
 
     # The conversation
 

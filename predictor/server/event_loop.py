@@ -73,8 +73,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self._accept_rest()
         end = monotonic() + self.cfg.graceful_timeout
         for connection in self.connections:
-            if connection.state == "idle":
-                connection.end(LINGER_S)
+            connection.drain()
         while (self.connections or self._opening) and monotonic() < end:
             self.notify()
             await asyncio.sleep(TICK_S)
@@ -104,7 +103,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
     def _accept(self, listener: Any) -> bool:
         """Accept one connection, so that another worker can accept the next. Return if it did."""
         crowded = len(self.connections) + len(self._opening) >= self.cfg.worker_connections
-        if crowded and not self._make_place():
+        if not self.may_accept() or (crowded and not self._make_place()):
             self._listen(False)  # until the next tick
             return False
         try:
@@ -140,11 +139,11 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         """While the connections hold too much, end the one that has held most for longest."""
         while self.held > self._max_held:
             now = monotonic()
-            max(self.connections, key=lambda c: c.held * (now - c.since + 1)).end()
+            max(self.connections, key=lambda c: c.held * (now - c.since + 1)).evict()
 
     def _make_place(self) -> bool:
         """End a connection that is being closed, or else the one that waits for longest."""
         waiting = [c for c in self.connections if c.state != "working"]
         if waiting:
-            min(waiting, key=lambda c: (c.state != "leaving", c.evicted, c.since)).end()
+            min(waiting, key=lambda c: (c.state != "leaving", c.evicted, c.since)).evict()
         return bool(waiting)

@@ -19,8 +19,9 @@ def test_a_request_over_the_limit_is_refused():
 
 def test_a_refusal_says_when_to_retry():
     slots = Slots(1)
-    with slots.hold(), pytest.raises(Overloaded) as refused, slots.hold(lambda: 4.2):
-        pass
+    slots.retry_after_s = lambda: 4.2
+    with slots.hold(), pytest.raises(Overloaded) as refused:
+        slots.take()
     assert refused.value.retry_after_s == 5
 
 

@@ -20,6 +20,7 @@ from predictor.errors import (
     InferenceFailed,
     NotReady,
     Overloaded,
+    ServiceError,
     UnknownModel,
     UnknownVersion,
     WeightsError,
@@ -221,6 +222,36 @@ def test_a_loaded_model_is_ready_until_the_process_drains(make_service):
     service.expect_healthy()
     with pytest.raises(NotReady, match="shutting down"):
         service.expect_ready()
+
+
+@pytest.mark.parametrize(
+    ("kind", "slots"),
+    [
+        ("prediction", lambda service: service.classifier.process.slots),
+        ("explanation", lambda service: service.explainer.slots),
+    ],
+)
+def test_there_is_room_until_all_slots_of_a_kind_are_held(make_service, kind, slots):
+    service = make_service(max_in_flight=1, max_explanations=1)
+    assert service.expect_room(kind) is slots(service)
+    with slots(service).hold(), pytest.raises(ServiceError, match="at its limit of 1"):
+        service.expect_room(kind)
+
+
+def test_there_is_no_room_if_the_queue_is_longer_than_the_time_limit(make_service, monkeypatch):
+    service = make_service(request_timeout_s=5)
+    monkeypatch.setattr(Classifier, "queue_depth", 1)
+    monkeypatch.setattr(Classifier, "backlog_s", 6.0)
+    with pytest.raises(Overloaded) as refused:
+        service.expect_room("prediction")
+    assert refused.value.retry_after_s == 6
+
+
+def test_a_call_whose_slot_is_taken_takes_no_second_one(make_service):
+    service = make_service(max_in_flight=1)
+    service.expect_room("prediction").take()
+    with service.admit(Call(has_slot=True)):
+        assert service.classifier.process.slots.held == 1
 
 
 def test_two_models_of_a_process_share_its_slots(classifier):
