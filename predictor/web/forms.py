@@ -1,4 +1,4 @@
-"""Forms → fields, in twice the memory of the form.
+"""Forms → fields, in a few times the memory of the form. Nothing is written to a disk.
 
 Werkzeug's parsers need up to 1.5 GB for 20 MB of tiny fields, headers or percent escapes.
 """
