@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
@@ -27,12 +27,8 @@ class Scrape(dict[str, float]):
     @classmethod
     def of(cls, source: Metrics | Collector) -> Scrape:
         """Scrape metrics, or a collector."""
-        if isinstance(source, Metrics):
-            registry = source.registry()
-        else:
-            registry = CollectorRegistry()
-            registry.register(source)
-        return cls(generate_latest(registry).decode())
+        collector = source.readings() if isinstance(source, Metrics) else source
+        return cls(generate_latest(collector).decode())
 
     @property
     def names(self) -> set[str]:

@@ -6,7 +6,6 @@
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from tqdm import tqdm
@@ -35,7 +34,7 @@ def table(names: list[str]) -> Writer:
 
 def csv_rows(_names: list[str]) -> Writer:
     """Write the header. Return a function that writes a row per class, or a row with an error."""
-    columns = ["file", *Prediction.__dataclass_fields__, "error"]
+    columns = ["file", *Prediction._fields, "error"]
     writer = csv.DictWriter(_Printed(), columns, lineterminator="\n")
     writer.writeheader()
 
@@ -43,7 +42,7 @@ def csv_rows(_names: list[str]) -> Writer:
         if isinstance(outcome, PredictorError):
             writer.writerow({"file": name, "error": outcome})
             return
-        writer.writerows({"file": name, **asdict(prediction)} for prediction in outcome)
+        writer.writerows({"file": name, **prediction._asdict()} for prediction in outcome)
 
     return write
 

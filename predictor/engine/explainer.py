@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from predictor.engine.admission import Slots
@@ -53,7 +53,7 @@ class Explanation:
     def as_numbers(self) -> dict[str, Any]:
         """Return the explanation as JSON: the prediction, ``heat`` and ``box``."""
         heat = [[round(float(value), 4) for value in row] for row in self.heat]
-        return asdict(self.prediction) | {"box": self.box, "heat": heat}
+        return self.prediction._asdict() | {"box": self.box, "heat": heat}
 
 
 @dataclass(slots=True)

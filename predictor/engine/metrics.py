@@ -7,10 +7,9 @@ reports the sums over all workers (:mod:`predictor.engine.metric_files`).
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from itertools import chain
-from time import sleep
+from time import monotonic, sleep
 
 from prometheus_client import (
     CollectorRegistry,
@@ -31,6 +30,7 @@ MODEL = ("model", "version")  # labels; empty for a request that concerns no mod
 INFO = ("name", "version", "weights", "device", "precision")  # labels of model_info
 OUTCOMES = ("success", "fail")  # of a request: whether every image was answered
 REFRESH_S = 1.0  # seconds; Prometheus scrapes about every 15 s
+MAX_AGE_S = 1.0  # of readings from files
 
 # Bounds in seconds, from one pass of a small network on a GPU to a wait until the deadline.
 SECONDS = tuple(step * 10**power for power in range(-4, 1) for step in (1, 2.5, 5))
@@ -38,11 +38,16 @@ SECONDS = (*(round(bound, 5) for bound in SECONDS), 10, 30, 60)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-class Readings:
+class Readings(Collector):
     """The values of all metrics of all processes at one moment."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
-        self._samples = [sample for family in families for sample in family.samples]
+        self._families = list(families)
+        self._samples = [sample for family in self._families for sample in family.samples]
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics, for an encoder."""
+        return self._families
 
     def total(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's series that have these labels; 0 without such series."""
@@ -77,6 +82,7 @@ class Metrics:
         disable_created_metrics()  # ``_created`` series do not exist with several processes
         self._classifier = classifier
         self._folder = os.environ.get(FOLDER_VARIABLE)
+        self._reading, self._readings, self._stale_at = threading.Lock(), Readings(()), 0.0
         self._own = CollectorRegistry()
         self._aliases: list[Callable[[Readings], Iterable[Metric]]] = []
         self._declare_requests()
@@ -140,7 +146,13 @@ class Metrics:
         self._model_info = latest("model_info", "The served model, in the labels; always 1.", INFO)
 
     def record(
-        self, route: str, method: str, status: int, seconds: float, call: Call, codes: Iterable[str]
+        self,
+        route: str,
+        method: str,
+        status: int,
+        seconds: float,
+        call: Call,
+        codes: Collection[str],
     ) -> None:
         """Count an answered request, with the call's ``model`` as a label.
 
@@ -148,6 +160,8 @@ class Metrics:
         or method adds a permanent series: pass only names from a small set.
         """
         labels = call.model, VERSION if call.model else ""
+        if call.model or codes:
+            self._stale_at = 0.0
         self.requests.labels(route, method, status, *labels).inc()
         self._request_seconds.labels(route, *labels).observe(seconds)
         for step, step_s in call.timings.known().items():
@@ -168,19 +182,30 @@ class Metrics:
         """Also export the metrics that ``alias`` computes from a snapshot of all metrics."""
         self._aliases.append(alias)
 
-    def registry(self) -> CollectorRegistry:
-        """Return a registry of all metrics for one scrape. It must be collected only once."""
+    def readings(self) -> Readings:
+        """Return all metrics.
+
+        If many scrapes read the files of all processes, that takes a tenth of one processor: the
+        readings are used again for nine times as long as they took, or until this process counts
+        a prediction or an error.
+        """
+        with self._reading:
+            if self._folder is None or monotonic() >= self._stale_at:
+                began = monotonic()
+                self._readings = self._read()
+                self._stale_at = monotonic() + min(9 * (monotonic() - began), MAX_AGE_S)
+            return self._readings
+
+    def _read(self) -> Readings:
         self.refresh()
         source = self._own if self._folder is None else AllProcesses(self._folder)
-        registry = CollectorRegistry()
-        registry.register(_WithAliases(source, self._aliases))
+        families = list(source.collect())
+        read = Readings(families)
+        for alias in self._aliases:
+            families += alias(read)
         if self._folder is not None:
-            registry.register(self._processes)
-        return registry
-
-    def readings(self) -> Readings:
-        """Return a snapshot of all metrics."""
-        return Readings(self.registry().collect())
+            families += self._processes.collect()
+        return Readings(families)
 
     def refresh(self) -> None:
         """Set the gauges from the state of the classifier."""
@@ -220,20 +245,6 @@ class Metrics:
         labels = self._classifier.name, VERSION
         self._pass_seconds.labels(*labels).observe(seconds)
         self._batch_size.labels(*labels).observe(images)
-
-
-class _WithAliases(Collector):
-    """Collects ``source`` once, and adds the metrics that ``aliases`` compute from the result."""
-
-    def __init__(
-        self, source: Collector, aliases: Iterable[Callable[[Readings], Iterable[Metric]]]
-    ) -> None:
-        self._source, self._aliases = source, aliases
-
-    def collect(self) -> Iterable[Metric]:
-        families = list(self._source.collect())
-        readings = Readings(families)
-        return chain(families, *(alias(readings) for alias in self._aliases))
 
 
 def is_ready(classifier: Classifier) -> bool:

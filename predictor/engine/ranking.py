@@ -1,8 +1,7 @@
 """Logits → predictions, best first."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +10,7 @@ from predictor.errors import InferenceFailed
 from predictor.models.labels import Label
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """One class and its probability, 0 to 1."""
 
     class_index: int
@@ -33,8 +31,8 @@ def rank(logits: NDArray[np.float32], labels: Sequence[Label], top_k: int) -> li
     probabilities = exponentials / exponentials.sum()
     best = np.argsort(-logits, kind="stable")[:top_k]
     return [
-        Prediction(int(i), labels[i].class_id, labels[i].class_name, float(probabilities[i]))
-        for i in best
+        Prediction(i, labels[i].class_id, labels[i].class_name, probability)
+        for i, probability in zip(best.tolist(), probabilities[best].tolist(), strict=True)
     ]
 
 
@@ -50,5 +48,5 @@ def as_answer(predictions: Sequence[Prediction], detailed: bool) -> dict[str, An
     best = predictions[0]
     answer: dict[str, Any] = {"class_id": best.class_id, "class_name": best.class_name}
     if detailed:
-        answer["predictions"] = [asdict(prediction) for prediction in predictions]
+        answer["predictions"] = [prediction._asdict() for prediction in predictions]
     return answer

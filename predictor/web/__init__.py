@@ -41,8 +41,6 @@ def create_app(settings: Settings, classifier: Classifier | None = None) -> Flas
     static, templates = str(resource("static")), str(resource("templates"))
     app = Flask("predictor", static_folder=static, template_folder=templates)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
-    # Flask's default of 500 kB would refuse base64 in a form.
-    app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_bytes
     app.request_class = RecordedRequest
     app.json = OneLineJSON(app)
     service = app.extensions[KEY] = Service(classifier or Classifier(settings))

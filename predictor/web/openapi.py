@@ -5,9 +5,10 @@ This module removes operations that the app does not serve, fills in the app's l
 and adds the errors that all operations share.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ OF_BODIES = {408, 413, 503}
 
 Node = dict[str, Any]  # of the document
 UNKNOWN = object()  # stands for a fact that the app does not know yet
+
+
+def description(indent: int | None = None) -> bytes:
+    """Return :func:`document` as JSON. It is made again when the model has loaded."""
+    service = current_service()
+    return _json(indent, service, request.script_root, service.classifier.loading.done())
+
+
+@lru_cache(maxsize=8)  # some proxies let each client choose the path prefix
+def _json(indent: int | None, *_facts: Any) -> bytes:
+    return (json.dumps(document(), indent=indent, ensure_ascii=False) + "\n").encode()
 
 
 def document() -> Node:

@@ -4,9 +4,8 @@ import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from io import BytesIO
 from time import monotonic
-from typing import IO, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from flask import Request, current_app, request
 
@@ -37,7 +36,7 @@ class RequestRecord:
 
 
 class RecordedRequest(Request):
-    """A request with its record. Uploads stay in memory, so that no photo is written to a disk."""
+    """A request with its record."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Create the record. Its id is the client's X-Request-ID, if valid."""
@@ -48,9 +47,6 @@ class RecordedRequest(Request):
         self.record = RequestRecord(
             request_id, Call(has_left=has_left, has_slot=SLOTS in self.environ)
         )
-
-    def _get_file_stream(self, *_args: Any, **_kwargs: Any) -> IO[bytes]:
-        return BytesIO()
 
 
 def current_record() -> RequestRecord:

@@ -3,21 +3,26 @@
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import unquote
 
 from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from predictor.errors import BadRequest, RequestError, TooLarge, UnsupportedImage
 from predictor.images.decoding import begins_like_an_image
+from predictor.web.forms import Field, multipart_fields, unquote, urlencoded_fields
 from predictor.web.request import current_call
 
 URLENCODED = "application/x-www-form-urlencoded"
 # Keys under which clients of TensorFlow Serving, TorchServe and KServe put an image in an object.
 INSTANCE_KEYS = ("b64", "data", "body", "image", "image_bytes")
-URL_SAFE = str.maketrans("-_", "+/")
+URL_SAFE = bytes.maketrans(b"-_", b"+/")
+BLANKS = b" \t\r\n\v\f"
+# Parsed, a string, list or object takes up to 50 times its size. The most images that the settings
+# allow, each in an object with all its members, have half as many signs.
+MAX_SIGNS = 200_000
+TURN = 500_000  # numbers that are parsed while all other threads wait, which takes about 40 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class Upload:
 
     images: list[bytes | RequestError]
     several: bool  # whether the client sent a list, and so gets a list of answers
+    filenames: Sequence[str | None] = ()  # of a form's files, in the order of the images
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +60,15 @@ def read_upload(request: Request, max_images: int, fields: Fields = PREDICT_FIEL
 
     Raises:
         BadRequest: there is no image, or the body cannot be parsed.
-        TooLarge: there are more than ``max_images`` images.
+        TooLarge: there are more than ``max_images`` images, or too many fields or JSON values.
     """
-    is_form = request.mimetype == "multipart/form-data"
-    body = read_body(request, is_form)
+    body = read_body(request)
+    if request.mimetype == "multipart/form-data":
+        form = multipart_fields(body, request.mimetype_params.get("boundary", ""))
+        return _from_form(form, max_images, fields)
     # By default, curl --data-binary @photo.jpg says that the photo is a urlencoded form.
-    if is_form or (request.mimetype == URLENCODED and not begins_like_an_image(body)):
-        return _from_form(request, max_images, fields)
+    if request.mimetype == URLENCODED and not begins_like_an_image(body):
+        return _from_form(urlencoded_fields(body), max_images, fields)
     if request.is_json:
         return _from_json(parse_json(body), max_images)
     if not body:
@@ -68,7 +76,7 @@ def read_upload(request: Request, max_images: int, fields: Fields = PREDICT_FIEL
     return Upload([body], several=False)
 
 
-def read_body(request: Request, is_form: bool = False) -> bytes:
+def read_body(request: Request) -> bytes:
     """Return the body and record the reading time. A compressed body raises UnsupportedImage."""
     if request.content_encoding not in (None, "", "identity"):
         raise UnsupportedImage(
@@ -76,26 +84,21 @@ def read_body(request: Request, is_form: bool = False) -> bytes:
             " Send the images as they are; their formats are compressed."
         )
     with current_call().timings.measure("read"):
-        return read_as_sent(request, is_form)
+        return read_as_sent(request)
 
 
-def read_as_sent(request: Request, is_form: bool = False) -> bytes:
-    """Return the body without decompressing it. If ``is_form``, parse it into ``request``.
+def read_as_sent(request: Request) -> bytes:
+    """Return the body without decompressing it. It can be read once.
 
     Raises:
         BadRequest: the body is malformed or ends too early.
-        TooLarge: the form has too many fields.
         RequestEntityTooLarge: the body is larger than the upload limit.
     """
     limit = request.max_content_length
     try:
-        body = request.get_data(parse_form_data=is_form)
+        body = request.get_data(cache=False)
     except RequestEntityTooLarge:
-        if request.content_length is None or request.content_length > (limit or 0):
-            raise
-        raise TooLarge(
-            f"The form has more than {request.max_form_parts:,} fields. Send one for each photo."
-        ) from None
+        raise
     except Exception as error:  # from the server's parser: malformed chunks, a client that left
         raise BadRequest("The body is malformed, or ends too early.") from error
     if request.content_length is None and limit is not None and len(body) >= limit:
@@ -103,27 +106,40 @@ def read_as_sent(request: Request, is_form: bool = False) -> bytes:
     return body
 
 
-def _from_form(request: Request, max_images: int, names: Fields) -> Upload:
-    files = [file for name in names.files for file in request.files.getlist(name)]
-    texts = [text for name in names.texts for text in request.form.getlist(name)]
-    if request.mimetype == URLENCODED:  # the parser turned each unescaped "+" into a space
-        texts = [text.replace(" ", "+") for text in texts]
+def _from_form(form: list[Field], max_images: int, names: Fields) -> Upload:
+    files = [f for name in names.files for f in form if f.name == name and f.filename is not None]
+    texts = [f for name in names.texts for f in form if f.name == name and f.filename is None]
+    images: list[bytes | RequestError] = [file.value for file in files]
     count = len(files) + len(texts)
     if count == 0:
-        fields = [name for name in (*request.files, *request.form) if name]  # some have no name
-        found = f", but {', '.join(repr(name[:30]) for name in fields[:5])}" if fields else ""
+        fields = dict.fromkeys(repr(field.name[:30]) for field in form if field.name)
+        found = f", but {', '.join([*fields][:5])}" if fields else ""
         raise BadRequest(
             f'The request has no image: the form has no field "{names.files[0]}"{found}.'
             + names.advice
         )
     check_count(count, max_images)
-    read = [file.stream.read() for file in files]
-    return _single_or_several([*read, *map(from_base64, texts)], several=count > 1)
+    images += [from_base64(text.value) for text in texts]
+    upload = _single_or_several(images, several=count > 1)
+    return replace(upload, filenames=[file.filename for file in files])
 
 
-def parse_json(body: bytes) -> Any:
-    """Parse a body as JSON, whatever its Content-Type; raise BadRequest if it is not JSON."""
+def parse_json(body: bytes, is_tensor: bool = False) -> Any:
+    """Parse a body as JSON, whatever its Content-Type.
+
+    If ``is_tensor``, there is no limit for numbers.
+
+    Raises:
+        BadRequest: the body is not JSON.
+        TooLarge: the JSON has so many values that it would need much memory.
+    """
+    if sum(map(body.count, b'"[{' if is_tensor else b'"[{,')) > MAX_SIGNS:
+        raise TooLarge(
+            "The JSON has too many values. Send images as base64, and tensors as binary data."
+        )
     try:
+        if body.count(b",") > TURN:  # calls of Python code let other threads run
+            return json.loads(body, parse_float=lambda n: float(n), parse_int=lambda n: int(n))
         return json.loads(body)
     except json.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON: {error}.") from error
@@ -188,14 +204,14 @@ def from_base64(text: object) -> bytes | RequestError:
 
     The error is returned, not raised, because the other images of the request may be valid.
     """
-    if not isinstance(text, str):
+    if not isinstance(text, str | bytes):
         return BadRequest("The image is not a string; it must be base64.")
-    data = "".join(text.split())
-    if data[:5].lower() == "data:":
-        data = unquote(data.partition(",")[2])
-    data = data.rstrip("=").translate(URL_SAFE)
     try:
-        return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
+        data = (text.encode("ascii") if isinstance(text, str) else text).lstrip()
+        if data[:5].lower() == b"data:":
+            data = unquote(data.partition(b",")[2])
+        data = data.translate(URL_SAFE, BLANKS).rstrip(b"=")
+        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
     except ValueError:
         return BadRequest(
             "The image is text, but not base64. File names and URLs are not followed: send the"

@@ -137,3 +137,44 @@ def test_aliases_are_computed_from_the_metrics_of_the_scrape(classifier):
     metrics.add_alias(alias)
     assert Scrape.of(metrics)["ts_ready"] == 1
     assert metrics.readings().values("ts_ready") == [1]
+
+
+@pytest.fixture
+def from_files(classifier, monkeypatch, tmp_path):
+    """Metrics in files. Each reading takes 10 ms on a clock that only the test advances."""
+
+    class Files:
+        now, reads = 100.0, 0
+
+        def collect(self):
+            self.now, self.reads = self.now + 0.01, self.reads + 1
+            return []
+
+    files = Files()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr("predictor.engine.metrics.AllProcesses", lambda _folder: files)
+    monkeypatch.setattr("predictor.engine.metrics.monotonic", lambda: files.now)
+    return Metrics(classifier), files
+
+
+def test_many_scrapes_read_the_files_a_tenth_of_the_time(from_files):
+    metrics, files = from_files
+    began = files.now
+    for _ in range(1000):
+        metrics.readings()
+        files.now += 0.001
+    assert files.reads * 0.01 == pytest.approx((files.now - began) / 10, rel=0.1)
+
+
+def test_after_a_prediction_or_an_error_readings_are_new(from_files):
+    metrics, _ = from_files
+    for call, sent in ((Call(model="toy"), ()), (Call(), ["not-found"])):
+        before = metrics.readings()
+        assert metrics.readings() is before
+        metrics.record("/", "GET", 200, 0.1, call, sent)
+        assert metrics.readings() is not before
+
+
+def test_readings_in_memory_are_always_new(classifier):
+    metrics = Metrics(classifier)
+    assert metrics.readings() is not metrics.readings()

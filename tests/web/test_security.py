@@ -387,6 +387,8 @@ def test_no_path_leads_out_of_the_static_files(serve, path):
 
 
 def test_photo_is_never_written_to_disk(serve, monkeypatch):
-    monkeypatch.setattr("werkzeug.formparser.SpooledTemporaryFile", lambda **_: pytest.fail("disk"))
-    form = {"file": (io.BytesIO(picture()), "photo.png")}
-    assert serve().post("/predict", data=form).status_code == 200
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="photo.png"\r\n\r\n'
+    form = head + picture() + bytes(1_000_000) + b"\r\n--b--\r\n"
+    kind = "multipart/form-data; boundary=b"
+    assert serve().post("/predict", data=form, content_type=kind).status_code == 200

@@ -15,8 +15,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 def metrics() -> Response:
     """Return all metrics in the format that the scraper asks for, without an admission slot."""
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    registry = current_service().metrics.registry()
-    return Response(encode(registry), content_type=content_type)
+    return Response(encode(current_service().metrics.readings()), content_type=content_type)
 
 
 def register(app: Flask) -> None:

@@ -2,9 +2,9 @@
 
 from importlib.resources import files
 
-from flask import Blueprint, Response, jsonify, make_response, render_template
+from flask import Blueprint, Response, make_response, render_template
 
-from predictor.web.openapi import document
+from predictor.web.openapi import description
 from predictor.web.security import allow_frames
 
 blueprint = Blueprint(
@@ -24,7 +24,7 @@ POLICY = (
 @blueprint.get("/openapi.json")
 def show() -> Response:
     """Return the OpenAPI description of this app."""
-    return jsonify(document())
+    return Response(description(), mimetype="application/json")
 
 
 @blueprint.get("/docs", strict_slashes=False)

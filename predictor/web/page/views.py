@@ -48,8 +48,7 @@ def answer() -> Response:
         outcomes = service.classify(upload.images, _top_k(loaded.info), call)
     if len(outcomes) == 1 and isinstance(outcomes[0], PredictorError):
         raise outcomes[0]
-    names = [file.filename for file in request.files.getlist("file")]
-    return _page([_answer(*pair) for pair in zip_longest(names, outcomes)])
+    return _page([_answer(*pair) for pair in zip_longest(upload.filenames, outcomes)])
 
 
 def _answer(name: str | None, outcome: list[Prediction] | PredictorError) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def predict(model: str, version: str = VERSION) -> dict[str, Any]:
         content, instances = _instances()
         images = all_or_error(from_instances(instances, service.settings.max_queue))
         top_k = _top_k(content, len(loaded.labels))
+        del content, instances  # other members can take 80 MB
         ranked = all_or_error(service.classify(images, top_k, call))
     return {"predictions": [as_answer(one, detailed=True) for one in ranked]}
 
@@ -74,9 +75,10 @@ def explain(model: str, version: str = VERSION) -> dict[str, Any]:
     service, call = current_service(), current_call()
     with service.admit_explanation(call):
         service.expect_model(model, version, [VERSION])
-        _, instances = _instances()
+        instances = _instances()[1]
         images = all_or_error(from_instances(instances, service.settings.max_explanations))
         targets = [target_of(instance) for instance in instances]
+        del instances
         explained = [service.explain(*pair, call) for pair in zip(images, targets, strict=True)]
     return {"predictions": [], "explanations": [one.as_numbers() for one in explained]}
 

@@ -2,6 +2,8 @@ import base64
 import functools
 import io
 import re
+import sys
+import threading
 
 import pytest
 import yaml
@@ -152,6 +154,33 @@ def test_document_has_the_path_prefix_of_a_proxy(make_loading_app):
     app = make_loading_app(trusted_proxies=1)
     assert document(app, **{"X-Forwarded-Prefix": "/photos"})["servers"] == [{"url": "/photos"}]
     assert "servers" not in document(app)
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/api-description"])
+def test_description_is_made_once_for_each_path_prefix(make_app, monkeypatch, path):
+    made = []
+    module = sys.modules["predictor.web.openapi"]  # create_app's module has the same name
+    monkeypatch.setattr(module, "document", lambda: made.append(1) or {"openapi": "ä"})
+    client = make_app(trusted_proxies=1).test_client()
+    answers = {client.get(path).text for _ in range(3)}
+    assert len(answers) == len(made) == 1
+    assert '"ä"' in answers.pop()
+    client.get(path, headers={"X-Forwarded-Prefix": "/photos"})
+    assert len(made) == 2
+
+
+def test_description_has_the_model_once_it_is_loaded():
+    let = threading.Event()
+    classifier = Classifier(
+        Settings(), lambda *_: let.wait(60) and LoadedModel(ToyModel(), INFO, LABELS)
+    )
+    app = create_app(classifier.settings, classifier)
+    classifier.start()
+    assert "toy-tensor" not in str(document(app))
+    let.set()
+    classifier.loading.result(timeout=10)
+    assert "toy-tensor" in str(document(app))
+    classifier.close()
 
 
 # What is answered is what is described

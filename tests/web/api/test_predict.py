@@ -1,11 +1,13 @@
 import base64
 import io
+import tracemalloc
 from base64 import urlsafe_b64encode
 from urllib.parse import quote, urlencode
 
 import pytest
 
 from pictures import picture
+from predictor.web.uploads import from_base64
 
 RED = {"class_id": "n00000000", "class_name": "red_thing"}
 URLENCODED = "application/x-www-form-urlencoded"
@@ -105,6 +107,39 @@ def test_too_many_images_are_413_before_decoding(client, broken):
     response = client.post("/predict", json={"images": [broken] * 10_000})
     assert response.status_code == 413
     assert len(response.data) < 1000
+
+
+JSON_ROUTES = [
+    "/predict", "/explain", "/predictions/toy", "/invocations", "/explanations/toy",
+    "/v1/models/toy:predict", "/v1/models/toy:explain", "/v2/models/toy/infer",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b'"ab"', b'{"a":1}', b"[0]"])
+@pytest.mark.parametrize("path", JSON_ROUTES)
+def test_json_of_too_many_values_is_413_before_parsing(client, path, value, monkeypatch):
+    monkeypatch.setattr("json.loads", lambda *_args, **_options: pytest.fail("parsed"))
+    body = b'{"inputs": [' + (value + b",") * 300_000 + b"0]}"
+    response = client.post(path, data=body, content_type="application/json")
+    assert response.status_code == 413
+    assert "too many values" in response.text
+
+
+def test_json_of_the_most_images_with_all_members_is_parsed(make_client):
+    client = make_client(max_queue=10_000)
+    instance = {"image_bytes": {"b64": "data:image/png;base64,!"}, "target": 1}
+    response = client.post("/v1/models/toy:predict", json={"instances": [instance] * 10_000})
+    assert "Image 1 of 10000" in response.json["error"]
+
+
+@pytest.mark.parametrize("text", ["aa " * 10**6, "data:," + "%41" * 10**6, "\u20ac" * 10**6])
+def test_base64_of_blanks_and_escapes_takes_little_memory(text):
+    tracemalloc.start()
+    try:
+        from_base64(text)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_top_k_applies_to_each_photo(client):

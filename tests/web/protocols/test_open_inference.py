@@ -1,5 +1,7 @@
 import base64
+import contextlib
 import gzip
+import importlib
 import json
 import struct
 import zlib
@@ -9,7 +11,11 @@ import pytest
 
 from conftest import service_of
 from pictures import picture
+from predictor.web import uploads
+from predictor.web.protocols.open_inference import tensors
 
+infer_module = importlib.import_module("predictor.web.protocols.open_inference.infer")
+numbers = tensors._numbers
 HEADER = "Inference-Header-Content-Length"
 RED, BLUE = picture("red"), picture("blue")
 
@@ -399,6 +405,22 @@ def test_small_body_cannot_decompress_to_megabytes(infer):
     assert len(bomb) < 40_000
     response = infer(data=bomb, headers={"Content-Encoding": "gzip"})
     assert "4,000,000 bytes" in refused(response, 413)
+
+
+@pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
+@pytest.mark.parametrize("nested", [True, False])
+def test_large_json_tensor_is_parsed_in_turns_one_at_a_time(infer, monkeypatch, datatype, nested):
+    pixels = np.concatenate([plane(0), plane(1, 100), plane(2)])
+    inputs = [image((pixels if nested else pixels.ravel()).tolist(), datatype, [3, 3, 8, 8])]
+    expected, turns, entered = logits(infer(inputs=inputs)), [], []
+    for module in (uploads, tensors, infer_module):
+        monkeypatch.setattr(module, "TURN", 100)
+    monkeypatch.setattr(tensors, "_numbers", lambda part: turns.append(len(part)) or numbers(part))
+    monkeypatch.setattr(infer_module, "_large", contextlib.ExitStack())
+    infer_module._large.callback(entered.append, True)
+    assert (logits(infer(inputs=inputs)) == expected).all()
+    assert turns == [100] * 5 + [76]
+    assert entered
 
 
 def test_lone_surrogate_in_an_id_is_escaped(infer):

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +28,14 @@ from predictor.web.protocols.open_inference.tensors import (
 )
 from predictor.web.protocols.open_inference.views import OUTPUT, blueprint, input_of, read_body
 from predictor.web.request import current_call, current_record, current_service, needs_slot
+from predictor.web.uploads import TURN
 
 MAX_ID = 1024  # characters of a request's id
 # A normalised photo is within ±3; with much larger values a network's numbers overflow.
 MAX_ELEMENT = 10_000
 # Limits parsing: parsed JSON needs many times its size in memory, and parsing holds the GIL.
 _parsing = threading.BoundedSemaphore(available_cpus())
+_large = threading.Lock()  # the numbers of 20 MB of JSON take up to 250 MB until they are a tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,13 @@ def infer(model: str, version: str = VERSION) -> Response:
     with service.admit(call) as loaded:
         expected = input_of(model, version)
         with _limit_parsing(service.settings):
-            content, binary = split(read_body(), request.headers.get(HEADER), *expected)
-            tensor = read_input(content.get("inputs"), binary, service.settings.max_queue)
+            body, header = read_body(), request.headers.get(HEADER)
+            with _large if body.count(b",") > TURN else nullcontext():
+                content, binary = split(body, header, *expected)
+                tensor = read_input(content.pop("inputs", None), binary, service.settings.max_queue)
             images = _images(loaded, tensor)
         options, request_id = _output_options(content), _request_id(content)
+        del body, binary, content  # for the wait; members that nobody asked for can take 80 MB
         logits = all_or_error(service.logits(images, call))
     answer = {"model_name": model, "model_version": VERSION, "id": request_id}
     return _respond(answer, _output(loaded, logits, options), options.binary)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from predictor.errors import BadRequest, RequestError
 from predictor.web.params import as_integer, parameters_of
-from predictor.web.uploads import check_count, from_base64, parse_json
+from predictor.web.uploads import TURN, check_count, from_base64, parse_json
 
 HEADER = "Inference-Header-Content-Length"
 INPUT = "image"
@@ -53,7 +53,7 @@ def split(
                 f"{HEADER} is {header[:20]!r}; it must be the length of the JSON in bytes, at most"
                 f" {len(body)}, the length of the body."
             )
-    content = parse_json(body[:length])
+    content = parse_json(body[:length], is_tensor=True)
     if not isinstance(content, dict):
         raise BadRequest('The JSON must be an object with "inputs".')
     return content, body[length:]
@@ -134,16 +134,22 @@ def _from_json(datatype: str, data: Any, count: int) -> NDArray[Any] | list[byte
     _check_elements(len(elements), count)
     if datatype == "BYTES":
         return [from_base64(text) for text in elements]
-    try:  # check types first: NumPy would parse strings, and give each the size of the longest
-        if not set(map(type, elements)) <= {int, float}:
-            raise ValueError
-        array = np.array(elements, np.float64)
+    turns = range(0, len(elements) or 1, TURN)
+    try:
+        array = np.concatenate([_numbers(elements[turn : turn + TURN]) for turn in turns])
     except (ValueError, OverflowError):
         raise BadRequest(f'"data" must be a list of {datatype} numbers.') from None
     if datatype == "UINT8" and not ((array >= 0) & (array <= 255) & (array % 1 == 0)).all():
         raise BadRequest('"data" must have whole numbers from 0 to 255, because it is UINT8.')
     with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused later
         return array.astype(DTYPES[datatype])
+
+
+def _numbers(elements: list[Any]) -> NDArray[np.float64]:
+    # Check types first: NumPy would parse strings, and give each the size of the longest.
+    if not set(map(type, elements)) <= {int, float}:
+        raise ValueError
+    return np.array(elements, np.float64)
 
 
 def _flat(data: list[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from predictor.engine.metrics import Readings
 from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError, RequestError
 from predictor.images.decoding import begins_like_an_image
-from predictor.web.openapi import document
+from predictor.web.openapi import description
 from predictor.web.params import TOP_K, parameter, target_of, whole_number
 from predictor.web.problems import Problem
 from predictor.web.protocols.torchserve.metrics import VERSION
@@ -95,7 +95,7 @@ def ping() -> Response:
 @blueprint.get("/api-description")
 def api_description() -> Response:
     """Return the OpenAPI description of this app (3.1; TorchServe's own is 3.0)."""
-    return _pretty(document())
+    return Response(description(indent=2), mimetype="application/json")
 
 
 @blueprint.route("/predictions/<model>", methods=["OPTIONS"])
@@ -130,10 +130,10 @@ def _predict(model: str, version: str) -> Response:
     service, call = current_service(), current_call()
     with service.admit(call) as loaded:
         service.expect_model(model, version, [VERSION])
-        parsed = _read(service.settings.max_queue, "predictions")
+        images, wrap = _read(service.settings.max_queue, "predictions")[:2]
         top_k = min(TOP_K, len(loaded.labels))
-        ranked = all_or_error(service.classify(all_or_error(parsed.images), top_k, call))
-    return _pretty(parsed.wrap([by_label(one) for one in ranked]))
+        ranked = all_or_error(service.classify(all_or_error(images), top_k, call))
+    return _pretty(wrap([by_label(one) for one in ranked]))
 
 
 @explanations.route("/explanations/<model>", methods=METHODS)

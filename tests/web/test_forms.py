@@ -1,0 +1,155 @@
+import random
+import tracemalloc
+from io import BytesIO
+from urllib.parse import parse_qsl, urlencode
+
+import pytest
+from werkzeug.formparser import MultiPartParser
+from werkzeug.test import EnvironBuilder
+
+from predictor.errors import BadRequest, TooLarge
+from predictor.web.forms import MAX_FIELDS, Field, multipart_fields, unquote, urlencoded_fields
+
+FILE = b'Content-Disposition: form-data; name="file"; filename="a.png"'
+TEXT = b'Content-Disposition: form-data; name="text"'
+END = b"--b--\r\n"
+
+
+def part(head, value=b""):
+    return b"--b\r\n" + head + b"\r\n\r\n" + value + b"\r\n"
+
+
+def by_werkzeug(body):
+    """Parse a form with werkzeug: its files, then its texts."""
+    parser = MultiPartParser(stream_factory=lambda **_: BytesIO())
+    texts, files = parser.parse(BytesIO(body), b"b", len(body))
+    pairs = [(name, file) for name in files for file in files.getlist(name)]
+    fields = [Field(name, file.filename, file.stream.read()) for name, file in pairs]
+    return fields + [Field(n, None, t.encode()) for n in texts for t in texts.getlist(n)]
+
+
+FORMS = {
+    "a file": part(FILE, b"\x89PNG\r\n\x1a\n\0\xff") + END,
+    "a text": part(TEXT, b"abc+/=") + END,
+    "an empty file": part(FILE) + END,
+    "no file chosen": part(FILE.replace(b"a.png", b"")) + END,
+    "several": part(FILE, b"1") + part(FILE, b"2") + part(TEXT, b"3") + END,
+    "none": END,
+    "further headers": part(b"Content-Type: a/b\r\n" + FILE + b"\r\nX: y", b"1") + END,
+    "folded": part(FILE.replace(b"; filename", b";\r\n filename"), b"1") + END,
+    "lower case": part(FILE.lower(), b"1") + END,
+    "quoted": part(rb'Content-Disposition: form-data; name=file; filename="a \"b\".png"') + END,
+    "umlaut": part(FILE.replace(b"a.png", "ä€.png".encode()), b"1") + END,
+    "extended": part(FILE + b"; filename*=utf-8''%C3%A4.png", b"1") + END,
+    "line feeds": (part(FILE, b"1") + part(TEXT, b"2") + END).replace(b"\r\n", b"\n"),
+    "preamble": b"To whom it may concern\r\n" + part(FILE, b"1") + END,
+    "epilogue": part(FILE, b"1") + END + b"bye",
+    "delimiter inside": part(FILE, b"x--b--b\n--bb\r\r\n-- b") + END,
+    "only newlines": part(FILE, b"\r\n\r\n\n\r") + END,
+    "no last newline": part(FILE, b"1") + END.rstrip(),
+}
+
+
+@pytest.mark.parametrize("case", FORMS)
+def test_multipart_fields_agree_with_werkzeug(case):
+    assert multipart_fields(FORMS[case], "b") == by_werkzeug(FORMS[case])
+
+
+def test_every_value_without_the_delimiter_is_read_as_sent():
+    rng, pieces = random.Random(0), [b"\r", b"\n", b"-", b"--b", b"b", b"x", b"\r\n"]
+    made = [b"".join(rng.choices(pieces, k=9)) for _ in range(2000)]
+    values = [value for value in made if b"\n--b" not in b"\n" + value]
+    assert len(values) > 1000
+    body = b"".join(part(FILE, value) for value in values[:MAX_FIELDS]) + END
+    assert [field.value for field in multipart_fields(body, "b")] == values[:MAX_FIELDS]
+
+
+def test_forms_of_werkzeugs_client_are_parsed():
+    builder = EnvironBuilder(data={"a": "1", "ä": "ö", "file": (BytesIO(b"2"), "ü.png")})
+    request = builder.get_request()
+    fields = multipart_fields(request.get_data(), request.mimetype_params["boundary"])
+    assert fields == [("a", None, b"1"), ("ä", None, "ö".encode()), ("file", "ü.png", b"2")]
+
+
+@pytest.mark.parametrize("boundary", ["", "c", "€", "b" * 5000])
+def test_form_without_its_boundary_has_no_fields(boundary):
+    assert multipart_fields(part(FILE, b"1") + END, boundary) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        part(FILE, b"1"),
+        part(FILE, b"1")[:-3],
+        b"--b",
+        b"--b\r\n" + FILE,
+        part(FILE + b"\r\nX: " + b"a" * 10_000) + END,
+        part(b"a:b\r\n" * 10_000 + FILE) + END,
+    ],
+)
+def test_truncated_form_or_endless_headers_are_400(body):
+    with pytest.raises(BadRequest, match=r"ends too early, or .* 8,192 bytes"):
+        multipart_fields(body, "b")
+
+
+def test_one_field_too_many_is_413():
+    assert len(multipart_fields(part(TEXT) * MAX_FIELDS + END, "b")) == MAX_FIELDS
+    assert len(urlencoded_fields(b"&".join([b"a=1"] * MAX_FIELDS))) == MAX_FIELDS
+    for parse in (
+        lambda: multipart_fields(part(TEXT) * (MAX_FIELDS + 1) + END, "b"),
+        lambda: urlencoded_fields(b"&".join([b"a=1"] * (MAX_FIELDS + 1))),
+    ):
+        with pytest.raises(TooLarge, match="more than 1,000 fields"):
+            parse()
+
+
+@pytest.mark.parametrize("pairs", [[("file", "a/b=="), ("ä", "%41 é&=")], [("", "")], [("a", "")]])
+def test_urlencoded_fields_agree_with_urllib(pairs):
+    body = urlencode(pairs).replace("+", "%20")
+    expected = parse_qsl(body, keep_blank_values=True)
+    assert [(f.name, f.value.decode()) for f in urlencoded_fields(body.encode())] == expected
+
+
+def test_plus_in_a_urlencoded_form_stays():
+    assert urlencoded_fields(b"file=a+b") == [Field("file", None, b"a+b")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"%2B%2f%3D", b"+/="),
+        (b"%2541", b"%41"),
+        (b"a=b", b"a=b"),
+        (b"%", b""),
+        (b"a\r\n b ", None),
+    ],
+)
+def test_percent_escapes_are_decoded_once(text, expected):
+    assert unquote(text) == (text if expected is None else expected)
+
+
+N = 1_000_000
+HOSTILE = {
+    "fields": lambda: urlencoded_fields(b"a&" * N),
+    "escapes": lambda: urlencoded_fields(b"a=" + b"%41" * N),
+    "escapes and letters": lambda: urlencoded_fields(b"a=" + b"%41\xc3\xa4" * N),
+    "parts": lambda: multipart_fields(part(TEXT) * (N // 10) + END, "b"),
+    "headers": lambda: multipart_fields(part(b":\n" * N + FILE) + END, "b"),
+    "options": lambda: multipart_fields(part(FILE + b";a=b" * N) + END, "b"),
+    "a long name": lambda: multipart_fields(part(FILE.replace(b"file", b"f" * N)) + END, "b"),
+    "a preamble": lambda: multipart_fields(b"--" * N, "b"),
+    "false delimiters": lambda: multipart_fields(part(FILE, b"\r\n--a" * N) + END, "b"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_form_needs_only_a_few_times_its_size(case):
+    tracemalloc.start()
+    try:
+        HOSTILE[case]()
+    except (BadRequest, TooLarge):
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 30 * N
