@@ -15,6 +15,7 @@
     │   │   └── UnknownVersion
     │   ├── RequestTimeout    408
     │   ├── TooLarge          413
+    │   │   └── TooCostly
     │   ├── UnsupportedImage  415
     │   ├── DamagedImage      422
     │   ├── NotExplainable    501
@@ -97,6 +98,10 @@ class RequestTimeout(RequestError, status=408, code="request-timeout", retry_aft
 
 class TooLarge(RequestError, status=413, code="too-large"):
     """The image has too many pixels, or the request has too many images or parts."""
+
+
+class TooCostly(TooLarge, code="too-costly"):
+    """Decoding the image would cost too much for the bytes that the client sent."""
 
 
 class UnsupportedImage(RequestError, status=415, code="unsupported-image"):
