@@ -17,6 +17,7 @@
     │   ├── Evicted           408
     │   ├── SendTimeout       408  only logged
     │   ├── TooLarge          413
+    │   │   └── TooCostly
     │   ├── UnsupportedImage  415
     │   ├── DamagedImage      422
     │   ├── HeadTooLarge      431
@@ -109,6 +110,10 @@ class SendTimeout(RequestError, status=408, code="send-timeout"):
 
 class TooLarge(RequestError, status=413, code="too-large"):
     """The image has too many pixels, or the request has too many images or parts."""
+
+
+class TooCostly(TooLarge, code="too-costly"):
+    """Decoding the image would cost too much for the bytes that the client sent."""
 
 
 class UnsupportedImage(RequestError, status=415, code="unsupported-image"):

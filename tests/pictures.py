@@ -64,3 +64,23 @@ def scan_bomb(scans: int) -> bytes:
     # A scan of one component's first AC coefficient that changes nothing.
     scan = bytes.fromhex("ffda 0008 01 01 00 01 01 10")
     return data[:-2] + scan * scans + data[-2:]
+
+
+def slow_scans(width: int, height: int, scans: int) -> bytes:
+    """A grey progressive JPEG: each scan refines every coefficient, in 2 bytes per megapixel."""
+    size = struct.pack(">HH", height, width)
+    runs = "0" + "1" * 14  # 32,767 blocks without a change
+    bits = runs * -(-(-(-width // 8) * -(-height // 8)) // 32_767)
+    bits += "1" * (-len(bits) % 8)
+    run = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    return b"".join(
+        [
+            b"\xff\xd8\xff\xdb\0\x43\0" + b"\1" * 64,  # quantisation
+            b"\xff\xc2\0\x0b\x08" + size + b"\1\1\x11\0",
+            b"\xff\xc4\0\x14\x00\1" + bytes(15) + b"\x00",  # one code each, of one bit
+            b"\xff\xc4\0\x14\x10\1" + bytes(15) + b"\xe0",
+            b"\xff\xda\0\x08\1\1\0\0\0\1",  # the first scan, without content
+            (b"\xff\xda\0\x08\1\1\0\1\x3f\x10" + run) * scans,
+            b"\xff\xd9",
+        ]
+    )

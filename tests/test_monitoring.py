@@ -155,6 +155,13 @@ STORIES = {
         },
         {"PredictorRefuses"},
     ),
+    "a client sends images that cost too much": (
+        {
+            'predictor_requests_total{instance="a",route="/predict",status="413"}': "0+60x40",
+            'predictor_rejected_total{instance="a",reason="too-costly"}': "0+60x40",
+        },
+        {"PredictorMisused"},
+    ),
     "one in ten fails": (
         {
             'predictor_requests_total{instance="a",route="/predict",status="200"}': "0+60x40",

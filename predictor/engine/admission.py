@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 from predictor.engine.cpus import available_cpus
+from predictor.engine.turns import Turns
 from predictor.errors import Overloaded, ServiceError
 from predictor.settings import Settings
 
@@ -76,6 +77,7 @@ class Process:
     def __init__(self, settings: Settings) -> None:
         self.cpus = settings.torch_threads or available_cpus()  # for the models
         self.slots = Slots(settings.max_in_flight)  # for predictions, not for explanations
-        # Limits decoding: it competes with the models for processors, and decoded photos are large.
-        self.decoders = threading.BoundedSemaphore(available_cpus())
+        # Decoding competes with the models for processors, and decoded photos are large. An image
+        # that waited for longer than half the timeout would hardly be answered in time.
+        self.decoders = Turns(available_cpus(), most_s=settings.request_timeout_s / 2)
         self.draining = False  # whether the process is shutting down and should get no requests

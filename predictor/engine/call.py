@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
 from predictor.errors import ClientGone, DeadlineExceeded, PredictorError
+from predictor.images.cost import Budget
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -70,11 +71,21 @@ class Call:
     timings: Timings = field(default_factory=Timings)
     model: str = ""  # name of the model that the request is about
     class_ids: list[str] = field(default_factory=list)  # best class of each classified image
+    budget: Budget = field(default_factory=Budget)  # for decoding its images
 
     @property
     def seconds_left(self) -> float:
         """Seconds until the deadline; 0 after it."""
         return max(0.0, self.deadline - monotonic())
+
+    def check(self) -> None:
+        """Raise ClientGone or DeadlineExceeded if the request is no longer worth any work."""
+        if self.has_left():
+            raise ClientGone("The client has closed its connection.")
+        if not self.seconds_left:
+            raise DeadlineExceeded(
+                "The request took longer than the server allows. The server is busy; retry later."
+            )
 
 
 @dataclass(slots=True)
@@ -96,14 +107,10 @@ class Job(Generic[Item, Result]):
             DeadlineExceeded: there was no result before the deadline.
             Exception: what the batcher's ``infer`` raised for this item.
         """
-        while not self.future.done() and (left_s := call.seconds_left) > 0:
-            wait([self.future], min(left_s, POLL_S))
-            if not self.future.done() and call.has_left():
-                raise ClientGone("The client has closed its connection.")
-        if not self.future.done():
-            raise DeadlineExceeded(
-                "The request took longer than the server allows. The server is busy; retry later."
-            )
+        while not self.future.done():
+            wait([self.future], min(call.seconds_left, POLL_S))
+            if not self.future.done():
+                call.check()
         return self.future.result()
 
 

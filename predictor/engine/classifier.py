@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from math import inf
-from time import monotonic
+from time import monotonic, thread_time
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,9 +18,11 @@ from predictor.engine.loading import LoadedModel, Logits, Scorer, load_model
 from predictor.engine.ranking import Prediction, finite, rank
 from predictor.errors import (
     BadRequest,
+    ClientGone,
     DeadlineExceeded,
     InferenceFailed,
     NotReady,
+    Overloaded,
     PredictorError,
     RequestError,
     StartError,
@@ -29,6 +32,9 @@ from predictor.errors import (
 from predictor.images.decoding import decode
 from predictor.images.preprocessing import Pixels
 from predictor.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Photo
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +47,7 @@ HANG_S = 120.0
 VERSION = "1"  # of the served model
 
 Image = bytes | Pixels  # an encoded file, or prepared pixels
+Result = TypeVar("Result")
 
 
 class Classifier:
@@ -128,8 +135,10 @@ class Classifier:
 
     @property
     def backlog_s(self) -> float | None:
-        """Estimated seconds until the queue is empty; None before the model is loaded."""
-        return None if self._batcher is None else self._batcher.backlog_s
+        """Estimated seconds until both queues are empty; None before the model is loaded."""
+        if self._batcher is None:
+            return None
+        return self._batcher.backlog_s + self.process.decoders.backlog_s
 
     @property
     def enough_pixels(self) -> int | None:
@@ -177,6 +186,7 @@ class Classifier:
         model, call, most = self.require_model(), self.begin(call), self.settings.max_queue
         if len(images) > most:
             raise TooLarge(f"The request has {len(images)} images; at most {most} are accepted.")
+        call.budget.size += sum(len(image) for image in images if isinstance(image, bytes))
         with call.timings.measure("decode"):
             prepared = [
                 self._prepare(image, model, call) if isinstance(image, bytes) else image
@@ -197,16 +207,32 @@ class Classifier:
             call.deadline = monotonic() + self.settings.request_timeout_s
         return call
 
-    def _prepare(self, data: bytes, model: LoadedModel, call: Call) -> Pixels | RequestError:
-        if not self.process.decoders.acquire(timeout=call.seconds_left):
-            raise DeadlineExceeded("There was no time to decode the image. Retry later.")
+    def decode(self, data: bytes, call: Call, prepare: Callable[["Photo"], Result]) -> Result:
+        """Decode an image when it is its turn, and return what ``prepare`` makes of it.
+
+        The call pays the estimated CPU seconds from its budget, or more if it took longer.
+
+        Raises:
+            RequestError: the image cannot be decoded or is too costly, or the client left.
+            ServiceError: too many images are waiting, or the deadline has passed.
+        """
+        settings, budget = self.settings, call.budget
+        # The images of a request are decoded one after the other, so more could not be in time.
+        charge = partial(budget.charge, settings.request_timeout_s / 2, settings.max_pixels)
+        with self.process.decoders.take(call):
+            began_s = thread_time() - budget.spent_s
+            try:
+                return prepare(decode(data, settings.max_pixels, self.enough_pixels, charge))
+            finally:
+                budget.spent_s = max(budget.spent_s, thread_time() - began_s)
+
+    def _prepare(self, data: bytes, model: LoadedModel, call: Call) -> Pixels | PredictorError:
         try:
-            photo = decode(data, self.settings.max_pixels, self.enough_pixels)
-            return model.scorer.preprocessing(photo)
-        except RequestError as error:
+            return self.decode(data, call, model.scorer.preprocessing)
+        except ClientGone:
+            raise
+        except (RequestError, Overloaded) as error:
             return error
-        finally:
-            self.process.decoders.release()
 
     def _run_all(self, images: list[Pixels], call: Call) -> list[Logits | InferenceFailed]:
         assert self._batcher is not None

@@ -11,6 +11,9 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from predictor.engine.admission import Slots
 from predictor.engine.batching import Batcher
 from predictor.engine.call import POLL_S, Call
@@ -19,14 +22,12 @@ from predictor.engine.loading import Heat
 from predictor.engine.ranking import Prediction, rank
 from predictor.errors import (
     BadRequest,
-    ClientGone,
     DeadlineExceeded,
     ExplainerBusy,
     InferenceFailed,
     PredictorError,
     inference_failure,
 )
-from predictor.images.decoding import decode
 from predictor.images.heatmap import shrink
 from predictor.images.preprocessing import Box
 
@@ -61,7 +62,6 @@ class _Task:
     data: bytes
     class_index: int | None
     call: Call
-    given_up: bool = False
 
 
 class Explainer:
@@ -116,7 +116,6 @@ class Explainer:
             raise inference_failure(error) from error
         finally:
             job.future.cancel()
-            task.given_up = True
 
     def _worker(self) -> Batcher[_Task, Explanation]:
         """Return the batcher that runs the explanations; start a batcher if none is running."""
@@ -134,21 +133,21 @@ class Explainer:
     def _explain(self, task: _Task) -> Explanation:
         def wait_for_predictions() -> None:
             while not self._classifier.process.slots.wait_until_idle(IDLE_S, POLL_S):
-                if task.given_up:
-                    raise ClientGone("The client has closed its connection.")
-                if not task.call.seconds_left:
-                    raise DeadlineExceeded("Predictions left no time for the explanation.")
+                task.call.check()
 
         wait_for_predictions()
-        classifier, settings = self._classifier, self._classifier.settings
-        model = classifier.require_model()
+        model = self._classifier.require_model()
         preprocess = model.scorer.preprocessing
-        photo = decode(task.data, settings.max_pixels, classifier.enough_pixels)
-        pixels = preprocess(photo)
+
+        def prepare(photo: Image) -> tuple[NDArray[np.uint8], Box, Image]:
+            pixels, box = preprocess(photo), preprocess.visible_box(photo.size)
+            shrink(photo)
+            return pixels, box, photo
+
+        task.call.budget.size += len(task.data)
+        pixels, box, photo = self._classifier.decode(task.data, task.call, prepare)
         logits, heat = model.scorer.explain(pixels, task.class_index, wait_for_predictions)
         ranked = rank(logits, model.labels, len(model.labels))
         index = ranked[0].class_index if task.class_index is None else task.class_index
         prediction = next(p for p in ranked if p.class_index == index)
-        box = preprocess.visible_box(photo.size)
-        shrink(photo)
         return Explanation(prediction, heat, box, photo)

@@ -139,6 +139,7 @@ class Metrics:
         summed = partial(gauge, multiprocess_mode="livesum")
         self.explanations_in_flight = summed("explanations_in_flight", "Explanations in progress.")
         self._queue_depth = summed("queue_depth", "Images that wait for the model.", MODEL)
+        self._decode_queue_depth = summed("decode_queue_depth", "Images that wait to be decoded.")
         self._in_flight = summed("in_flight", "Requests in progress, without explanations.")
         each = partial(gauge, multiprocess_mode="liveall")
         latest = partial(gauge, multiprocess_mode="livemax")
@@ -213,6 +214,7 @@ class Metrics:
         ready = is_ready(classifier)
         self._ready.set(ready)
         self._in_flight.set(classifier.process.slots.held)
+        self._decode_queue_depth.set(classifier.process.decoders.waiting)
         if not classifier.loading.done():
             return  # ``classifier.name`` would start to load the model
         try:
@@ -248,9 +250,9 @@ class Metrics:
 
 
 def is_ready(classifier: Classifier) -> bool:
-    """Return whether the model is loaded and healthy, and the process is not shutting down."""
+    """Return whether the model is loaded and healthy, and the process can take requests."""
     healthy = classifier.loading.done() and classifier.unhealthy_reason() is None
-    return healthy and not classifier.process.draining
+    return healthy and not classifier.process.draining and not classifier.process.decoders.full
 
 
 def codes() -> set[str]:

@@ -63,10 +63,13 @@ class Service:
             raise InferenceFailed(reason)
 
     def expect_ready(self) -> LoadedModel:
-        """Return the loaded model; raise InferenceFailed or NotReady if requests would fail now."""
+        """Return the loaded model; raise a ServiceError if requests would fail now."""
         self.expect_healthy()
         if self.classifier.process.draining:
             raise NotReady("This server process is shutting down. Retry: another one answers.")
+        if (decoders := self.classifier.process.decoders).full:
+            detail = f"{decoders.waiting} images are waiting to be decoded."
+            raise Overloaded(detail, self.classifier.backlog_s)
         return self.require_model()
 
     def expect_room(self, kind: SlotKind) -> Slots:

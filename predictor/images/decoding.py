@@ -3,11 +3,20 @@
 import contextlib
 import re
 import warnings
+from collections.abc import Callable
 
-from PIL import Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
-from predictor.errors import BadRequest, DamagedImage, Overloaded, TooLarge, UnsupportedImage
+from predictor.errors import (
+    BadRequest,
+    DamagedImage,
+    Overloaded,
+    PredictorError,
+    TooLarge,
+    UnsupportedImage,
+)
 from predictor.images.colour import scale_transparent_colour, to_rgb
+from predictor.images.cost import estimate
 from predictor.images.limits import LimitedFile, check_header, check_parts
 
 # Formats are recognised by content, never by file name. Rare formats are left out, and those that
@@ -28,12 +37,20 @@ TRANSPOSE_BY_ORIENTATION = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# One processor for each image: the app decodes as many images at once as there are processors.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
 # The texts of these warnings contain values from the file. Python remembers each text that it has
 # shown, so memory would grow with every upload.
 warnings.filterwarnings("ignore", module=r"PIL\.(Jpeg|Mpo|Tiff|Png|Gif|WebP|Avif|Bmp)ImagePlugin")
 
 
-def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Image:
+def decode(
+    data: bytes,
+    max_pixels: int,
+    enough: int | None = None,
+    charge: Callable[[float], None] = lambda _: None,
+) -> Image.Image:
     """Decode an image's first frame as a person would see it: upright, RGB, alpha over white.
 
     Args:
@@ -41,6 +58,8 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Ima
         max_pixels: the most pixels that the header may declare, checked before decoding.
         enough: a length in pixels. A JPEG is decoded at a half, a quarter or an eighth of its
             size if its shorter side stays at least this long. ``None`` decodes every pixel.
+        charge: called before the pixels are decoded, with the estimated CPU seconds for that. It
+            may raise an error to refuse the image.
 
     Raises:
         BadRequest: ``data`` is empty.
@@ -54,13 +73,16 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Ima
     # Pillow's parsers raise many types (OSError, SyntaxError, struct.error, zlib.error, KeyError,
     # …). Each of them means that the client's file is damaged.
     try:
+        scans = check_parts(data)
         with _open(data, max_pixels) as image:
+            pixels = check_header(image, max_pixels)
             if enough is not None:
                 image.draft(None, (enough, enough))
+            charge(estimate(image, pixels, scans, len(data)))
             image.load()
             scale_transparent_colour(image, data)
             return to_rgb(_upright(image))
-    except (UnsupportedImage, TooLarge):
+    except PredictorError:
         raise
     except MemoryError:
         raise Overloaded(
@@ -74,12 +96,11 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Image.Ima
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header, check it against the limits, and return the image, not yet decoded."""
-    check_parts(data)
+    """Read the header and return the image, not yet decoded."""
     if data[4:8] == b"ftyp":
         data = AVIF_EXIF.sub(rb"\1none", data)
     try:
-        image = Image.open(LimitedFile(data), formats=FORMATS)
+        return Image.open(LimitedFile(data), formats=FORMATS)
     except UnidentifiedImageError:
         if begins_like_an_image(data):
             raise
@@ -92,8 +113,6 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise TooLarge(
             f"The image has more than {max_pixels:,} pixels. Send a smaller image."
         ) from None
-    check_header(image, max_pixels)
-    return image
 
 
 def begins_like_an_image(data: bytes) -> bool:

@@ -21,7 +21,7 @@ MAX_SEGMENTS, MAX_APP_SEGMENTS = 100, 500
 MAX_PROFILES = 10
 
 SEGMENT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd8\xff])")  # of a JPEG; a length follows
-END_OF_IMAGE = b"\xd9"
+START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
 BYTE_TYPES = (1, 2, 6, 7)  # the types of TIFF tags that Pillow does not unpack value by value
 TILE_WIDTH_TAG, TILE_LENGTH_TAG = 322, 323
 
@@ -39,18 +39,22 @@ class LimitedFile(io.BytesIO):
         return super().read(size)
 
 
-def check_parts(data: bytes) -> None:
-    """Raise TooLarge if Pillow would join, unpack or decompress too many parts one by one."""
+def check_parts(data: bytes) -> int:
+    """Raise TooLarge if Pillow would join, unpack or decompress too many parts one by one.
+
+    Return the number of scans of a JPEG, and 1 for other files.
+    """
     if data.startswith(b"\xff\xd8\xff"):
-        _check_segments(data)
-    elif data[:2] in (b"II", b"MM") and data[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+"):
+        return _check_segments(data)
+    if data[:2] in (b"II", b"MM") and data[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+"):
         _check_tags(data)
     elif data.startswith(b"\x89PNG") and data.count(b"iCCP") > MAX_PROFILES:
         raise TooLarge(f"The PNG has more than {MAX_PROFILES} colour profiles. Re-save it.")
+    return 1
 
 
-def _check_segments(data: bytes) -> None:
-    """Refuse a JPEG with too many scans or segments of one kind.
+def _check_segments(data: bytes) -> int:
+    """Refuse a JPEG with too many scans or segments of one kind. Return the number of scans.
 
     Each scan may update all pixels, and Pillow needs quadratic time to join EXIF segments. Data
     after the end of the image, such as the video in a phone's photo, is not counted.
@@ -65,6 +69,7 @@ def _check_segments(data: bytes) -> None:
                 f"The JPEG has more than {most} scans or segments of one kind. Re-save it."
             )
         offset = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+    return kinds[START_OF_SCAN]
 
 
 def _check_tags(data: bytes) -> None:
@@ -82,11 +87,11 @@ def _check_tags(data: bytes) -> None:
         raise TooLarge(f"The TIFF has a tag with more than {MAX_TAG_VALUES:,} values. Re-save it.")
 
 
-def check_header(image: Image.Image, max_pixels: int) -> None:
-    """Check the header of an image, before its pixels are decoded.
+def check_header(image: Image.Image, max_pixels: int) -> int:
+    """Check the header of an image; return how many pixels are decoded from the file.
 
     Raises:
-        TooLarge: the image or a TIFF's tile has too many pixels, or too many for a slow decoder.
+        TooLarge: the image or a TIFF's tiles have too many pixels, or too many for a slow decoder.
         UnsupportedImage: the image is a PPM as text.
     """
     pixels = image.width * image.height
@@ -104,6 +109,10 @@ def check_header(image: Image.Image, max_pixels: int) -> None:
             f"An image with this compression may have at most {MAX_SLOW_PIXELS:,} pixels."
             " Save it as JPEG or PNG."
         )
+    # Tiles are decoded whole, also where they are much larger than the image.
     tags = getattr(image, "tag_v2", {})
-    if tags.get(TILE_WIDTH_TAG, 0) * tags.get(TILE_LENGTH_TAG, 0) > max_pixels:
+    width, height = tags.get(TILE_WIDTH_TAG) or 1, tags.get(TILE_LENGTH_TAG) or 1
+    pixels = -(-image.width // width) * width * (-(-image.height // height) * height)
+    if pixels > max_pixels:
         raise TooLarge(f"The TIFF has tiles of more than {max_pixels:,} pixels. Re-save it.")
+    return pixels

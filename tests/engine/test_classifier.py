@@ -4,18 +4,21 @@ from time import monotonic
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import StuckModel, ToyModel, toy_model
-from pictures import picture
+from pictures import encode, picture
 from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier
 from predictor.errors import (
     BadRequest,
+    ClientGone,
     DamagedImage,
     DeadlineExceeded,
     InferenceFailed,
     NotReady,
     Overloaded,
+    TooCostly,
     TooLarge,
     UnsupportedImage,
     WeightsError,
@@ -182,6 +185,65 @@ def test_a_deadline_that_is_set_is_kept(make_classifier):
     before = call.deadline
     make_classifier(request_timeout_s=60).classify([picture()], call=call)
     assert call.deadline == before
+
+
+def tiny_webp(megapixels):
+    """38 bytes; 20 ms of processor time for each megapixel."""
+    return encode(Image.new("RGB", (1000, megapixels * 1000)), "WEBP", lossless=True, method=0)
+
+
+def test_images_that_cost_too_much_are_refused_and_the_others_answered(make_classifier):
+    costly = tiny_webp(15)
+    images = [costly] * 20 + [picture("blue")]
+    *outcomes, blue = make_classifier().classify(images)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, TooCostly)]
+    assert 17 <= len(refused) < 20
+    assert names(blue) == ["blue_thing"]
+
+
+def test_an_image_too_costly_for_half_the_timeout_is_refused(make_classifier):
+    (refused,) = make_classifier(request_timeout_s=0.2).classify([tiny_webp(10)])
+    assert isinstance(refused, TooCostly)
+    assert "at most 0.10 s" in str(refused)
+
+
+def test_an_image_that_costs_more_than_estimated_is_charged_for_it(make_classifier, monkeypatch):
+    monkeypatch.setattr("predictor.images.decoding.estimate", lambda *_: 0.001)
+    costly, call = tiny_webp(8), Call()
+    make_classifier().classify([costly], call=call)
+    assert call.budget.spent_s > 0.01
+
+
+def test_no_further_image_is_decoded_once_the_client_has_left(make_classifier, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(
+        "predictor.engine.classifier.decode", lambda *args: decoded.append(1) or decode(*args)
+    )
+    with pytest.raises(ClientGone):
+        make_classifier().classify([picture()] * 9, call=Call(has_left=lambda: len(decoded) == 3))
+    assert len(decoded) == 3
+
+
+def test_no_image_is_decoded_after_the_deadline(make_classifier, monkeypatch):
+    call, decoded = Call(deadline=monotonic() + 60), []
+
+    def expire(*args):
+        decoded.append(1)
+        call.deadline = 0
+        return decode(*args)
+
+    monkeypatch.setattr("predictor.engine.classifier.decode", expire)
+    with pytest.raises(DeadlineExceeded):
+        make_classifier().classify([picture()] * 9, call=call)
+    assert len(decoded) == 1
+
+
+def test_an_image_refused_by_a_long_queue_has_its_own_error(make_classifier, monkeypatch):
+    classifier = make_classifier()
+    monkeypatch.setattr(type(classifier.process.decoders), "full", True)
+    monkeypatch.setattr(classifier.process.decoders, "_free", 0)
+    (refused,) = classifier.classify([picture()])
+    assert isinstance(refused, Overloaded)
 
 
 def test_a_hanging_batch_is_unhealthy(make_classifier, monkeypatch):

@@ -3,6 +3,7 @@
 import gc
 import threading
 import weakref
+from contextlib import ExitStack
 from time import monotonic
 
 import numpy as np
@@ -22,6 +23,7 @@ from predictor.errors import (
     ExplainerBusy,
     InferenceFailed,
     NotExplainable,
+    TooCostly,
 )
 from predictor.settings import Settings
 from waiting import wait_until
@@ -277,6 +279,27 @@ def test_an_explanation_holds_no_slot_of_a_prediction(make_classifier):
         assert classifier.process.slots.held == 1
     model.go_on.set()
     thread.join(10)
+
+
+def test_an_explanation_waits_for_its_turn_at_the_decoders(make_classifier):
+    model = Layered()
+    model.go_on.set()
+    classifier = make_classifier(model)
+    decoders = classifier.process.decoders
+    with ExitStack() as held:
+        for _ in range(decoders._decoders):
+            held.enter_context(decoders.take(Call()))
+        thread, outcome = in_background(Explainer(classifier).explain, picture())
+        wait_until(lambda: decoders.waiting == 1)
+        assert not model.between.is_set()
+    thread.join(10)
+    assert outcome[0].prediction.class_index == RED
+
+
+def test_an_explanation_of_a_costly_image_is_refused(classifier):
+    webp = encode(Image.new("RGB", (4000, 5000)), "WEBP", lossless=True, method=0)
+    with pytest.raises(TooCostly):
+        Explainer(classifier).explain(webp)
 
 
 # With a real network and real photographs.

@@ -254,6 +254,19 @@ def test_a_call_whose_slot_is_taken_takes_no_second_one(make_service):
         assert service.classifier.process.slots.held == 1
 
 
+def test_a_long_queue_of_decoding_is_not_ready(make_service, monkeypatch):
+    service = make_service()
+    decoders = service.classifier.process.decoders
+    monkeypatch.setattr(type(decoders), "waiting", 7)
+    monkeypatch.setattr(type(decoders), "backlog_s", 16.0)
+    with pytest.raises(Overloaded, match="7 images are waiting") as refused:
+        service.expect_ready()
+    assert refused.value.retry_after_s == 16
+    service.expect_healthy()
+    numbers = Scrape.of(service.metrics)
+    assert (numbers["predictor_ready"], numbers["predictor_decode_queue_depth"]) == (0, 7)
+
+
 def test_two_models_of_a_process_share_its_slots(classifier):
     second = Classifier(Settings(), lambda *_: toy_model(), process=classifier.process)
     with Service(classifier).admit(Call()):

@@ -2,7 +2,7 @@ import warnings
 
 import pytest
 
-from bad_images import BAD_IMAGES
+from bad_images import BAD_IMAGES, tiff
 from pictures import one_bit_png, picture, scan_bomb
 from predictor.errors import RequestError, TooLarge
 from predictor.images.decoding import decode
@@ -35,6 +35,15 @@ def test_jpeg_with_too_many_scans_is_too_large():
     assert decode(scan_bomb(20), LIMIT)
     with pytest.raises(TooLarge, match="scans"):
         decode(scan_bomb(200), LIMIT)
+
+
+def test_tiff_tiles_are_counted_whole():
+    """Each of 20 tiles of 3 megapixels has 16 pixels of the image in its first column."""
+    tiles = (322, 4, 1, 187_504), (323, 4, 1, 16), (324, 4, 20, 200), (325, 4, 20, 200)
+    size = (256, 4, 1, 16), (257, 4, 1, 320)
+    kind = (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)
+    with pytest.raises(TooLarge, match="tiles"):
+        decode(tiff(*size, *kind, *tiles), LIMIT)
 
 
 @pytest.mark.parametrize("case", BAD_IMAGES, ids=lambda case: case.name)

@@ -1,0 +1,149 @@
+"""Requests take turns at the decoders."""
+
+import threading
+from contextlib import contextmanager
+from math import inf
+from time import monotonic
+
+import pytest
+
+from predictor.engine.call import Call
+from predictor.engine.turns import Turns
+from predictor.errors import ClientGone, DeadlineExceeded, Overloaded
+from waiting import wait_until
+
+
+@contextmanager
+def waiters(turns, *bodies):
+    """Threads that join the queue one after the other, in this order."""
+    threads = []
+    for number, body in enumerate(bodies, 1):
+        threads.append(threading.Thread(target=body, daemon=True))
+        threads[-1].start()
+        wait_until(lambda number=number: turns.waiting == number)
+    yield
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def take(turns, call, done, name):
+    with turns.take(call):
+        done.append(name)
+
+
+def test_turns_are_given_in_the_order_of_arrival():
+    turns, done = Turns(1, inf), []
+    bodies = [lambda n=n: take(turns, Call(), done, n) for n in range(8)]
+    holder = turns.take(Call())
+    holder.__enter__()
+    with waiters(turns, *bodies):
+        holder.__exit__(None, None, None)
+    assert done == list(range(8))
+    assert turns.waiting == 0
+
+
+def test_a_request_of_many_images_delays_others_by_one_image():
+    turns, done = Turns(1, inf), []
+
+    def many():
+        for _ in range(20):
+            take(turns, Call(), done, "many")
+
+    holder = turns.take(Call())
+    holder.__enter__()
+    with waiters(turns, many, many, lambda: take(turns, Call(), done, "one")):
+        holder.__exit__(None, None, None)
+    assert done.index("one") == 2
+    assert len(done) == 41
+
+
+def test_as_many_images_as_decoders_are_decoded_at_once():
+    turns, done = Turns(2, inf), []
+    with turns.take(Call()), turns.take(Call()):
+        with pytest.raises(DeadlineExceeded), turns.take(Call(deadline=monotonic() + 0.02)):
+            pass
+        assert turns.waiting == 0
+    take(turns, Call(), done, 1)
+    assert done == [1]
+
+
+def test_after_the_deadline_a_free_decoder_is_not_taken():
+    turns = Turns(1, inf)
+    with pytest.raises(DeadlineExceeded), turns.take(Call(deadline=monotonic())):
+        pytest.fail("It was taken.")
+
+
+def test_a_client_that_has_left_gets_no_turn():
+    turns = Turns(1, inf)
+    with pytest.raises(ClientGone), turns.take(Call(has_left=lambda: True)):
+        pytest.fail("It was taken.")
+
+
+def test_a_client_that_leaves_the_queue_is_noticed_while_it_waits():
+    turns, left, done = Turns(1, inf), threading.Event(), []
+
+    def leave():
+        with pytest.raises(ClientGone), turns.take(Call(has_left=left.is_set)):
+            done.append("decoded")
+
+    with turns.take(Call()), waiters(turns, leave):
+        left.set()
+        wait_until(lambda: turns.waiting == 0)
+    assert done == []
+
+
+def test_a_turn_that_comes_too_late_goes_to_the_next():
+    turns, done, left = Turns(1, inf), [], threading.Event()
+
+    def leave():
+        with pytest.raises(ClientGone), turns.take(Call(has_left=left.is_set)):
+            done.append("left")
+
+    holder = turns.take(Call())
+    holder.__enter__()
+    with waiters(turns, leave, lambda: take(turns, Call(), done, "next")):
+        left.set()
+        holder.__exit__(None, None, None)
+    assert done == ["next"]
+    take(turns, Call(), done, "later")
+
+
+def test_a_failed_image_gives_its_decoder_back():
+    turns = Turns(1, inf)
+    with pytest.raises(KeyError), turns.take(Call()):
+        raise KeyError
+    take(turns, Call(), [], 1)
+
+
+def test_a_long_queue_refuses_further_images_and_says_when_to_retry():
+    turns = Turns(1, most_s=3)
+    turns._cost.seconds = 4.0
+    holder = turns.take(Call())
+    holder.__enter__()
+    with waiters(turns, lambda: take(turns, Call(), [], 1)):
+        assert (turns.backlog_s, turns.full) == (4, True)
+        with pytest.raises(Overloaded, match="1 images are waiting") as refused, turns.take(Call()):
+            pytest.fail("It was taken.")
+        assert refused.value.retry_after_s == 4
+        holder.__exit__(None, None, None)
+    assert not turns.full
+
+
+def test_many_threads_never_hold_more_than_the_decoders():
+    turns, now, most = Turns(2, inf), [], []
+
+    def work():
+        for _ in range(50):
+            with turns.take(Call()):
+                now.append(1)
+                most.append(len(now))
+                now.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert max(most) <= 2
+    assert len(most) == 400

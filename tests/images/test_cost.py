@@ -1,0 +1,161 @@
+"""What images cost by their header, and which of them a request can pay for."""
+
+from functools import partial
+from pathlib import Path
+from time import thread_time
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data as skimage_data
+
+from pictures import encode, one_bit_png, png, slow_scans
+from predictor.errors import TooCostly
+from predictor.images.cost import Budget
+from predictor.images.decoding import decode
+from predictor.images.preprocessing import Preprocessing
+
+MAX_PIXELS, ENOUGH, TIMEOUT_S = 50_000_000, 512, 30
+PREPROCESS = Preprocessing(256, 224, Image.Resampling.BILINEAR, (0, 0, 0), (1, 1, 1))
+
+
+def flat(megapixels, mode="RGB"):
+    return Image.new(mode, (4000, megapixels * 250))
+
+
+def photo(megapixels):
+    cat = Image.fromarray(skimage_data.chelsea())
+    return cat.resize((4000, megapixels * 250), Image.Resampling.BILINEAR)
+
+
+def lossless_webp(megapixels):
+    """38 bytes."""
+    return encode(flat(megapixels), "WEBP", lossless=True, method=0, quality=0)
+
+
+def estimated(data, enough=ENOUGH):
+    """The CPU seconds that the header announces. No pixel is decoded."""
+    seconds = []
+
+    def stop(estimate):
+        seconds.append(estimate)
+        raise TooCostly("stop")
+
+    with pytest.raises(TooCostly):
+        decode(data, MAX_PIXELS, enough, stop)
+    return seconds[0]
+
+
+def accepted(images):
+    """How many images of a request its budget allows."""
+    budget, count = Budget(sum(map(len, images))), 0
+    for image in images:
+        try:
+            budget.charge(TIMEOUT_S / 2, MAX_PIXELS, estimated(image))
+        except TooCostly:
+            continue
+        count += 1
+    return count
+
+
+def measured(data):
+    began = thread_time()
+    PREPROCESS(decode(data, MAX_PIXELS, ENOUGH))
+    return thread_time() - began
+
+
+COSTLY = {
+    "48-megapixel webp of 38 bytes": lambda: lossless_webp(48),
+    "48-megapixel avif of a kilobyte": lambda: encode(flat(48), "AVIF", speed=10),
+    "48-megapixel jpeg of 60 slow scans": lambda: slow_scans(8000, 6000, 60),
+}
+HONEST = {
+    "12-megapixel webp of one colour": lambda: lossless_webp(12),
+    "12-megapixel png of one colour": lambda: encode(flat(12)),
+    "12-megapixel transparent png of one colour": lambda: encode(flat(12, "RGBA")),
+    "12-megapixel gif of one colour": lambda: encode(flat(12, "P"), "GIF"),
+    "12-megapixel avif": lambda: encode(photo(12), "AVIF", speed=10),
+    "12-megapixel webp": lambda: encode(photo(12), "WEBP", method=0),
+    "12-megapixel progressive jpeg": lambda: encode(photo(12), "JPEG", progressive=True),
+    "50-megapixel jpeg": lambda: encode(photo(50), "JPEG"),
+    "50-megapixel progressive jpeg": lambda: encode(photo(50), "JPEG", progressive=True),
+    "50-megapixel one-bit png": lambda: one_bit_png(5000, 10_000),
+    "16-bit png": lambda: png((4000, 3000), 16, 6, bytes(32_001) * 3000),
+    "tiff": lambda: encode(photo(12), "TIFF", compression="tiff_lzw"),
+    "bmp": lambda: encode(photo(4), "BMP"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", COSTLY.values(), ids=COSTLY)
+def test_costly_image_in_few_bytes_is_refused_by_its_header(make):
+    data = make()
+    budget = Budget(len(data))
+    charge = partial(budget.charge, TIMEOUT_S, MAX_PIXELS)
+    with pytest.raises(
+        TooCostly, match=r"about \d\.\d\d s of processor time; at most [01]\.\d\d s"
+    ):
+        decode(data, MAX_PIXELS, None, charge)
+    assert budget.spent_s == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", HONEST.values(), ids=HONEST)
+def test_honest_image_is_within_the_budget(make):
+    assert accepted([make()]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", (COSTLY | HONEST).values(), ids=COSTLY | HONEST)
+def test_estimate_is_not_far_from_the_measured_cost(make):
+    data = make()
+    seconds = min(measured(data) for _ in range(2))
+    assert 0.4 * seconds < estimated(data) < 5 * seconds
+
+
+def test_every_photo_of_the_examples_is_within_the_budget():
+    folder = Path(skimage_data.__file__).parent
+    images = [
+        path.read_bytes() for end in ("png", "jpg", "gif") for path in folder.glob("*." + end)
+    ]
+    assert len(images) > 5
+    assert accepted(images) == len(images)
+
+
+@pytest.mark.parametrize(
+    ("image", "most"),
+    [
+        pytest.param(lossless_webp(16), 1, id="webp"),
+        pytest.param(slow_scans(4000, 4000, 60), 2, id="jpeg"),
+    ],
+)
+def test_of_64_tiny_costly_images_few_are_accepted(image, most):
+    assert accepted([image] * 64) <= most * 64 * len(image) / 1000
+
+
+def test_64_screenshots_are_accepted():
+    screenshot = np.zeros((2160, 3840, 3), np.uint8)
+    screenshot[::40] = 255
+    assert accepted([encode(Image.fromarray(screenshot))] * 64) == 64
+
+
+def test_a_reduced_jpeg_costs_less_than_a_whole_one():
+    data = encode(photo(4), "JPEG")
+    assert estimated(data, 100) < estimated(data, None) / 2
+
+
+def test_refused_image_is_not_charged():
+    budget = Budget(1000)
+    with pytest.raises(TooCostly, match=r"about 0\.61 s of processor time; at most 0\.60 s"):
+        budget.charge(TIMEOUT_S, MAX_PIXELS, 0.61)
+    budget.charge(TIMEOUT_S, MAX_PIXELS, 0.4)
+    with pytest.raises(TooCostly, match=r"at most 0\.20 s"):
+        budget.charge(TIMEOUT_S, MAX_PIXELS, 0.3)
+
+
+def test_bytes_cannot_buy_more_than_the_limits_of_image_and_request():
+    budget = Budget(10**9)
+    with pytest.raises(TooCostly, match=r"at most 3\.00 s"):
+        budget.charge(TIMEOUT_S, MAX_PIXELS, 3.1)
+    with pytest.raises(TooCostly, match=r"at most 1\.00 s"):
+        budget.charge(1, MAX_PIXELS, 1.1)
