@@ -44,10 +44,17 @@ class Readings(Collector):
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = list(families)
         self._samples = [sample for family in self._families for sample in family.samples]
+        self._texts: dict[str, bytes] = {}
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics, for an encoder."""
         return self._families
+
+    def text(self, encode: Callable[[Collector], bytes], content_type: str) -> bytes:
+        """Return the metrics as ``encode`` writes them, always for the same ``content_type``."""
+        if content_type not in self._texts:
+            self._texts[content_type] = encode(self)
+        return self._texts[content_type]
 
     def total(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's series that have these labels; 0 without such series."""

@@ -166,6 +166,13 @@ def test_many_scrapes_read_the_files_a_tenth_of_the_time(from_files):
     assert files.reads * 0.01 == pytest.approx((files.now - began) / 10, rel=0.1)
 
 
+def test_readings_are_written_once_in_each_format(classifier):
+    readings, written = Metrics(classifier).readings(), []
+    for kind in ("text/plain", "application/openmetrics-text") * 2:
+        assert readings.text(lambda _, kind=kind: written.append(kind) or kind, kind) == kind
+    assert written == ["text/plain", "application/openmetrics-text"]
+
+
 def test_after_a_prediction_or_an_error_readings_are_new(from_files):
     metrics, _ = from_files
     for call, sent in ((Call(model="toy"), ()), (Call(), ["not-found"])):

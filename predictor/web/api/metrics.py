@@ -15,7 +15,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 def metrics() -> Response:
     """Return all metrics in the format that the scraper asks for, without an admission slot."""
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return Response(encode(current_service().metrics.readings()), content_type=content_type)
+    text = current_service().metrics.readings().text(encode, content_type)
+    return Response(text, content_type=content_type)
 
 
 def register(app: Flask) -> None:
