@@ -106,7 +106,11 @@ def test_every_route_named_exists(app):
 
 def test_every_error_code_is_documented():
     errors = [error for error in tree() if error.__module__ == "predictor.errors"]
-    codes = {error.code for error in errors} - {"client-gone", "not-started", "send-timeout"}  # in no answer
+    codes = {error.code for error in errors} - {
+        "client-gone",
+        "not-started",
+        "send-timeout",
+    }  # in no answer
     missing = {code for code in codes if f"`{code}`" not in section("docs/api.md", "Errors")}
     assert missing == set(), "add the codes to docs/api.md, section Errors"
 
