@@ -49,9 +49,9 @@ def estimate(image: Image.Image, pixels: int, scans: int, size: int) -> float:
         scans: how many scans a JPEG has.
         size: of the file, in bytes.
     """
-    tile = str(getattr(image, "tile", ""))
     kind, mode = image.format or "", ImageMode.getmode(image.mode)
-    if kind in ("BMP", "PPM", "TIFF") and tile.startswith(RAW):
+    tile = str(getattr(image, "tile", "")) if kind in ("PNG", "TIFF", "BMP", "PPM") else ""
+    if tile.startswith(RAW):
         kind = "raw"
     width = int(mode.typestr[-1]) * len(mode.bands)  # in bytes
     if SIXTEEN_BITS.search(tile):
