@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 
 from running_server import ROOT
 from tools.soak import Balance, Usage
@@ -35,20 +36,24 @@ def test_every_request_of_a_short_soak_has_one_outcome():
     sent, *outcomes = (int(number.replace(",", "")) for number in row.split())
     assert sent == sum(outcomes) > 100
     assert outcomes[-2:] == [0, 0]  # wrong, no answer
+    kinds = re.findall(r"^(\w[^\d]*\w) +\d", done.stdout, re.MULTILINE)
+    assert {"reads slowly", "dribbles", "greedy"} <= set(kinds)
 
 
 def test_the_balance_names_every_fault():
     ledger, before = Ledger(), Usage(pss_mb=100.0, own_mb=50.0, threads=10, descriptors=5)
     after = Usage(pss_mb=110.0, own_mb=60.0, threads=11, descriptors=5)
-    assert Balance(ledger, before, before, before, 100.0).complaints(max_growth=0.02) == []
+    counted = Counter({"internal-error": 1, "overloaded": 2})
+    assert Balance(ledger, counted, before, before, before, 100.0).complaints(max_growth=0.02) == []
     ledger.sent["good"], ledger.outcomes["good", "server closed"] = 2, 1
     ledger.wrong.append("good: a tench")
-    ledger.reasons["500 internal-error"] += 1
-    assert Balance(ledger, before, before, after, 110.0).complaints(max_growth=0.02) == [
+    ledger.reasons.update({"200": 9, "400": 1, "500 internal-error": 1, "503 overloaded": 3})
+    assert Balance(ledger, counted, before, before, after, 110.0).complaints(max_growth=0.02) == [
         "2 requests were sent, but 1 have an outcome.",
         "1 answers were wrong.",
         "The server answered 500 internal-error.",
         "The server closed connections without a cause: good.",
         "Memory grew by 10.0%.",
         "Threads or descriptors leaked.",
+        "overloaded: 1 more than the server counted.",
     ]

@@ -1,9 +1,9 @@
-"""Load a server for minutes with good, bad, slow and rude clients: ``make soak``.
+"""Load a server for minutes with good, bad, slow, rude and hostile clients: ``make soak``.
 
 Each request must have one outcome: answered right, refused with a reason, or cut off by the client
-or by the server. Memory, threads and descriptors are counted while the server is idle: before the
-load, after the warm-up, and at the end. The warm-up is a burst that uses every thread, and then the
-load for a fifth of the time.
+or by the server. The server must have counted each refusal that a client read. Memory, threads and
+descriptors are counted while the server is idle: before the load, after the warm-up, and at the
+end. The warm-up is a burst that uses every thread, and then the load for a fifth of the time.
 The server's own memory must not grow. Mapped files do not count: how much of a file is
 charged to a process depends on which other processes map it.
 """
@@ -13,7 +13,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import re
 import sys
+import urllib.request
+from collections import Counter
 from dataclasses import dataclass
 from time import monotonic, sleep
 
@@ -22,13 +25,16 @@ from PIL import Image
 from skimage import data
 
 from benchmarks.servers import Recipe, Server, running
-from tools.soak_clients import CLOSED, LEFT, REFUSED, RIGHT, SILENT, WRONG, Clients, Ledger
+from tools.soak_clients import CLOSED, LEFT, REFUSED, RIGHT, SILENT, WRONG, Ledger
+from tools.soak_hostile import HostileClients
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "camera", "immunohistochemistry")
 THIS_APP = Recipe(
     "this app", ("{python}", "-m", "gunicorn", "wsgi:app"),
-    {"PREDICTOR_MODEL": "efficientnet_lite0", "PREDICTOR_MAX_IN_FLIGHT": "32"},
+    {"PREDICTOR_MODEL": "efficientnet_lite0", "PREDICTOR_MAX_IN_FLIGHT": "32",
+     "PREDICTOR_RECEIVE_TIMEOUT_S": "10"},  # the slow clients need 4 s
 )  # fmt: skip
+REJECTED = re.compile(r'^predictor_rejected_total\{reason="([a-z-]+)"\} (\d+)', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class Balance:
     """The result of a run: the requests, their outcomes, and what the idle server held."""
 
     ledger: Ledger
+    counted: Counter[str]  # the refusals that the server counted, by code
     start: Usage
     warm: Usage
     end: Usage
@@ -94,6 +101,8 @@ class Balance:
         closed = [
             key[0] for key in self.ledger.outcomes if key[1] == CLOSED and key not in provoked
         ]
+        read = Counter({reason[4:]: n for reason, n in self.ledger.reasons.items() if reason[4:]})
+        uncounted = read - self.counted
         found = {
             f"{sent} requests were sent, but {booked} have an outcome.": sent != booked,
             f"{len(self.ledger.wrong)} answers were wrong.": self.ledger.wrong,
@@ -102,13 +111,15 @@ class Balance:
             f"The server closed connections without a cause: {', '.join(closed)}.": closed,
             f"Memory grew by {self.growth:.1%}.": self.growth > max_growth,
             "Threads or descriptors leaked.": self.end.exceeds(self.warm),
+            **{f"{code}: {n} more than the server counted.": True for code, n in uncounted.items()},
         }
         return [sentence for sentence, is_so in found.items() if is_so]
 
 
 def measure(server: Server, photos: list[bytes], options: argparse.Namespace) -> Balance:
     """Warm the server up and load it. Count what it holds before, between and after."""
-    clients, seconds = Clients(server.port, photos, options.seed), options.minutes * 60
+    clients = HostileClients(server.port, photos, options.seed)
+    seconds = options.minutes * 60
     asyncio.run(clients.learn())
     with server.peak_pss_mb() as memory:
         start = idle_usage(server)
@@ -117,7 +128,14 @@ def measure(server: Server, photos: list[bytes], options: argparse.Namespace) ->
         warm = idle_usage(server)
         asyncio.run(clients.run(seconds * 4 / 5, options.clients))
         end = idle_usage(server, warm)
-    return Balance(clients.ledger, start, warm, end, max(memory))
+    return Balance(clients.ledger, refusals(server), start, warm, end, max(memory))
+
+
+def refusals(server: Server) -> Counter[str]:
+    """Return how many refusals ``/metrics`` counts, by code."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as response:
+        found = REJECTED.findall(response.read().decode())
+    return Counter({code: int(count) for code, count in found})
 
 
 def show(balance: Balance) -> None:
