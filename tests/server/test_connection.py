@@ -206,9 +206,9 @@ def test_a_refusal_that_retrying_cannot_mend_has_no_retry_after(server, connect,
 
 
 def test_bodies_that_arrive_together_share_a_limit(start, connect, coffee):
-    """The limit is 320,000 bytes, a fifth of eight bodies."""
-    server = start(max_upload_bytes=200_000, max_in_flight=8).wait_until_ready()
-    body = POST + b"Content-Length: 200000\r\n\r\n" + b"x" * 199_000
+    """The limit is 8 MiB."""
+    server = start(max_upload_bytes=5_000_000, max_in_flight=8).wait_until_ready()
+    body = POST + b"Content-Length: 5000000\r\n\r\n" + b"x" * 4_999_000
     both = {connect(server, body), connect(server, body)}
     [refused], _, _ = select.select(both, [], [], 60)
     text = answers(refused)
