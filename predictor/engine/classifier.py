@@ -186,7 +186,6 @@ class Classifier:
         model, call, most = self.require_model(), self.begin(call), self.settings.max_queue
         if len(images) > most:
             raise TooLarge(f"The request has {len(images)} images; at most {most} are accepted.")
-        call.budget.size += sum(len(image) for image in images if isinstance(image, bytes))
         with call.timings.measure("decode"):
             prepared = [
                 self._prepare(image, model, call) if isinstance(image, bytes) else image
@@ -220,6 +219,7 @@ class Classifier:
         # The images of a request are decoded one after the other, so more could not be in time.
         charge = partial(budget.charge, settings.request_timeout_s / 2, settings.max_pixels)
         with self.process.decoders.take(call):
+            budget.size += len(data)
             began_s = thread_time() - budget.spent_s
             try:
                 return prepare(decode(data, settings.max_pixels, self.enough_pixels, charge))

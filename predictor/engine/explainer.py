@@ -144,7 +144,6 @@ class Explainer:
             shrink(photo)
             return pixels, box, photo
 
-        task.call.budget.size += len(task.data)
         pixels, box, photo = self._classifier.decode(task.data, task.call, prepare)
         logits, heat = model.scorer.explain(pixels, task.class_index, wait_for_predictions)
         ranked = rank(logits, model.labels, len(model.labels))

@@ -70,7 +70,7 @@ def estimate(image: Image.Image, pixels: int, scans: int, size: int) -> float:
 class Budget:
     """What the images of one request may cost to decode, and what they have cost."""
 
-    size: int = 0  # of all encoded images of the request, in bytes
+    size: int = 0  # in bytes, of the request's encoded images whose turn has come
     spent_s: float = 0.0
 
     def charge(self, request_s: float, max_pixels: int, seconds: float) -> None:

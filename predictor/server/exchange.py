@@ -26,6 +26,7 @@ class Exchange:
     """A request, and its response once the app has been called.
 
     Attributes:
+        body, whole: the body, and whether the request has been received to its end.
         answered: whether the app has answered.
         output: the response's pieces; empty if the app failed.
     """
@@ -39,6 +40,7 @@ class Exchange:
         has_left: Callable[[], bool],
     ) -> None:
         """Create the environ. ``peer`` and ``server`` are the addresses of both ends."""
+        self.body, self.whole = b"", False
         self.answered, self.output = False, Output()
         self._worker = worker
         self._response, self._environ = create(request, self.output, peer, server, worker.cfg)
@@ -65,9 +67,9 @@ class Exchange:
         if SLOTS in self._environ:
             self._environ[SLOTS].take()
 
-    def run(self, body: bytes) -> None:
+    def run(self) -> None:
         """Call the app with the body, in a thread, and give back the slot."""
-        self._environ["wsgi.input"] = BytesIO(body)
+        self.body, self._environ["wsgi.input"] = b"", BytesIO(self.body)
         try:
             self._call(self._worker.wsgi, close=not self._worker.alive)
         finally:
