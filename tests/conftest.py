@@ -29,7 +29,8 @@ pytest_plugins = ["chromium", "clients.fixtures", "server.fixtures", "tunnels"]
 # Tests that get the marker `server`: those with one of these fixtures, or below these paths.
 SERVER_FIXTURES = {"exposition", "guarded", "server", "start"}
 SERVER_PATHS = {"browser", "clients", "tools", "test_benchmarks.py", "test_development.py",
-                "test_faults.py", "test_notebook.py", "test_server.py"}  # fmt: skip
+                "test_faults.py", "test_notebook.py", "test_server.py",
+                "test_slow_clients.py"}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:

@@ -19,6 +19,7 @@ from predictor.server.reception import Reception
 if TYPE_CHECKING:
     from predictor.server.event_loop import EventLoopWorker
 
+SLOW = "The client was slow while other clients waited."
 NO_LINGER = struct.pack("ii", 1, 0)
 PIECE = 64 * 1024  # bytes of a response that are sent at once; copying 1.7 MB takes 5 ms
 LINGER_S = 2.0  # for the client to read a response before its connection is closed
@@ -60,7 +61,10 @@ class Connection(asyncio.Protocol):
         self.eof_received()
 
     def eof_received(self) -> bool:
-        """Note that the client has closed. It can still read a response, except over TLS."""
+        """Note that the client has closed, or will send no more, which looks the same.
+
+        A response that is ready is still sent, except over TLS.
+        """
         self._has_left = True
         self._changed.set()
         return bool(self._transport.can_write_eof())
@@ -88,11 +92,13 @@ class Connection(asyncio.Protocol):
             self._timeout.reschedule(self._worker.loop.time() + LINGER_S)
 
     def evict(self) -> None:
-        """End for the sake of other clients."""
-        if self._timeout is None or self.evicted or self._timeout.expired():
-            self._transport.abort()
-        else:
+        """End for the sake of other clients: with an answer if it is receiving, else at once."""
+        if self._timeout is not None and not self._timeout.expired() and not self.evicted:
             self._timeout.reschedule(self._worker.loop.time())
+        elif self.held:  # it works, and holds a pipelined request
+            self._cut(Evicted(SLOW))
+        else:
+            self._transport.abort()
         self.evicted = True
         self._hold(0)
 
@@ -103,7 +109,9 @@ class Connection(asyncio.Protocol):
         try:
             while await self._exchange(number, wait_s):
                 number, wait_s = number + 1, self._worker.cfg.keepalive
-                await asyncio.sleep(0)  # between pipelined requests, the other connections' turn
+                if self._received:  # pipelined: one request of all connections in a round
+                    async with self._worker.turn:
+                        await asyncio.sleep(0)
         except Exception:
             self._worker.log.exception("A connection failed.")
         self._transport.abort()
@@ -166,7 +174,7 @@ class Connection(asyncio.Protocol):
         if isinstance(error, PredictorError):
             return error
         if self.evicted:
-            return Evicted("The client was slow while other clients waited.")
+            return Evicted(SLOW)
         if self.state == "sending":
             return SendTimeout("The client did not read the response in time.")
         return RequestTimeout("The request did not arrive in time.")
@@ -192,11 +200,7 @@ class Connection(asyncio.Protocol):
                     self._worker.make_room()
                     await self._write(data[sent : sent + PIECE])
         except TimeoutError as error:
-            reason = self._reason(error)
-            self._worker.log.info("The response to %s is cut off: %s", self._peer, reason)
-            self._worker.service.metrics.rejected.labels(reason.code).inc()
-            # Otherwise the kernel would keep up to 4 MB for minutes, and offer it to the client.
-            self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, NO_LINGER)
+            self._cut(self._reason(error))
             return False
         return bool(data) and not self._transport.is_closing()
 
@@ -210,15 +214,24 @@ class Connection(asyncio.Protocol):
         while self._transport.get_write_buffer_size() and not self._transport.is_closing():
             await self._change()
 
+    def _cut(self, error: PredictorError) -> None:
+        """Count and log an error that the client cannot be sent, and close."""
+        self._worker.log.info("The connection of %s is cut off: %s", self._peer, error)
+        self._worker.service.metrics.rejected.labels(error.code).inc()
+        with suppress(OSError):  # already disconnected
+            # Otherwise the kernel would keep up to 4 MB for minutes, and offer it to the client.
+            self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, NO_LINGER)
+        self._transport.abort()
+
     async def _linger(self, whole: bool) -> None:
         """Let the client read the response: to close while it sends would discard the response."""
         self._received.clear()
         self._enter("leaving")
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        elif whole:
-            self._transport.close()
-        with suppress(TimeoutError):
+        with suppress(OSError):  # disconnected, or the time is over
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            elif whole:
+                self._transport.close()
             async with self._limit(LINGER_S):
                 while not self._has_left:
                     await self._change()
@@ -227,7 +240,7 @@ class Connection(asyncio.Protocol):
 
     def _enter(self, state: str, within_s: float | None = None) -> None:
         self.state, self.since = state, monotonic()
-        self._hold(0 if self.evicted else len(self._received))
+        self._hold(len(self._received))
         if state in ("idle", "leaving"):
             self._transport.resume_reading()
         if within_s is not None and self._timeout is not None:
@@ -247,5 +260,7 @@ class Connection(asyncio.Protocol):
         await self._changed.wait()
 
     def _hold(self, size: int) -> None:
+        """Count the bytes that are held. A lost connection is not counted: nobody would stop."""
+        size = 0 if self.evicted or self._transport.is_closing() else size
         self._worker.held += size - self.held
         self.held = size

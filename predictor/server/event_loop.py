@@ -45,7 +45,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self.alive: bool
         self.connections: set[Connection] = set()
         self.held = 0
-        self._opening: set[asyncio.Task[Any]] = set()
+        self._opening: dict[asyncio.Task[Any], None] = {}  # the oldest first
         self._listening: set[Any] = set()
 
     @property
@@ -57,6 +57,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         """Serve until gunicorn ends the worker."""
         self.loop = asyncio.new_event_loop()
         self.head: Callable[..., Any] = self.wsgi.extensions["head"]
+        self.turn = asyncio.Lock()  # of pipelined requests
         self.pool = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="request")
         self._tls: dict[str, Any] = {}
         if self.cfg.is_ssl:
@@ -115,8 +116,8 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
             self._listen(False)
             return False
         task = self.loop.create_task(self._open(client, peer, listener.getsockname()))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        self._opening[task] = None
+        task.add_done_callback(lambda done: self._opening.pop(done, None))
         return True
 
     async def _open(self, client: socket, peer: Any, server: Any) -> None:
@@ -139,10 +140,17 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         """While the connections hold too much, end the one that has held most for longest."""
         while self.held > self._max_held:
             now = monotonic()
-            max(self.connections, key=lambda c: c.held * (now - c.since + 1)).evict()
+            worst = max(self.connections, key=lambda c: c.held * (now - c.since + 1))
+            if not worst.held:
+                break
+            worst.evict()
 
     def _make_place(self) -> bool:
         """End a connection that is being closed, or else the one that waits for longest."""
+        if len(self._opening) > len(self.connections):  # TLS handshakes
+            oldest = next(iter(self._opening))
+            del self._opening[oldest]
+            return bool(oldest.cancel())
         waiting = [c for c in self.connections if c.state != "working"]
         if waiting:
             min(waiting, key=lambda c: (c.state != "leaving", c.evicted, c.since)).evict()
