@@ -70,7 +70,7 @@ class Worker(EventLoopWorker):
     def _trim_memory(self) -> None:
         """Return freed memory to the kernel after a load. The C library would keep up to 0.5 GB."""
         now = monotonic()
-        if any(connection.state != "idle" for connection in self.connections):
+        if any(connection.state == "working" for connection in self.connections):
             self._trim_at = now + TRIM_AFTER_S
         elif now > self._trim_at:
             self._trim_at = inf
