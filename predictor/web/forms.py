@@ -13,6 +13,7 @@ from predictor.errors import BadRequest, TooLarge
 
 MAX_FIELDS = 1000
 MAX_HEAD = 8192  # bytes of a field's headers in a multipart form
+MAX_HEADS = 65_536  # bytes of all fields' headers: werkzeug takes about 50 ms to parse them
 TOO_MANY = f"The form has more than {MAX_FIELDS:,} fields. Send one for each photo."
 
 
@@ -44,11 +45,11 @@ def multipart_fields(body: bytes, boundary: str) -> list[Field]:
     """Return the fields of a multipart form; none if the boundary is empty or not in the form.
 
     Raises:
-        BadRequest: the form is truncated, or the headers of a field have no end.
+        BadRequest: the form is truncated, or there are too many bytes of headers.
         TooLarge: there are more than ``MAX_FIELDS``.
     """
     delimiter, fields = b"--" + boundary.encode(errors="replace"), list[Field]()
-    begin = body.find(delimiter) if boundary else -1
+    begin, heads_left = body.find(delimiter) if boundary else -1, MAX_HEADS
     if begin < 0:
         return fields
     line_end = body.find(b"\n", begin)
@@ -57,12 +58,14 @@ def multipart_fields(body: bytes, boundary: str) -> list[Field]:
         begin += len(delimiter)
         if body.startswith(b"--", begin):
             return fields
-        head_end = body.find(newline * 2, begin, begin + MAX_HEAD)
+        head_end = body.find(newline * 2, begin, begin + min(MAX_HEAD, heads_left))
         end = body.find(newline + delimiter, head_end + len(newline))
         if head_end < 0 or end < 0:
             raise BadRequest(
-                f"The form ends too early, or a field has more than {MAX_HEAD:,} bytes of headers."
+                f"The form ends too early, or has more than {MAX_HEAD:,} bytes of headers in one"
+                f" field or {MAX_HEADS:,} in all. Send fewer fields with shorter names."
             )
+        heads_left -= head_end - begin
         value = body[head_end + 2 * len(newline) : end]
         fields.append(_field(body[begin:head_end].decode(errors="replace"), value))
         begin = end + len(newline)

@@ -92,6 +92,13 @@ def test_truncated_form_or_endless_headers_are_400(body):
         multipart_fields(body, "b")
 
 
+def test_headers_of_all_fields_together_have_a_limit():
+    head = TEXT + b"\r\nX: " + b"a" * 8000
+    assert len(multipart_fields(part(head) * 8 + END, "b")) == 8
+    with pytest.raises(BadRequest, match=r"65,536 in all"):
+        multipart_fields(part(head) * 9 + END, "b")
+
+
 def test_one_field_too_many_is_413():
     assert len(multipart_fields(part(TEXT) * MAX_FIELDS + END, "b")) == MAX_FIELDS
     assert len(urlencoded_fields(b"&".join([b"a=1"] * MAX_FIELDS))) == MAX_FIELDS
