@@ -24,6 +24,7 @@ def test_explanation_is_a_picture_by_default(client):
         ("", "image/png", "image/png"),
         ("", "*/*", "image/png"),
         ("", "application/json, image/png;q=0.5", "application/json"),
+        ("", "application/json" + ", a/b" * 200, "image/png"),
         ("?format=json", "image/png", "application/json"),
         ("?format=png", "application/json", "image/png"),
     ],

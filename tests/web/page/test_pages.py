@@ -29,6 +29,12 @@ def test_the_page_shows_the_model_and_a_form(client):
     assert re.search(r'<form method="post" action="/" enctype="multipart/form-data"', page)
 
 
+@pytest.mark.parametrize(("kinds", "mimetype"), [(200, "application/json"), (300, "text/html")])
+def test_accept_header_over_1000_characters_is_ignored(client, kinds, mimetype):
+    accept = "application/json" + ",a/b" * kinds
+    assert client.get("/", headers={"Accept": accept}).mimetype == mimetype
+
+
 def test_the_form_alone_is_answered_with_a_page(post):
     response = post(picture("blue"))
     assert response.status_code == 200
