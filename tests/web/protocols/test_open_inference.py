@@ -288,6 +288,12 @@ def test_v2_requests_and_responses_may_be_compressed(infer, encoding, pack, unpa
     assert np.argmax(output["data"]) == 2
 
 
+def test_accept_encoding_over_1000_characters_is_ignored(infer):
+    headers = {"Accept-Encoding": "gzip" + ", a" * 400}
+    response = infer(inputs=[image([b64(BLUE)])], headers=headers)
+    assert "Content-Encoding" not in response.headers
+
+
 # What is refused
 
 
@@ -329,7 +335,8 @@ BAD = {
     "pixels over 255": ({"inputs": [image([256] * 192, "UINT8", [1, 3, 8, 8])]}, "0 to 255"),
     "too few": ({"inputs": [image([1] * 191, "UINT8", [1, 3, 8, 8])]}, "shape needs 192"),
     "not a number": (
-        {"inputs": [image([float("nan")] * 192, "FP32", [1, 3, 8, 8])]}, "outside ±10,000"),
+        {"model": "toy-tensor", "data": np.full(192, np.nan, "<f4").tobytes(),
+         "headers": {HEADER: "0"}}, "outside ±10,000"),
     "too large for FP32": (
         {"inputs": [image([1e300] * 192, "FP32", [1, 3, 8, 8])]}, "outside ±10,000"),
     "another output": (
@@ -398,6 +405,14 @@ def test_decompression_stops_at_the_upload_limit(make_client):
     response = client.post("/v2/models/toy/infer", data=bomb, headers={"Content-Encoding": "gzip"})
     assert len(bomb) < 100_000
     assert "100,000 bytes" in refused(response, 413)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "9" * 4300])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_tensor_of_nan_or_long_numbers_is_400(infer, value, pack):
+    body = pack(b'{"inputs": [%s]}' % ",".join([value] * 100).encode())
+    headers = {"Content-Encoding": "gzip"} if pack is gzip.compress else {}
+    assert "at most 40 digits" in refused(infer(data=body, headers=headers))
 
 
 def test_small_body_cannot_decompress_to_megabytes(infer):

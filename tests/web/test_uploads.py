@@ -1,0 +1,34 @@
+import json
+
+import pytest
+
+from predictor.errors import BadRequest, TooLarge
+from predictor.web import uploads
+from predictor.web.uploads import parse_json
+
+
+@pytest.mark.parametrize("is_tensor", [True, False])
+@pytest.mark.parametrize("value", [b"NaN", b"Infinity", b"-Infinity", b"9" * 41])
+def test_json_with_nan_or_a_long_number_is_400(value, is_tensor):
+    with pytest.raises(BadRequest, match="has NaN, Infinity or a number that is too long"):
+        parse_json(b'{"data": [1, 2.5, %s]}' % value, is_tensor)
+
+
+@pytest.mark.parametrize("text", [b"%d" % -(10**38), b"255,0,1,2,3", b"1.5,0,-3e4", b"true,null"])
+@pytest.mark.parametrize("turn", [0, 500_000])
+def test_finite_numbers_are_parsed_as_sent(monkeypatch, text, turn):
+    monkeypatch.setattr(uploads, "TURN", turn)
+    body = b"[%s]" % text
+    assert parse_json(body, is_tensor=True) == json.loads(body)
+
+
+@pytest.mark.parametrize("value", [b"null,", b"true,", b"false,"])
+def test_millions_of_json_literals_are_413_before_parsing(monkeypatch, value):
+    monkeypatch.setattr("json.loads", lambda *_args, **_options: pytest.fail("parsed"))
+    with pytest.raises(TooLarge, match="too many values"):
+        parse_json(b"[%s0]" % (value * 2_000_000), is_tensor=True)
+
+
+def test_a_dense_tensor_of_whole_numbers_needs_no_python_calls(monkeypatch):
+    monkeypatch.setattr(uploads, "_whole_number", lambda _: pytest.fail("called"))
+    assert parse_json(b'{"data": [%s0]}' % (b"255, " * 1000), is_tensor=True)
