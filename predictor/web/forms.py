@@ -13,7 +13,7 @@ from predictor.errors import BadRequest, TooLarge
 
 MAX_FIELDS = 1000
 MAX_HEAD = 8192  # bytes of a field's headers in a multipart form
-MAX_HEADS = 65_536  # bytes of all fields' headers: werkzeug takes about 50 ms to parse them
+MAX_HEADS = 200_000  # bytes of all fields' headers: werkzeug takes about 150 ms to parse them
 TOO_MANY = f"The form has more than {MAX_FIELDS:,} fields. Send one for each photo."
 
 
