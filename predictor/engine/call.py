@@ -108,9 +108,8 @@ class Job(Generic[Item, Result]):
             Exception: what the batcher's ``infer`` raised for this item.
         """
         while not self.future.done():
+            call.check()
             wait([self.future], min(call.seconds_left, POLL_S))
-            if not self.future.done():
-                call.check()
         return self.future.result()
 
 

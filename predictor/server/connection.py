@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SLOW = "The client was slow while other clients waited."
 NO_LINGER = struct.pack("ii", 1, 0)
 PIECE = 64 * 1024  # bytes of a response that are sent at once; copying 1.7 MB takes 5 ms
+DRAIN_S = 5.0  # for the rest of a request, when the worker shuts down
 LINGER_S = 2.0  # for the client to read a response before its connection is closed
 
 
@@ -70,12 +71,12 @@ class Connection(asyncio.Protocol):
         return bool(self._transport.can_write_eof())
 
     def data_received(self, data: bytes) -> None:
-        """Keep the bytes. While a response is pending, receive no more."""
+        """Keep the bytes. While a response is pending, receive hardly more: only to see the end."""
         if self.state == "leaving":
             return
         self._received += data
         self._hold(self.held + len(data))
-        if self.state in ("working", "sending"):
+        if self.state in ("working", "sending") and len(self._received) > PIECE:
             self._transport.pause_reading()
         self._changed.set()
         self._worker.make_room()
@@ -87,9 +88,13 @@ class Connection(asyncio.Protocol):
     # Called by the worker
 
     def drain(self) -> None:
-        """Close soon, unless the client sends a request. The worker is shutting down."""
-        if self.state == "idle" and self._timeout is not None and not self._timeout.expired():
-            self._timeout.reschedule(self._worker.loop.time() + LINGER_S)
+        """If the worker shuts down, wait only briefly for a request, or for its rest."""
+        limit_s = {"idle": LINGER_S, "receiving": DRAIN_S}.get(self.state)
+        if self._worker.alive or limit_s is None or self._timeout is None:
+            return
+        until, set_to = self._worker.loop.time() + limit_s, self._timeout.when()
+        if set_to is not None and set_to > until and not self._timeout.expired():
+            self._timeout.reschedule(until)
 
     def evict(self) -> None:
         """End for the sake of other clients: with an answer if it is receiving, else at once."""
@@ -118,14 +123,16 @@ class Connection(asyncio.Protocol):
 
     async def _exchange(self, number: int, wait_s: float) -> bool:
         """Receive a request and send its response. Return whether another request may follow."""
-        if (exchange := await self._receive(number, wait_s)) is None:
+        exchange = await self._receive(number, wait_s)
+        if exchange is None or (self.evicted and not exchange.answered):
             return False
         if not exchange.answered:
             await self._work(exchange)
         self._worker.count_request()
         if not await self._send(exchange.output):
             return False
-        if not exchange.must_close and (self._received or not self._has_left):
+        ended = exchange.must_close or self.evicted
+        if not ended and (self._received or not self._has_left):
             return True  # also while the worker shuts down: no response has announced the close
         await self._linger(exchange.whole)
         return False
@@ -143,6 +150,7 @@ class Connection(asyncio.Protocol):
                 return None
             exchange = self._begin(reception.request or reception.placeholder(self._received))
             exchange.refuse(self._reason(error))
+            self._received.clear()
             return exchange
 
     async def _take(self, reception: Reception) -> Exchange | None:
@@ -151,6 +159,7 @@ class Connection(asyncio.Protocol):
             if self._received:
                 if self.state == "idle":
                     self._enter("receiving", self._worker.receive_timeout_s)
+                    self.drain()
                 reception.take(self._received)
             if exchange is None and reception.request is not None:
                 exchange = self._begin(reception.request)
@@ -243,7 +252,7 @@ class Connection(asyncio.Protocol):
         self._hold(len(self._received))
         if state in ("idle", "leaving"):
             self._transport.resume_reading()
-        if within_s is not None and self._timeout is not None:
+        if within_s is not None and self._timeout is not None and not self.evicted:
             self._timeout.reschedule(self._worker.loop.time() + within_s)
 
     @asynccontextmanager

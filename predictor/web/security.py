@@ -127,9 +127,10 @@ def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Cal
     def check() -> None:
         # A GET request with a body can contain a photo, too.
         has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
-        if request.method not in COSTLY and not has_body:
-            return
         index = matching_token(tokens)
+        guesses = bool(tokens) and index is None and "Authorization" in request.headers
+        if request.method not in COSTLY and not has_body and not guesses:
+            return
         client = network(request.remote_addr or "") if index is None else f"token {index}"
         for rate in rates:
             if not limiter.hit(rate, client):

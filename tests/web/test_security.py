@@ -187,13 +187,12 @@ def test_rate_limit_counts_by_token_if_there_is_one(serve):
     assert ask(client, "192.0.2.1", **bearer(OTHER)).status_code == 200
 
 
-def test_token_guesses_count_for_the_rate_limit(serve):
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_token_guesses_count_for_the_rate_limit(serve, method):
     client = serve(rate_limit="2/day", tokens=TOKEN)
-    assert [ask(client, **bearer(f"guess-{i:011}")).status_code for i in range(3)] == [
-        401,
-        401,
-        429,
-    ]
+    guesses = [bearer(f"guess-{number:011}") for number in range(3)]
+    found = [client.open("/metrics", method=method, headers=guess) for guess in guesses]
+    assert [response.status_code for response in found] == [401, 401, 429]
 
 
 def test_cheap_requests_do_not_count_for_the_rate_limit(serve):

@@ -1,0 +1,108 @@
+"""A connection without a server: what the worker can do to it at any moment."""
+
+import asyncio
+import logging
+from types import SimpleNamespace
+
+import pytest
+from gunicorn.config import Config
+
+from predictor.server.connection import Connection
+
+
+class Transport(asyncio.Transport):
+    """Takes all that is written at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.written, self.closed = b"", False
+
+    def write(self, data):
+        self.written += data
+
+    def write_eof(self):
+        pass
+
+    def abort(self):
+        self.closed = True
+
+    def is_closing(self):
+        return self.closed
+
+    def can_write_eof(self):
+        return True
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        pass
+
+    def resume_reading(self):
+        pass
+
+    def pause_reading(self):
+        pass
+
+
+def head(environ, start_response):
+    """Refuse with an error, or let the app answer."""
+    if "predictor.error" not in environ:
+        return None
+    start_response("408 X", [("Content-Length", "0")])
+    return [b""]
+
+
+def converse(*events):
+    """A connection to which the events happen in one round of the loop; the transport and held."""
+
+    async def run():
+        worker = SimpleNamespace(
+            loop=asyncio.get_running_loop(), cfg=Config(), max_body=10**6, receive_timeout_s=60,
+            alive=True, connections=set(), held=0, turn=asyncio.Lock(), head=head,
+            log=logging.getLogger(), make_room=lambda: None, count_request=lambda: None,
+        )  # fmt: skip
+        transport, ends = Transport(), (("127.0.0.1", 1), ("127.0.0.1", 2))
+        connection = Connection(worker, *ends)
+        connection.connection_made(transport)
+        await asyncio.sleep(0)
+        for event in events:
+            event(connection)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        connection.data_received(b"x" * 1000)
+        connection.eof_received()
+        await connection._task
+        return transport, worker.held
+
+    return asyncio.run(run())
+
+
+def sends(data):
+    return lambda connection: connection.data_received(data)
+
+
+HEAD = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 500\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [sends(HEAD), Connection.evict],
+        [sends(HEAD[:20]), Connection.evict],
+        [sends(HEAD + b"x" * 499), Connection.evict],
+        [sends(HEAD), Connection.evict, sends(b"x" * 100)],
+        [Connection.evict, sends(HEAD)],
+        [Connection.evict, Connection.evict],
+    ],
+    ids=["head", "part of a head", "body", "more after it", "before it", "twice"],
+)
+def test_an_evicted_connection_ends_and_holds_nothing(events):
+    transport, held = converse(*events)
+    assert transport.closed
+    assert held == 0
+
+
+def test_an_evicted_request_gets_an_answer():
+    transport, _ = converse(sends(HEAD), Connection.evict)
+    assert transport.written.startswith(b"HTTP/1.1 408 ")
