@@ -11,6 +11,7 @@ from collections import Counter
 from PIL import Image
 
 from predictor.errors import TooLarge, UnsupportedImage
+from predictor.images.avif import check_frames
 
 MAX_READS = 200_000  # a photo needs some thousands; text, read byte by byte, some millions
 MAX_TAG_VALUES = 100_000  # in one tag of a TIFF; one tag lists all strips or tiles
@@ -23,7 +24,10 @@ MAX_PROFILES = 10
 SEGMENT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd8\xff])")  # of a JPEG; a length follows
 START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
 BYTE_TYPES = (1, 2, 6, 7)  # the types of TIFF tags that Pillow does not unpack value by value
-TILE_WIDTH_TAG, TILE_LENGTH_TAG = 322, 323
+TILE_WIDTH_TAG, TILE_LENGTH_TAG, COMPRESSION_TAG = 322, 323, 259
+JPEG_IN_TIFF = {6, 7}  # values of the tag of compression
+# In a TIFF: a progressive, lossless or arithmetic JPEG, which may have many scans.
+SLOW_JPEG = re.compile(rb"\xff[\xc2\xc6\xc9-\xcb\xcd-\xce]\0[\x0b\x0e\x11\x14][\x08\x0c]")
 
 
 class LimitedFile(io.BytesIO):
@@ -48,6 +52,8 @@ def check_parts(data: bytes) -> int:
         return _check_segments(data)
     if data[:2] in (b"II", b"MM") and data[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+"):
         _check_tags(data)
+    elif data[4:8] == b"ftyp":
+        check_frames(data)
     elif data.startswith(b"\x89PNG") and data.count(b"iCCP") > MAX_PROFILES:
         raise TooLarge(f"The PNG has more than {MAX_PROFILES} colour profiles. Re-save it.")
     return 1
@@ -73,7 +79,10 @@ def _check_segments(data: bytes) -> int:
 
 
 def _check_tags(data: bytes) -> None:
-    """Refuse a TIFF if a tag has too many values: Pillow unpacks them one by one."""
+    """Refuse a TIFF if a tag has too many values: Pillow unpacks them one by one.
+
+    Refuse progressive JPEG in a TIFF, too: its scans are not in the estimated cost.
+    """
     order = "<" if data.startswith(b"II") else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
@@ -82,9 +91,14 @@ def _check_tags(data: bytes) -> None:
     (entries,) = count.unpack_from(data, offset)
     first = offset + count.size
     entries = min(entries, MAX_READS, (len(data) - first) // entry.size)
-    tags = entry.iter_unpack(data[first : first + entries * entry.size])
+    tags = list(entry.iter_unpack(data[first : first + entries * entry.size]))
     if any(kind not in BYTE_TYPES and values > MAX_TAG_VALUES for _, kind, values, _ in tags):
         raise TooLarge(f"The TIFF has a tag with more than {MAX_TAG_VALUES:,} values. Re-save it.")
+    # In which bytes of its field a short value is depends on the byte order.
+    codecs = [at for tag, _, _, at in tags if tag == COMPRESSION_TAG]
+    jpeg = any(JPEG_IN_TIFF & {at & 0xFFFF, at >> 16, at >> 48} for at in codecs)
+    if jpeg and SLOW_JPEG.search(data):
+        raise TooLarge("The TIFF has a progressive JPEG inside. Re-save it as baseline JPEG.")
 
 
 def check_header(image: Image.Image, max_pixels: int) -> int:
