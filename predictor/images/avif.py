@@ -15,19 +15,61 @@ MAX_FRAMES = 2  # of an item, or of the first sample of a track
 PARENTS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0}
 PARENTS[b"stbl"] = 0
 LAYERS = (b"lsel", b"a1op", b"a1lx")
-FRAME_HEADER, FRAME = 3, 6  # types of OBUs
+SEQUENCE_HEADER, FRAME_HEADER, FRAME = 1, 3, 6  # types of OBUs
 
 
-def check_frames(data: bytes) -> None:
-    """Raise TooLarge if an image has layers, more than ``MAX_FRAMES`` frames or many pieces."""
-    left = MAX_OBUS
+def check_frames(data: bytes) -> int:
+    """Return half of the pixels of all frames: a picture may have a second frame with its alpha.
+
+    An item's frame may be larger than the picture: the decoder scales it down.
+
+    Raises:
+        TooLarge: an image has layers, more than ``MAX_FRAMES`` frames, or several pieces.
+    """
+    left, pixels, size = MAX_OBUS, 0, 0
     for begin, end in _images(data):
-        frames = 0
-        for kind in _obus(data, begin, min(end, len(data))):
+        frames = most = 0  # without a sequence header, that of the item before applies
+        for kind, at in _obus(data, begin, min(end, len(data))):
             frames += kind in (FRAME_HEADER, FRAME)
+            if kind == SEQUENCE_HEADER:
+                most = max(most, _sequence_pixels(data[at : at + 100]))
             left -= 1
             if frames > MAX_FRAMES or left < 0:
                 raise TooLarge("The AVIF has too many AV1 frames in one image. Re-save it.")
+        size = most or size
+        pixels += frames * size
+    return pixels // 2
+
+
+def _sequence_pixels(header: bytes) -> int:
+    """Return the most pixels of a frame, from the content of a sequence header."""
+    bits = "".join(f"{byte:08b}" for byte in header)
+    at = 0
+
+    def number(count: int) -> int:
+        nonlocal at
+        at += count
+        return int(bits[at - count : at], 2)
+
+    number(4)
+    if number(1):  # the short header of a still picture
+        number(5)
+    else:
+        if number(1):  # times
+            number(64)
+            if number(1):  # the interval, as a number of variable length
+                number(bits[at:].index("1") * 2 + 1)
+            if number(1):
+                raise TooLarge("The AVIF has the model of a video decoder. Re-save it without.")
+        delays = number(1)
+        for _ in range(number(5) + 1):
+            number(12)
+            if number(5) > 7:
+                number(1)
+            if delays and number(1):
+                number(4)
+    widths, heights = number(4) + 1, number(4) + 1
+    return (number(widths) + 1) * (number(heights) + 1)
 
 
 def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -97,18 +139,18 @@ def _items(data: bytes, at: int) -> Iterator[tuple[bool, int, int]]:
         yield inside, begin, begin + (number(length_size) or len(data))
 
 
-def _obus(data: bytes, at: int, end: int) -> Iterator[int]:
-    """Yield the types of the OBUs from ``at`` to ``end``."""
+def _obus(data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the types of the OBUs from ``at`` to ``end``, and where their contents begin."""
     while at < end:
         head = data[at]
-        yield head >> 3 & 15
         at += 2 if head & 4 else 1
-        if not head & 2:  # without a size: the last
-            return
         size = shift = 0
-        while at < end:
+        while head & 2 and at < end:
             size |= (data[at] & 127) << shift
             shift, at = shift + 7, at + 1
             if data[at - 1] < 128:
                 break
+        yield head >> 3 & 15, at
+        if not head & 2:  # without a size: the last
+            return
         at += size

@@ -11,7 +11,6 @@ from collections import Counter
 from PIL import Image
 
 from predictor.errors import TooLarge, UnsupportedImage
-from predictor.images.avif import check_frames
 
 MAX_READS = 200_000  # a photo needs some thousands; text, read byte by byte, some millions
 MAX_TAG_VALUES = 100_000  # in one tag of a TIFF; one tag lists all strips or tiles
@@ -52,8 +51,6 @@ def check_parts(data: bytes) -> int:
         return _check_segments(data)
     if data[:2] in (b"II", b"MM") and data[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+"):
         _check_tags(data)
-    elif data[4:8] == b"ftyp":
-        check_frames(data)
     elif data.startswith(b"\x89PNG") and data.count(b"iCCP") > MAX_PROFILES:
         raise TooLarge(f"The PNG has more than {MAX_PROFILES} colour profiles. Re-save it.")
     return 1
@@ -101,8 +98,10 @@ def _check_tags(data: bytes) -> None:
         raise TooLarge("The TIFF has a progressive JPEG inside. Re-save it as baseline JPEG.")
 
 
-def check_header(image: Image.Image, max_pixels: int) -> int:
+def check_header(image: Image.Image, max_pixels: int, inside: int = 0) -> int:
     """Check the header of an image; return how many pixels are decoded from the file.
+
+    ``inside`` is how many pixels are in its frames, if that is known.
 
     Raises:
         TooLarge: the image or a TIFF's tiles have too many pixels, or too many for a slow decoder.
@@ -127,6 +126,9 @@ def check_header(image: Image.Image, max_pixels: int) -> int:
     tags = getattr(image, "tag_v2", {})
     width, height = tags.get(TILE_WIDTH_TAG) or 1, tags.get(TILE_LENGTH_TAG) or 1
     pixels = -(-image.width // width) * width * (-(-image.height // height) * height)
+    pixels = max(pixels, inside)
     if pixels > max_pixels:
-        raise TooLarge(f"The TIFF has tiles of more than {max_pixels:,} pixels. Re-save it.")
+        raise TooLarge(
+            f"The image has tiles or frames of more than {max_pixels:,} pixels. Re-save it."
+        )
     return pixels

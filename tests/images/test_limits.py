@@ -1,3 +1,4 @@
+import struct
 import warnings
 
 import pytest
@@ -85,6 +86,14 @@ def test_avif_in_pieces_is_too_large():
     extents = data.index(b"iloc") + 16
     with pytest.raises(TooLarge, match="pieces"):
         decode(data[:extents] + b"\0\2" + data[extents + 2 :], LIMIT)
+
+
+def test_avif_frame_larger_than_its_picture_is_counted():
+    size = b"ispe\0\0\0\0" + struct.pack(">II", 64, 48)
+    data = avif_of_frames(1).replace(size, size[:8] + struct.pack(">II", 16, 12))
+    assert decode(data, 64 * 48 // 2).size == (16, 12)
+    with pytest.raises(TooLarge, match="frames"):
+        decode(data, 64 * 48 // 2 - 1)
 
 
 def animated_avif():
