@@ -222,7 +222,7 @@ def test_an_image_that_costs_more_than_estimated_is_charged_for_it(make_classifi
     assert call.budget.spent_s > 0.01
 
 
-def test_a_dear_image_waits_without_a_decoder_and_is_charged_once(make_classifier, monkeypatch):
+def test_a_dear_image_waits_without_a_decoder_and_pays_once(make_classifier, monkeypatch):
     opened, waiting = [], []
     classifier, call = make_classifier(), Call()
     process = classifier.process
