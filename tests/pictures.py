@@ -84,3 +84,26 @@ def slow_scans(width: int, height: int, scans: int) -> bytes:
             b"\xff\xd9",
         ]
     )
+
+
+def avif_of_frames(frames: int) -> bytes:
+    """An AVIF whose only item has the same AV1 frame several times."""
+    data = bytearray(encode(Image.new("RGB", (64, 48)), "AVIF", speed=10))
+    at, mdat = data.index(b"iloc") + 18, data.index(b"mdat")
+    (offset,) = struct.unpack_from(">I", data, at)
+    data += data[data.index(b"\x32", offset + 13) :] * (frames - 1)
+    struct.pack_into(">I", data, at + 4, len(data) - offset)
+    struct.pack_into(">I", data, mdat - 4, len(data) - mdat + 4)
+    return bytes(data)
+
+
+def jpeg_tiff(jpeg: bytes, side: int, tiles: int) -> bytes:
+    """A grey TIFF of ``tiles`` × ``tiles`` square tiles that all are the same JPEG."""
+    count = tiles**2
+    base = 8 + 2 + 10 * 12 + 4
+    tags = [(256, 4, 1, side * tiles), (257, 4, 1, side * tiles), (258, 3, 1, 8), (259, 3, 1, 7)]
+    tags += [(262, 3, 1, 1), (277, 3, 1, 1), (322, 4, 1, side), (323, 4, 1, side)]
+    tags += [(324, 4, count, base), (325, 4, count, base + 4 * count)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    places = struct.pack("<I", base + 8 * count) * count + struct.pack("<I", len(jpeg)) * count
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", 10) + entries + bytes(4) + places + jpeg

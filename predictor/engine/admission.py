@@ -80,4 +80,6 @@ class Process:
         # Decoding competes with the models for processors, and decoded photos are large. An image
         # that waited for longer than half the timeout would hardly be answered in time.
         self.decoders = Turns(available_cpus(), most_s=settings.request_timeout_s / 2)
+        # Images that cost much are decoded one at a time, so that others get the other decoders.
+        self.dear = Turns(1, most_s=settings.request_timeout_s / 2)
         self.draining = False  # whether the process is shutting down and should get no requests

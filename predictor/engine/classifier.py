@@ -1,5 +1,6 @@
 """Encoded images → predictions: decode, preprocess, queue, run the model, rank."""
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from predictor.errors import (
     TooLarge,
     inference_failure,
 )
+from predictor.images.cost import FREE_S
 from predictor.images.decoding import decode
 from predictor.images.preprocessing import Pixels
 from predictor.settings import Settings
@@ -48,6 +50,10 @@ VERSION = "1"  # of the served model
 
 Image = bytes | Pixels  # an encoded file, or prepared pixels
 Result = TypeVar("Result")
+
+
+class _Dear(PredictorError):
+    """An image costs more than any request may spend. It waits for its turn among such images."""
 
 
 class Classifier:
@@ -216,15 +222,25 @@ class Classifier:
             ServiceError: too many images are waiting, or the deadline has passed.
         """
         settings, budget = self.settings, call.budget
-        # The images of a request are decoded one after the other, so more could not be in time.
-        charge = partial(budget.charge, settings.request_timeout_s / 2, settings.max_pixels)
-        with self.process.decoders.take(call):
-            budget.size += len(data)
-            began_s = thread_time() - budget.spent_s
-            try:
-                return prepare(decode(data, settings.max_pixels, self.enough_pixels, charge))
-            finally:
-                budget.spent_s = max(budget.spent_s, thread_time() - began_s)
+
+        def charge(seconds: float) -> None:
+            # The images of a request are decoded one after the other: more could not be in time.
+            budget.charge(settings.request_timeout_s / 2, settings.max_pixels, seconds)
+            if seconds > FREE_S:
+                raise _Dear
+
+        run = partial(decode, data, settings.max_pixels, self.enough_pixels)
+        began_s = thread_time() - budget.spent_s
+        try:
+            with contextlib.suppress(_Dear), self.process.decoders.take(call):
+                budget.size += len(data)
+                return prepare(run(charge))
+            # The image has paid. It waits here, where nothing holds it open: an open WebP keeps
+            # memory for its pixels.
+            with self.process.dear.take(call), self.process.decoders.take(call):
+                return prepare(run(lambda _: None))
+        finally:
+            budget.spent_s = max(budget.spent_s, thread_time() - began_s)
 
     def _prepare(self, data: bytes, model: LoadedModel, call: Call) -> Pixels | PredictorError:
         try:

@@ -221,7 +221,8 @@ class Metrics:
         ready = is_ready(classifier)
         self._ready.set(ready)
         self._in_flight.set(classifier.process.slots.held)
-        self._decode_queue_depth.set(classifier.process.decoders.waiting)
+        process = classifier.process
+        self._decode_queue_depth.set(process.decoders.waiting + process.dear.waiting)
         if not classifier.loading.done():
             return  # ``classifier.name`` would start to load the model
         try:

@@ -15,6 +15,7 @@ from predictor.errors import (
     TooLarge,
     UnsupportedImage,
 )
+from predictor.images.avif import check_frames
 from predictor.images.colour import scale_transparent_colour, to_rgb
 from predictor.images.cost import estimate
 from predictor.images.limits import LimitedFile, check_header, check_parts
@@ -74,8 +75,9 @@ def decode(
     # …). Each of them means that the client's file is damaged.
     try:
         scans = check_parts(data)
+        inside = check_frames(data) if data[4:8] == b"ftyp" else 0
         with _open(data, max_pixels) as image:
-            pixels = check_header(image, max_pixels)
+            pixels = check_header(image, max_pixels, inside)
             if enough is not None:
                 image.draft(None, (enough, enough))
             charge(estimate(image, pixels, scans, len(data)))

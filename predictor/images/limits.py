@@ -23,7 +23,10 @@ MAX_PROFILES = 10
 SEGMENT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd8\xff])")  # of a JPEG; a length follows
 START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
 BYTE_TYPES = (1, 2, 6, 7)  # the types of TIFF tags that Pillow does not unpack value by value
-TILE_WIDTH_TAG, TILE_LENGTH_TAG = 322, 323
+TILE_WIDTH_TAG, TILE_LENGTH_TAG, COMPRESSION_TAG = 322, 323, 259
+JPEG_IN_TIFF = {6, 7}  # values of the tag of compression
+# In a TIFF: a progressive, lossless or arithmetic JPEG, which may have many scans.
+SLOW_JPEG = re.compile(rb"\xff[\xc2\xc6\xc9-\xcb\xcd-\xce]\0[\x0b\x0e\x11\x14][\x08\x0c]")
 
 
 class LimitedFile(io.BytesIO):
@@ -73,7 +76,10 @@ def _check_segments(data: bytes) -> int:
 
 
 def _check_tags(data: bytes) -> None:
-    """Refuse a TIFF if a tag has too many values: Pillow unpacks them one by one."""
+    """Refuse a TIFF if a tag has too many values: Pillow unpacks them one by one.
+
+    Refuse progressive JPEG in a TIFF, too: its scans are not in the estimated cost.
+    """
     order = "<" if data.startswith(b"II") else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
@@ -82,13 +88,20 @@ def _check_tags(data: bytes) -> None:
     (entries,) = count.unpack_from(data, offset)
     first = offset + count.size
     entries = min(entries, MAX_READS, (len(data) - first) // entry.size)
-    tags = entry.iter_unpack(data[first : first + entries * entry.size])
+    tags = list(entry.iter_unpack(data[first : first + entries * entry.size]))
     if any(kind not in BYTE_TYPES and values > MAX_TAG_VALUES for _, kind, values, _ in tags):
         raise TooLarge(f"The TIFF has a tag with more than {MAX_TAG_VALUES:,} values. Re-save it.")
+    # In which bytes of its field a short value is depends on the byte order.
+    codecs = [at for tag, _, _, at in tags if tag == COMPRESSION_TAG]
+    jpeg = any(JPEG_IN_TIFF & {at & 0xFFFF, at >> 16, at >> 48} for at in codecs)
+    if jpeg and SLOW_JPEG.search(data):
+        raise TooLarge("The TIFF has a progressive JPEG inside. Re-save it as baseline JPEG.")
 
 
-def check_header(image: Image.Image, max_pixels: int) -> int:
+def check_header(image: Image.Image, max_pixels: int, inside: int = 0) -> int:
     """Check the header of an image; return how many pixels are decoded from the file.
+
+    ``inside`` is how many pixels are in its frames, if that is known.
 
     Raises:
         TooLarge: the image or a TIFF's tiles have too many pixels, or too many for a slow decoder.
@@ -113,6 +126,9 @@ def check_header(image: Image.Image, max_pixels: int) -> int:
     tags = getattr(image, "tag_v2", {})
     width, height = tags.get(TILE_WIDTH_TAG) or 1, tags.get(TILE_LENGTH_TAG) or 1
     pixels = -(-image.width // width) * width * (-(-image.height // height) * height)
+    pixels = max(pixels, inside)
     if pixels > max_pixels:
-        raise TooLarge(f"The TIFF has tiles of more than {max_pixels:,} pixels. Re-save it.")
+        raise TooLarge(
+            f"The image has tiles or frames of more than {max_pixels:,} pixels. Re-save it."
+        )
     return pixels

@@ -1,4 +1,5 @@
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
@@ -24,6 +25,7 @@ from predictor.errors import (
     WeightsError,
 )
 from predictor.images.decoding import decode
+from predictor.images.limits import check_header
 from predictor.settings import Settings
 from waiting import wait_until
 
@@ -187,9 +189,15 @@ def test_a_deadline_that_is_set_is_kept(make_classifier):
     assert call.deadline == before
 
 
+def estimate_of(data):
+    seconds = []
+    decode(data, 50_000_000, charge=seconds.append)
+    return seconds[0]
+
+
 def tiny_webp(megapixels):
     """38 bytes; 20 ms of processor time for each megapixel."""
-    return encode(Image.new("RGB", (1000, megapixels * 1000)), "WEBP", lossless=True, method=0)
+    return encode(Image.new("RGB", (2000, megapixels * 500)), "WEBP", lossless=True, method=0)
 
 
 def test_images_that_cost_too_much_are_refused_and_the_others_answered(make_classifier):
@@ -212,6 +220,36 @@ def test_an_image_that_costs_more_than_estimated_is_charged_for_it(make_classifi
     costly, call = tiny_webp(8), Call()
     make_classifier().classify([costly], call=call)
     assert call.budget.spent_s > 0.01
+
+
+def test_a_dear_image_waits_without_a_decoder_and_pays_once(make_classifier, monkeypatch):
+    opened, waiting = [], []
+    classifier, call = make_classifier(), Call()
+    process = classifier.process
+    monkeypatch.setattr(
+        "predictor.images.decoding.check_header",
+        lambda *args: opened.append(weakref.ref(args[0])) or check_header(*args),
+    )
+    dear, cheap = tiny_webp(20) + bytes(2000), picture("blue")
+    with ThreadPoolExecutor(1) as pool:
+        with process.dear.take(Call()):
+            future = pool.submit(classifier.classify, [dear], call=call)
+            wait_until(lambda: process.dear.waiting == 1)
+            waiting += [process.decoders._free == process.decoders._decoders, opened[0]()]
+            paid = call.budget.spent_s
+            assert names(classifier.classify([cheap])[0]) == ["blue_thing"]
+        assert names(future.result(timeout=60)[0])
+    assert waiting == [True, None]
+    assert call.budget.size == len(dear)
+    assert paid == pytest.approx(estimate_of(dear), abs=0.01)
+    assert paid <= call.budget.spent_s < 1.9 * paid
+
+
+def test_a_dear_image_that_cannot_pay_is_refused_at_once(make_classifier):
+    classifier = make_classifier()
+    with classifier.process.dear.take(Call()):
+        (refused,) = classifier.classify([tiny_webp(20)])
+    assert isinstance(refused, TooCostly)
 
 
 def test_no_further_image_is_decoded_once_the_client_has_left(make_classifier, monkeypatch):

@@ -1,9 +1,11 @@
+import struct
 import warnings
 
 import pytest
+from PIL import Image
 
 from bad_images import BAD_IMAGES, tiff
-from pictures import one_bit_png, picture, scan_bomb
+from pictures import avif_of_frames, encode, jpeg_tiff, one_bit_png, picture, scan_bomb, slow_scans
 from predictor.errors import RequestError, TooLarge
 from predictor.images.decoding import decode
 
@@ -44,6 +46,69 @@ def test_tiff_tiles_are_counted_whole():
     kind = (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)
     with pytest.raises(TooLarge, match="tiles"):
         decode(tiff(*size, *kind, *tiles), LIMIT)
+
+
+def test_tiff_with_a_progressive_jpeg_is_too_large():
+    with pytest.raises(TooLarge, match="progressive"):
+        decode(jpeg_tiff(slow_scans(64, 64, 85), 64, 2), LIMIT)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "YCbCr", "CMYK"])
+def test_tiff_with_a_baseline_jpeg_is_decoded(mode):
+    image = Image.effect_noise((64, 48), 50).convert(mode)
+    assert decode(encode(image, "TIFF", compression="jpeg"), LIMIT)
+    jpeg = encode(Image.effect_noise((64, 64), 50), "JPEG")
+    assert decode(jpeg_tiff(jpeg, 64, 2), LIMIT).size == (128, 128)
+
+
+def test_avif_with_many_frames_in_an_item_is_too_large():
+    assert decode(avif_of_frames(2), LIMIT)
+    with pytest.raises(TooLarge, match="AV1 frames"):
+        decode(avif_of_frames(3), LIMIT)
+
+
+def test_avif_whose_first_sample_has_many_frames_is_too_large():
+    data = animated_avif()
+    size = data.index(b"stsz") + 16  # of the first sample, which then has the others inside
+    whole = len(data) - data.index(b"mdat") - 4
+    with pytest.raises(TooLarge, match="AV1 frames"):
+        decode(data[:size] + whole.to_bytes(4, "big") + data[size + 4 :], LIMIT)
+
+
+@pytest.mark.parametrize("kind", [b"lsel", b"a1op", b"a1lx"])
+def test_avif_with_layers_is_too_large(kind):
+    with pytest.raises(TooLarge, match="layers"):
+        decode(avif_of_frames(1).replace(b"pixi", kind), LIMIT)
+
+
+def test_avif_in_pieces_is_too_large():
+    data = avif_of_frames(1)
+    extents = data.index(b"iloc") + 16
+    with pytest.raises(TooLarge, match="pieces"):
+        decode(data[:extents] + b"\0\2" + data[extents + 2 :], LIMIT)
+
+
+def test_avif_frame_larger_than_its_picture_is_counted():
+    size = b"ispe\0\0\0\0" + struct.pack(">II", 64, 48)
+    data = avif_of_frames(1).replace(size, size[:8] + struct.pack(">II", 16, 12))
+    assert decode(data, 64 * 48 // 2).size == (16, 12)
+    with pytest.raises(TooLarge, match="frames"):
+        decode(data, 64 * 48 // 2 - 1)
+
+
+def animated_avif():
+    frame = Image.effect_noise((64, 48), 50)
+    return encode(frame, "AVIF", save_all=True, append_images=[frame.rotate(n) for n in range(9)])
+
+
+def test_animated_avif_with_alpha_and_exif_is_decoded():
+    assert decode(animated_avif(), LIMIT)
+    frame = Image.effect_noise((64, 48), 50).convert("RGBA")
+    frame.putalpha(100)
+    exif = Image.Exif()
+    exif[0x010E] = "A picture"
+    for options in ({}, {"save_all": True, "append_images": [frame.rotate(9)] * 5}):
+        assert decode(encode(frame, "AVIF", exif=exif, **options), LIMIT)
 
 
 @pytest.mark.parametrize("case", BAD_IMAGES, ids=lambda case: case.name)

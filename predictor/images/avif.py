@@ -1,0 +1,156 @@
+"""Refuse AVIF files that hide many AV1 frames in one image.
+
+The decoder decodes all frames of an item, layers or frames that are not shown, to get one picture.
+The offsets of boxes are those of ISO/IEC 14496-12, the OBUs those of the AV1 specification.
+"""
+
+import struct
+from collections.abc import Iterator
+
+from predictor.errors import TooLarge
+
+MAX_BOXES, MAX_OBUS = 20_000, 5_000  # of a file; a phone's photo has some hundreds
+MAX_FRAMES = 2  # of an item, or of the first sample of a track
+# The size of the fields before the boxes inside a box.
+PARENTS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0}
+PARENTS[b"stbl"] = 0
+LAYERS = (b"lsel", b"a1op", b"a1lx")
+SEQUENCE_HEADER, FRAME_HEADER, FRAME = 1, 3, 6  # types of OBUs
+
+
+def check_frames(data: bytes) -> int:
+    """Return half of the pixels of all frames: a picture may have a second frame with its alpha.
+
+    An item's frame may be larger than the picture: the decoder scales it down.
+
+    Raises:
+        TooLarge: an image has layers, more than ``MAX_FRAMES`` frames, or several pieces.
+    """
+    left, pixels, size = MAX_OBUS, 0, 0
+    for begin, end in _images(data):
+        frames = most = 0  # without a sequence header, that of the item before applies
+        for kind, at in _obus(data, begin, min(end, len(data))):
+            frames += kind in (FRAME_HEADER, FRAME)
+            if kind == SEQUENCE_HEADER:
+                most = max(most, _sequence_pixels(data[at : at + 100]))
+            left -= 1
+            if frames > MAX_FRAMES or left < 0:
+                raise TooLarge("The AVIF has too many AV1 frames in one image. Re-save it.")
+        size = most or size
+        pixels += frames * size
+    return pixels // 2
+
+
+def _sequence_pixels(header: bytes) -> int:
+    """Return the most pixels of a frame, from the content of a sequence header."""
+    bits = "".join(f"{byte:08b}" for byte in header)
+    at = 0
+
+    def number(count: int) -> int:
+        nonlocal at
+        at += count
+        return int(bits[at - count : at], 2)
+
+    number(4)
+    if number(1):  # the short header of a still picture
+        number(5)
+    else:
+        if number(1):  # times
+            number(64)
+            if number(1):  # the interval, as a number of variable length
+                number(bits[at:].index("1") * 2 + 1)
+            if number(1):
+                raise TooLarge("The AVIF has the model of a video decoder. Re-save it without.")
+        delays = number(1)
+        for _ in range(number(5) + 1):
+            number(12)
+            if number(5) > 7:
+                number(1)
+            if delays and number(1):
+                number(4)
+    widths, heights = number(4) + 1, number(4) + 1
+    return (number(widths) + 1) * (number(heights) + 1)
+
+
+def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each box's type, and where its content begins and ends; parents first."""
+    while begin + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", data, begin)
+        head = 8
+        if size == 1:
+            (size,), head = struct.unpack_from(">Q", data, begin + 8), 16
+        stop = min(begin + size, end) if size else end
+        yield kind, begin + head, stop
+        if kind in PARENTS:
+            yield from _boxes(data, begin + head + PARENTS[kind], stop)
+        begin = max(stop, begin + head)
+
+
+def _images(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where the data of each item, and the first sample of each track, begin and end."""
+    items: list[tuple[bool, int, int]] = []
+    insides: list[int] = []  # where the item data boxes begin
+    size = offset = 0  # of the first sample of a track
+    for number, (kind, begin, _) in enumerate(_boxes(data, 0, len(data))):
+        if kind in LAYERS or number > MAX_BOXES or len(items) > MAX_OBUS:
+            raise TooLarge(
+                "The AVIF has layers, or too many boxes or items. Re-save it without layers."
+            )
+        if kind == b"iloc":
+            items += _items(data, begin)
+        elif kind == b"idat":
+            insides.append(begin)
+        elif kind == b"stbl":
+            size = offset = 0
+        elif kind == b"stsz":
+            one, _, first = struct.unpack(">3I", data[begin + 4 : begin + 16].ljust(12, b"\0"))
+            size = one or first
+        elif kind in (b"stco", b"co64"):
+            (offset,) = struct.unpack_from(">I" if kind == b"stco" else ">Q", data, begin + 8)
+        if kind in (b"stsz", b"stco", b"co64") and size and offset:
+            yield offset, offset + size
+    for inside, begin, end in items:
+        for base in insides if inside else [0]:
+            yield base + begin, base + end
+
+
+def _items(data: bytes, at: int) -> Iterator[tuple[bool, int, int]]:
+    """Yield for each item whether it is in an item data box, and where it begins and ends."""
+
+    def number(size: int) -> int:
+        nonlocal at
+        at += size
+        return int.from_bytes(data[at - size : at], "big")
+
+    version, sizes = number(4) >> 24, number(2)
+    offset_size, length_size, base_size, index_size = (sizes >> n & 15 for n in (12, 8, 4, 0))
+    id_size = 4 if version == 2 else 2
+    if (count := number(id_size)) > MAX_OBUS:
+        raise TooLarge("The AVIF has too many items. Re-save it.")
+    for _ in range(count):
+        number(id_size)
+        inside = bool(version and number(2) & 15)
+        number(2)
+        begin = number(base_size)
+        if number(2) > 1:
+            raise TooLarge("The AVIF has an image in several pieces. Re-save it.")
+        number(index_size if version else 0)
+        begin += number(offset_size)
+        yield inside, begin, begin + (number(length_size) or len(data))
+
+
+def _obus(data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the types of the OBUs from ``at`` to ``end``, and where their contents begin."""
+    while at < end:
+        head = data[at]
+        at += 2 if head & 4 else 1
+        size = shift = 0
+        while head & 2 and at < end:
+            size |= (data[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if data[at - 1] < 128:
+                break
+        yield head >> 3 & 15, at
+        if not head & 2:  # without a size: the last
+            return
+        at += size
