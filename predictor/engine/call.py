@@ -88,7 +88,7 @@ class Call:
             )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # items can be arrays, which have no single truth value
 class Job(Generic[Item, Result]):
     """One submitted item, its future, and its times in seconds on the monotonic clock."""
 

@@ -1,6 +1,7 @@
 import threading
 from time import monotonic
 
+import numpy as np
 import pytest
 
 from predictor.engine.batching import Batcher, ItemCost
@@ -292,6 +293,28 @@ def test_a_late_item_in_an_empty_queue_is_accepted_and_not_run(gate, make_batche
     with pytest.raises(DeadlineExceeded):
         results(late)
     assert gate.batches == [[0]]
+
+
+def test_a_late_image_does_not_harm_another_image_of_its_batch(gate):
+    """Arrays cannot be compared as the jobs' other fields can."""
+    entered = threading.Event()
+
+    def infer(items, _lanes):
+        entered.set()
+        assert gate.let.acquire(timeout=10)
+        return items
+
+    batcher = Batcher(infer, max_batch_size=4, max_queue=8, cost=FixedCost(1000.0))
+    (first,) = batcher.submit([np.zeros(2)])
+    assert entered.wait(10)
+    (late,) = batcher.submit([np.zeros(2)], monotonic() + 50)
+    (other,) = batcher.submit([np.ones(2)])
+    gate.let.release(10)
+    assert [len(job.future.result(timeout=10)) for job in (first, other)] == [2, 2]
+    with pytest.raises(DeadlineExceeded):
+        late.future.result(timeout=10)
+    assert batcher.alive
+    batcher.close()
 
 
 def test_without_a_deadline_a_slow_estimate_refuses_nothing(gate, make_batcher):
