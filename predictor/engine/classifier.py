@@ -30,7 +30,7 @@ from predictor.errors import (
     TooLarge,
     inference_failure,
 )
-from predictor.images.cost import FREE_S
+from predictor.images.cost import FREE_S, DearImage
 from predictor.images.decoding import decode
 from predictor.images.preprocessing import Pixels
 from predictor.settings import Settings
@@ -50,10 +50,6 @@ VERSION = "1"  # of the served model
 
 Image = bytes | Pixels  # an encoded file, or prepared pixels
 Result = TypeVar("Result")
-
-
-class _Dear(PredictorError):
-    """An image costs more than any request may spend. It waits for its turn among such images."""
 
 
 class Classifier:
@@ -227,12 +223,12 @@ class Classifier:
             # The images of a request are decoded one after the other: more could not be in time.
             budget.charge(settings.request_timeout_s / 2, settings.max_pixels, seconds)
             if seconds > FREE_S:
-                raise _Dear
+                raise DearImage
 
         run = partial(decode, data, settings.max_pixels, self.enough_pixels)
         began_s = thread_time() - budget.spent_s
         try:
-            with contextlib.suppress(_Dear), self.process.decoders.take(call):
+            with contextlib.suppress(DearImage), self.process.decoders.take(call):
                 budget.size += len(data)
                 return prepare(run(charge))
             # The image has paid. It waits here, where nothing holds it open: an open WebP keeps

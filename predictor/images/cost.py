@@ -66,6 +66,10 @@ def estimate(image: Image.Image, pixels: int, scans: int, size: int) -> float:
     return IMAGE_S + (decoded_ns + size * BYTE_NS.get(kind, OTHER_BYTE_NS)) / 1e9
 
 
+class DearImage(Exception):
+    """An image costs more than :data:`FREE_S`: it must wait for its turn among such images."""
+
+
 @dataclass(slots=True)
 class Budget:
     """What the images of one request may cost to decode, and what they have cost."""

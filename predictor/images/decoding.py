@@ -17,7 +17,7 @@ from predictor.errors import (
 )
 from predictor.images.avif import check_frames
 from predictor.images.colour import scale_transparent_colour, to_rgb
-from predictor.images.cost import estimate
+from predictor.images.cost import DearImage, estimate
 from predictor.images.limits import LimitedFile, check_header, check_parts
 
 # Formats are recognised by content, never by file name. Rare formats are left out, and those that
@@ -84,7 +84,7 @@ def decode(
             image.load()
             scale_transparent_colour(image, data)
             return to_rgb(_upright(image))
-    except PredictorError:
+    except (PredictorError, DearImage):
         raise
     except MemoryError:
         raise Overloaded(

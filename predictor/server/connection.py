@@ -8,6 +8,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from math import inf
 from socket import SO_LINGER, SOL_SOCKET
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 SLOW = "The client was slow while other clients waited."
 NO_LINGER = struct.pack("ii", 1, 0)
 PIECE = 64 * 1024  # bytes of a response that are sent at once; copying 1.7 MB takes 5 ms
+HALF_OPEN_S = 1.0  # for the answer to a client that has closed its sending side
 DRAIN_S = 5.0  # for the rest of a request, when the worker shuts down
 LINGER_S = 2.0  # for the client to read a response before its connection is closed
 
@@ -42,7 +44,7 @@ class Connection(asyncio.Protocol):
         self._worker, self._peer, self._server = worker, peer, server
         self._received = bytearray()
         self._changed = asyncio.Event()  # bytes were received or sent, or the client has left
-        self._has_left = False
+        self._has_left, self._gone_at = False, inf
         self._timeout: asyncio.Timeout | None = None
         self.evicted = False
 
@@ -60,13 +62,15 @@ class Connection(asyncio.Protocol):
         self._hold(0)
         self._worker.connections.discard(self)
         self.eof_received()
+        self._gone_at = 0.0
 
     def eof_received(self) -> bool:
-        """Note that the client has closed, or will send no more, which looks the same.
+        """Note that the client has closed, or will only read, which looks the same.
 
-        A response that is ready is still sent, except over TLS.
+        A response that is ready within :data:`HALF_OPEN_S` is still sent, except over TLS.
         """
         self._has_left = True
+        self._gone_at = min(self._gone_at, monotonic() + HALF_OPEN_S)
         self._changed.set()
         return bool(self._transport.can_write_eof())
 
@@ -177,7 +181,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: Any) -> Exchange:
         ends = self._peer, self._server
-        return Exchange(self._worker, request, *ends, lambda: self._has_left)
+        return Exchange(self._worker, request, *ends, lambda: monotonic() >= self._gone_at)
 
     def _reason(self, error: Exception) -> PredictorError:
         if isinstance(error, PredictorError):
