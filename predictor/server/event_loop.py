@@ -92,7 +92,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
     # Accepting
 
     def _listen(self, enabled: bool) -> None:
-        """Begin or stop to accept. The kernel keeps connections that nobody accepts."""
+        """Begin or stop to accept. The kernel queues the connections meanwhile."""
         for listener in self.sockets:
             if enabled and listener not in self._listening:
                 self.loop.add_reader(listener.fileno(), self._accept, listener)

@@ -61,7 +61,7 @@ def infer(model: str, version: str = VERSION) -> Response:
                 tensor = read_input(content.pop("inputs", None), binary, service.settings.max_queue)
             images = _images(loaded, tensor)
         options, request_id = _output_options(content), _request_id(content)
-        del body, binary, content  # for the wait; members that nobody asked for can take 80 MB
+        del body, binary, content  # for the wait; members that are not used can take 80 MB
         logits = all_or_error(service.logits(images, call))
     answer = {"model_name": model, "model_version": VERSION, "id": request_id}
     return _respond(answer, _output(loaded, logits, options), options.binary)
