@@ -273,7 +273,7 @@ class Connection(asyncio.Protocol):
         await self._changed.wait()
 
     def _hold(self, size: int) -> None:
-        """Count the bytes that are held. A lost connection counts as 0: later calls must not add to the sum."""
+        """Count the bytes that are held. A lost connection counts as 0, also in later calls."""
         size = 0 if self.evicted or self._transport.is_closing() else size
         self._worker.held += size - self.held
         self.held = size
