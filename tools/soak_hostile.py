@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from tools.soak_clients import LEFT, Answer, Clients, answer_of, expects, is_healthy, request
 
-LARGE = b"GET /docs/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: soak\r\n\r\n"  # 1.4 MB
+LARGE = b"GET /docs/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: soak\r\n\r\n"  # 1.7 MB
 # A lossless WebP of 50 megapixels, in base64. Its codes have one symbol each: no bits per pixel.
 GREEDY = "UklGRhYAAABXRUJQVlA4TAoAAAAvnpvnBoiIiAgAAA=="
 

@@ -17,7 +17,7 @@ from predictor.server.connection import LINGER_S, Connection
 from predictor.server.reception import MAX_HEAD
 from predictor.settings import current_settings
 
-LEAST_HELD = 8 * 1024 * 1024  # bytes; the largest response has 1.4 MB
+LEAST_HELD = 8 * 1024 * 1024  # bytes; the largest response has 1.7 MB
 TICK_S = 0.25  # between two heartbeats; SIGTERM is noticed as soon
 HANDSHAKE_S = 5.0  # for TLS
 

@@ -128,7 +128,7 @@ def _from_form(form: list[Field], max_images: int, names: Fields) -> Upload:
 def parse_json(body: bytes, is_tensor: bool = False) -> Any:
     """Parse a body as JSON, whatever its Content-Type.
 
-    If ``is_tensor``, there is no limit for the count of numbers.
+    If ``is_tensor``, any count of numbers is accepted.
 
     Raises:
         BadRequest: the body is not JSON, or has NaN, Infinity or a number that is too long.
