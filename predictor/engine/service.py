@@ -85,7 +85,7 @@ class Service:
             slots = self.explainer.slots
         else:
             slots, backlog_s = self.classifier.process.slots, self.classifier.backlog_s or 0.0
-            if self.classifier.queue_depth and backlog_s > self.settings.request_timeout_s:
+            if backlog_s > self.settings.request_timeout_s and self.classifier.queue_depth:
                 detail = "The request could not be answered in time. Retry later."
                 raise Overloaded(detail, backlog_s)
         slots.check()

@@ -16,6 +16,7 @@ from typing import Any
 
 from predictor.engine.cpus import available_cpus, cpus_for_process
 from predictor.errors import SettingsError
+from predictor.server.memory import keep_for_next_pass
 from predictor.server.reload import ReloadBoard, is_running
 from predictor.server.start import shared_memory, visible_gpus
 from predictor.settings import Settings, current_settings, hand_on
@@ -158,6 +159,7 @@ def post_worker_init(worker: Worker) -> None:
     status = 1 if is_running(worker.predecessor) else EXIT_APP_LOAD_ERROR
     announce(service.classifier, str(worker.sockets[0]), status)
     service.classifier.loading.add_done_callback(lambda _: state.board.mark_ready(worker.slot))
+    service.classifier.loading.add_done_callback(lambda _: keep_for_next_pass())
     service.classifier.start()
 
 

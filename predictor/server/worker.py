@@ -1,17 +1,15 @@
 """The worker process: its slot, its health, its memory, and how it ends."""
 
-import ctypes
-from contextlib import suppress
 from math import inf
 from signal import SIGTERM
 from time import monotonic
 from typing import Any
 
 from predictor.server.event_loop import EventLoopWorker
+from predictor.server.memory import limit_arenas, return_freed
 from predictor.server.reload import ReloadBoard, is_running
 
 HANDOVER_S = 120.0  # for a replacement to load; then the old worker ends in any case
-M_ARENA_MAX = -8  # of glibc's mallopt
 TRIM_AFTER_S = 5.0  # without requests; a request after a trim asks the kernel for memory again
 
 
@@ -39,13 +37,8 @@ class Worker(EventLoopWorker):
         self.predecessor = board.reserve(slot)
 
     def init_process(self) -> None:
-        """Limit the number of malloc arenas.
-
-        Otherwise each thread has its own arena, which keeps as much memory as its largest photo
-        needed.
-        """
-        with suppress(AttributeError):  # not glibc
-            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+        """Begin to serve. This runs after the fork."""
+        limit_arenas()
         super().init_process()
 
     def notify(self) -> None:
@@ -68,14 +61,13 @@ class Worker(EventLoopWorker):
             self.alive = False
 
     def _trim_memory(self) -> None:
-        """Return freed memory to the kernel after a load. The C library would keep up to 0.5 GB."""
+        """Return freed memory to the kernel after a load. The C library would keep it."""
         now = monotonic()
         if any(connection.state == "working" for connection in self.connections):
             self._trim_at = now + TRIM_AFTER_S
         elif now > self._trim_at:
             self._trim_at = inf
-            with suppress(AttributeError):  # not glibc
-                ctypes.CDLL(None).malloc_trim(0)
+            return_freed()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """On SIGTERM, finish the requests in progress.

@@ -1,0 +1,38 @@
+"""What glibc does with freed memory, in a process of its own."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PASSES = """
+from resource import RUSAGE_SELF, getrusage
+import numpy as np
+from predictor.server.memory import keep_for_next_pass, limit_arenas
+
+limit_arenas()
+if {keep}:
+    keep_for_next_pass()
+
+def forward():
+    layers = [np.ones(5_000_000, np.uint8) for _ in range(5)]
+
+for _ in range(3):
+    forward()
+before = getrusage(RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    forward()
+print((getrusage(RUSAGE_SELF).ru_minflt - before) / 10)
+"""
+
+
+def page_faults(keep):
+    command = [sys.executable, "-c", PASSES.format(keep=keep)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc")
+def test_a_forward_pass_finds_the_memory_of_the_one_before():
+    assert page_faults(keep=False) > 1000  # or the setting is no longer needed
+    assert page_faults(keep=True) < 10
