@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 from predictor.engine.cpus import available_cpus
-from predictor.engine.turns import Turns
+from predictor.engine.decoders import Decoders
 from predictor.errors import Overloaded, ServiceError
 from predictor.settings import Settings
 
@@ -77,9 +77,6 @@ class Process:
     def __init__(self, settings: Settings) -> None:
         self.cpus = settings.torch_threads or available_cpus()  # for the models
         self.slots = Slots(settings.max_in_flight)  # for predictions, not for explanations
-        # Decoding competes with the models for processors, and decoded photos are large. An image
-        # that waited for longer than half the timeout would hardly be answered in time.
-        self.decoders = Turns(available_cpus(), most_s=settings.request_timeout_s / 2)
-        # Images that cost much are decoded one at a time, so that others get the other decoders.
-        self.dear = Turns(1, most_s=settings.request_timeout_s / 2)
+        # Decoding competes with the models for processors, and decoded photos are large.
+        self.decoders = Decoders(available_cpus(), settings)
         self.draining = False  # whether the process is shutting down and should get no requests

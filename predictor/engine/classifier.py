@@ -1,14 +1,12 @@
 """Encoded images → predictions: decode, preprocess, queue, run the model, rank."""
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from math import inf
-from time import monotonic, thread_time
-from typing import TYPE_CHECKING, TypeVar
+from time import monotonic
 
 import numpy as np
 
@@ -30,13 +28,8 @@ from predictor.errors import (
     TooLarge,
     inference_failure,
 )
-from predictor.images.cost import FREE_S, DearImage
-from predictor.images.decoding import decode
 from predictor.images.preprocessing import Pixels
 from predictor.settings import Settings
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Photo
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +42,6 @@ HANG_S = 120.0
 VERSION = "1"  # of the served model
 
 Image = bytes | Pixels  # an encoded file, or prepared pixels
-Result = TypeVar("Result")
 
 
 class Classifier:
@@ -140,7 +132,7 @@ class Classifier:
         """Estimated seconds until both queues are empty; None before the model is loaded."""
         if self._batcher is None:
             return None
-        return self._batcher.backlog_s + self.process.decoders.backlog_s
+        return self._batcher.backlog_s + self.process.decoders.turns.backlog_s
 
     @property
     def enough_pixels(self) -> int | None:
@@ -208,39 +200,11 @@ class Classifier:
             call.deadline = monotonic() + self.settings.request_timeout_s
         return call
 
-    def decode(self, data: bytes, call: Call, prepare: Callable[["Photo"], Result]) -> Result:
-        """Decode an image when it is its turn, and return what ``prepare`` makes of it.
-
-        The call pays the estimated CPU seconds from its budget, or more if it took longer.
-
-        Raises:
-            RequestError: the image cannot be decoded or is too costly, or the client left.
-            ServiceError: too many images are waiting, or the deadline has passed.
-        """
-        settings, budget = self.settings, call.budget
-
-        def charge(seconds: float) -> None:
-            # The images of a request are decoded one after the other: more could not be in time.
-            budget.charge(settings.request_timeout_s / 2, settings.max_pixels, seconds)
-            if seconds > FREE_S:
-                raise DearImage
-
-        run = partial(decode, data, settings.max_pixels, self.enough_pixels)
-        began_s = thread_time() - budget.spent_s
-        try:
-            with contextlib.suppress(DearImage), self.process.decoders.take(call):
-                budget.size += len(data)
-                return prepare(run(charge))
-            # The image has paid. It waits here, where nothing holds it open: an open WebP keeps
-            # memory for its pixels.
-            with self.process.dear.take(call), self.process.decoders.take(call):
-                return prepare(run(lambda _: None))
-        finally:
-            budget.spent_s = max(budget.spent_s, thread_time() - began_s)
-
     def _prepare(self, data: bytes, model: LoadedModel, call: Call) -> Pixels | PredictorError:
         try:
-            return self.decode(data, call, model.scorer.preprocessing)
+            return self.process.decoders.decode(
+                data, call, self.enough_pixels, model.scorer.preprocessing
+            )
         except ClientGone:
             raise
         except (RequestError, Overloaded) as error:

@@ -144,7 +144,8 @@ class Explainer:
             shrink(photo)
             return pixels, box, photo
 
-        pixels, box, photo = self._classifier.decode(task.data, task.call, prepare)
+        decoders, enough = self._classifier.process.decoders, self._classifier.enough_pixels
+        pixels, box, photo = decoders.decode(task.data, task.call, enough, prepare)
         logits, heat = model.scorer.explain(pixels, task.class_index, wait_for_predictions)
         ranked = rank(logits, model.labels, len(model.labels))
         index = ranked[0].class_index if task.class_index is None else task.class_index

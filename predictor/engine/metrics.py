@@ -222,7 +222,7 @@ class Metrics:
         self._ready.set(ready)
         self._in_flight.set(classifier.process.slots.held)
         process = classifier.process
-        self._decode_queue_depth.set(process.decoders.waiting + process.dear.waiting)
+        self._decode_queue_depth.set(process.decoders.waiting)
         if not classifier.loading.done():
             return  # ``classifier.name`` would start to load the model
         try:
@@ -260,7 +260,9 @@ class Metrics:
 def is_ready(classifier: Classifier) -> bool:
     """Return whether the model is loaded and healthy, and the process can take requests."""
     healthy = classifier.loading.done() and classifier.unhealthy_reason() is None
-    return healthy and not classifier.process.draining and not classifier.process.decoders.full
+    return (
+        healthy and not classifier.process.draining and not classifier.process.decoders.turns.full
+    )
 
 
 def codes() -> set[str]:

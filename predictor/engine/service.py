@@ -67,8 +67,8 @@ class Service:
         self.expect_healthy()
         if self.classifier.process.draining:
             raise NotReady("This server process is shutting down. Retry: another one answers.")
-        if (decoders := self.classifier.process.decoders).full:
-            detail = f"{decoders.waiting} images are waiting to be decoded."
+        if (turns := self.classifier.process.decoders.turns).full:
+            detail = f"{turns.waiting} images are waiting to be decoded."
             raise Overloaded(detail, self.classifier.backlog_s)
         return self.require_model()
 

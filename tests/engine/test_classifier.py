@@ -48,7 +48,7 @@ def test_predictions_are_ranked_and_probabilities_sum_to_one(classifier):
 def test_exact_decode_decodes_all_pixels(make_classifier, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "predictor.engine.classifier.decode", lambda *args: asked.append(args[2]) or decode(*args)
+        "predictor.engine.decoders.decode", lambda *args: asked.append(args[2]) or decode(*args)
     )
     for exact in (True, False):
         make_classifier(exact_decode=exact).classify([picture()])
@@ -225,17 +225,17 @@ def test_an_image_that_costs_more_than_estimated_is_charged_for_it(make_classifi
 def test_a_dear_image_waits_without_a_decoder_and_pays_once(make_classifier, monkeypatch):
     opened, waiting = [], []
     classifier, call = make_classifier(), Call()
-    process = classifier.process
+    decoders = classifier.process.decoders
     monkeypatch.setattr(
         "predictor.images.decoding.check_header",
         lambda *args: opened.append(weakref.ref(args[0])) or check_header(*args),
     )
     dear, cheap = tiny_webp(20) + bytes(2000), picture("blue")
     with ThreadPoolExecutor(1) as pool:
-        with process.dear.take(Call()):
+        with decoders.dear.take(Call()):
             future = pool.submit(classifier.classify, [dear], call=call)
-            wait_until(lambda: process.dear.waiting == 1)
-            waiting += [process.decoders._free == process.decoders._decoders, opened[0]()]
+            wait_until(lambda: decoders.dear.waiting == 1)
+            waiting += [decoders.turns._free == decoders.turns._decoders, opened[0]()]
             paid = call.budget.spent_s
             assert names(classifier.classify([cheap])[0]) == ["blue_thing"]
         assert names(future.result(timeout=60)[0])
@@ -247,7 +247,7 @@ def test_a_dear_image_waits_without_a_decoder_and_pays_once(make_classifier, mon
 
 def test_a_dear_image_that_cannot_pay_is_refused_at_once(make_classifier):
     classifier = make_classifier()
-    with classifier.process.dear.take(Call()):
+    with classifier.process.decoders.dear.take(Call()):
         (refused,) = classifier.classify([tiny_webp(20)])
     assert isinstance(refused, TooCostly)
 
@@ -255,7 +255,7 @@ def test_a_dear_image_that_cannot_pay_is_refused_at_once(make_classifier):
 def test_no_further_image_is_decoded_once_the_client_has_left(make_classifier, monkeypatch):
     decoded = []
     monkeypatch.setattr(
-        "predictor.engine.classifier.decode", lambda *args: decoded.append(1) or decode(*args)
+        "predictor.engine.decoders.decode", lambda *args: decoded.append(1) or decode(*args)
     )
     with pytest.raises(ClientGone):
         make_classifier().classify([picture()] * 9, call=Call(has_left=lambda: len(decoded) == 3))
@@ -270,7 +270,7 @@ def test_no_image_is_decoded_after_the_deadline(make_classifier, monkeypatch):
         call.deadline = 0
         return decode(*args)
 
-    monkeypatch.setattr("predictor.engine.classifier.decode", expire)
+    monkeypatch.setattr("predictor.engine.decoders.decode", expire)
     with pytest.raises(DeadlineExceeded):
         make_classifier().classify([picture()] * 9, call=call)
     assert len(decoded) == 1
@@ -278,8 +278,9 @@ def test_no_image_is_decoded_after_the_deadline(make_classifier, monkeypatch):
 
 def test_an_image_refused_by_a_long_queue_has_its_own_error(make_classifier, monkeypatch):
     classifier = make_classifier()
-    monkeypatch.setattr(type(classifier.process.decoders), "full", True)
-    monkeypatch.setattr(classifier.process.decoders, "_free", 0)
+    turns = classifier.process.decoders.turns
+    monkeypatch.setattr(type(turns), "full", True)
+    monkeypatch.setattr(turns, "_free", 0)
     (refused,) = classifier.classify([picture()])
     assert isinstance(refused, Overloaded)
 

@@ -285,12 +285,12 @@ def test_an_explanation_waits_for_its_turn_at_the_decoders(make_classifier):
     model = Layered()
     model.go_on.set()
     classifier = make_classifier(model)
-    decoders = classifier.process.decoders
+    turns = classifier.process.decoders.turns
     with ExitStack() as held:
-        for _ in range(decoders._decoders):
-            held.enter_context(decoders.take(Call()))
+        for _ in range(turns._decoders):
+            held.enter_context(turns.take(Call()))
         thread, outcome = in_background(Explainer(classifier).explain, picture())
-        wait_until(lambda: decoders.waiting == 1)
+        wait_until(lambda: turns.waiting == 1)
         assert not model.between.is_set()
     thread.join(10)
     assert outcome[0].prediction.class_index == RED

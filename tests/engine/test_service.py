@@ -256,9 +256,9 @@ def test_a_call_whose_slot_is_taken_takes_no_second_one(make_service):
 
 def test_a_long_queue_of_decoding_is_not_ready(make_service, monkeypatch):
     service = make_service()
-    decoders = service.classifier.process.decoders
-    monkeypatch.setattr(type(decoders), "waiting", 7)
-    monkeypatch.setattr(type(decoders), "backlog_s", 16.0)
+    turns = service.classifier.process.decoders.turns
+    monkeypatch.setattr(type(turns), "waiting", 7)
+    monkeypatch.setattr(type(turns), "backlog_s", 16.0)
     with pytest.raises(Overloaded, match="7 images are waiting") as refused:
         service.expect_ready()
     assert refused.value.retry_after_s == 16

@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 
 from predictor.engine.call import Call
-from predictor.engine.turns import Turns
+from predictor.engine.decoders import Turns
 from predictor.errors import ClientGone, DeadlineExceeded, Overloaded
 from waiting import wait_until
 

@@ -1,4 +1,4 @@
-"""Turns at a few decoders: first come, first served, one image at a time.
+"""The decoders of a process: requests take turns, one image at a time, and pay for each.
 
 A request with several images goes to the end of the queue after each of them. So the photo of
 another request waits for at most one image of each request before it.
@@ -8,13 +8,79 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from time import monotonic
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from time import monotonic, thread_time
+from typing import TYPE_CHECKING, TypeVar
 
 from predictor.engine.batching import ItemCost
 from predictor.engine.call import POLL_S, Call
 from predictor.errors import Overloaded
+from predictor.images.cost import FREE_S, DearImage
+from predictor.images.decoding import decode
+from predictor.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Result = TypeVar("Result")
+
+
+class Decoders:
+    """Decode as many images at once as there are decoders. Any thread may use it.
+
+    Attributes:
+        turns: the queue for a decoder.
+        dear: the queue of the images that cost much. One of them at a time is decoded, so that
+            others get the other decoders.
+    """
+
+    def __init__(self, count: int, settings: Settings) -> None:
+        """Create the decoders. An image is refused if it would wait for half the timeout.
+
+        It would then hardly be answered in time.
+        """
+        self._request_s, self._max_pixels = settings.request_timeout_s / 2, settings.max_pixels
+        self.turns, self.dear = Turns(count, self._request_s), Turns(1, self._request_s)
+
+    @property
+    def waiting(self) -> int:
+        """Number of images that wait, dear ones included."""
+        return self.turns.waiting + self.dear.waiting
+
+    def decode(
+        self, data: bytes, call: Call, enough: int | None, prepare: Callable[[Image], Result]
+    ) -> Result:
+        """Decode an image when it is its turn, and return what ``prepare`` makes of it.
+
+        The call pays the estimated CPU seconds from its budget, or more if it took longer. For
+        ``data`` and ``enough`` see :func:`predictor.images.decoding.decode`.
+
+        Raises:
+            RequestError: the image cannot be decoded or is too costly, or the client left.
+            ServiceError: too many images are waiting, or the deadline has passed.
+        """
+        budget = call.budget
+
+        def charge(seconds: float) -> None:
+            # The images of a request are decoded one after the other: more could not be in time.
+            budget.charge(self._request_s, self._max_pixels, seconds)
+            if seconds > FREE_S:
+                raise DearImage
+
+        run = partial(decode, data, self._max_pixels, enough)
+        began_s = thread_time() - budget.spent_s
+        try:
+            with suppress(DearImage), self.turns.take(call):
+                budget.size += len(data)
+                return prepare(run(charge))
+            # The image has paid. It waits here, where nothing holds it open: an open WebP keeps
+            # memory for its pixels.
+            with self.dear.take(call), self.turns.take(call):
+                return prepare(run(lambda _: None))
+        finally:
+            budget.spent_s = max(budget.spent_s, thread_time() - began_s)
 
 
 class Turns:
