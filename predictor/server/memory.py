@@ -8,14 +8,17 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 MIB = 1024 * 1024
 
 
-def limit_arenas() -> None:
-    """Let all threads share two arenas. One for each thread would keep its largest photo's size."""
+def use_one_arena() -> None:
+    """Let all threads share one arena. One for each thread would keep its largest photo's size.
+
+    ``malloc_trim`` does not return the free end of any arena but the first.
+    """
     with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def keep_for_next_pass() -> None:
-    """Return what is free now, then keep up to 128 MiB of freed memory in each arena.
+    """Return what is free now, then keep up to 128 MiB of freed memory.
 
     By default glibc returns the memory after a forward pass and asks for it again in the next one,
     which took 5 to 10 of 50 CPU ms for an image of EfficientNet-Lite0 (2 CPUs, November 2026).

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Any
 
 from predictor.server.event_loop import EventLoopWorker
-from predictor.server.memory import limit_arenas, return_freed
+from predictor.server.memory import use_one_arena, return_freed
 from predictor.server.reload import ReloadBoard, is_running
 
 HANDOVER_S = 120.0  # for a replacement to load; then the old worker ends in any case
@@ -38,7 +38,7 @@ class Worker(EventLoopWorker):
 
     def init_process(self) -> None:
         """Begin to serve. This runs after the fork."""
-        limit_arenas()
+        use_one_arena()
         super().init_process()
 
     def notify(self) -> None:
