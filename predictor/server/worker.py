@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Any
 
 from predictor.server.event_loop import EventLoopWorker
-from predictor.server.memory import use_one_arena, return_freed
+from predictor.server.memory import return_freed, use_one_arena
 from predictor.server.reload import ReloadBoard, is_running
 
 HANDOVER_S = 120.0  # for a replacement to load; then the old worker ends in any case
