@@ -107,3 +107,8 @@ def jpeg_tiff(jpeg: bytes, side: int, tiles: int) -> bytes:
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     places = struct.pack("<I", base + 8 * count) * count + struct.pack("<I", len(jpeg)) * count
     return b"II*\0\x08\0\0\0" + struct.pack("<H", 10) + entries + bytes(4) + places + jpeg
+
+
+def tiny_webp(megapixels: int) -> bytes:
+    """38 bytes; 20 ms of processor time for each megapixel."""
+    return encode(Image.new("RGB", (2000, megapixels * 500)), "WEBP", lossless=True, method=0)

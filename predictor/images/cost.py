@@ -8,6 +8,7 @@ measured seconds, for none of them less than half.
 
 import re
 from dataclasses import dataclass
+from math import inf
 
 from PIL import Image, ImageMode
 
@@ -75,6 +76,7 @@ class Budget:
     """What the images of one request may cost to decode, and what they have cost."""
 
     size: int = 0  # in bytes, of the request's encoded images whose turn has come
+    sent: float = inf  # bytes that the client has sent for all images, if they were compressed
     spent_s: float = 0.0
 
     def charge(self, request_s: float, max_pixels: int, seconds: float) -> None:
@@ -84,7 +86,7 @@ class Budget:
             TooCostly: the image would cost more than an image of ``max_pixels`` may, or all images
                 of the request more than ``request_s`` or their bytes allow. Nothing is spent.
         """
-        budget_s = min(request_s, FREE_S + BUDGET_S_PER_KB * self.size / 1000)
+        budget_s = min(request_s, FREE_S + BUDGET_S_PER_KB * min(self.size, self.sent) / 1000)
         left_s = min(max_pixels * IMAGE_NS_PER_PIXEL / 1e9, budget_s - self.spent_s)
         if seconds > left_s:
             raise TooCostly(

@@ -24,6 +24,7 @@ SLOW = "The client was slow while other clients waited."
 NO_LINGER = struct.pack("ii", 1, 0)
 PIECE = 64 * 1024  # bytes of a response that are sent at once; copying 1.7 MB takes 5 ms
 HALF_OPEN_S = 1.0  # for the answer to a client that has closed its sending side
+MAX_BEHIND = 64 * 1024  # bytes that are received behind a request, to see the client leave
 DRAIN_S = 5.0  # for the rest of a request, when the worker shuts down
 LINGER_S = 2.0  # for the client to read a response before its connection is closed
 
@@ -80,7 +81,7 @@ class Connection(asyncio.Protocol):
             return
         self._received += data
         self._hold(self.held + len(data))
-        if self.state in ("working", "sending") and len(self._received) > PIECE:
+        if self.state in ("working", "sending") and len(self._received) > MAX_BEHIND:
             self._transport.pause_reading()
         self._changed.set()
         self._worker.make_room()

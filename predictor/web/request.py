@@ -16,8 +16,8 @@ from predictor.environ import HAS_LEFT, SLOTS
 View = TypeVar("View", bound=Callable[..., Any])
 
 KEY = "predictor"  # of the service, in the app's extensions
-# Long enough for every tracing system. No character is special in a log, a shell or HTML.
 MAX_ACCEPT = 1000  # characters of an Accept header; a browser sends about 150
+# Long enough for every tracing system. No character is special in a log, a shell or HTML.
 VALID_ID = re.compile(r"[A-Za-z0-9._:+=@/-]{1,128}")
 
 

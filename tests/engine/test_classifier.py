@@ -5,10 +5,9 @@ from time import monotonic
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from conftest import StuckModel, ToyModel, toy_model
-from pictures import encode, picture
+from pictures import picture, tiny_webp
 from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier
 from predictor.errors import (
@@ -193,11 +192,6 @@ def estimate_of(data):
     seconds = []
     decode(data, 50_000_000, charge=seconds.append)
     return seconds[0]
-
-
-def tiny_webp(megapixels):
-    """38 bytes; 20 ms of processor time for each megapixel."""
-    return encode(Image.new("RGB", (2000, megapixels * 500)), "WEBP", lossless=True, method=0)
 
 
 def test_images_that_cost_too_much_are_refused_and_the_others_answered(make_classifier):

@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import data
 
 from conftest import ToyModel
-from pictures import encode, picture
+from pictures import encode, picture, tiny_webp
 from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier
 from predictor.engine.explainer import Explainer
@@ -297,9 +297,8 @@ def test_an_explanation_waits_for_its_turn_at_the_decoders(make_classifier):
 
 
 def test_an_explanation_of_a_costly_image_is_refused(classifier):
-    webp = encode(Image.new("RGB", (4000, 5000)), "WEBP", lossless=True, method=0)
     with pytest.raises(TooCostly):
-        Explainer(classifier).explain(webp)
+        Explainer(classifier).explain(tiny_webp(20))
 
 
 # With a real network and real photographs.

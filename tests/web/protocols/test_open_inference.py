@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import service_of
-from pictures import picture
+from pictures import picture, tiny_webp
 from predictor.web import uploads
 from predictor.web.protocols.open_inference import tensors
 
@@ -420,6 +420,14 @@ def test_small_body_cannot_decompress_to_megabytes(infer):
     assert len(bomb) < 40_000
     response = infer(data=bomb, headers={"Content-Encoding": "gzip"})
     assert "4,000,000 bytes" in refused(response, 413)
+
+
+def test_bytes_that_compression_adds_do_not_pay_for_decoding(infer):
+    padded = tiny_webp(20) + bytes(100_000)
+    request = json.dumps({"inputs": [image([b64(padded)])]}).encode()
+    assert infer(data=request).status_code == 200
+    response = infer(data=gzip.compress(request), headers={"Content-Encoding": "gzip"})
+    assert "processor time" in refused(response, 413)
 
 
 @pytest.mark.parametrize("datatype", ["UINT8", "FP32"])

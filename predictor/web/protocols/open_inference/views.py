@@ -35,9 +35,11 @@ def as_error(problem: Problem) -> Response:
 def read_body(limit: int | None = None) -> bytes:
     """Return the request's body, decompressed to at most ``limit`` bytes or the upload limit."""
     encoding = request.content_encoding or "identity"
-    with current_call().timings.measure("read"):
-        limit = limit or request.max_content_length or 0
-        return decompress(read_as_sent(request), encoding, limit)
+    call, limit = current_call(), limit or request.max_content_length or 0
+    with call.timings.measure("read"):
+        body = read_as_sent(request)
+        call.budget.sent = len(body)
+        return decompress(body, encoding, limit)
 
 
 def input_of(model: str, version: str) -> tuple[str, tuple[int, ...]]:
