@@ -25,7 +25,7 @@ NO_LINGER = struct.pack("ii", 1, 0)
 PIECE = 64 * 1024  # bytes of a response that are sent at once; copying 1.7 MB takes 5 ms
 HALF_OPEN_S = 1.0  # for the answer to a client that has closed its sending side
 MAX_BEHIND = 64 * 1024  # bytes that are received behind a request, to see the client leave
-DRAIN_S = 5.0  # for the rest of a request, when the worker shuts down
+DRAIN_S = 5.0  # for the rest of a request or response, when the worker shuts down
 LINGER_S = 2.0  # for the client to read a response before its connection is closed
 
 
@@ -93,8 +93,8 @@ class Connection(asyncio.Protocol):
     # Called by the worker
 
     def drain(self) -> None:
-        """If the worker shuts down, wait only briefly for a request, or for its rest."""
-        limit_s = {"idle": LINGER_S, "receiving": DRAIN_S}.get(self.state)
+        """If the worker shuts down, wait only briefly for the client."""
+        limit_s = {"idle": LINGER_S, "receiving": DRAIN_S, "sending": DRAIN_S}.get(self.state)
         if self._worker.alive or limit_s is None or self._timeout is None:
             return
         until, set_to = self._worker.loop.time() + limit_s, self._timeout.when()
@@ -119,9 +119,6 @@ class Connection(asyncio.Protocol):
         try:
             while await self._exchange(number, wait_s):
                 number, wait_s = number + 1, self._worker.cfg.keepalive
-                if self._received:  # pipelined: one request of all connections in a round
-                    async with self._worker.turn:
-                        await asyncio.sleep(0)
         except Exception:
             self._worker.log.exception("A connection failed.")
         self._transport.abort()
@@ -149,7 +146,7 @@ class Connection(asyncio.Protocol):
         self._enter("idle")
         try:
             async with self._limit(wait_s if worker.alive else LINGER_S):
-                return await self._take(reception)
+                return await self._take(reception, number)
         except (TimeoutError, PredictorError) as error:
             if self.state == "idle":
                 return None
@@ -158,13 +155,16 @@ class Connection(asyncio.Protocol):
             self._received.clear()
             return exchange
 
-    async def _take(self, reception: Reception) -> Exchange | None:
+    async def _take(self, reception: Reception, number: int) -> Exchange | None:
         exchange = None
         while True:
             if self._received:
                 if self.state == "idle":
                     self._enter("receiving", self._worker.receive_timeout_s)
                     self.drain()
+                    if number > 1:  # one of all connections in a round; new clients come first
+                        async with self._worker.turn:
+                            await asyncio.sleep(0)
                 reception.take(self._received)
             if exchange is None and reception.request is not None:
                 exchange = self._begin(reception.request)
@@ -202,16 +202,19 @@ class Connection(asyncio.Protocol):
             exchange.refuse(error, close=not self._worker.alive)
         else:
             await self._worker.loop.run_in_executor(self._worker.pool, exchange.run)
+            self._worker.freed_at = monotonic()
 
     async def _send(self, output: list[bytes]) -> bool:
         """Send a response; return whether all of it was sent."""
         self._enter("sending")
         data = memoryview(b"".join(output))
+        output.clear()
         try:
             async with self._limit(self._worker.receive_timeout_s):
+                self.drain()
+                self._hold(len(self._received) + len(data))
+                self._worker.make_room()
                 for sent in range(0, len(data), PIECE):
-                    self._hold(len(self._received) + len(data) - sent)
-                    self._worker.make_room()
                     await self._write(data[sent : sent + PIECE])
         except TimeoutError as error:
             self._cut(self._reason(error))
@@ -277,4 +280,6 @@ class Connection(asyncio.Protocol):
         """Count the bytes that are held. A lost connection counts as 0, also in later calls."""
         size = 0 if self.evicted or self._transport.is_closing() else size
         self._worker.held += size - self.held
+        if self.held - size > PIECE:
+            self._worker.freed_at = monotonic()
         self.held = size

@@ -28,6 +28,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
     Attributes:
         connections: the open connections.
         held: bytes that the connections hold while they wait for their clients.
+        freed_at: when much memory was last freed, on the monotonic clock; inf: all is returned.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -44,7 +45,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self._max_held = max(room, self.max_body + MAX_HEAD, LEAST_HELD)
         self.alive: bool
         self.connections: set[Connection] = set()
-        self.held = 0
+        self.held, self.freed_at = 0, monotonic()
         self._opening: dict[asyncio.Task[Any], None] = {}  # the oldest first
         self._listening: set[Any] = set()
 
@@ -57,7 +58,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         """Serve until gunicorn ends the worker."""
         self.loop = asyncio.new_event_loop()
         self.head: Callable[..., Any] = self.wsgi.extensions["head"]
-        self.turn = asyncio.Lock()  # of pipelined requests
+        self.turn = asyncio.Lock()  # of the requests that are not the first of their connections
         self.pool = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="request")
         self._tls: dict[str, Any] = {}
         if self.cfg.is_ssl:
@@ -128,8 +129,9 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
     def _accept_rest(self) -> None:
         """Accept what the kernel has queued, then close: a queued client would get a reset."""
         for listener in self.sockets:
-            while self._accept(listener):
-                pass
+            for _ in range(self.cfg.backlog):  # no more, or a flood would go on for ever
+                if not self._accept(listener):
+                    break
         self._listen(False)
         for listener in self.sockets:
             listener.close()

@@ -59,6 +59,7 @@ class Exchange:
 
     def refuse(self, error: PredictorError, close: bool = True) -> None:
         """Answer with an error."""
+        self.body = b""
         self._environ[ERROR] = error
         self.answer_head(close)
 
@@ -75,6 +76,7 @@ class Exchange:
         finally:
             if SLOTS in self._environ:
                 self._environ[SLOTS].release()
+            self._environ.clear()  # frees the body before the response is sent
 
     def _call(self, app: Callable[..., Any], close: bool) -> bool:
         self._response.must_close = close

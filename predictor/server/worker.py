@@ -29,7 +29,6 @@ class Worker(EventLoopWorker):
         super().__init__(*args, **kwargs)
         self.slot, self.predecessor = 0, 0
         self._sigterms, self._retires_by = 0, None
-        self._trim_at = monotonic() + TRIM_AFTER_S
 
     def assign(self, slot: int, board: ReloadBoard) -> None:
         """Take a slot from the process that holds it. The master calls this before the fork."""
@@ -62,11 +61,10 @@ class Worker(EventLoopWorker):
 
     def _trim_memory(self) -> None:
         """Return freed memory to the kernel after a load. The C library would keep it."""
-        now = monotonic()
         if any(connection.state == "working" for connection in self.connections):
-            self._trim_at = now + TRIM_AFTER_S
-        elif now > self._trim_at:
-            self._trim_at = inf
+            self.freed_at = monotonic()
+        elif monotonic() > self.freed_at + TRIM_AFTER_S:
+            self.freed_at = inf
             return_freed()
 
     def handle_exit(self, sig: int, frame: Any) -> None:

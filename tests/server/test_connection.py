@@ -1,9 +1,10 @@
 """A real gunicorn with slow and malformed clients: they cost a buffer, never a thread."""
 
 import select
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from time import monotonic
 
@@ -17,6 +18,7 @@ from running_server import Server
 from waiting import wait_until
 
 POST = b"POST /predict HTTP/1.1\r\nHost: a\r\n"
+BUNDLE = b"GET /docs/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n%s\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +149,46 @@ def test_memory_is_returned_after_a_rush(server):
     wait_until(lambda: resident_mb() < before + 60)
 
 
+def does_not_read(server, *sent):
+    """A client that sends requests and never reads."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.connect(server.address)
+    for data in sent:
+        client.sendall(data)
+    return client
+
+
+def test_bodies_are_freed_before_the_response_is_read_and_returned_at_rest(server):
+    """24 bodies of 20 MB, each with a request for 1.7 MB. The client leaves after a while."""
+
+    def resident_mb():
+        return psutil.Process(server.worker).memory_info().rss / 1e6
+
+    head = BUNDLE % b"Content-Length: 20000000\r\n"
+    before = resident_mb()
+    with ExitStack() as stack:
+        for _ in range(24):
+            body = head + bytes(20_000_000)
+            stack.enter_context(does_not_read(server, BUNDLE % b"", body))
+        assert server.get("/healthz").ok
+        assert resident_mb() < before + 240
+    wait_until(lambda: resident_mb() < before + 60)
+
+
+def test_bodies_that_never_end_are_returned_at_rest(server, connect):
+    def resident_mb():
+        return psutil.Process(server.worker).memory_info().rss / 1e6
+
+    before = resident_mb()
+    head = POST + b"Content-Length: 20000000\r\n\r\n"
+    opened = [connect(server, head + bytes(19_000_000)) for _ in range(4)]
+    wait_until(lambda: resident_mb() > before + 60)
+    for connection in opened:
+        connection.close()
+    wait_until(lambda: resident_mb() < before + 30)
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/v2/models/dog/infer", "/predictions/dog"])
 def test_a_refused_upload_leaves_the_connection_usable(server, coffee, path):
     photo = coffee + bytes(500_000)  # more than gunicorn itself would skip
@@ -233,10 +275,11 @@ def test_the_oldest_receptions_make_room_for_new_connections(start, connect, cof
     assert answers(slow[0]).startswith("HTTP/1.1 408 ")
 
 
-def test_sigterm_does_not_wait_for_silent_clients(start, connect):
+def test_sigterm_does_not_wait_for_clients_that_are_silent_or_do_not_read(start, connect):
     server = start(receive_timeout_s=600).wait_until_ready()
     began = monotonic()
     assert connect(server)
-    assert requests.get(f"{server.url}/healthz", timeout=60).ok
-    assert server.stop() == 0
+    with does_not_read(server, (BUNDLE % b"") * 6):
+        assert requests.get(f"{server.url}/healthz", timeout=60).ok
+        assert server.stop() == 0
     assert monotonic() - began < 30  # less than it would wait for a request in progress

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -46,25 +47,33 @@ class Transport(asyncio.Transport):
 
 
 def head(environ, start_response):
-    """Refuse with an error, or let the app answer."""
-    if "predictor.error" not in environ:
+    """Refuse with an error, answer a GET, or let the app answer."""
+    if "predictor.error" not in environ and environ["REQUEST_METHOD"] != "GET":
         return None
     start_response("408 X", [("Content-Length", "0")])
     return [b""]
+
+
+def make_worker():
+    return SimpleNamespace(
+        loop=asyncio.get_running_loop(), cfg=Config(), max_body=10**6, receive_timeout_s=60,
+        alive=True, connections=set(), held=0, freed_at=0, turn=asyncio.Lock(), head=head,
+        log=logging.getLogger(), make_room=lambda: None, count_request=lambda: None,
+    )  # fmt: skip
+
+
+def open_connection(worker):
+    connection, transport = Connection(worker, ("127.0.0.1", 1), ("127.0.0.1", 2)), Transport()
+    connection.connection_made(transport)
+    return connection, transport
 
 
 def converse(*events):
     """A connection to which the events happen in one round of the loop; the transport and held."""
 
     async def run():
-        worker = SimpleNamespace(
-            loop=asyncio.get_running_loop(), cfg=Config(), max_body=10**6, receive_timeout_s=60,
-            alive=True, connections=set(), held=0, turn=asyncio.Lock(), head=head,
-            log=logging.getLogger(), make_room=lambda: None, count_request=lambda: None,
-        )  # fmt: skip
-        transport, ends = Transport(), (("127.0.0.1", 1), ("127.0.0.1", 2))
-        connection = Connection(worker, *ends)
-        connection.connection_made(transport)
+        worker = make_worker()
+        connection, transport = open_connection(worker)
         await asyncio.sleep(0)
         for event in events:
             event(connection)
@@ -106,3 +115,32 @@ def test_an_evicted_connection_ends_and_holds_nothing(events):
 def test_an_evicted_request_gets_an_answer():
     transport, _ = converse(sends(HEAD), Connection.evict)
     assert transport.written.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_later_requests_are_answered_one_in_a_round_and_a_new_client_at_once(pipelined):
+    """Otherwise many clients with a cheap request each would delay new ones."""
+    get, counts, new_after = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", [], []
+
+    async def run():
+        worker = make_worker()
+        kept = [open_connection(worker) for _ in range(100)]
+        for connection, _ in kept:
+            connection.data_received(get * (3 if pipelined else 1))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        for connection, _ in kept:
+            connection.data_received(get)
+        new, transport = open_connection(worker)
+        new.data_received(get)
+        for _ in range(30):
+            counts.append(sum(other.written.count(b"HTTP/1.1") for _, other in kept))
+            new_after.append(len(transport.written))
+            await asyncio.sleep(0)
+        for connection, _ in [*kept, (new, transport)]:
+            connection.eof_received()
+            connection._transport.abort()
+
+    asyncio.run(run())
+    assert any(new_after[:4])
+    assert max(after - before for before, after in pairwise(counts)) == 1
