@@ -4,6 +4,7 @@ The decoder decodes all frames of an item, layers or frames that are not shown, 
 The offsets of boxes are those of ISO/IEC 14496-12, the OBUs those of the AV1 specification.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -11,6 +12,10 @@ from predictor.errors import TooLarge
 
 MAX_BOXES, MAX_OBUS = 20_000, 5_000  # of a file; a phone's photo has some hundreds
 MAX_FRAMES = 2  # of an item, or of the first sample of a track
+MAX_META = 1_000_000  # bytes of metadata; a photo's have some kB
+# Renaming this item hides an AVIF's EXIF from Pillow. Otherwise Pillow would encode all of the EXIF
+# again to correct its orientation. The decoder turns the image by AVIF's own boxes.
+EXIF_ITEM = re.compile(rb"(infe.{8,10})Exif", re.DOTALL)
 # The size of the fields before the boxes inside a box.
 PARENTS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0}
 PARENTS[b"stbl"] = 0
@@ -39,6 +44,16 @@ def check_frames(data: bytes) -> int:
         size = most or size
         pixels += frames * size
     return pixels // 2
+
+
+def hide_exif(data: bytes) -> bytes:
+    """Return the file with its EXIF hidden from Pillow; raise TooLarge if its metadata is long."""
+    metas = [box for box in _boxes(data, 0, len(data), {}) if box[0] == b"meta"]
+    if sum(end - begin for _, begin, end in metas) > MAX_META:
+        raise TooLarge("The AVIF has too much metadata. Re-save it.")
+    for _, begin, end in metas[:1]:  # a second one is an error
+        data = data[:begin] + EXIF_ITEM.sub(rb"\1none", data[begin:end]) + data[end:]
+    return data
 
 
 def _sequence_pixels(header: bytes) -> int:
@@ -72,7 +87,9 @@ def _sequence_pixels(header: bytes) -> int:
     return (number(widths) + 1) * (number(heights) + 1)
 
 
-def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(
+    data: bytes, begin: int, end: int, parents: dict[bytes, int] = PARENTS
+) -> Iterator[tuple[bytes, int, int]]:
     """Yield each box's type, and where its content begins and ends; parents first."""
     while begin + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, begin)
@@ -81,8 +98,8 @@ def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]
             (size,), head = struct.unpack_from(">Q", data, begin + 8), 16
         stop = min(begin + size, end) if size else end
         yield kind, begin + head, stop
-        if kind in PARENTS:
-            yield from _boxes(data, begin + head + PARENTS[kind], stop)
+        if kind in parents:
+            yield from _boxes(data, begin + head + parents[kind], stop, parents)
         begin = max(stop, begin + head)
 
 

@@ -1,7 +1,6 @@
 """Encoded bytes → upright RGB image. The input may be hostile."""
 
 import contextlib
-import re
 import warnings
 from collections.abc import Callable
 
@@ -15,7 +14,7 @@ from predictor.errors import (
     TooLarge,
     UnsupportedImage,
 )
-from predictor.images.avif import check_frames
+from predictor.images.avif import check_frames, hide_exif
 from predictor.images.colour import scale_transparent_colour, to_rgb
 from predictor.images.cost import DearImage, estimate
 from predictor.images.limits import LimitedFile, check_header, check_parts
@@ -24,10 +23,10 @@ from predictor.images.limits import LimitedFile, check_header, check_parts
 # Pillow decodes with another program (EPS): each is one more parser for an attacker to try.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
-# Renaming this item hides an AVIF's EXIF from Pillow. Otherwise Pillow would encode all of the EXIF
-# again to correct its orientation. The decoder turns the image by AVIF's own boxes.
-AVIF_EXIF = re.compile(rb"(infe.{8,10})Exif", re.DOTALL)
 ORIENTATION_TAG = 0x0112
+# Pillow reads all values of the orientation's tag, of which there may be millions. A camera's EXIF
+# has at most 64 kB, as a JPEG limits it; as text in a PNG it has twice as many characters.
+MAX_EXIF, EXIF_NAMES = 150_000, ("exif", "Raw profile type exif")
 TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -75,7 +74,9 @@ def decode(
     # …). Each of them means that the client's file is damaged.
     try:
         scans = check_parts(data)
-        inside = check_frames(data) if data[4:8] == b"ftyp" else 0
+        inside = 0
+        if data[4:8] == b"ftyp":
+            inside, data = check_frames(data), hide_exif(data)
         with _open(data, max_pixels) as image:
             pixels = check_header(image, max_pixels, inside)
             if enough is not None:
@@ -99,8 +100,6 @@ def decode(
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     """Read the header and return the image, not yet decoded."""
-    if data[4:8] == b"ftyp":
-        data = AVIF_EXIF.sub(rb"\1none", data)
     try:
         return Image.open(LimitedFile(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -137,6 +136,8 @@ def _upright(image: Image.Image) -> Image.Image:
     can take minutes.
     """
     method = None
+    if any(len(image.info.get(name) or b"") > MAX_EXIF for name in EXIF_NAMES):
+        return image
     with contextlib.suppress(Exception):
         method = TRANSPOSE_BY_ORIENTATION.get(image.getexif().get(ORIENTATION_TAG, 1))
     if method is None:

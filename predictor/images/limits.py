@@ -14,6 +14,11 @@ from predictor.errors import TooLarge, UnsupportedImage
 
 MAX_READS = 200_000  # a photo needs some thousands; text, read byte by byte, some millions
 MAX_TAG_VALUES = 100_000  # in one tag of a TIFF; one tag lists all strips or tiles
+MAX_RATIONALS = 1000  # in one tag of a TIFF; each of them takes 6 µs
+# Pillow allocates each row by itself, without letting other threads run. JPEG, WebP, GIF and AVIF
+# have hardly more either.
+MAX_ROWS = 65_535
+STEP = 1_000_000  # bytes that are searched while all other threads wait, which takes 20 ms
 MAX_SLOW_PIXELS = 5_000_000  # if the decoder is in Python, as for run-length encoded BMP
 # Of one kind, in a JPEG. libjpeg writes progressive JPEGs with 10 scans. Extended XMP and depth
 # maps take many APP segments.
@@ -22,7 +27,8 @@ MAX_PROFILES = 10
 
 SEGMENT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd8\xff])")  # of a JPEG; a length follows
 START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
-BYTE_TYPES = (1, 2, 6, 7)  # the types of TIFF tags that Pillow does not unpack value by value
+# The types of TIFF tags that Pillow does not unpack value by value, and those of rationals.
+BYTE_TYPES, RATIONAL_TYPES = (1, 2, 6, 7), (5, 10)
 TILE_WIDTH_TAG, TILE_LENGTH_TAG, COMPRESSION_TAG = 322, 323, 259
 JPEG_IN_TIFF = {6, 7}  # values of the tag of compression
 # In a TIFF: a progressive, lossless or arithmetic JPEG, which may have many scans.
@@ -56,6 +62,13 @@ def check_parts(data: bytes) -> int:
     return 1
 
 
+def _search(pattern: re.Pattern[bytes], data: bytes, begin: int) -> re.Match[bytes] | None:
+    for step in range(begin, len(data), STEP):
+        if found := pattern.search(data, step, step + STEP + 10):  # no match is longer
+            return found
+    return None
+
+
 def _check_segments(data: bytes) -> int:
     """Refuse a JPEG with too many scans or segments of one kind. Return the number of scans.
 
@@ -64,7 +77,7 @@ def _check_segments(data: bytes) -> int:
     """
     kinds: Counter[bytes] = Counter()
     offset = 2
-    while (found := SEGMENT_MARKER.search(data, offset)) and found[1] != END_OF_IMAGE:
+    while (found := _search(SEGMENT_MARKER, data, offset)) and found[1] != END_OF_IMAGE:
         kinds[found[1]] += 1
         most = MAX_APP_SEGMENTS if b"\xe0" <= found[1] <= b"\xef" else MAX_SEGMENTS
         if kinds[found[1]] > most:
@@ -89,12 +102,14 @@ def _check_tags(data: bytes) -> None:
     first = offset + count.size
     entries = min(entries, MAX_READS, (len(data) - first) // entry.size)
     tags = list(entry.iter_unpack(data[first : first + entries * entry.size]))
-    if any(kind not in BYTE_TYPES and values > MAX_TAG_VALUES for _, kind, values, _ in tags):
-        raise TooLarge(f"The TIFF has a tag with more than {MAX_TAG_VALUES:,} values. Re-save it.")
+    for _, kind, values, _ in tags:
+        most = MAX_RATIONALS if kind in RATIONAL_TYPES else MAX_TAG_VALUES
+        if kind not in BYTE_TYPES and values > most:
+            raise TooLarge(f"The TIFF has a tag with more than {most:,} values. Re-save it.")
     # In which bytes of its field a short value is depends on the byte order.
     codecs = [at for tag, _, _, at in tags if tag == COMPRESSION_TAG]
     jpeg = any(JPEG_IN_TIFF & {at & 0xFFFF, at >> 16, at >> 48} for at in codecs)
-    if jpeg and SLOW_JPEG.search(data):
+    if jpeg and _search(SLOW_JPEG, data, 0):
         raise TooLarge("The TIFF has a progressive JPEG inside. Re-save it as baseline JPEG.")
 
 
@@ -113,6 +128,8 @@ def check_header(image: Image.Image, max_pixels: int, inside: int = 0) -> int:
             f"The image has {image.width} × {image.height} = {pixels:,} pixels;"
             f" at most {max_pixels:,} are accepted. Send a smaller image."
         )
+    if image.height > MAX_ROWS:
+        raise TooLarge(f"The image has {image.height:,} rows; at most {MAX_ROWS:,} are accepted.")
     tile: list[tuple[str, ...]] = getattr(image, "tile", [])
     codec = tile[0][0] if tile else ""
     if codec == "ppm_plain":

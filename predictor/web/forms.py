@@ -33,7 +33,10 @@ def urlencoded_fields(body: bytes) -> list[Field]:
     if body.count(b"&") >= MAX_FIELDS:
         raise TooLarge(TOO_MANY)
     pairs = (field.partition(b"=")[::2] for field in body.split(b"&"))
-    return [Field(unquote(name).decode(errors="replace"), None, unquote(v)) for name, v in pairs]
+    return [
+        Field(unquote(name[:MAX_HEAD]).decode(errors="replace"), None, unquote(value))
+        for name, value in pairs
+    ]
 
 
 def unquote(text: bytes) -> bytes:

@@ -2,11 +2,12 @@ import struct
 import warnings
 
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from bad_images import BAD_IMAGES, tiff
 from pictures import avif_of_frames, encode, jpeg_tiff, one_bit_png, picture, scan_bomb, slow_scans
 from predictor.errors import RequestError, TooLarge
+from predictor.images import limits
 from predictor.images.decoding import decode
 
 LIMIT = 50_000_000
@@ -94,6 +95,37 @@ def test_avif_frame_larger_than_its_picture_is_counted():
     assert decode(data, 64 * 48 // 2).size == (16, 12)
     with pytest.raises(TooLarge, match="frames"):
         decode(data, 64 * 48 // 2 - 1)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP"])
+def test_image_of_many_rows_is_too_large(format):
+    """Pillow allocates each row by itself."""
+    assert decode(encode(Image.new("L", (1, 65_535)), format), LIMIT)
+    with pytest.raises(TooLarge, match="70,000 rows"):
+        decode(encode(Image.new("L", (1, 70_000)), format), LIMIT)
+
+
+def test_tiff_with_a_tag_of_many_rationals_is_too_large():
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[50714], tags.tagtype[50714] = (1.0,) * 1001, 5  # BlackLevel, of any number
+    with pytest.raises(TooLarge, match="1,000 values"):
+        decode(encode(Image.new("L", (9, 9)), "TIFF", tiffinfo=tags), LIMIT)
+
+
+@pytest.mark.parametrize("at", [0, 5, 999_990, 999_999, 1_000_000, 2_100_000])
+def test_search_finds_a_marker_at_any_place(at):
+    data = bytes(at) + b"\xff\xc2\0\x11\x08" + bytes(10)
+    assert limits._search(limits.SLOW_JPEG, data, 0).start() == at
+
+
+def test_avif_with_much_metadata_is_too_large():
+    data = encode(Image.new("RGB", (64, 48)), "AVIF")
+    at = data.index(b"meta") - 4
+    (size,) = struct.unpack_from(">I", data, at)
+    filling = struct.pack(">I4s", 1_000_008, b"free") + bytes(1_000_000)
+    meta = struct.pack(">I", size + len(filling)) + data[at + 4 : at + size] + filling
+    with pytest.raises(TooLarge, match="metadata"):
+        decode(data[:at] + meta + data[at + size :], LIMIT)
 
 
 def animated_avif():

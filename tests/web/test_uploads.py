@@ -22,6 +22,14 @@ def test_finite_numbers_are_parsed_as_sent(monkeypatch, text, turn):
     assert parse_json(body, is_tensor=True) == json.loads(body)
 
 
+def test_many_fractions_are_parsed_by_python_code_which_lets_other_threads_run(monkeypatch):
+    loads, options = json.loads, {}
+    monkeypatch.setattr("json.loads", lambda body, **kw: options.update(kw) or loads(body, **kw))
+    for count, by_python in ((90_000, False), (110_000, True)):
+        assert parse_json(b"[%s0]" % (b"1e-300," * count), is_tensor=True)[0] == 1e-300
+        assert (options["parse_float"] is not None) == by_python
+
+
 @pytest.mark.parametrize("value", [b"null,", b"true,", b"false,"])
 def test_millions_of_json_literals_are_413_before_parsing(monkeypatch, value):
     monkeypatch.setattr("json.loads", lambda *_args, **_options: pytest.fail("parsed"))
