@@ -1,6 +1,8 @@
-"""Keys of the WSGI environ through which the server and the web package know of each other."""
+"""What the server and the web package agree on: keys of the WSGI environ, and a limit."""
 
 ERROR = "predictor.error"  # the server refuses the request with this error
 HAS_LEFT = "predictor.has_left"  # a function: whether the client has closed its connection
 ADMITTED = "predictor.admitted"  # the head has been checked: the guards need not run again
+# Bytes of the body of a request that needs no slot: many of them may wait for a thread.
+MAX_BODY_WITHOUT_SLOT = 64 * 1024
 SLOTS = "predictor.slots"  # the Slots of which the server takes one before it runs the request

@@ -13,6 +13,7 @@ from socket import SO_LINGER, SOL_SOCKET
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from predictor.environ import MAX_BODY_WITHOUT_SLOT
 from predictor.errors import Evicted, PredictorError, RequestTimeout, SendTimeout
 from predictor.server.exchange import Exchange
 from predictor.server.reception import Reception
@@ -171,6 +172,8 @@ class Connection(asyncio.Protocol):
                 if exchange.answer_head(close=not (reception.whole and self._worker.alive)):
                     exchange.whole = reception.whole
                     return exchange
+                if not exchange.needs_slot:
+                    reception.max_body = MAX_BODY_WITHOUT_SLOT
                 if exchange.expects_continue and not reception.whole:
                     self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             if exchange is not None and reception.whole:

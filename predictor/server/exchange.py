@@ -53,6 +53,11 @@ class Exchange:
         """Whether the connection must be closed after the response."""
         return bool(self._response.should_close())
 
+    @property
+    def needs_slot(self) -> bool:
+        """Whether the request needs a slot. This is known once the head has been checked."""
+        return SLOTS in self._environ
+
     def answer_head(self, close: bool) -> bool:
         """Let the app answer from the head. Return False if it needs the body."""
         return self._call(self._worker.head, close)
@@ -65,7 +70,7 @@ class Exchange:
 
     def take_slot(self) -> None:
         """Take the slot that the request needs; raise Overloaded or ExplainerBusy if none."""
-        if SLOTS in self._environ:
+        if self.needs_slot:
             self._environ[SLOTS].take()
 
     def run(self) -> None:
@@ -74,7 +79,7 @@ class Exchange:
         try:
             self._call(self._worker.wsgi, close=not self._worker.alive)
         finally:
-            if SLOTS in self._environ:
+            if self.needs_slot:
                 self._environ[SLOTS].release()
             self._environ.clear()  # frees the body before the response is sent
 

@@ -31,6 +31,7 @@ class Reception:
         request: gunicorn's parsed head; None until the head is complete.
         body: the decoded body, once the request is whole.
         whole: whether the request has been received to its end.
+        max_body: the most bytes of a chunked body.
     """
 
     def __init__(self, cfg: Any, peer: Any, number: int, max_body: int) -> None:
@@ -40,11 +41,11 @@ class Reception:
             cfg: gunicorn's configuration, which limits the head.
             peer: the client's address.
             number: 1 for a connection's first request.
-            max_body: maximum bytes of a chunked body. The app checks a Content-Length.
+            max_body: see above. The app checks a Content-Length.
         """
         self.request: Any = None
         self.body, self.whole = b"", False
-        self._cfg, self._peer, self._number, self._max_body = cfg, peer, number, max_body
+        self._cfg, self._peer, self._number, self.max_body = cfg, peer, number, max_body
         self._searched = 0  # bytes of the buffer in which the head does not end
         self._chunked = False
         self._chunks = self._received = 0  # number of chunks, and of bytes in chunks taken
@@ -124,8 +125,8 @@ class Reception:
         received = self._received + taken
         if self._chunks > SPARE_CHUNKS + received / LEAST_CHUNK:
             raise TooLarge("The body's chunks are too small. Send larger chunks.")
-        if len(self._decoded) + size > self._max_body or received > self._max_body + MAX_HEAD:
-            raise TooLarge(f"The body is larger than {self._max_body:,} bytes.")
+        if len(self._decoded) + size > self.max_body or received > self.max_body + MAX_HEAD:
+            raise TooLarge(f"The body is larger than {self.max_body:,} bytes.")
 
     def _take_trailers(self, buffer: bytearray, line: int) -> None:
         """Check the trailers, if any, which follow the line of the last chunk, and drop them."""

@@ -6,7 +6,8 @@ from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from predictor.environ import ADMITTED, ERROR, SLOTS
+from predictor.environ import ADMITTED, ERROR, MAX_BODY_WITHOUT_SLOT, SLOTS
+from predictor.errors import TooLarge
 from predictor.web.request import current_service, is_probed
 
 
@@ -36,10 +37,13 @@ def _decide() -> ResponseReturnValue | None:
         current_app.raise_routing_exception(request)
     if is_probed():
         return current_app.dispatch_request()
-    if (request.content_length or 0) > current_app.config["MAX_CONTENT_LENGTH"]:
+    size = request.content_length or 0
+    if size > current_app.config["MAX_CONTENT_LENGTH"]:
         raise RequestEntityTooLarge
     view = current_app.view_functions[request.endpoint or ""]
     kind = getattr(view, "needs_slot", None)
+    if kind is None and size > MAX_BODY_WITHOUT_SLOT:
+        raise TooLarge(f"At this address at most {MAX_BODY_WITHOUT_SLOT:,} bytes are accepted.")
     if kind is not None and request.method != "OPTIONS":
         request.environ[SLOTS] = current_service().expect_room(kind)
     return None

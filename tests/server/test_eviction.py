@@ -2,12 +2,16 @@
 
 import asyncio
 import logging
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 from gunicorn.config import Config
 
+from predictor.engine.admission import Slots
+from predictor.environ import SLOTS
 from predictor.server.connection import Connection
 
 
@@ -144,3 +148,36 @@ def test_later_requests_are_answered_one_in_a_round_and_a_new_client_at_once(pip
     asyncio.run(run())
     assert any(new_after[:4])
     assert max(after - before for before, after in pairwise(counts)) == 1
+
+
+@pytest.mark.parametrize("free", [True, False], ids=["a slot", "no slot"])
+def test_a_body_is_freed_before_its_response_is_read(free):
+    size = 5_000_000
+
+    def wsgi(environ, start_response):
+        assert len(environ["wsgi.input"].read()) == size
+        start_response("200 OK", [("Content-Length", "1")])
+        return [b"x"]
+
+    async def run():
+        worker, slots = make_worker(), Slots(1)
+        worker.pool, worker.wsgi, worker.max_body = ThreadPoolExecutor(1), wsgi, size
+        worker.head = lambda environ, start: environ.update({SLOTS: slots}) or head(environ, start)
+        connection, transport = open_connection(worker)
+        transport.get_write_buffer_size = lambda: 1  # the client does not read
+        slots.held += not free
+        tracemalloc.start()
+        connection.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        connection.data_received(bytes(size))
+        while not transport.written:
+            await asyncio.sleep(0)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        transport.abort()
+        connection.eof_received()
+        await connection._task
+        return transport.written, held
+
+    written, held = asyncio.run(run())
+    assert written.startswith(b"HTTP/1.1 200" if free else b"HTTP/1.1 408")
+    assert held < size / 2

@@ -199,6 +199,13 @@ def test_a_client_that_still_sends_reads_its_refusal(target):
         assert connection.recv(100_000).startswith(b"HTTP/1.1 413 ")
 
 
+def test_a_long_chunked_body_where_none_is_expected_is_413(target):
+    with target.connect() as connection:
+        head = GET % (target.lines + b"Transfer-Encoding: chunked\r\n")
+        connection.sendall(head + (b"ffff\r\n" + bytes(65_535) + b"\r\n") * 9)
+        assert statuses(connection) == [413]
+
+
 def test_clients_that_reset_their_connections_leave_nothing_behind(target):
     """They reset it while a thread works, or while the response is sent."""
     reset = struct.pack("ii", 1, 0)
