@@ -17,7 +17,7 @@ from predictor.errors import TooCostly
 IMAGE_S = 0.004  # any image: a tiny one is enlarged to what the model needs
 # Nanoseconds per byte of a decoded pixel: a flat 48-megapixel WebP of 38 bytes takes 0.79 s.
 # BMP and PPM that are not raw are decoded in Python.
-SAMPLE_NS = {"raw": 1, "JPEG": 1, "MPO": 1, "GIF": 3, "TIFF": 3, "BMP": 6, "PPM": 20}
+SAMPLE_NS = {"raw": 1, "JPEG": 1, "MPO": 1, "GIF": 3, "TIFF": 3, "BMP": 150, "PPM": 20}
 OTHER_SAMPLE_NS = 5  # PNG, WebP and AVIF
 # Nanoseconds per pixel for a JPEG, at its full size, and for each of its scans: 90 scans of 48
 # megapixels, in a file of 7 kB, take 4.3 s.

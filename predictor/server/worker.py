@@ -1,5 +1,6 @@
 """The worker process: its slot, its health, its memory, and how it ends."""
 
+import sys
 from math import inf
 from signal import SIGTERM
 from time import monotonic
@@ -10,6 +11,8 @@ from predictor.server.memory import return_freed, use_one_arena
 from predictor.server.reload import ReloadBoard, is_running
 
 HANDOVER_S = 120.0  # for a replacement to load; then the old worker ends in any case
+# A forward pass needs Python's lock for each operation, and may wait this long each time.
+SWITCH_S = 0.001
 TRIM_AFTER_S = 5.0  # without requests; a request after a trim asks the kernel for memory again
 
 
@@ -37,6 +40,7 @@ class Worker(EventLoopWorker):
 
     def init_process(self) -> None:
         """Begin to serve. This runs after the fork."""
+        sys.setswitchinterval(SWITCH_S)
         use_one_arena()
         super().init_process()
 

@@ -12,6 +12,7 @@ from werkzeug.http import parse_options_header
 from predictor.errors import BadRequest, TooLarge
 
 MAX_FIELDS = 1000
+STEP = 1_000_000  # bytes that are decoded while all other threads wait
 MAX_HEAD = 8192  # bytes of a field's headers in a multipart form
 MAX_HEADS = 200_000  # bytes of all fields' headers: werkzeug takes about 150 ms to parse them
 TOO_MANY = f"The form has more than {MAX_FIELDS:,} fields. Send one for each photo."
@@ -41,7 +42,16 @@ def urlencoded_fields(body: bytes) -> list[Field]:
 
 def unquote(text: bytes) -> bytes:
     """Decode percent escapes, as quoted-printable: urllib makes objects for each escape."""
-    return a2b_qp(text.replace(b"=", b"%3D").replace(b"%", b"=")) if b"%" in text else text
+    if b"%" not in text:
+        return text
+    pieces, begin = list[bytes](), 0
+    while begin < len(text):  # in steps, between which other threads run
+        end = begin + STEP
+        if (escape := text.find(b"%", end - 2, end)) >= 0:
+            end = escape
+        pieces.append(a2b_qp(text[begin:end].replace(b"=", b"%3D").replace(b"%", b"=")))
+        begin = end
+    return b"".join(pieces)
 
 
 def multipart_fields(body: bytes, boundary: str) -> list[Field]:

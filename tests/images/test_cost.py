@@ -1,5 +1,6 @@
 """What images cost by their header, and which of them a request can pay for."""
 
+import struct
 from functools import partial
 from pathlib import Path
 from time import thread_time
@@ -159,3 +160,11 @@ def test_bytes_cannot_buy_more_than_the_limits_of_image_and_request():
         budget.charge(TIMEOUT_S, MAX_PIXELS, 3.1)
     with pytest.raises(TooCostly, match=r"at most 1\.00 s"):
         budget.charge(1, MAX_PIXELS, 1.1)
+
+
+def test_a_tiny_bmp_that_is_decoded_in_python_is_refused_by_its_header():
+    """Pillow appends the pixels of an unfinished line one by one."""
+    header = struct.pack("<IiiHHIIiiII", 40, 4_999_999, 1, 1, 8, 1, 4, 0, 0, 1, 0)
+    data = b"BM" + struct.pack("<IHHI", 62, 0, 0, 58) + header + bytes(4) + b"\1\0\0\0"
+    assert estimated(data) > 0.6
+    assert accepted([data]) == 0

@@ -15,7 +15,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 }
 # A body may decompress to FREE_BYTES or MAX_RATIO times its size, whichever is larger, so that a
 # few kB cannot cost as much as the upload limit. Only blank photos and tensors shrink by more.
-FREE_BYTES, MAX_RATIO = 4_000_000, 100
+FREE_BYTES, MAX_RATIO = 1_000_000, 20
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
