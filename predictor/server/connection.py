@@ -34,17 +34,18 @@ class Connection(asyncio.Protocol):
     """A client's connection.
 
     Attributes:
-        since: when the connection began to wait for its client, on the monotonic clock.
+        since: when the connection began to wait for its client, on the monotonic clock; while it
+            has pipelined requests, when it began to wait with the first of them.
         held: bytes that it holds for its client, received or to be sent.
         evicted: whether the worker has ended it for the sake of other clients.
-        state: "idle", "receiving", "working", "sending" or "leaving".
+        state: "idle", "queued", "receiving", "working", "sending" or "leaving".
     """
 
     def __init__(self, worker: "EventLoopWorker", peer: Any, server: Any) -> None:
         """Prepare for the first request. ``peer`` and ``server`` are the addresses of both ends."""
         self.held, self.since, self.state = 0, monotonic(), "idle"
         self._worker, self._peer, self._server = worker, peer, server
-        self._received = bytearray()
+        self._received, self._pipelined = bytearray(), False
         self._changed = asyncio.Event()  # bytes were received or sent, or the client has left
         self._has_left, self._gone_at = False, inf
         self._timeout: asyncio.Timeout | None = None
@@ -82,7 +83,7 @@ class Connection(asyncio.Protocol):
             return
         self._received += data
         self._hold(self.held + len(data))
-        if self.state in ("working", "sending") and len(self._received) > MAX_BEHIND:
+        if self.state not in ("idle", "receiving") and len(self._received) > MAX_BEHIND:
             self._transport.pause_reading()
         self._changed.set()
         self._worker.make_room()
@@ -131,6 +132,8 @@ class Connection(asyncio.Protocol):
             return False
         if not exchange.answered:
             await self._work(exchange)
+        if number > 1 and not exchange.needs_slot:
+            self._worker.rest(monotonic() - self._began)
         self._worker.count_request()
         if not await self._send(exchange.output):
             return False
@@ -161,11 +164,10 @@ class Connection(asyncio.Protocol):
         while True:
             if self._received:
                 if self.state == "idle":
+                    if number > 1:
+                        await self._queue()
                     self._enter("receiving", self._worker.receive_timeout_s)
                     self.drain()
-                    if number > 1:  # one of all connections in a round; new clients come first
-                        async with self._worker.turn:
-                            await asyncio.sleep(0)
                 reception.take(self._received)
             if exchange is None and reception.request is not None:
                 exchange = self._begin(reception.request)
@@ -181,7 +183,18 @@ class Connection(asyncio.Protocol):
                 return exchange
             if self._has_left:
                 return None
+            self._transport.resume_reading()
             await self._change()
+
+    async def _queue(self) -> None:
+        """Wait for a turn of the requests that are not the first of their connections.
+
+        So new clients come first, and predictions between them.
+        """
+        self._enter("queued", self._worker.receive_timeout_s)
+        async with self._worker.turn:
+            await asyncio.sleep(self._worker.rest_until - monotonic())
+        self._began = monotonic()
 
     def _begin(self, request: Any) -> Exchange:
         ends = self._peer, self._server
@@ -259,9 +272,13 @@ class Connection(asyncio.Protocol):
     # Waiting
 
     def _enter(self, state: str, within_s: float | None = None) -> None:
-        self.state, self.since = state, monotonic()
+        self.state = state
+        if state == "idle":
+            self._pipelined = bool(self._received)
+        if not self._pipelined:
+            self.since = monotonic()
         self._hold(len(self._received))
-        if state in ("idle", "leaving"):
+        if state == "leaving":
             self._transport.resume_reading()
         if within_s is not None and self._timeout is not None and not self.evicted:
             self._timeout.reschedule(self._worker.loop.time() + within_s)

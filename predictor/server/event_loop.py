@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
 from socket import socket
 from time import monotonic
 from typing import Any
@@ -18,8 +20,16 @@ from predictor.server.reception import MAX_HEAD
 from predictor.settings import current_settings
 
 LEAST_HELD = 8 * 1024 * 1024  # bytes; the largest response has 1.7 MB
+MAX_REST_S = 0.01  # between two requests
 TICK_S = 0.25  # between two heartbeats; SIGTERM is noticed as soon
 HANDSHAKE_S = 5.0  # for TLS
+
+
+def raise_file_limit() -> int:
+    """Allow this process as many open files as the system does, and return that number."""
+    _, most = getrlimit(RLIMIT_NOFILE)
+    setrlimit(RLIMIT_NOFILE, (most, most))
+    return most if most != RLIM_INFINITY else sys.maxsize
 
 
 class EventLoopWorker(Worker):  # type: ignore[misc]
@@ -28,6 +38,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
     Attributes:
         connections: the open connections.
         held: bytes that the connections hold while they wait for their clients.
+        rest_until: when the next request that is not the first of its connection may begin.
         freed_at: when much memory was last freed, on the monotonic clock; inf: all is returned.
     """
 
@@ -45,7 +56,8 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self._max_held = max(room, self.max_body + MAX_HEAD, LEAST_HELD)
         self.alive: bool
         self.connections: set[Connection] = set()
-        self.held, self.freed_at = 0, monotonic()
+        self.held, self.freed_at, self.rest_until = 0, monotonic(), 0.0
+        self._most = self.cfg.worker_connections
         self._opening: dict[asyncio.Task[Any], None] = {}  # the oldest first
         self._listening: set[Any] = set()
 
@@ -57,6 +69,8 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until gunicorn ends the worker."""
         self.loop = asyncio.new_event_loop()
+        spare = 100 + self.cfg.threads  # descriptors for the app
+        self._most = max(1, min(self._most, raise_file_limit() - spare))
         self.head: Callable[..., Any] = self.wsgi.extensions["head"]
         self.turn = asyncio.Lock()  # of the requests that are not the first of their connections
         self.pool = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="request")
@@ -90,6 +104,10 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         if self.nr >= self.max_requests:
             self.alive = False
 
+    def rest(self, seconds: float) -> None:
+        """After a request that needed no slot, let others have as much time as it took."""
+        self.rest_until = monotonic() + min(seconds, MAX_REST_S)
+
     # Accepting
 
     def _listen(self, enabled: bool) -> None:
@@ -104,7 +122,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
 
     def _accept(self, listener: Any) -> bool:
         """Accept one connection, so that another worker can accept the next. Return if it did."""
-        crowded = len(self.connections) + len(self._opening) >= self.cfg.worker_connections
+        crowded = len(self.connections) + len(self._opening) >= self._most
         if not self.may_accept() or (crowded and not self._make_place()):
             self._listen(False)  # until the next tick
             return False
@@ -114,6 +132,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
             return False
         except OSError as error:
             self.log.error("A connection cannot be accepted: %s", error)
+            self._make_place()
             self._listen(False)
             return False
         task = self.loop.create_task(self._open(client, peer, listener.getsockname()))

@@ -84,7 +84,7 @@ class Exchange:
             self._environ.clear()  # frees the body before the response is sent
 
     def _call(self, app: Callable[..., Any], close: bool) -> bool:
-        self._response.must_close = close
+        self._response.must_close = close or not self._worker.cfg.keepalive
         try:
             if (pieces := app(self._environ, self._response.start_response)) is None:
                 return False

@@ -1,5 +1,6 @@
 """A real gunicorn with slow and malformed clients: they cost a buffer, never a thread."""
 
+import resource
 import select
 import socket
 import subprocess
@@ -256,6 +257,17 @@ def test_the_oldest_receptions_make_room_for_new_connections(start, connect, cof
     slow = [connect(server, POST) for _ in range(150)]
     assert server.predict(coffee).json()["class_name"] == "espresso"
     assert answers(slow[0]).startswith("HTTP/1.1 408 ")
+
+
+def test_clients_that_take_all_files_make_room_for_new_ones(start, connect, coffee):
+    server = start("--threads", "8").wait_until_ready()
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (256, 256))
+    psutil.Process(server.worker).kill()  # its replacement has the limit
+    wait_until(lambda: server.loaded == 2)
+    slow = [connect(server, POST) for _ in range(300)]
+    assert server.predict(coffee).json()["class_name"] == "espresso"
+    assert answers(slow[0]).startswith("HTTP/1.1 408 ")
+    assert "Traceback" not in server.log
 
 
 def test_sigterm_does_not_wait_for_clients_that_are_silent_or_do_not_read(start, connect):

@@ -5,6 +5,7 @@ import logging
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from time import monotonic
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +21,7 @@ class Transport(asyncio.Transport):
 
     def __init__(self):
         super().__init__()
-        self.written, self.closed = b"", False
+        self.written, self.closed, self.paused = b"", False, False
 
     def write(self, data):
         self.written += data
@@ -44,10 +45,10 @@ class Transport(asyncio.Transport):
         pass
 
     def resume_reading(self):
-        pass
+        self.paused = False
 
     def pause_reading(self):
-        pass
+        self.paused = True
 
 
 def head(environ, start_response):
@@ -62,6 +63,7 @@ def make_worker():
     return SimpleNamespace(
         loop=asyncio.get_running_loop(), cfg=Config(), max_body=10**6, receive_timeout_s=60,
         alive=True, connections=set(), held=0, freed_at=0, turn=asyncio.Lock(), head=head,
+        rest_until=0, rest=lambda _: None,
         log=logging.getLogger(), make_room=lambda: None, count_request=lambda: None,
     )  # fmt: skip
 
@@ -181,3 +183,64 @@ def test_a_body_is_freed_before_its_response_is_read(free):
     written, held = asyncio.run(run())
     assert written.startswith(b"HTTP/1.1 200" if free else b"HTTP/1.1 408")
     assert held < size / 2
+
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_after_a_later_request_others_have_time():
+    pause_s = 0.02
+
+    async def run():
+        worker = make_worker()
+        worker.rest = lambda _: setattr(worker, "rest_until", monotonic() + pause_s)
+        connection, transport = open_connection(worker)
+        began = monotonic()
+        connection.data_received(GET * 100)
+        await asyncio.sleep(0.2)
+        count, seconds = transport.written.count(b"HTTP/1.1"), monotonic() - began
+        connection.eof_received()
+        transport.abort()
+        connection._task.cancel()
+        return count, seconds
+
+    count, seconds = asyncio.run(run())
+    assert 2 < count <= 3 + seconds / pause_s
+
+
+def test_pipelined_requests_count_from_the_first_and_are_not_read_without_limit():
+    async def run():
+        worker = make_worker()
+        connection, transport = open_connection(worker)
+        connection.data_received(GET * 10_000)
+        await asyncio.sleep(0)
+        began = connection.since
+        paused = []
+        for _ in range(100):
+            await asyncio.sleep(0)
+            connection.data_received(GET)
+            paused.append(transport.paused)
+        answered, since = transport.written.count(b"HTTP/1.1"), connection.since
+        connection.eof_received()
+        transport.abort()
+        connection._task.cancel()
+        return answered, all(paused[3:]), since - began
+
+    answered, paused, moved = asyncio.run(run())
+    assert answered > 10
+    assert paused
+    assert moved < 0.01
+
+
+def test_without_keep_alive_the_response_announces_the_close():
+    async def run():
+        worker = make_worker()
+        worker.cfg.set("keepalive", 0)
+        connection, transport = open_connection(worker)
+        connection.data_received(GET)
+        await asyncio.sleep(0.01)
+        connection.eof_received()
+        await connection._task
+        return transport.written
+
+    assert b"Connection: close" in asyncio.run(run())
