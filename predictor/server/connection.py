@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
             return False
         if not exchange.answered:
             await self._work(exchange)
-        if number > 1 and not exchange.needs_slot:
+        if number > 1 and not exchange.needs_slot:  # also if it was refused
             self._worker.rest(monotonic() - self._began)
         self._worker.count_request()
         if not await self._send(exchange.output):

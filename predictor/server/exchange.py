@@ -28,6 +28,7 @@ class Exchange:
     Attributes:
         body, whole: the body, and whether the request has been received to its end.
         answered: whether the app has answered.
+        needs_slot: whether the request needs a slot, once the head has been checked.
         output: the response's pieces; empty if the app failed.
     """
 
@@ -41,7 +42,7 @@ class Exchange:
     ) -> None:
         """Create the environ. ``peer`` and ``server`` are the addresses of both ends."""
         self.body, self.whole = b"", False
-        self.answered, self.output = False, Output()
+        self.answered, self.needs_slot, self.output = False, False, Output()
         self._worker = worker
         self._response, self._environ = create(request, self.output, peer, server, worker.cfg)
         self._environ[HAS_LEFT] = has_left
@@ -53,14 +54,11 @@ class Exchange:
         """Whether the connection must be closed after the response."""
         return bool(self._response.should_close())
 
-    @property
-    def needs_slot(self) -> bool:
-        """Whether the request needs a slot. This is known once the head has been checked."""
-        return SLOTS in self._environ
-
     def answer_head(self, close: bool) -> bool:
         """Let the app answer from the head. Return False if it needs the body."""
-        return self._call(self._worker.head, close)
+        answered = self._call(self._worker.head, close)
+        self.needs_slot = SLOTS in self._environ
+        return answered
 
     def refuse(self, error: PredictorError, close: bool = True) -> None:
         """Answer with an error."""

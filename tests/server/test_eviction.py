@@ -244,3 +244,27 @@ def test_without_keep_alive_the_response_announces_the_close():
         return transport.written
 
     assert b"Connection: close" in asyncio.run(run())
+
+
+def test_no_rest_follows_a_request_with_a_slot():
+    """A client that sends one photo after the other would lose a tenth of its time."""
+    body, rests = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", []
+
+    def wsgi(_environ, start_response):
+        start_response("200 OK", [("Content-Length", "1")])
+        return [b"x"]
+
+    async def run():
+        worker, slots = make_worker(), Slots(1)
+        worker.pool, worker.wsgi, worker.rest = ThreadPoolExecutor(1), wsgi, rests.append
+        worker.head = lambda environ, start: environ.update({SLOTS: slots}) or head(environ, start)
+        connection, transport = open_connection(worker)
+        connection.data_received(body * 5)
+        while transport.written.count(b"200 OK") < 5:
+            await asyncio.sleep(0)
+        transport.abort()
+        connection.eof_received()
+        await connection._task
+
+    asyncio.run(run())
+    assert rests == []
