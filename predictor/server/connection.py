@@ -34,8 +34,7 @@ class Connection(asyncio.Protocol):
     """A client's connection.
 
     Attributes:
-        since: when the connection began to wait for its client, on the monotonic clock; while it
-            has pipelined requests, when it began to wait with the first of them.
+        since: when it began to wait for its client, or got the first of its pipelined requests.
         held: bytes that it holds for its client, received or to be sent.
         evicted: whether the worker has ended it for the sake of other clients.
         state: "idle", "queued", "receiving", "working", "sending" or "leaving".
@@ -47,11 +46,8 @@ class Connection(asyncio.Protocol):
         self._worker, self._peer, self._server = worker, peer, server
         self._received, self._pipelined = bytearray(), False
         self._changed = asyncio.Event()  # bytes were received or sent, or the client has left
-        self._has_left, self._gone_at = False, inf
+        self._has_left, self._gone_at, self.evicted = False, inf, False
         self._timeout: asyncio.Timeout | None = None
-        self.evicted = False
-
-    # Called by asyncio
 
     def connection_made(self, transport: Any) -> None:
         """Begin to receive."""
@@ -137,8 +133,8 @@ class Connection(asyncio.Protocol):
         self._worker.count_request()
         if not await self._send(exchange.output):
             return False
-        ended = exchange.must_close or self.evicted
-        if not ended and (self._received or not self._has_left):
+        stays = self._received or not self._has_left
+        if stays and not (exchange.must_close or self.evicted):
             return True  # also while the worker shuts down: no response has announced the close
         await self._linger(exchange.whole)
         return False
@@ -187,10 +183,7 @@ class Connection(asyncio.Protocol):
             await self._change()
 
     async def _queue(self) -> None:
-        """Wait for a turn of the requests that are not the first of their connections.
-
-        So new clients come first, and predictions between them.
-        """
+        """Wait for a turn among later requests. New clients come first, and predictions between."""
         self._enter("queued", self._worker.receive_timeout_s)
         async with self._worker.turn:
             await asyncio.sleep(self._worker.rest_until - monotonic())
