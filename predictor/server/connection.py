@@ -128,8 +128,8 @@ class Connection(asyncio.Protocol):
             return False
         if not exchange.answered:
             await self._work(exchange)
-        if number > 1 and not exchange.needs_slot:  # also if it was refused
-            self._worker.rest(monotonic() - self._began)
+        if number > 1:
+            self._worker.rest(exchange.rest_s)
         self._worker.count_request()
         if not await self._send(exchange.output):
             return False
@@ -187,7 +187,6 @@ class Connection(asyncio.Protocol):
         self._enter("queued", self._worker.receive_timeout_s)
         async with self._worker.turn:
             await asyncio.sleep(self._worker.rest_until - monotonic())
-        self._began = monotonic()
 
     def _begin(self, request: Any) -> Exchange:
         ends = self._peer, self._server

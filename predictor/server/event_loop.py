@@ -105,8 +105,9 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
             self.alive = False
 
     def rest(self, seconds: float) -> None:
-        """After a request that needed no slot, let others have as much time as it took."""
-        self.rest_until = monotonic() + min(seconds, MAX_REST_S)
+        """Begin no other request on a kept connection for so long."""
+        now = monotonic()
+        self.rest_until = min(max(self.rest_until, now) + seconds, now + MAX_REST_S)
 
     # Accepting
 

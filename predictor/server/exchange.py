@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from io import BytesIO
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.http.wsgi import create  # type: ignore[import-untyped]
@@ -43,6 +44,7 @@ class Exchange:
         """Create the environ. ``peer`` and ``server`` are the addresses of both ends."""
         self.body, self.whole = b"", False
         self.answered, self.needs_slot, self.output = False, False, Output()
+        self._spent_s = 0.0
         self._worker = worker
         self._response, self._environ = create(request, self.output, peer, server, worker.cfg)
         self._environ[HAS_LEFT] = has_left
@@ -53,6 +55,12 @@ class Exchange:
     def must_close(self) -> bool:
         """Whether the connection must be closed after the response."""
         return bool(self._response.should_close())
+
+    @property
+    def rest_s(self) -> float:
+        """How long other clients come first: as long as the app took, unless the model ran."""
+        ran = self.needs_slot and (self._response.status_code or 500) < 400
+        return 0.0 if ran else self._spent_s
 
     def answer_head(self, close: bool) -> bool:
         """Let the app answer from the head. Return False if it needs the body."""
@@ -83,6 +91,7 @@ class Exchange:
 
     def _call(self, app: Callable[..., Any], close: bool) -> bool:
         self._response.must_close = close or not self._worker.cfg.keepalive
+        began = monotonic()
         try:
             if (pieces := app(self._environ, self._response.start_response)) is None:
                 return False
@@ -96,4 +105,6 @@ class Exchange:
             self._worker.log.exception("The app failed to answer a request.")
             self.output.clear()
             self.answered = True
+        finally:
+            self._spent_s += monotonic() - began
         return True

@@ -246,25 +246,46 @@ def test_without_keep_alive_the_response_announces_the_close():
     assert b"Connection: close" in asyncio.run(run())
 
 
-def test_no_rest_follows_a_request_with_a_slot():
+@pytest.mark.parametrize(("status", "rests"), [("200 OK", False), ("415 X", True)])
+def test_a_rest_follows_a_request_only_if_the_model_did_not_run(status, rests):
     """A client that sends one photo after the other would lose a tenth of its time."""
-    body, rests = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", []
+    body, found = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", []
 
     def wsgi(_environ, start_response):
-        start_response("200 OK", [("Content-Length", "1")])
+        start_response(status, [("Content-Length", "1")])
         return [b"x"]
 
     async def run():
         worker, slots = make_worker(), Slots(1)
-        worker.pool, worker.wsgi, worker.rest = ThreadPoolExecutor(1), wsgi, rests.append
+        worker.pool, worker.wsgi, worker.rest = ThreadPoolExecutor(1), wsgi, found.append
         worker.head = lambda environ, start: environ.update({SLOTS: slots}) or head(environ, start)
         connection, transport = open_connection(worker)
         connection.data_received(body * 5)
-        while transport.written.count(b"200 OK") < 5:
+        while transport.written.count(status.encode()) < 5:
             await asyncio.sleep(0)
         transport.abort()
         connection.eof_received()
         await connection._task
 
     asyncio.run(run())
-    assert rests == []
+    assert len(found) >= 4
+    assert all((seconds > 0) is rests for seconds in found)
+
+
+def test_a_request_evicted_in_the_queue_gets_an_answer():
+    async def run():
+        worker = make_worker()
+        connection, transport = open_connection(worker)
+        connection.data_received(GET)
+        await asyncio.sleep(0.01)
+        await worker.turn.acquire()
+        connection.data_received(GET)
+        await asyncio.sleep(0.01)
+        assert connection.state == "queued"
+        connection.evict()
+        await asyncio.sleep(0.01)
+        connection.eof_received()
+        await connection._task
+        return transport.written
+
+    assert asyncio.run(run()).count(b"HTTP/1.1 408 ") == 2
