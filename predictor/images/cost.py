@@ -26,6 +26,7 @@ SCAN_NS = 1
 MODE_NS = {"RGB": 6, "L": 6, "1": 6, "P": 6, "CMYK": 10, "YCbCr": 10, "I;16": 10, "LAB": 28}
 OTHER_MODE_NS = 16  # such as RGBA
 TRANSPARENCY_NS = 10  # a transparent colour, or palette with transparent colours
+TILE_NS = 10_000  # for each strip or tile of a TIFF
 # Nanoseconds per byte of the file. This is what photos cost, and hostile files hardly.
 BYTE_NS = {"raw": 1, "WEBP": 40, "AVIF": 100}
 OTHER_BYTE_NS = 10
@@ -51,7 +52,8 @@ def estimate(image: Image.Image, pixels: int, scans: int, size: int) -> float:
         size: of the file, in bytes.
     """
     kind, mode = image.format or "", ImageMode.getmode(image.mode)
-    tile = str(getattr(image, "tile", "")) if kind in ("PNG", "TIFF", "BMP", "PPM") else ""
+    tiles = getattr(image, "tile", []) if kind in ("PNG", "TIFF", "BMP", "PPM") else []
+    tile = str(tiles[:1])
     if tile.startswith(RAW):
         kind = "raw"
     width = int(mode.typestr[-1]) * len(mode.bands)  # in bytes
@@ -64,6 +66,7 @@ def estimate(image: Image.Image, pixels: int, scans: int, size: int) -> float:
         decoded_ns = pixels * (1 + scans) * SCAN_NS + image.width * image.height * pixel_ns
     else:
         decoded_ns = pixels * pixel_ns
+    decoded_ns += len(tiles) * TILE_NS
     return IMAGE_S + (decoded_ns + size * BYTE_NS.get(kind, OTHER_BYTE_NS)) / 1e9
 
 

@@ -17,16 +17,22 @@ from predictor.errors import (
 from predictor.images.avif import check_frames, hide_exif
 from predictor.images.colour import scale_transparent_colour, to_rgb
 from predictor.images.cost import DearImage, estimate
-from predictor.images.limits import LimitedFile, check_header, check_parts
+from predictor.images.limits import (
+    MAX_EXIF,
+    LimitedFile,
+    check_header,
+    check_parts,
+    hide_groups,
+    is_tiff,
+)
 
 # Formats are recognised by content, never by file name. Rare formats are left out, and those that
 # Pillow decodes with another program (EPS): each is one more parser for an attacker to try.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
 ORIENTATION_TAG = 0x0112
-# Pillow reads all values of the orientation's tag, of which there may be millions. A camera's EXIF
-# has at most 64 kB, as a JPEG limits it; as text in a PNG it has twice as many characters.
-MAX_EXIF, EXIF_NAMES = 150_000, ("exif", "Raw profile type exif")
+# Pillow reads all values of the orientation's tag, of which there may be millions.
+EXIF_NAMES = ("exif", "Raw profile type exif")
 TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -77,6 +83,8 @@ def decode(
         inside = 0
         if data[4:8] == b"ftyp":
             inside, data = check_frames(data), hide_exif(data)
+        elif is_tiff(data):
+            data = hide_groups(data)
         with _open(data, max_pixels) as image:
             pixels = check_header(image, max_pixels, inside)
             if enough is not None:

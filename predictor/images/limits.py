@@ -24,9 +24,11 @@ MAX_SLOW_PIXELS = 5_000_000  # if the decoder is in Python, as for run-length en
 # maps take many APP segments.
 MAX_SEGMENTS, MAX_APP_SEGMENTS = 100, 500
 MAX_PROFILES = 10
+MAX_EXIF = 150_000  # bytes; a camera's EXIF has at most 64 kB, as one segment of a JPEG limits it
+GROUP_TAGS = {34665, 34853, 40965}  # of EXIF, positions and interoperability, in a TIFF
 
 SEGMENT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd8\xff])")  # of a JPEG; a length follows
-START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
+START_OF_SCAN, END_OF_IMAGE, APP1 = b"\xda", b"\xd9", b"\xe1"
 # The types of TIFF tags that Pillow does not unpack value by value, and those of rationals.
 BYTE_TYPES, RATIONAL_TYPES = (1, 2, 6, 7), (5, 10)
 TILE_WIDTH_TAG, TILE_LENGTH_TAG, COMPRESSION_TAG = 322, 323, 259
@@ -55,7 +57,7 @@ def check_parts(data: bytes) -> int:
     """
     if data.startswith(b"\xff\xd8\xff"):
         return _check_segments(data)
-    if data[:2] in (b"II", b"MM") and data[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+"):
+    if is_tiff(data):
         _check_tags(data)
     elif data.startswith(b"\x89PNG") and data.count(b"iCCP") > MAX_PROFILES:
         raise TooLarge(f"The PNG has more than {MAX_PROFILES} colour profiles. Re-save it.")
@@ -76,7 +78,7 @@ def _check_segments(data: bytes) -> int:
     after the end of the image, such as the video in a phone's photo, is not counted.
     """
     kinds: Counter[bytes] = Counter()
-    offset = 2
+    offset, exif = 2, 0
     while (found := _search(SEGMENT_MARKER, data, offset)) and found[1] != END_OF_IMAGE:
         kinds[found[1]] += 1
         most = MAX_APP_SEGMENTS if b"\xe0" <= found[1] <= b"\xef" else MAX_SEGMENTS
@@ -84,15 +86,35 @@ def _check_segments(data: bytes) -> int:
             raise TooLarge(
                 f"The JPEG has more than {most} scans or segments of one kind. Re-save it."
             )
-        offset = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+        length = max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+        if found[1] == APP1 and data.startswith(b"Exif\0\0", found.end() + 2):
+            exif += length
+        if exif > MAX_EXIF:
+            raise TooLarge(f"The JPEG has more than {MAX_EXIF:,} bytes of EXIF. Re-save it.")
+        offset = found.end() + length
     return kinds[START_OF_SCAN]
 
 
-def _check_tags(data: bytes) -> None:
-    """Refuse a TIFF if a tag has too many values: Pillow unpacks them one by one.
+def is_tiff(data: bytes) -> bool:
+    """Return whether the data begins like a TIFF or a BigTIFF."""
+    return data[:2] in (b"II", b"MM") and data[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+")
 
-    Refuse progressive JPEG in a TIFF, too: its scans are not in the estimated cost.
-    """
+
+def hide_groups(data: bytes) -> bytes:
+    """Return a TIFF without its groups of EXIF tags: Pillow unpacks all their values one by one."""
+    begin, entry, tags = _read_tags(data)
+    if not any(tag[0] in GROUP_TAGS for tag in tags):
+        return data
+    hidden = bytearray(data)
+    for number, tag in enumerate(tags):
+        if tag[0] in GROUP_TAGS:
+            at = begin + number * entry.size
+            hidden[at : at + 2] = bytes(2)
+    return bytes(hidden)
+
+
+def _read_tags(data: bytes) -> tuple[int, struct.Struct, list[tuple[int, int, int, int]]]:
+    """Return where the tags of a TIFF begin, their format, and their fields."""
     order = "<" if data.startswith(b"II") else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
@@ -101,7 +123,15 @@ def _check_tags(data: bytes) -> None:
     (entries,) = count.unpack_from(data, offset)
     first = offset + count.size
     entries = min(entries, MAX_READS, (len(data) - first) // entry.size)
-    tags = list(entry.iter_unpack(data[first : first + entries * entry.size]))
+    return first, entry, list(entry.iter_unpack(data[first : first + entries * entry.size]))
+
+
+def _check_tags(data: bytes) -> None:
+    """Refuse a TIFF if a tag has too many values: Pillow unpacks them one by one.
+
+    Refuse progressive JPEG in a TIFF, too: its scans are not in the estimated cost.
+    """
+    _, _, tags = _read_tags(data)
     for _, kind, values, _ in tags:
         most = MAX_RATIONALS if kind in RATIONAL_TYPES else MAX_TAG_VALUES
         if kind not in BYTE_TYPES and values > most:

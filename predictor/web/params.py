@@ -10,6 +10,13 @@ from predictor.errors import BadRequest
 TOP_K = 5  # default number of classes on the page and in the protocols of other servers
 
 
+def quoted(value: object) -> str:
+    """Return a client's value for a message. To write all of a long list would take a second."""
+    if isinstance(value, list | dict):
+        return "an array" if isinstance(value, list) else "an object"
+    return repr(value[:100] if isinstance(value, str) else value)
+
+
 def parameter(name: str) -> str | None:
     """Return a parameter of the query string, or None; raise BadRequest if it is repeated."""
     given = request.args.getlist(name)
@@ -57,5 +64,5 @@ def target_of(instance: object) -> int | None:
     given = instance.get("target") if isinstance(instance, dict) else None
     target = as_integer(given)
     if given is not None and target is None:
-        raise BadRequest(f'"target" is {given!r}; it must be a class index.')
+        raise BadRequest(f'"target" is {quoted(given)}; it must be a class index.')
     return target

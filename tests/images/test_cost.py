@@ -168,3 +168,10 @@ def test_a_tiny_bmp_that_is_decoded_in_python_is_refused_by_its_header():
     data = b"BM" + struct.pack("<IHHI", 62, 0, 0, 58) + header + bytes(4) + b"\1\0\0\0"
     assert estimated(data) > 0.6
     assert accepted([data]) == 0
+
+
+def test_each_strip_of_a_tiff_costs_something():
+    few, many = (
+        encode(Image.new("L", (1, 9000)), "TIFF", tiffinfo={278: rows}) for rows in (9000, 1)
+    )
+    assert estimated(many) > estimated(few) + 0.08

@@ -112,6 +112,36 @@ def test_tiff_with_a_tag_of_many_rationals_is_too_large():
         decode(encode(Image.new("L", (9, 9)), "TIFF", tiffinfo=tags), LIMIT)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_groups_of_exif_in_a_tiff_are_not_read(monkeypatch, order):
+    """Pillow unpacks all their values, which takes 4 µs for each: three times, if they overlap."""
+    count, made = 20_000, []
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    pairs = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
+             (273, 4, 1, 8), (277, 3, 1, 1), (278, 3, 1, 8), (279, 4, 1, 64)]  # fmt: skip
+    pairs += [(34665, 4, 1, 200), (34853, 4, 1, 200), (40965, 4, 1, 200)]
+    tags = b"".join(
+        struct.pack(f"{order}HHI", tag, kind, number)
+        + (struct.pack(f"{order}HH", value, 0) if kind == 3 else struct.pack(f"{order}I", value))
+        for tag, kind, number, value in pairs
+    )
+    begin = struct.pack(f"{order}I", 8) + struct.pack(f"{order}H", len(pairs)) + tags + bytes(4)
+    group = struct.pack(f"{order}HHHII", 1, 37000, 5, count, 218) + bytes(4) + bytes(8 * count)
+    data = (head + begin).ljust(200, b"\0") + group
+    monkeypatch.setattr("PIL.TiffImagePlugin.IFDRational", lambda *values: made.append(values))
+    assert decode(data, LIMIT).size == (8, 8)
+    assert made == []
+
+
+def test_jpeg_with_much_exif_is_too_large():
+    """Pillow reads its resolution, of which there may be millions of values."""
+    data = encode(Image.new("L", (9, 9)), "JPEG")
+    segment = b"\xff\xe1" + struct.pack(">H", 60_008) + b"Exif\0\0" + bytes(60_000)
+    assert decode(data[:2] + segment * 2 + data[2:], LIMIT)
+    with pytest.raises(TooLarge, match="EXIF"):
+        decode(data[:2] + segment * 3 + data[2:], LIMIT)
+
+
 @pytest.mark.parametrize("at", [0, 5, 999_990, 999_999, 1_000_000, 2_100_000])
 def test_search_finds_a_marker_at_any_place(at):
     data = bytes(at) + b"\xff\xc2\0\x11\x08" + bytes(10)

@@ -9,7 +9,7 @@ from predictor.engine.call import all_or_error
 from predictor.engine.classifier import VERSION
 from predictor.engine.ranking import as_answer
 from predictor.errors import BadRequest
-from predictor.web.params import TOP_K, as_integer, parameters_of, target_of
+from predictor.web.params import TOP_K, as_integer, parameters_of, quoted, target_of
 from predictor.web.problems import Problem
 from predictor.web.request import current_call, current_service, needs_slot
 from predictor.web.uploads import from_instances, parse_json, read_body
@@ -100,5 +100,5 @@ def _instances() -> tuple[dict[str, Any], list[Any]]:
 def _top_k(content: dict[str, Any], classes: int) -> int:
     given = parameters_of(content).get("top_k", min(TOP_K, classes))
     if (top_k := as_integer(given)) is None:
-        raise BadRequest(f"top_k is {given!r}; it must be a whole number.")
+        raise BadRequest(f"top_k is {quoted(given)}; it must be a whole number.")
     return top_k

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.errors import BadRequest, RequestError
-from predictor.web.params import as_integer, parameters_of
+from predictor.web.params import as_integer, parameters_of, quoted
 from predictor.web.uploads import TURN, check_count, from_base64, parse_json
 
 HEADER = "Inference-Header-Content-Length"
@@ -87,8 +87,8 @@ def read_input(inputs: Any, binary: bytes, max_images: int) -> Tensor:
     size = 0 if stated is None else as_integer(stated)
     if size is None or not 0 <= size <= len(binary):
         raise BadRequest(
-            f'"binary_data_size" is {stated!r}; it must be the number of bytes after the JSON,'
-            f" {len(binary)}."
+            f'"binary_data_size" is {quoted(stated)}; it must be the number of bytes after the'
+            f" JSON, {len(binary)}."
         )
     if size != len(binary):
         raise BadRequest(f"{len(binary) - size} bytes after the JSON belong to no input.")
@@ -123,7 +123,7 @@ def _datatype_and_shape(given: dict[str, Any]) -> tuple[str, list[int]]:
         )
     if datatype not in ("BYTES", *DTYPES):
         known = " or ".join(DTYPES)
-        raise BadRequest(f'"datatype" is {datatype!r}; it must be BYTES, {known}.')
+        raise BadRequest(f'"datatype" is {quoted(datatype)}; it must be BYTES, {known}.')
     return datatype, whole
 
 
