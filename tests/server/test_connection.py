@@ -160,13 +160,16 @@ def does_not_read(server, *sent):
     return client
 
 
-def test_bodies_that_never_end_are_returned_at_rest(server, connect):
+def test_bodies_that_never_end_are_returned_at_rest(start, connect):
+    limits = {"max_in_flight": 16, "max_upload_bytes": 50_000_000, "receive_timeout_s": 600}
+    server = start(**limits).wait_until_ready()
+
     def resident_mb():
         return psutil.Process(server.worker).memory_info().rss / 1e6
 
     before = resident_mb()
     head = POST + b"Content-Length: 20000000\r\n\r\n"
-    opened = [connect(server, head + bytes(19_000_000)) for _ in range(4)]
+    opened = [connect(server, head + bytes(19_000_000)) for _ in range(6)]
     wait_until(lambda: resident_mb() > before + 60)
     for connection in opened:
         connection.close()
