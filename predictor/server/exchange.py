@@ -5,13 +5,17 @@ from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.http.wsgi import create  # type: ignore[import-untyped]
+from gunicorn.http.wsgi import FileWrapper, create  # type: ignore[import-untyped]
 
 from predictor.environ import ERROR, HAS_LEFT, SLOTS
 from predictor.errors import PredictorError
 
 if TYPE_CHECKING:
     from predictor.server.event_loop import EventLoopWorker
+
+# Bytes of a file that are read at once. In pieces of 8 kB, many threads that read files leave the
+# event loop no time.
+FILE_PIECE = 1024 * 1024
 
 
 class Output(list[bytes]):
@@ -48,6 +52,7 @@ class Exchange:
         self._worker = worker
         self._response, self._environ = create(request, self.output, peer, server, worker.cfg)
         self._environ[HAS_LEFT] = has_left
+        self._environ["wsgi.file_wrapper"] = lambda file, _size=0: FileWrapper(file, FILE_PIECE)
         expect = self._environ.get("HTTP_EXPECT", "").lower()
         self.expects_continue = expect == "100-continue" and request.version >= (1, 1)
 

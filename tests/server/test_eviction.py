@@ -1,6 +1,7 @@
 """A connection without a server: what the worker can do to it at any moment."""
 
 import asyncio
+import io
 import logging
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -289,3 +290,32 @@ def test_a_request_evicted_in_the_queue_gets_an_answer():
         return transport.written
 
     assert asyncio.run(run()).count(b"HTTP/1.1 408 ") == 2
+
+
+def test_a_file_is_read_in_few_pieces():
+    """Threads that read many small ones would leave the event loop no time."""
+    content, reads = bytes(range(256)) * 10_000, []
+
+    class File(io.BytesIO):
+        def read(self, size=-1):
+            reads.append(size)
+            return super().read(size)
+
+    def wsgi(environ, start_response):
+        start_response("200 OK", [("Content-Length", str(len(content)))])
+        return environ["wsgi.file_wrapper"](File(content), 8192)
+
+    async def run():
+        worker = make_worker()
+        worker.pool, worker.wsgi = ThreadPoolExecutor(1), wsgi
+        worker.head = lambda *_: None
+        connection, transport = open_connection(worker)
+        connection.data_received(GET)
+        while len(transport.written) < len(content):
+            await asyncio.sleep(0)
+        connection.eof_received()
+        await connection._task
+        return transport.written
+
+    assert asyncio.run(run()).endswith(content)
+    assert len(reads) <= 4
