@@ -209,7 +209,8 @@ class Connection(asyncio.Protocol):
         except PredictorError as error:
             exchange.refuse(error, close=not self._worker.alive)
         else:
-            await self._worker.loop.run_in_executor(self._worker.pool, exchange.run)
+            pool = self._worker.pool if exchange.needs_slot else self._worker.quick_pool
+            await self._worker.loop.run_in_executor(pool, exchange.run)
             self._worker.freed_at = monotonic()
 
     async def _send(self, output: list[bytes]) -> bool:

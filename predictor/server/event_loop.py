@@ -21,6 +21,8 @@ from predictor.settings import current_settings
 
 LEAST_HELD = 8 * 1024 * 1024  # bytes; the largest response has 1.7 MB
 MAX_REST_S = 0.01  # between two requests
+# Connections that are accepted in one round of the loop. Others are left for another worker.
+ACCEPTS = 32
 TICK_S = 0.25  # between two heartbeats; SIGTERM is noticed as soon
 HANDSHAKE_S = 5.0  # for TLS
 
@@ -74,6 +76,8 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self.head: Callable[..., Any] = self.wsgi.extensions["head"]
         self.turn = asyncio.Lock()  # of the requests that are not the first of their connections
         self.pool = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="request")
+        # Requests without a slot wait for nothing. More threads would leave the loop no time.
+        self.quick_pool = ThreadPoolExecutor(2, thread_name_prefix="quick")
         self._tls: dict[str, Any] = {}
         if self.cfg.is_ssl:
             limits = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": LINGER_S}
@@ -115,14 +119,19 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         """Begin or stop to accept. The kernel queues the connections meanwhile."""
         for listener in self.sockets:
             if enabled and listener not in self._listening:
-                self.loop.add_reader(listener.fileno(), self._accept, listener)
+                self.loop.add_reader(listener.fileno(), self._accept_some, listener, ACCEPTS)
                 self._listening.add(listener)
             elif not enabled and listener in self._listening:
                 self.loop.remove_reader(listener.fileno())
                 self._listening.remove(listener)
 
+    def _accept_some(self, listener: Any, most: int) -> None:
+        for _ in range(most):
+            if not self._accept(listener):
+                break
+
     def _accept(self, listener: Any) -> bool:
-        """Accept one connection, so that another worker can accept the next. Return if it did."""
+        """Accept one connection, and return whether there was one."""
         crowded = len(self.connections) + len(self._opening) >= self._most
         if not self.may_accept() or (crowded and not self._make_place()):
             self._listen(False)  # until the next tick
@@ -149,9 +158,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
     def _accept_rest(self) -> None:
         """Accept what the kernel has queued, then close: a queued client would get a reset."""
         for listener in self.sockets:
-            for _ in range(self.cfg.backlog):  # no more, or a flood would go on for ever
-                if not self._accept(listener):
-                    break
+            self._accept_some(listener, self.cfg.backlog)  # a flood would go on for ever
         self._listen(False)
         for listener in self.sockets:
             listener.close()

@@ -164,7 +164,8 @@ def test_a_body_is_freed_before_its_response_is_read(free):
 
     async def run():
         worker, slots = make_worker(), Slots(1)
-        worker.pool, worker.wsgi, worker.max_body = ThreadPoolExecutor(1), wsgi, size
+        worker.pool = worker.quick_pool = ThreadPoolExecutor(1)
+        worker.wsgi, worker.max_body = wsgi, size
         worker.head = lambda environ, start: environ.update({SLOTS: slots}) or head(environ, start)
         connection, transport = open_connection(worker)
         transport.get_write_buffer_size = lambda: 1  # the client does not read
@@ -258,7 +259,8 @@ def test_a_rest_follows_a_request_only_if_the_model_did_not_run(status, rests):
 
     async def run():
         worker, slots = make_worker(), Slots(1)
-        worker.pool, worker.wsgi, worker.rest = ThreadPoolExecutor(1), wsgi, found.append
+        worker.pool = worker.quick_pool = ThreadPoolExecutor(1)
+        worker.wsgi, worker.rest = wsgi, found.append
         worker.head = lambda environ, start: environ.update({SLOTS: slots}) or head(environ, start)
         connection, transport = open_connection(worker)
         connection.data_received(body * 5)
@@ -307,7 +309,8 @@ def test_a_file_is_read_in_few_pieces():
 
     async def run():
         worker = make_worker()
-        worker.pool, worker.wsgi = ThreadPoolExecutor(1), wsgi
+        worker.pool = worker.quick_pool = ThreadPoolExecutor(1)
+        worker.wsgi = wsgi
         worker.head = lambda *_: None
         connection, transport = open_connection(worker)
         connection.data_received(GET)
