@@ -80,11 +80,8 @@ def decode(
     # …). Each of them means that the client's file is damaged.
     try:
         scans = check_parts(data)
-        inside = 0
-        if data[4:8] == b"ftyp":
-            inside, data = check_frames(data), hide_exif(data)
-        elif is_tiff(data):
-            data = hide_groups(data)
+        inside = check_frames(data) if data[4:8] == b"ftyp" else 0
+        data = _hide_metadata(data)
         with _open(data, max_pixels) as image:
             pixels = check_header(image, max_pixels, inside)
             if enough is not None:
@@ -104,6 +101,12 @@ def decode(
             "The file looks like an image but cannot be decoded: it is damaged, truncated, or an"
             " unsupported variant."
         ) from error
+
+
+def _hide_metadata(data: bytes) -> bytes:
+    if data[4:8] == b"ftyp":
+        return hide_exif(data)
+    return hide_groups(data) if is_tiff(data) else data
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
