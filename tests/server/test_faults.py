@@ -300,7 +300,7 @@ def test_a_client_that_disconnects_frees_its_slot(start_faulty):
     with ThreadPoolExecutor(1) as clients:
         stuck = clients.submit(ask, server, HANGS)
         wait_until(lambda: in_progress(server) == 1)
-        photo = picture("red")
+        photo = encode(Image.new("RGB", (16, 16), HANGS))  # another may overtake the first one
         with socket.create_connection(server.address) as leaving:
             head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(photo)}\r\n\r\n"
             leaving.sendall(head.encode() + photo)
