@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 from typing import Any, Generic, TypeVar, cast
@@ -56,7 +56,8 @@ class Timings:
 
     def known(self) -> dict[str, float]:
         """Return the steps that the request reached, in order."""
-        return {step: seconds for step, seconds in asdict(self).items() if seconds is not None}
+        steps = ((step, getattr(self, step)) for step in self.__slots__)
+        return {step: seconds for step, seconds in steps if seconds is not None}
 
 
 @dataclass(slots=True)

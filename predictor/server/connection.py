@@ -130,6 +130,9 @@ class Connection(asyncio.Protocol):
             await self._work(exchange)
         if number > 1:
             self._worker.rest(exchange.rest_s)
+        if exchange.is_overload:
+            self._enter("queued")
+            await asyncio.sleep(self._worker.pace(exchange.spent_s))
         self._worker.count_request()
         if not await self._send(exchange.output):
             return False

@@ -35,6 +35,7 @@ class Exchange:
         answered: whether the app has answered.
         needs_slot: whether the request needs a slot, once the head has been checked.
         output: the response's pieces; empty if the app failed.
+        spent_s: seconds that the app took.
     """
 
     def __init__(
@@ -48,8 +49,7 @@ class Exchange:
         """Create the environ. ``peer`` and ``server`` are the addresses of both ends."""
         self.body, self.whole = b"", False
         self.answered, self.needs_slot, self.output = False, False, Output()
-        self._spent_s = 0.0
-        self._worker = worker
+        self._worker, self.spent_s = worker, 0.0
         self._response, self._environ = create(request, self.output, peer, server, worker.cfg)
         self._environ[HAS_LEFT] = has_left
         self._environ["wsgi.file_wrapper"] = lambda file, _size=0: FileWrapper(file, FILE_PIECE)
@@ -62,10 +62,16 @@ class Exchange:
         return bool(self._response.should_close())
 
     @property
+    def is_overload(self) -> bool:
+        """Whether a request was refused that the server could answer if it had less to do."""
+        method = self._environ.get("REQUEST_METHOD", "GET")  # a probe's method
+        return bool(self._response.status_code == 503 and method != "GET")
+
+    @property
     def rest_s(self) -> float:
         """How long other clients come first: as long as the app took, unless the model ran."""
         ran = self.needs_slot and (self._response.status_code or 500) < 400
-        return 0.0 if ran else self._spent_s
+        return 0.0 if ran else self.spent_s
 
     def answer_head(self, close: bool) -> bool:
         """Let the app answer from the head. Return False if it needs the body."""
@@ -111,5 +117,5 @@ class Exchange:
             self.output.clear()
             self.answered = True
         finally:
-            self._spent_s += monotonic() - began
+            self.spent_s += monotonic() - began
         return True

@@ -77,8 +77,8 @@ def once(guard: Callable[[], None]) -> Callable[[], None]:
 
 def add_headers(response: Response) -> Response:
     """Add the default headers that the view has not set itself."""
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
+    given = {name.lower() for name, _ in response.headers}
+    response.headers.extend([h for h in HEADERS.items() if h[0].lower() not in given])
     return response
 
 

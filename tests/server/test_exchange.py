@@ -1,0 +1,90 @@
+"""One request and its response: what is freed, announced and read."""
+
+import asyncio
+import io
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lone_connection import GET, head, make_worker, open_connection
+from predictor.engine.admission import Slots
+from predictor.environ import SLOTS
+
+
+@pytest.mark.parametrize("free", [True, False], ids=["a slot", "no slot"])
+def test_a_body_is_freed_before_its_response_is_read(free):
+    size = 5_000_000
+
+    def wsgi(environ, start_response):
+        assert len(environ["wsgi.input"].read()) == size
+        start_response("200 OK", [("Content-Length", "1")])
+        return [b"x"]
+
+    async def run():
+        worker, slots = make_worker(), Slots(1)
+        worker.pool = worker.quick_pool = ThreadPoolExecutor(1)
+        worker.wsgi, worker.max_body = wsgi, size
+        worker.head = lambda environ, start: environ.update({SLOTS: slots}) or head(environ, start)
+        connection, transport = open_connection(worker)
+        transport.get_write_buffer_size = lambda: 1  # the client does not read
+        slots.held += not free
+        tracemalloc.start()
+        connection.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        connection.data_received(bytes(size))
+        while not transport.written:
+            await asyncio.sleep(0)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        transport.abort()
+        connection.eof_received()
+        await connection._task
+        return transport.written, held
+
+    written, held = asyncio.run(run())
+    assert written.startswith(b"HTTP/1.1 200" if free else b"HTTP/1.1 408")
+    assert held < size / 2
+
+
+def test_without_keep_alive_the_response_announces_the_close():
+    async def run():
+        worker = make_worker()
+        worker.cfg.set("keepalive", 0)
+        connection, transport = open_connection(worker)
+        connection.data_received(GET)
+        await asyncio.sleep(0.01)
+        connection.eof_received()
+        await connection._task
+        return transport.written
+
+    assert b"Connection: close" in asyncio.run(run())
+
+
+def test_a_file_is_read_in_few_pieces():
+    """Threads that read many small ones would leave the event loop no time."""
+    content, reads = bytes(range(256)) * 10_000, []
+
+    class File(io.BytesIO):
+        def read(self, size=-1):
+            reads.append(size)
+            return super().read(size)
+
+    def wsgi(environ, start_response):
+        start_response("200 OK", [("Content-Length", str(len(content)))])
+        return environ["wsgi.file_wrapper"](File(content), 8192)
+
+    async def run():
+        worker = make_worker()
+        worker.pool = worker.quick_pool = ThreadPoolExecutor(1)
+        worker.wsgi = wsgi
+        worker.head = lambda *_: None
+        connection, transport = open_connection(worker)
+        connection.data_received(GET)
+        while len(transport.written) < len(content):
+            await asyncio.sleep(0)
+        connection.eof_received()
+        await connection._task
+        return transport.written
+
+    assert asyncio.run(run()).endswith(content)
+    assert len(reads) <= 4

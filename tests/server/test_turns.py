@@ -1,0 +1,150 @@
+"""Whose request comes next: new clients first, later requests in turn, refusals at a pace."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from time import monotonic
+
+import pytest
+
+from lone_connection import GET, head, make_worker, open_connection
+from predictor.engine.admission import Slots
+from predictor.environ import SLOTS
+from predictor.server.event_loop import MAX_PACE_S, PACE, EventLoopWorker
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_later_requests_are_answered_one_in_a_round_and_a_new_client_at_once(pipelined):
+    """Otherwise many clients with a cheap request each would delay new ones."""
+    counts, new_after = [], []
+
+    async def run():
+        worker = make_worker()
+        kept = [open_connection(worker) for _ in range(100)]
+        for connection, _ in kept:
+            connection.data_received(GET * (3 if pipelined else 1))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        for connection, _ in kept:
+            connection.data_received(GET)
+        new, transport = open_connection(worker)
+        new.data_received(GET)
+        for _ in range(30):
+            counts.append(sum(other.written.count(b"HTTP/1.1") for _, other in kept))
+            new_after.append(len(transport.written))
+            await asyncio.sleep(0)
+        for connection, _ in [*kept, (new, transport)]:
+            connection.eof_received()
+            connection._transport.abort()
+
+    asyncio.run(run())
+    assert any(new_after[:4])
+    assert max(after - before for before, after in pairwise(counts)) == 1
+
+
+def test_after_a_later_request_others_have_time():
+    pause_s = 0.02
+
+    async def run():
+        worker = make_worker()
+        worker.rest = lambda _: setattr(worker, "rest_until", monotonic() + pause_s)
+        connection, transport = open_connection(worker)
+        began = monotonic()
+        connection.data_received(GET * 100)
+        await asyncio.sleep(0.2)
+        count, seconds = transport.written.count(b"HTTP/1.1"), monotonic() - began
+        connection.eof_received()
+        transport.abort()
+        connection._task.cancel()
+        return count, seconds
+
+    count, seconds = asyncio.run(run())
+    assert 2 < count <= 3 + seconds / pause_s
+
+
+def test_pipelined_requests_count_from_the_first_and_are_not_read_without_limit():
+    async def run():
+        worker = make_worker()
+        connection, transport = open_connection(worker)
+        connection.data_received(GET * 10_000)
+        await asyncio.sleep(0)
+        began = connection.since
+        paused = []
+        for _ in range(100):
+            await asyncio.sleep(0)
+            connection.data_received(GET)
+            paused.append(transport.paused)
+        answered, since = transport.written.count(b"HTTP/1.1"), connection.since
+        connection.eof_received()
+        transport.abort()
+        connection._task.cancel()
+        return answered, all(paused[3:]), since - began
+
+    answered, paused, moved = asyncio.run(run())
+    assert answered > 10
+    assert paused
+    assert moved < 0.01
+
+
+@pytest.mark.parametrize(("status", "rests"), [("200 OK", False), ("415 X", True)])
+def test_a_rest_follows_a_request_only_if_the_model_did_not_run(status, rests):
+    """A client that sends one photo after the other would lose a tenth of its time."""
+    body, found = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", []
+
+    def wsgi(_environ, start_response):
+        start_response(status, [("Content-Length", "1")])
+        return [b"x"]
+
+    async def run():
+        worker, slots = make_worker(), Slots(1)
+        worker.pool = worker.quick_pool = ThreadPoolExecutor(1)
+        worker.wsgi, worker.rest = wsgi, found.append
+        worker.head = lambda environ, start: environ.update({SLOTS: slots}) or head(environ, start)
+        connection, transport = open_connection(worker)
+        connection.data_received(body * 5)
+        while transport.written.count(status.encode()) < 5:
+            await asyncio.sleep(0)
+        transport.abort()
+        connection.eof_received()
+        await connection._task
+
+    asyncio.run(run())
+    assert len(found) >= 4
+    assert all((seconds > 0) is rests for seconds in found)
+
+
+def test_refusals_take_a_limited_share_of_a_processor():
+    """A client that sends again at once would take the processors from the model."""
+    worker = EventLoopWorker.__new__(EventLoopWorker)
+    worker._next_refusal_at = 0.0
+    waits = [worker.pace(0.001) for _ in range(200)]
+    assert waits[0] == 0
+    assert waits[10] == pytest.approx(10 * PACE * 0.001, rel=0.2)
+    assert max(waits) == MAX_PACE_S
+
+
+def test_only_a_refusal_for_lack_of_a_slot_is_held_back():
+    """Not a probe, which can answer 503 as well, nor an error of the client."""
+    took = {}
+
+    def answer(environ, start_response):
+        start_response(environ["PATH_INFO"][1:] + " X", [("Content-Length", "0")])
+        return [b""]
+
+    async def run(*case):
+        worker = make_worker()
+        worker.head = answer
+        worker.pace = lambda seconds: took.update({case: seconds}) or 0
+        connection, transport = open_connection(worker)
+        connection.data_received(b"%s /%d HTTP/1.1\r\nHost: a\r\n\r\n" % case)
+        while not transport.written:
+            await asyncio.sleep(0)
+        transport.abort()
+        connection.eof_received()
+        await connection._task
+
+    for method in (b"GET", b"POST"):
+        for status in (200, 415, 503):
+            asyncio.run(run(method, status))
+    assert list(took) == [(b"POST", 503)]
+    assert took[b"POST", 503] > 0
