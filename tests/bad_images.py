@@ -91,14 +91,19 @@ def _bombs() -> Iterator[Case]:
     for kind in (b"zTXtk\0\0", b"iTXtk\0\1\0\0\0", b"iCCPk\0\0"):
         bomb = png((8, 8), 8, 2, rows, chunk(kind[:4], kind[4:] + eight_mb))
         yield Case(f"8 MB in the {kind[:4].decode()} chunk of a png", bomb, 422)
-    profile = chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(10**6)))
-    yield Case("a png with 20 profiles", png((8, 8), 8, 2, rows, *[profile] * 20), 413)
+    for part in (b"iCCPk\0\0", b"zTXt\0\0", b"iTXtk\0\1\0\0\0"):  # a text without a keyword
+        parts = [chunk(part[:4], part[4:] + zlib.compress(bytes(9)))] * 101
+        name = f"a png with 101 {part[:4].decode()} chunks"
+        yield Case(name, png((8, 8), 8, 2, rows, *parts), 413)
     empty = chunk(b"abCd", b"") * 110_000
     yield Case("a png with 110,000 chunks", png((8, 8), 8, 2, rows, empty), 413)
     yield Case("a png with 110,000 chunks at its end", png((8, 8), 8, 2, rows)[:-12] + empty, 413)
     yield Case("a jpeg with 600 exif segments", exif_segments(600), 413)
     comments = b"\xff\xfe\0\2" * 101
     yield Case("a jpeg with 101 comments", jpeg[:2] + comments + jpeg[2:], 413)
+    at = jpeg.index(b"\xff\xc0")
+    frame = jpeg[at : jpeg.index(b"\xff\xc4")]
+    yield Case("a jpeg with two frames", jpeg[:at] + frame + jpeg[at:], 413)
     for name, junk in {"zeros": b"\0", "fill bytes": b"\xff", "restarts": b"\xff\xd0"}.items():
         yield Case(
             f"a jpeg with 250,000 {name} inside",
@@ -114,6 +119,7 @@ def _bombs() -> Iterator[Case]:
     yield Case("a tiff with 200,000 numbers as resolution", grey_tiff((282, 5, 200_000, 200)), 413)
     tiles = (322, 4, 1, 30_000), (323, 4, 1, 30_000), (324, 4, 1, 200), (325, 4, 1, 100)
     yield Case("a tiff with a tile of 900 megapixels", grey_tiff(*tiles), 413)
+    yield Case("a bigtiff that pillow takes for a small one", b"MM\0+" + bytes(400), 415)
     yield Case("a tiff whose directory is outside the file", b"II*\0\xff\xff\xff\xff", 422)
     yield Case("a bmp with 49 megapixels in runs", run_length_bmp(7000, 7000), 413)
     runs = b"\5\5" + b"\xff\5" * 110_000
@@ -128,6 +134,9 @@ def _bombs() -> Iterator[Case]:
     )
     webp[24:30] = struct.pack("<I", 12_999)[:3] * 2
     yield Case("a webp with a canvas of 169 megapixels", bytes(webp), 413)
+    parts = encode(noise(), "WEBP") + b"abcd\0\0\0\0" * 5001
+    parts = parts[:4] + struct.pack("<I", len(parts) - 8) + parts[8:]
+    yield Case("a webp with 5,001 chunks", parts, 413)
     avif = encode(noise(), "AVIF").replace(
         b"ispe\0\0\0\0" + struct.pack(">II", 64, 48),
         b"ispe\0\0\0\0" + struct.pack(">II", 16_000, 16_000),
@@ -152,6 +161,7 @@ def _accepted() -> Iterator[Case]:
     yield Case("100,000 × 1 pixels", one_bit_png(100_000, 1), 200)
     video = encode(noise(), "JPEG") + b"\xff\xda" * 1000
     yield Case("a phone's photo followed by its video", video, 200)
+    yield Case("a webp followed by zeros", encode(noise(), "WEBP") + bytes(100_000), 200)
     yield Case("a jpeg with ten exif segments", exif_segments(10), 200)
     yield Case("a bmp with runs", run_length_bmp(64, 48, b"\x40\1\0\0" * 48), 200)
     yield Case("a jpeg followed by other bytes", encode(noise(), "JPEG") + b"<script>", 200)

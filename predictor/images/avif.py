@@ -4,7 +4,6 @@ The decoder decodes all frames of an item, layers or frames that are not shown, 
 The offsets of boxes are those of ISO/IEC 14496-12, the OBUs those of the AV1 specification.
 """
 
-import re
 import struct
 from collections.abc import Iterator
 
@@ -13,12 +12,10 @@ from predictor.errors import TooLarge
 MAX_BOXES, MAX_OBUS = 20_000, 5_000  # of a file; a phone's photo has some hundreds
 MAX_FRAMES = 2  # of an item, or of the first sample of a track
 MAX_META = 1_000_000  # bytes of metadata; a photo's have some kB
-# Renaming this item hides an AVIF's EXIF from Pillow. Otherwise Pillow would encode all of the EXIF
-# again to correct its orientation. The decoder turns the image by AVIF's own boxes.
-EXIF_ITEM = re.compile(rb"(infe.{8,10})Exif", re.DOTALL)
+MAX_SAMPLES = 10_000  # of a track, as frames; the decoder makes an object for each of them
 # The size of the fields before the boxes inside a box.
 PARENTS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0}
-PARENTS[b"stbl"] = 0
+PARENTS |= {b"stbl": 0, b"iinf": 6}
 LAYERS = (b"lsel", b"a1op", b"a1lx")
 SEQUENCE_HEADER, FRAME_HEADER, FRAME = 1, 3, 6  # types of OBUs
 
@@ -47,13 +44,37 @@ def check_frames(data: bytes) -> int:
 
 
 def hide_exif(data: bytes) -> bytes:
-    """Return the file with its EXIF hidden from Pillow; raise TooLarge if its metadata is long."""
-    metas = [box for box in _boxes(data, 0, len(data), {}) if box[0] == b"meta"]
-    if sum(end - begin for _, begin, end in metas) > MAX_META:
+    """Return the file with its EXIF hidden from Pillow; raise TooLarge if its metadata is long.
+
+    Pillow would encode all of the EXIF again to correct its orientation. The decoder turns the
+    image by AVIF's own boxes.
+    """
+    boxes = [box for box in _boxes(data, 0, len(data), {}) if box[0] in (b"meta", b"moov")]
+    if sum(end - begin for _, begin, end in boxes) > MAX_META:
         raise TooLarge("The AVIF has too much metadata. Re-save it.")
-    for _, begin, end in metas[:1]:  # a second one is an error
-        data = data[:begin] + EXIF_ITEM.sub(rb"\1none", data[begin:end]) + data[end:]
-    return data
+    _check_samples(data)
+    hidden = bytearray(data)
+    for kind, begin, _ in _boxes(data, 0, len(data)):
+        if kind == b"infe":  # an item's id of 16 or 32 bits, 16 bits, and its type
+            at = begin + (10 if data[begin : begin + 1] == b"\3" else 8)
+            if data[at : at + 4] == b"Exif":
+                hidden[at : at + 4] = b"none"
+    return bytes(hidden)
+
+
+def _check_samples(data: bytes) -> None:
+    """Refuse a track of many samples: to count them stops all other threads."""
+    chunks = most = 0  # most samples in a chunk
+    for kind, begin, end in _boxes(data, 0, len(data)):
+        count = int.from_bytes(data[begin + 4 : begin + 8], "big")
+        if kind in (b"stco", b"co64"):
+            chunks = max(chunks, count)
+        elif kind == b"stsc":  # entries of three numbers; the second is that of samples
+            entries = data[begin + 8 : min(end, begin + 8 + 12 * count)]
+            found = struct.iter_unpack(">3I", entries[: len(entries) // 12 * 12])
+            most = max([most, *(samples for _, samples, _ in found)])
+    if chunks * most > MAX_SAMPLES:
+        raise TooLarge(f"The AVIF has more than {MAX_SAMPLES:,} frames. Send one of them.")
 
 
 def _sequence_pixels(header: bytes) -> int:
@@ -99,17 +120,20 @@ def _boxes(
         stop = min(begin + size, end) if size else end
         yield kind, begin + head, stop
         if kind in parents:
-            yield from _boxes(data, begin + head + parents[kind], stop, parents)
+            inside = begin + head + parents[kind]
+            if kind == b"iinf" and data[begin + head : begin + head + 1] != b"\0":
+                inside += 2  # a count of 32 bits
+            yield from _boxes(data, inside, stop, parents)
         begin = max(stop, begin + head)
 
 
 def _images(data: bytes) -> Iterator[tuple[int, int]]:
     """Yield where the data of each item, and the first sample of each track, begin and end."""
     items: list[tuple[bool, int, int]] = []
-    insides: list[int] = []  # where the item data boxes begin
+    insides: list[int] = []  # where the item data box begins
     size = offset = 0  # of the first sample of a track
     for number, (kind, begin, _) in enumerate(_boxes(data, 0, len(data))):
-        if kind in LAYERS or number > MAX_BOXES or len(items) > MAX_OBUS:
+        if kind in LAYERS or number > MAX_BOXES or len(items) > MAX_OBUS or len(insides) > 1:
             raise TooLarge(
                 "The AVIF has layers, or too many boxes or items. Re-save it without layers."
             )
@@ -162,7 +186,7 @@ def _obus(data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
         head = data[at]
         at += 2 if head & 4 else 1
         size = shift = 0
-        while head & 2 and at < end:
+        while head & 2 and at < end and shift < 56:  # at most 8 bytes
             size |= (data[at] & 127) << shift
             shift, at = shift + 7, at + 1
             if data[at - 1] < 128:

@@ -23,11 +23,14 @@ MAX_SLOW_PIXELS = 5_000_000  # if the decoder is in Python, as for run-length en
 # Of one kind, in a JPEG. libjpeg writes progressive JPEGs with 10 scans. Extended XMP and depth
 # maps take many APP segments.
 MAX_SEGMENTS, MAX_APP_SEGMENTS = 100, 500
-MAX_PROFILES = 10
+MAX_FRAME_HEADERS = 1  # of a JPEG. Pillow makes an object for every three bytes of one
+MAX_COMPRESSED = 100  # chunks of a PNG with a profile or text, of up to 1 MB each
+MAX_CHUNKS = 5000  # of a WebP; each frame of an animation is one
 MAX_EXIF = 150_000  # bytes; a camera's EXIF has at most 64 kB, as one segment of a JPEG limits it
 GROUP_TAGS = {34665, 34853, 40965}  # of EXIF, positions and interoperability, in a TIFF
 
 SEGMENT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd8\xff])")  # of a JPEG; a length follows
+FRAME_HEADERS = b"\xc0\xc1\xc2\xc3\xc5\xc6\xc7\xc9\xca\xcb\xcd\xce\xcf"
 START_OF_SCAN, END_OF_IMAGE, APP1 = b"\xda", b"\xd9", b"\xe1"
 # The types of TIFF tags that Pillow does not unpack value by value, and those of rationals.
 BYTE_TYPES, RATIONAL_TYPES = (1, 2, 6, 7), (5, 10)
@@ -59,9 +62,22 @@ def check_parts(data: bytes) -> int:
         return _check_segments(data)
     if is_tiff(data):
         _check_tags(data)
-    elif data.startswith(b"\x89PNG") and data.count(b"iCCP") > MAX_PROFILES:
-        raise TooLarge(f"The PNG has more than {MAX_PROFILES} colour profiles. Re-save it.")
+    elif data.startswith(b"\x89PNG"):
+        if sum(map(data.count, (b"iCCP", b"zTXt", b"iTXt"))) > MAX_COMPRESSED:
+            raise TooLarge(f"The PNG has more than {MAX_COMPRESSED} texts or profiles. Re-save it.")
+    elif data[8:12] == b"WEBP":
+        _check_chunks(data)
     return 1
+
+
+def _check_chunks(data: bytes) -> None:
+    """Refuse a WebP of many chunks: the decoder reads them while all other threads wait."""
+    at, chunks = 12, 0
+    end = min(len(data), 8 + int.from_bytes(data[4:8], "little"))  # others may follow the image
+    while at + 8 <= end:
+        at += 8 + (size := int.from_bytes(data[at + 4 : at + 8], "little")) + size % 2
+        if (chunks := chunks + 1) > MAX_CHUNKS:
+            raise TooLarge(f"The WebP has more than {MAX_CHUNKS:,} chunks. Re-save it.")
 
 
 def _search(pattern: re.Pattern[bytes], data: bytes, begin: int) -> re.Match[bytes] | None:
@@ -78,7 +94,7 @@ def _check_segments(data: bytes) -> int:
     after the end of the image, such as the video in a phone's photo, is not counted.
     """
     kinds: Counter[bytes] = Counter()
-    offset, exif = 2, 0
+    offset, exif, frames = 2, 0, 0
     while (found := _search(SEGMENT_MARKER, data, offset)) and found[1] != END_OF_IMAGE:
         kinds[found[1]] += 1
         most = MAX_APP_SEGMENTS if b"\xe0" <= found[1] <= b"\xef" else MAX_SEGMENTS
@@ -86,6 +102,8 @@ def _check_segments(data: bytes) -> int:
             raise TooLarge(
                 f"The JPEG has more than {most} scans or segments of one kind. Re-save it."
             )
+        if (frames := frames + (found[1] in FRAME_HEADERS)) > MAX_FRAME_HEADERS:
+            raise TooLarge("The JPEG has several frames. Re-save it.")
         length = max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
         if found[1] == APP1 and data.startswith(b"Exif\0\0", found.end() + 2):
             exif += length
@@ -131,6 +149,8 @@ def _check_tags(data: bytes) -> None:
 
     Refuse progressive JPEG in a TIFF, too: its scans are not in the estimated cost.
     """
+    if data.startswith(b"MM\0+"):  # Pillow takes it for a TIFF that is not big
+        raise UnsupportedImage("A BigTIFF with the most significant byte first is not supported.")
     _, _, tags = _read_tags(data)
     for _, kind, values, _ in tags:
         most = MAX_RATIONALS if kind in RATIONAL_TYPES else MAX_TAG_VALUES

@@ -41,9 +41,9 @@ def _decide() -> ResponseReturnValue | None:
     if size > current_app.config["MAX_CONTENT_LENGTH"]:
         raise RequestEntityTooLarge
     view = current_app.view_functions[request.endpoint or ""]
-    kind = getattr(view, "needs_slot", None)
+    kind = getattr(view, "needs_slot", None) if request.method != "OPTIONS" else None
     if kind is None and size > MAX_BODY_WITHOUT_SLOT:
         raise TooLarge(f"At this address at most {MAX_BODY_WITHOUT_SLOT:,} bytes are accepted.")
-    if kind is not None and request.method != "OPTIONS":
+    if kind is not None:
         request.environ[SLOTS] = current_service().expect_room(kind)
     return None

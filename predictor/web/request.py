@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any, TypeVar, cast
 
 from flask import Request, current_app, request
+from werkzeug.http import parse_date
 
 from predictor.engine.call import Call
 from predictor.engine.service import Service, SlotKind
@@ -16,6 +17,7 @@ from predictor.environ import HAS_LEFT, SLOTS
 View = TypeVar("View", bound=Callable[..., Any])
 
 KEY = "predictor"  # of the service, in the app's extensions
+DATES = ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE")
 MAX_ACCEPT = 1000  # characters of an Accept header; a browser sends about 150
 # Long enough for every tracing system. No character is special in a log, a shell or HTML.
 VALID_ID = re.compile(r"[A-Za-z0-9._:+=@/-]{1,128}")
@@ -42,11 +44,17 @@ class RecordedRequest(Request):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Create the record. Its id is the client's X-Request-ID, if valid.
 
-        Accept headers longer than ``MAX_ACCEPT`` are ignored: parsing 56 kB takes 160 ms.
+        Accept headers longer than ``MAX_ACCEPT`` are ignored: parsing 56 kB takes 160 ms. So are
+        dates that werkzeug fails to parse.
         """
         super().__init__(*args, **kwargs)
         for name in ("HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING"):
             if len(self.environ.get(name, "")) > MAX_ACCEPT:
+                del self.environ[name]
+        for name in DATES:
+            try:
+                parse_date(self.environ.get(name))
+            except OverflowError:
                 del self.environ[name]
         given = self.headers.get("X-Request-ID", "")
         request_id = given if VALID_ID.fullmatch(given) else uuid.uuid4().hex

@@ -96,11 +96,12 @@ def test_a_request_that_cannot_be_answered_needs_no_body(
     assert (found, json.loads(body)["code"]) == (status, code)
 
 
-def test_a_body_where_none_is_expected_is_small(app):
-    (status, _, body), _ = ask(app, "/api-description", "GET", content_length=65_537)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/api-description"), ("OPTIONS", "/predict")])
+def test_a_body_where_none_is_expected_is_small(app, method, path):
+    (status, _, body), _ = ask(app, path, method, content_length=65_537)
     assert status == 413
     assert "At this address at most 65,536 bytes" in body
-    assert ask(app, "/api-description", "GET", content_length=65_536)[0] is None
+    assert ask(app, path, method, content_length=65_536)[0] is None
 
 
 def test_the_guards_run_once_for_a_request(make_app):

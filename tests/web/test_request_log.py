@@ -133,6 +133,16 @@ def test_page_shows_the_request_id_only_with_an_error(client):
     assert "mine" not in client.get("/", headers=headers).text
 
 
+@pytest.mark.parametrize("name", ["If-Modified-Since", "If-Unmodified-Since", "If-Range"])
+@pytest.mark.parametrize(
+    "date", ["01 Jan 99999999999 00:00:00 GMT", "01 Jan 2020 00:00 +9999999999"]
+)
+def test_a_date_that_overflows_is_ignored(client, name, date):
+    headers = {name: f"Mon, {date}", "Range": "bytes=0-1"}
+    with client.get("/static/style.css", headers=headers) as response:
+        assert response.status_code in (200, 206)
+
+
 def test_defect_is_logged_with_traceback_and_request_id(app, caplog):
     @app.get("/fails")
     def fails():

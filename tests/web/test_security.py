@@ -73,6 +73,13 @@ def test_request_without_a_valid_token_is_401(serve, method, path, headers):
     ]
 
 
+@pytest.mark.parametrize("header", ["Digest " + 'a="1",' * 9000, "Bearer " + 'a="1",' * 9000])
+def test_a_long_authorization_is_not_parsed(serve, monkeypatch, header):
+    """It would stop the event loop for 25 ms."""
+    monkeypatch.setattr("werkzeug.datastructures.auth.parse_dict_header", pytest.fail)
+    assert serve(tokens=TOKEN).get("/", headers={"Authorization": header}).status_code == 401
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_probes_need_no_token(serve, path):
     assert serve(tokens=TOKEN, rate_limit="1/day").get(path).status_code == 200
