@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
             self._worker.rest(exchange.rest_s)
         if exchange.is_overload:
             self._enter("queued")
-            await asyncio.sleep(self._worker.pace(exchange.spent_s))
+            await asyncio.sleep(self._worker.pace())
         self._worker.count_request()
         if not await self._send(exchange.output):
             return False

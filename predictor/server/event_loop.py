@@ -21,9 +21,9 @@ from predictor.settings import current_settings
 
 LEAST_HELD = 8 * 1024 * 1024  # bytes; the largest response has 1.7 MB
 MAX_REST_S = 0.01  # between two requests
-# Clients that send again at once would take the models' processors: of one processor, refusals get
-# a share of 1 / PACE. No refusal is held back for longer than MAX_PACE_S.
-PACE, MAX_PACE_S = 8, 0.5
+# Between two refusals, which take 1 ms: clients that send again at once would take the processors
+# from the model. No refusal is held back for longer than MAX_PACE_S.
+PACE_S, MAX_PACE_S = 0.004, 0.5
 # Connections that are accepted in one round of the loop. Others are left for another worker.
 ACCEPTS = 32
 TICK_S = 0.25  # between two heartbeats; SIGTERM is noticed as soon
@@ -117,11 +117,11 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         now = monotonic()
         self.rest_until = min(max(self.rest_until, now) + seconds, now + MAX_REST_S)
 
-    def pace(self, took_s: float) -> float:
-        """Return the seconds for which to hold back a refusal that took so long to make."""
+    def pace(self) -> float:
+        """Return the seconds for which to hold back a refusal."""
         now = monotonic()
         at = min(max(self._next_refusal_at, now), now + MAX_PACE_S)
-        self._next_refusal_at = at + took_s * PACE
+        self._next_refusal_at = at + PACE_S
         return at - now
 
     # Accepting

@@ -35,7 +35,6 @@ class Exchange:
         answered: whether the app has answered.
         needs_slot: whether the request needs a slot, once the head has been checked.
         output: the response's pieces; empty if the app failed.
-        spent_s: seconds that the app took.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Exchange:
         """Create the environ. ``peer`` and ``server`` are the addresses of both ends."""
         self.body, self.whole = b"", False
         self.answered, self.needs_slot, self.output = False, False, Output()
-        self._worker, self.spent_s = worker, 0.0
+        self._worker, self._spent_s = worker, 0.0
         self._response, self._environ = create(request, self.output, peer, server, worker.cfg)
         self._environ[HAS_LEFT] = has_left
         self._environ["wsgi.file_wrapper"] = lambda file, _size=0: FileWrapper(file, FILE_PIECE)
@@ -71,7 +70,7 @@ class Exchange:
     def rest_s(self) -> float:
         """How long other clients come first: as long as the app took, unless the model ran."""
         ran = self.needs_slot and (self._response.status_code or 500) < 400
-        return 0.0 if ran else self.spent_s
+        return 0.0 if ran else self._spent_s
 
     def answer_head(self, close: bool) -> bool:
         """Let the app answer from the head. Return False if it needs the body."""
@@ -117,5 +116,5 @@ class Exchange:
             self.output.clear()
             self.answered = True
         finally:
-            self.spent_s += monotonic() - began
+            self._spent_s += monotonic() - began
         return True
