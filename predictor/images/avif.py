@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 
 from predictor.errors import TooLarge
+from predictor.images.limits import Checked
 
 MAX_BOXES, MAX_OBUS = 20_000, 5_000  # of a file; a phone's photo has some hundreds
 MAX_FRAMES = 2  # of an item, or of the first sample of a track
@@ -20,7 +21,17 @@ LAYERS = (b"lsel", b"a1op", b"a1lx")
 SEQUENCE_HEADER, FRAME_HEADER, FRAME = 1, 3, 6  # types of OBUs
 
 
-def check_frames(data: bytes) -> int:
+def check(data: bytes) -> Checked:
+    """Count the frames of an AVIF, and hide its EXIF from Pillow.
+
+    Raises:
+        TooLarge: the file has too many frames, layers, pieces or boxes, or too much metadata.
+    """
+    pixels = _count_pixels(data)
+    return Checked(_hide_exif(data), pixels=pixels)
+
+
+def _count_pixels(data: bytes) -> int:
     """Return half of the pixels of all frames: a picture may have a second frame with its alpha.
 
     An item's frame may be larger than the picture: the decoder scales it down.
@@ -43,7 +54,7 @@ def check_frames(data: bytes) -> int:
     return pixels // 2
 
 
-def hide_exif(data: bytes) -> bytes:
+def _hide_exif(data: bytes) -> bytes:
     """Return the file with its EXIF hidden from Pillow; raise TooLarge if its metadata is long.
 
     Pillow would encode all of the EXIF again to correct its orientation. The decoder turns the

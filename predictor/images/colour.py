@@ -6,19 +6,6 @@ from PIL import Image
 PHOTOMETRIC_TAG, WHITE_IS_ZERO = 262, 0
 
 
-def scale_transparent_colour(image: Image.Image, data: bytes) -> None:
-    """Convert a PNG's transparent colour, in place, to 8 bits, as Pillow converts the pixels.
-
-    In the file, ``data``, the colour has the file's bit depth. Other formats are not changed.
-    """
-    key, depth = image.info.get("transparency"), data[24] if data[12:16] == b"IHDR" else 8
-    if image.mode == "RGB" and isinstance(key, tuple) and depth == 16:
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-    if image.mode == "L" and isinstance(key, int) and depth < 8:
-        greatest = (1 << depth) - 1
-        image.info["transparency"] = (key & greatest) * 255 // greatest
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to RGB. Transparent parts become white.
 

@@ -14,17 +14,10 @@ from predictor.errors import (
     TooLarge,
     UnsupportedImage,
 )
-from predictor.images.avif import check_frames, hide_exif
-from predictor.images.colour import scale_transparent_colour, to_rgb
+from predictor.images import avif, jpeg, png, tiff, webp
+from predictor.images.colour import to_rgb
 from predictor.images.cost import DearImage, estimate
-from predictor.images.limits import (
-    MAX_EXIF,
-    LimitedFile,
-    check_header,
-    check_parts,
-    hide_groups,
-    is_tiff,
-)
+from predictor.images.limits import MAX_EXIF, Checked, LimitedFile, check_header
 
 # Formats are recognised by content, never by file name. Rare formats are left out, and those that
 # Pillow decodes with another program (EPS): each is one more parser for an attacker to try.
@@ -79,16 +72,19 @@ def decode(
     # Pillow's parsers raise many types (OSError, SyntaxError, struct.error, zlib.error, KeyError,
     # …). Each of them means that the client's file is damaged.
     try:
-        scans = check_parts(data)
-        inside = check_frames(data) if data[4:8] == b"ftyp" else 0
-        data = _hide_metadata(data)
-        with _open(data, max_pixels) as image:
-            pixels = check_header(image, max_pixels, inside)
+        checked = _check(data)
+        with _open(checked.data, max_pixels) as image:
+            check_header(image, max_pixels)
+            pixels = max(tiff.count_pixels(image), checked.pixels)
+            if pixels > max_pixels:
+                raise TooLarge(
+                    f"The image has tiles or frames of more than {max_pixels:,} pixels. Re-save it."
+                )
             if enough is not None:
                 image.draft(None, (enough, enough))
-            charge(estimate(image, pixels, scans, len(data)))
+            charge(estimate(image, pixels, checked.scans, len(data)))
             image.load()
-            scale_transparent_colour(image, data)
+            png.scale_transparent_colour(image, data)
             return to_rgb(_upright(image))
     except (PredictorError, DearImage):
         raise
@@ -103,10 +99,19 @@ def decode(
         ) from error
 
 
-def _hide_metadata(data: bytes) -> bytes:
+def _check(data: bytes) -> Checked:
+    """Raise TooLarge if Pillow would join, unpack or decompress too many parts one by one."""
+    if data.startswith(jpeg.SIGNATURE):
+        return jpeg.check(data)
+    if data.startswith(png.SIGNATURE):
+        return png.check(data)
+    if tiff.is_tiff(data):
+        return tiff.check(data)
+    if data[8:12] == b"WEBP":
+        return webp.check(data)
     if data[4:8] == b"ftyp":
-        return hide_exif(data)
-    return hide_groups(data) if is_tiff(data) else data
+        return avif.check(data)
+    return Checked(data)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:

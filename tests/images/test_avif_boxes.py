@@ -1,0 +1,93 @@
+"""AVIF files whose boxes would keep a parser busy, and EXIF in all places."""
+
+import struct
+
+import pytest
+from PIL import Image
+
+from pictures import encode
+from predictor.errors import RequestError, TooLarge
+from predictor.images import avif
+from predictor.images.decoding import decode
+
+LIMIT = 50_000_000
+FTYP = b"\0\0\0\x14ftypavif\0\0\0\0avif"
+OTHER, ORIENTATION = (struct.pack("<HHII", tag, 3, 1, 3) for tag in (0x0100, 0x0112))
+
+
+def box(kind, content=b""):
+    return struct.pack(">I4s", len(content) + 8, kind) + content
+
+
+def items(count, *, at, size, inside=False):
+    """An iloc box, version 1, with offsets and lengths of 32 bits."""
+    one = struct.pack(">HHHHII", 1, inside, 0, 1, at, size)
+    return box(b"iloc", b"\1\0\0\0\x44\0" + struct.pack(">H", count) + one * count)
+
+
+def test_several_item_data_boxes_are_too_large():
+    """Each item would be looked for in each of them."""
+    with pytest.raises(TooLarge):
+        avif.check(FTYP + items(1000, at=2**31, size=1, inside=True) + box(b"idat") * 1000)
+
+
+def test_the_size_of_an_obu_has_a_limited_length():
+    """A number of 300,000 bytes would take quadratic time: 9 s."""
+    length = 300_000
+    head = FTYP + items(1, at=0, size=0)
+    data = FTYP + items(1, at=len(head) + 8, size=length) + box(b"mdat", b"\x12" + b"\xff" * length)
+    assert avif.check(data).pixels == 0
+
+
+@pytest.mark.parametrize(("chunks", "samples"), [(101, 100), (20_000, 1), (1, 2**31)])
+def test_a_track_of_many_samples_is_too_large(chunks, samples):
+    entry = struct.pack(">4I", 1, 1, samples, 1)
+    table = box(b"stsc", bytes(4) + entry)
+    table += box(b"stco", bytes(4) + struct.pack(">I", chunks) + bytes(4))
+    moov = box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", table)))))
+    with pytest.raises(TooLarge, match="frames"):
+        avif.check(FTYP + moov)
+
+
+def avif_with_exif(**options):
+    """An AVIF with a tag of EXIF that Pillow would obey, and would not write itself."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\1\0" + OTHER + bytes(4)
+    data = encode(Image.effect_noise((64, 48), 50), "AVIF", exif=exif, **options)
+    return data.replace(OTHER, ORIENTATION)
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["picture", "sequence"])
+def test_exif_is_hidden_from_pillow(monkeypatch, several):
+    """Also that of a track."""
+    options = {"save_all": True, "append_images": [Image.effect_noise((64, 48), 50)]}
+    data = avif_with_exif(**(options if several else {}))
+    assert b"Exif" in data
+    decoded = []
+    monkeypatch.setattr(Image.Exif, "load", lambda _, content: decoded.append(content))
+    decode(data, LIMIT)
+    assert decoded in ([], [b""], [None])
+
+
+def test_a_name_cannot_hide_exif():
+    """The item's version is read in its place, not found by a pattern."""
+    first = box(b"infe", b"\2\0\0\0\0\1\0\0av01\0infe")
+    exif = box(b"infe", b"\2Exif\2\0\0ExifExif\0")
+    iinf = box(b"iinf", bytes(4) + b"\0\2" + first + exif)
+    hidden = avif.check(FTYP + box(b"meta", bytes(4) + iinf)).data
+    assert hidden.endswith(b"\2Exif\2\0\0noneExif\0")
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_items_are_found_in_both_versions_of_their_list(version):
+    item = box(b"infe", b"\3\0\0\0\0\0\0\1\0\0Exif\0" if version else b"\2\0\0\0\0\1\0\0Exif\0")
+    count = struct.pack(">I" if version else ">H", 1)
+    iinf = box(b"iinf", bytes([version, 0, 0, 0]) + count + item)
+    hidden = avif.check(FTYP + box(b"meta", bytes(4) + iinf)).data
+    assert b"Exif" not in hidden
+
+
+def test_a_cut_file_is_damaged_at_every_length():
+    data = avif_with_exif()
+    for length in range(12, len(data) - 1, 7):
+        with pytest.raises(RequestError):
+            decode(data[:length], LIMIT)
