@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any
 
 from predictor.server.event_loop import EventLoopWorker
-from predictor.server.memory import return_freed, use_one_arena
+from predictor.server.memory import return_freed, share_arenas
 from predictor.server.reload import ReloadBoard, is_running
 
 HANDOVER_S = 120.0  # for a replacement to load; then the old worker ends in any case
@@ -41,7 +41,7 @@ class Worker(EventLoopWorker):
     def init_process(self) -> None:
         """Begin to serve. This runs after the fork."""
         sys.setswitchinterval(SWITCH_S)
-        use_one_arena()
+        share_arenas()
         super().init_process()
 
     def notify(self) -> None:

@@ -9,9 +9,9 @@ import pytest
 PASSES = """
 from resource import RUSAGE_SELF, getrusage
 import numpy as np
-from predictor.server.memory import keep_for_next_pass, use_one_arena
+from predictor.server.memory import keep_for_next_pass, share_arenas
 
-use_one_arena()
+share_arenas()
 if {keep}:
     keep_for_next_pass()
 
