@@ -13,7 +13,7 @@ from predictor import get_prediction, get_predictions
 from predictor.engine.classifier import OVERSAMPLING
 from predictor.images.decoding import decode
 from predictor.models.loading import load_model
-from predictor.models.network import warm_up_sizes
+from predictor.models.network import Model, warm_up_sizes
 from predictor.settings import Settings
 
 CPU = torch.device("cpu")
@@ -122,3 +122,36 @@ def test_denormalised_tensor_gets_the_logits_of_its_photo(lite, photos):
     photo, normalised = lite.logits([pixels, preprocess.pixels(tensor)[0]])
     assert np.abs(photo - normalised).max() < 1e-3
     assert photo.std() > 0.5
+
+
+class Denormal(torch.nn.Module):
+    """Numbers that are too small to count, as activations or weights, made large again."""
+
+    def __init__(self, small, factor):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.full((1,), factor), requires_grad=False)
+        self.small = small
+
+    def forward(self, images):
+        """``(N, 3, H, W)`` to ``(N, 3HW)``."""
+        return (images.abs().clamp(1, 2) * self.small * self.weight * 1e38).flatten(1)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize(
+    ("small", "factor"), [(1e-30, 1e-10), (1, 1e-40)], ids=["activations", "weights"]
+)
+def test_denormal_numbers_count_as_zero_in_all_threads(lite, small, factor, lanes):
+    def logits():
+        if not torch.set_flush_denormal(True):
+            return None
+        torch.set_flush_denormal(False)
+        network = Denormal(small, factor)
+        model = Model(network, lite.preprocessing, threads=2, lanes=2, max_batch_size=2)
+        return model.logits([np.full((224, 224, 3), 255, np.uint8)], lanes)
+
+    with ThreadPoolExecutor(1) as new_thread:
+        found = new_thread.submit(logits).result()
+    if found is None:
+        pytest.skip("torch cannot change the mode of this processor")
+    assert not found.any()
