@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
 from time import monotonic
 
 import pytest
@@ -21,10 +22,13 @@ from paths import ROOT
 from pictures import encode, picture
 from predictor import api, get_prediction, get_predictions
 from predictor.api import SharedClassifier
+from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier
+from predictor.engine.cpus import available_cpus
 from predictor.errors import (
     BadRequest,
     DamagedImage,
+    InferenceFailed,
     PredictorError,
     SettingsError,
     UnsupportedImage,
@@ -249,6 +253,29 @@ def test_a_process_forked_during_the_load_gets_an_error_at_once(use):
     assert "forked after its parent had begun to load" in error
     assert seconds < 1
     api.shared.get().close()
+
+
+@forking
+def test_a_classifier_in_a_forked_process_fails_at_once(make_classifier):
+    """Even if its parent was decoding: nothing in the child will ever free the decoders."""
+    classifier = make_classifier(request_timeout_s=3600)
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+
+    def classify():
+        with pytest.raises(InferenceFailed) as failed:
+            classifier.classify([picture()])
+        answers.put(str(failed.value))
+
+    child = context.Process(target=classify)
+    decoders = classifier.process.decoders
+    with ExitStack() as taken:
+        for _ in range(available_cpus()):
+            taken.enter_context(decoders.turns.take(Call()))
+        child.start()
+    child.join(timeout=10)
+    child.kill()
+    assert answers.get() == "The model has stopped; this process cannot answer any more."
 
 
 @forking

@@ -98,8 +98,7 @@ class Batcher(Generic[Item, Result]):
         """
         jobs: list[Job[Item, Result]] = [Job(item, deadline) for item in items]
         with self._changed:
-            if not self.alive:  # false in a forked process, too: threads do not survive a fork
-                raise InferenceFailed("The model has stopped; this process cannot answer any more.")
+            self.require_alive()
             if len(self._waiting) + len(jobs) > self._max_queue:
                 self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
             if len(self._waiting) + len(jobs) > self._max_queue:
@@ -115,6 +114,15 @@ class Batcher(Generic[Item, Result]):
             self._waiting.extend(jobs)
             self._changed.notify_all()
         return jobs
+
+    def require_alive(self) -> None:
+        """Raise InferenceFailed if the batcher is closed or an inference thread has ended.
+
+        No thread survives a fork. A forked process should call this before it takes any lock, which
+        a thread of its parent may have held.
+        """
+        if not self.alive:
+            raise InferenceFailed("The model has stopped; this process cannot answer any more.")
 
     def close(self) -> None:
         """Wait for the running calls, fail the waiting items, and end the threads."""

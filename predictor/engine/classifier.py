@@ -178,6 +178,8 @@ class Classifier:
             ServiceError: the model is not loaded, the queue is full, or the deadline has passed.
         """
         model, call, most = self.require_model(), self.begin(call), self.settings.max_queue
+        assert self._batcher is not None
+        self._batcher.require_alive()
         if len(images) > most:
             raise TooLarge(f"The request has {len(images)} images; at most {most} are accepted.")
         with call.timings.measure("decode"):
