@@ -37,7 +37,9 @@ workers = number_from_env("WEB_CONCURRENCY", len(state.gpus) or 1, 1, 1000)
 threads = settings.max_in_flight + settings.max_explanations + 8
 timeout = 60  # seconds without a heartbeat, which the worker also sends during requests
 graceful_timeout = math.ceil(settings.request_timeout_s) + 5  # lets accepted requests finish
-keepalive = 30  # seconds; idle connections hold no thread, new ones cost a round trip
+# Seconds. A load balancer must close idle connections first: otherwise it may send a request into a
+# connection that is just being closed. AWS and nginx wait 60 s. Idle connections hold no thread.
+keepalive = 75
 preload_app = False  # CUDA and OpenMP's threads do not survive a fork
 worker_tmp_dir = shared_memory()  # a slow disk would block the heartbeat
 forwarder_headers = ""  # PREDICTOR_TRUSTED_PROXIES says whose headers are trusted

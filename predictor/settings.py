@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from functools import partial
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
 PREFIX = "PREDICTOR_"
 FRAME_ANCESTORS = "FRAME_ANCESTORS"  # in the app's config: sites that may show the page in a frame
 GROUPS = ("model", "speed", "limits", "access", "logs")
+WITHOUT_PREFIX = ("HOST", "PORT", "WEB_CONCURRENCY")  # what hosting platforms set
+# Kubernetes sets these variables in every container for each Service of the namespace. The names
+# of some Services begin with "predictor".
+SERVICE_VARIABLE = re.compile(
+    rf"{PREFIX}([A-Z0-9_]+_)?("
+    r"SERVICE_HOST=([0-9a-f.:]+)?"
+    r"|SERVICE_PORT(_[A-Z0-9_]+)?=\d*"
+    r"|PORT(_\d+_(TCP|UDP|SCTP))?=((tcp|udp|sctp)://.+)?"
+    r"|PORT_\d+_(TCP|UDP|SCTP)_(ADDR=[0-9a-f.:]*|PORT=\d*|PROTO=(tcp|udp|sctp)?))"
+)
 SWITCHES = {"1": True, "true": True, "0": False, "false": False}
 PILLOWS_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images
 # Defaults for development and for the command line: if VGG16 (528 MB) cannot be downloaded, the
@@ -141,13 +152,27 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         table = {PREFIX + row.name.upper(): row for row in rows()}
-        given = {k: text.strip() for k, text in environ.items() if k.upper().startswith(PREFIX)}
+        given = {
+            name: unquoted(text)
+            for name, text in environ.items()
+            if name.upper().startswith(PREFIX) and not SERVICE_VARIABLE.fullmatch(f"{name}={text}")
+        }
         for name in sorted(given.keys() & REMOVED.keys()):
             raise SettingsError(f"{name} was removed; unset it. {REMOVED[name]}")
         for name in sorted(given.keys() - table.keys()):
             raise SettingsError(f"There is no setting {name}.{_suggestion(name, table)}")
         values = {name: _parse(name, text, table[name]) for name, text in given.items() if text}
         return cls(**{table[name].name: value for name, value in values.items()})
+
+
+def unquoted(text: str) -> str:
+    """Return the value without blanks and quotes around it, which some readers of .env files keep.
+
+    ``docker run --env-file`` keeps quotes, and a file written on Windows leaves a carriage return.
+    """
+    text = text.strip()
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" and text.count(text[0]) == 2
+    return text[1:-1].strip() if quoted else text
 
 
 _handed_on: Settings | None = None
@@ -174,6 +199,8 @@ def rows() -> list[Field[Any]]:
 
 
 def _suggestion(name: str, table: Mapping[str, object]) -> str:
+    if (bare := name.upper().removeprefix(PREFIX)) in WITHOUT_PREFIX:
+        return f" Did you mean {bare}, which has no prefix?"
     close = difflib.get_close_matches(name.upper(), table, n=1, cutoff=0.75)
     return f" Did you mean {close[0]}?" if close else f" The settings are {', '.join(table)}."
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +30,7 @@ class Server:
         app: the app to serve.
         command: starts the server in another way than ``python -m gunicorn``.
         folder: the folder to start it in.
+        environ: further environment variables.
         settings: the app's settings, without ``PREDICTOR_``.
     """
 
@@ -40,17 +41,18 @@ class Server:
         app: str = "wsgi:app",
         command: Sequence[str] = (),
         folder: Path = ROOT,
+        environ: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
-        environ = {name: value for name, value in os.environ.items() if not SETTING.match(name)}
+        inherited = {name: value for name, value in os.environ.items() if not SETTING.match(name)}
         settings = {"log_format": "text"} | settings  # the tests search the log
-        environ |= {f"PREDICTOR_{name.upper()}": str(value) for name, value in settings.items()}
+        own = {f"PREDICTOR_{name.upper()}": str(value) for name, value in settings.items()}
         command = command or [sys.executable, "-m", "gunicorn", app]
         self.process = subprocess.Popen(
             [*under, *command, *options],
             cwd=folder,
-            env={**environ, "PORT": "0"},
+            env={**inherited, **own, "PORT": "0", **(environ or {})},
             stdout=self._log,
             stderr=self._log,
         )

@@ -5,7 +5,7 @@ import pytest
 
 from paths import ROOT
 from predictor.errors import SettingsError
-from predictor.settings import REMOVED, Settings, rows
+from predictor.settings import REMOVED, SERVICE_VARIABLE, Settings, rows
 
 
 def test_without_environment_variables_the_defaults_apply():
@@ -95,6 +95,83 @@ def test_a_removed_setting_is_not_in_the_table():
 def test_the_advice_on_a_removed_setting_names_its_successor(name):
     successors = {f"PREDICTOR_{row.name.upper()}" for row in rows()}
     assert any(successor in REMOVED[name] for successor in successors)
+
+
+# As Kubernetes sets them for Services with these names.
+SERVICES = {
+    "predictor": {
+        "PREDICTOR_SERVICE_HOST": "10.0.0.1",
+        "PREDICTOR_SERVICE_PORT": "80",
+        "PREDICTOR_SERVICE_PORT_HTTP_METRICS": "9100",
+        "PREDICTOR_PORT": "tcp://10.0.0.1:80",
+        "PREDICTOR_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "PREDICTOR_PORT_80_TCP_PROTO": "tcp",
+        "PREDICTOR_PORT_80_TCP_PORT": "80",
+        "PREDICTOR_PORT_80_TCP_ADDR": "10.0.0.1",
+    },
+    "predictor-web": {
+        "PREDICTOR_WEB_SERVICE_HOST": "fd00::1",
+        "PREDICTOR_WEB_PORT": "udp://[fd00::1]:53",
+        "PREDICTOR_WEB_PORT_53_UDP_ADDR": "fd00::1",
+    },
+    "predictor-model": {
+        "PREDICTOR_MODEL_SERVICE_PORT": "80",
+        "PREDICTOR_MODEL_PORT": "sctp://10.0.0.1:80",
+    },
+    "predictor-service": {
+        "PREDICTOR_SERVICE_SERVICE_HOST": "10.0.0.1",
+        "PREDICTOR_SERVICE_PORT": "tcp://10.0.0.1:80",
+        "PREDICTOR_SERVICE_PORT_80_TCP": "tcp://10.0.0.1:80",
+    },
+    "unset by hand": {"PREDICTOR_PORT": "", "PREDICTOR_SERVICE_HOST": ""},
+}
+
+
+@pytest.mark.parametrize("variables", SERVICES.values(), ids=SERVICES)
+def test_variables_of_kubernetes_services_are_not_settings(variables):
+    assert Settings.from_env(variables) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("PREDICTOR_PORT", "8080", "Did you mean PORT, which has no prefix?"),
+        ("PREDICTOR_HOST", "0.0.0.0", "Did you mean HOST, which has no prefix?"),
+        ("PREDICTOR_WEB_CONCURRENCY", "2", "Did you mean WEB_CONCURRENCY, which has no prefix?"),
+        ("PREDICTOR_SERVICE_NAME", "10.0.0.1", "There is no setting PREDICTOR_SERVICE_NAME."),
+        ("PREDICTOR_SERVED_NAM", "tcp://10.0.0.1:80", "Did you mean PREDICTOR_SERVED_NAME?"),
+        ("predictor_port", "tcp://10.0.0.1:80", "Did you mean PORT"),
+    ],
+)
+def test_what_only_resembles_a_service_variable_is_an_error(name, value, advice):
+    with pytest.raises(SettingsError, match=advice.replace("?", r"\?")):
+        Settings.from_env({name: value})
+
+
+def test_no_setting_is_named_like_a_service_variable():
+    """Such a setting would be ignored if its value looks like an address."""
+    values = ["10.0.0.1", "80", "tcp", "tcp://10.0.0.1:80"]
+    settings = [f"PREDICTOR_{row.name.upper()}={value}" for row in rows() for value in values]
+    assert [setting for setting in settings if SERVICE_VARIABLE.fullmatch(setting)] == []
+
+
+@pytest.mark.parametrize("text", ['"a"', "'a'", " a ", "a\r", '"a"\r\n', '" a "', "\ta\u00a0"])
+def test_quotes_and_blanks_around_a_value_are_taken_off(text):
+    assert Settings.from_env({"PREDICTOR_MODEL": text}).model == "a"
+
+
+@pytest.mark.parametrize("text", ['"a', "a'", "\"a'", '"', '"a","b"', "it's"])
+def test_other_quotes_belong_to_the_value(text):
+    assert Settings.from_env({"PREDICTOR_MODEL": text}).model == text
+
+
+def test_a_value_of_quotes_alone_counts_as_not_set():
+    assert Settings.from_env({"PREDICTOR_MODEL": '""'}) == Settings()
+
+
+def test_quoted_tokens_are_the_tokens():
+    settings = Settings.from_env({"PREDICTOR_TOKENS": '"a-token-of-22-characters"\r'})
+    assert settings.tokens == ("a-token-of-22-characters",)
 
 
 def test_settings_cannot_be_changed():

@@ -8,8 +8,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from predictor.errors import SettingsError
+from predictor.server.address import host_from_env
 from predictor.server.console import announce
 from predictor.server.development import configure_logs, create_app, serve
+from predictor.settings import unquoted
 from predictor.share import NAMES, publish, signals_interrupt
 from predictor.web.request import KEY
 
@@ -22,6 +24,7 @@ TOKEN_LINE = "export PREDICTOR_TOKENS=$(openssl rand -hex 16); echo $PREDICTOR_T
 def main(arguments: list[str] | None = None) -> None:
     """Serve the app with werkzeug's server."""
     options = _parser().parse_args(arguments)
+    options.host = options.host or host_from_env()
     try:
         app = create_app()
     except SettingsError as error:
@@ -34,8 +37,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Serve the app for development.")
-    parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"))
-    parser.add_argument("--port", default=os.environ.get("PORT", "5000"), type=_port)
+    parser.add_argument("--host", help="default: HOST, or 127.0.0.1")
+    port = unquoted(os.environ.get("PORT", "")) or "5000"
+    parser.add_argument("--port", default=port, type=_port, help="default: PORT, or 5000")
     parser.add_argument(
         "--share", nargs="?", const="auto", choices=NAMES, metavar="PROVIDER",
         help=f"also open a public URL, with {', '.join(NAMES)} (auto: the first that works)",

@@ -4,7 +4,7 @@ import os
 import sys
 
 from predictor.errors import SettingsError
-from predictor.settings import Settings
+from predictor.settings import Settings, unquoted
 
 NOTE = "NOTE: gunicorn does not run on Windows. This is werkzeug's server, for development only."
 
@@ -20,9 +20,10 @@ def run(further: list[str]) -> int:
 
 
 def _serve_on_windows(further: list[str]) -> int:
+    from predictor.server.address import host_from_env
     from predictor.server.development import create_app, serve
 
-    host, port = os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "5000"
+    host, port = host_from_env(), unquoted(os.environ.get("PORT", "")) or "5000"
     if further:
         return _fail(f"gunicorn does not run on Windows, so remove its options: {further}.")
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):

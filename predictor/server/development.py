@@ -11,6 +11,7 @@ from werkzeug.serving import make_server
 
 from predictor import logs
 from predictor.engine.classifier import Classifier
+from predictor.server.address import check
 from predictor.server.console import announce, url_of
 from predictor.settings import DEVELOPMENT, Settings
 from predictor.web import create_app as create_web_app
@@ -32,6 +33,8 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     flask_run.require_loopback_for_debugger()
     app = create_web_app(settings, classifier)
     if (address := flask_run.address()) is not None:
+        if "WERKZEUG_SERVER_FD" not in os.environ:  # else the process that watches files listens
+            check(*address, "--host")
         configure_logs(settings)
         classifier = app.extensions[KEY].classifier
         announce(classifier, url_of(*address))
@@ -59,6 +62,7 @@ def serve(app: Flask, host: str, port: int) -> None:
     """
     classifier: Classifier = app.extensions[KEY].classifier
     configure_logs(classifier.settings)
+    check(host, port, "--host")
     server = make_server(host, port, app, threaded=True)
     server.log_startup()
     announce(classifier, url_of(host, server.port))

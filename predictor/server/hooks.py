@@ -4,10 +4,8 @@ A worker runs :func:`post_fork`, :func:`post_worker_init` and :func:`worker_exit
 the other hooks. It never imports torch, because CUDA and OpenMP's threads do not survive a fork.
 """
 
-import errno
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from dataclasses import dataclass, field, replace
@@ -16,9 +14,10 @@ from typing import Any
 
 from predictor.engine.cpus import available_cpus, cpus_for_process
 from predictor.errors import SettingsError
+from predictor.server.address import check
 from predictor.server.memory import keep_for_next_pass
 from predictor.server.reload import ReloadBoard, is_running
-from predictor.server.start import shared_memory, visible_gpus
+from predictor.server.start import bind_address, shared_memory, visible_gpus
 from predictor.settings import Settings, current_settings, hand_on
 
 Server = Any  # gunicorn's Arbiter, which has no types
@@ -63,8 +62,14 @@ def on_starting(server: Server) -> None:
     if os.environ.keys() & {"GUNICORN_FD", "LISTEN_FDS"}:
         return  # systemd or an old gunicorn passes the listening socket
     for address in server.cfg.address:
-        if isinstance(address, tuple) and is_taken(address):
-            sys.exit(f"Port {address[1]} on {address[0]} is taken. Choose another: PORT=5001.")
+        if isinstance(address, tuple):
+            check(address[0], address[1], "--bind")
+    port_alone = os.environ.get("PORT") and not os.environ.get("HOST")
+    if port_alone and server.cfg.bind == [bind_address()]:
+        server.log.info(
+            "Listening on 127.0.0.1 only, because PORT is set and HOST is not. To be reached from"
+            " other machines, set HOST=0.0.0.0."
+        )
 
 
 def reload_if_valid(server: Server, reload: Any) -> None:
@@ -111,17 +116,6 @@ def when_ready(server: Server) -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = state.metrics_folder = folder
         return
     server.log.warning("No folder is writable, so /metrics reports only one worker.")
-
-
-def is_taken(address: tuple[str, int]) -> bool:
-    """Return whether another process listens on an address."""
-    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-        return False
 
 
 def pre_fork(server: Server, worker: Worker) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from predictor import logs
-from predictor.settings import current_settings
+from predictor.server.address import host_from_env
+from predictor.settings import current_settings, unquoted
 
 
 def shared_memory() -> str | None:
@@ -29,7 +30,7 @@ def visible_gpus() -> list[str]:
 
 def number_from_env(name: str, default: int, least: int, most: int) -> int:
     """Return an integer from the environment. Exit with a message if the value is invalid."""
-    text = os.environ.get(name, "").strip() or str(default)
+    text = unquoted(os.environ.get(name, "")) or str(default)
     if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
         sys.exit(
             f"The server cannot start. {name}={text!r} is not a whole number between {least} and"
@@ -40,7 +41,7 @@ def number_from_env(name: str, default: int, least: int, most: int) -> int:
 
 def bind_address() -> str:
     """Return HOST and PORT as gunicorn's ``bind``."""
-    host, port = os.environ.get("HOST") or "127.0.0.1", number_from_env("PORT", 5000, 0, 65535)
+    host, port = host_from_env(), number_from_env("PORT", 5000, 0, 65535)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -26,6 +26,7 @@ def master(workers=1, **options):
         "preload_app": False,
         "http_protocols": ["h1"],
         "address": [],
+        "bind": [],
         "uid": os.geteuid(),
         "gid": os.getegid(),
     } | options

@@ -1,0 +1,64 @@
+"""The address to listen on."""
+
+import errno
+import logging
+import os
+import socket
+import sys
+from ipaddress import ip_address
+
+from predictor.settings import unquoted
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+
+
+def host_from_env() -> str:
+    """Return the address in HOST, or 127.0.0.1 if HOST is empty or is not an address at all.
+
+    Other programs set HOST, too: conda's compilers set it to ``x86_64-conda-linux-gnu``. Then log a
+    warning. An IP address is returned as it is: :func:`check` reports one of another machine.
+    """
+    host = unquoted(os.environ.get("HOST", "")).removeprefix("[").removesuffix("]")
+    if not host:
+        return LOOPBACK
+    try:
+        ip_address(host)
+    except ValueError:
+        if (error := bind_error(host, 0)) is not None:
+            log.warning(
+                "HOST=%r is not an address of this machine (%s). The server listens on %s. To be"
+                " reached from other machines, set HOST=0.0.0.0.",
+                host, error.strerror, LOOPBACK,
+            )  # fmt: skip
+            return LOOPBACK
+    return host
+
+
+def bind_error(host: str, port: int) -> OSError | None:
+    """Return the error if this process cannot listen on an address, else None."""
+    if host.startswith("unix://"):
+        return None
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error
+        return None
+
+
+def check(host: str, port: int, option: str) -> None:
+    """Exit with a message if this process cannot listen on an address.
+
+    ``option`` is the command line option that can replace HOST, such as ``--bind``.
+    """
+    if (error := bind_error(host, port)) is None:
+        return
+    if error.errno == errno.EADDRINUSE:
+        sys.exit(f"Port {port} on {host} is taken. Choose another: PORT=5001.")
+    sys.exit(
+        f"Cannot listen on {host}:{port}: {error.strerror}. Set HOST or {option} to an address of"
+        " this machine."
+    )
