@@ -107,10 +107,8 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         return True
 
     def count_request(self) -> None:
-        """Count a response. gunicorn replaces a worker after ``--max-requests``."""
+        """Count a response."""
         self.nr += 1
-        if self.nr >= self.max_requests:
-            self.alive = False
 
     def rest(self, seconds: float) -> None:
         """Begin no other request on a kept connection for so long."""

@@ -58,6 +58,7 @@ def on_starting(server: Server) -> None:
     if "h2" in server.cfg.http_protocols:
         sys.exit("Remove h2 from --http-protocols: this server speaks HTTP/1.1 only.")
     server.reload = partial(reload_if_valid, server, server.reload)
+    server.manage_workers = partial(replace_worn, server, server.manage_workers)
     state.weights_fd = create_weights_file(server)
     if os.environ.keys() & {"GUNICORN_FD", "LISTEN_FDS"}:
         return  # systemd or an old gunicorn passes the listening socket
@@ -85,6 +86,20 @@ def reload_if_valid(server: Server, reload: Any) -> None:
         return
     hand_on(settings)
     reload()
+
+
+def replace_worn(server: Server, manage_workers: Any) -> None:
+    """Fork a replacement for a worker that has served ``--max-requests``, one at a time.
+
+    The master calls this about once a second. gunicorn then has one worker too many and ends the
+    one that it takes for the oldest, with SIGTERM. That worker serves until its replacement can.
+    """
+    worn = [worker for worker in server.WORKERS.values() if state.board.is_worn(worker.slot)]
+    if worn and len(server.WORKERS) == server.num_workers:
+        first = min(worn, key=lambda worker: worker.slot)  # the slot that pre_fork chooses
+        first.age = 0
+        server.spawn_worker()
+    manage_workers()
 
 
 def create_weights_file(server: Server) -> int | None:
@@ -119,10 +134,13 @@ def when_ready(server: Server) -> None:
 
 
 def pre_fork(server: Server, worker: Worker) -> None:
-    """Give the worker a free slot. In a reload, give it the slot of a worker that it replaces."""
+    """Give the worker a free slot, or else the slot of a worker that it replaces."""
     held = [other.slot for other in server.WORKERS.values()]
-    slot = min(range(server.num_workers), key=held.count)
-    worker.assign(slot, state.board)
+
+    def rank(slot: int) -> tuple[int, bool]:
+        return held.count(slot), not state.board.is_worn(slot)
+
+    worker.assign(min(range(server.num_workers), key=rank), state.board)
 
 
 def post_fork(server: Server, worker: Worker) -> None:

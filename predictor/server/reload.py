@@ -1,6 +1,7 @@
-"""A reload without a gap: the old process serves until its replacement can answer.
+"""A replacement without a gap: the old process serves until the new one can answer.
 
 gunicorn ends the old processes as soon as it has started new ones, which then load for seconds.
+This holds for a reload, and for a process that has served ``--max-requests``.
 """
 
 import mmap
@@ -9,14 +10,15 @@ import struct
 from pathlib import Path
 
 MAX_SLOTS = 1000  # as many as WEB_CONCURRENCY allows
-ENTRY = struct.Struct("=q?")  # a process id, and whether that process can answer
+ENTRY = struct.Struct("=qb")  # a process id, and the state of that process
+LOADING, READY, WORN = 0, 1, 2  # a worn process can answer, and asks for a replacement
 FORKING = 0  # stands for the id of a process that is being forked
 
 
 class ReloadBoard:
     """Says which process holds each worker slot. The master and all workers share its memory.
 
-    During a reload, a slot has two processes: the old one, and its replacement, which holds it.
+    While a process is replaced, a slot has two: the old one, and its replacement, which holds it.
     """
 
     def __init__(self) -> None:
@@ -26,38 +28,48 @@ class ReloadBoard:
     def reserve(self, slot: int) -> int:
         """Called by the master before it forks a worker. Return the pid that holds the slot now."""
         predecessor, _ = self._read(slot)
-        self._write(slot, FORKING, False)
+        self._write(slot, FORKING, LOADING)
         return predecessor
 
     def claim(self, slot: int) -> None:
         """Called by the new worker. Record that this process holds the slot."""
-        self._write(slot, os.getpid(), False)
+        self._write(slot, os.getpid(), LOADING)
 
     def mark_ready(self, slot: int) -> None:
         """Called by a worker when it can answer. Does nothing if another process holds the slot."""
         if self._read(slot)[0] == os.getpid():
-            self._write(slot, os.getpid(), True)
+            self._write(slot, os.getpid(), READY)
+
+    def mark_worn(self, slot: int) -> None:
+        """Called by a worker: ask for a replacement. Does nothing if there is one already."""
+        if self._read(slot) == (os.getpid(), READY):
+            self._write(slot, os.getpid(), WORN)
+
+    def is_worn(self, slot: int) -> bool:
+        """Called by the master. Return whether the slot's process asks for a replacement."""
+        return self._read(slot)[1] == WORN
 
     def is_replacement_loading(self, slot: int) -> bool:
         """Called by a worker that got SIGTERM. Return whether its replacement is still starting."""
-        pid, ready = self._read(slot)
-        return pid != os.getpid() and not ready and (pid == FORKING or is_running(pid))
+        pid, state = self._read(slot)
+        return pid != os.getpid() and state == LOADING and (pid == FORKING or is_running(pid))
 
     def has_replacement_failed(self, slot: int) -> bool:
         """Called by a worker that got SIGTERM. Return whether its replacement ended unready."""
-        pid, ready = self._read(slot)
-        return pid != os.getpid() and not ready and not is_running(pid)
+        pid, state = self._read(slot)
+        return pid != os.getpid() and state == LOADING and not is_running(pid)
 
     def is_any_ready(self) -> bool:
         """Return whether a running process that holds a slot can answer."""
-        return any(ready and is_running(pid) for pid, ready in ENTRY.iter_unpack(self._shared))
+        entries = ENTRY.iter_unpack(self._shared)
+        return any(state != LOADING and is_running(pid) for pid, state in entries)
 
-    def _read(self, slot: int) -> tuple[int, bool]:
-        pid, ready = ENTRY.unpack_from(self._shared, slot % MAX_SLOTS * ENTRY.size)
-        return pid, ready
+    def _read(self, slot: int) -> tuple[int, int]:
+        pid, state = ENTRY.unpack_from(self._shared, slot % MAX_SLOTS * ENTRY.size)
+        return pid, state
 
-    def _write(self, slot: int, pid: int, ready: bool) -> None:
-        ENTRY.pack_into(self._shared, slot % MAX_SLOTS * ENTRY.size, pid, ready)
+    def _write(self, slot: int, pid: int, state: int) -> None:
+        ENTRY.pack_into(self._shared, slot % MAX_SLOTS * ENTRY.size, pid, state)
 
 
 def is_running(pid: int) -> bool:

@@ -31,7 +31,7 @@ class Worker(EventLoopWorker):
         """Prepare a worker. This runs in the master, before the fork."""
         super().__init__(*args, **kwargs)
         self.slot, self.predecessor = 0, 0
-        self._sigterms, self._retires_by = 0, None
+        self._retires_by = None
 
     def assign(self, slot: int, board: ReloadBoard) -> None:
         """Take a slot from the process that holds it. The master calls this before the fork."""
@@ -56,6 +56,8 @@ class Worker(EventLoopWorker):
             self._look_for_replacement(self._retires_by)
         if self.service is None or not self.alive:
             return
+        if self.nr >= self.max_requests:
+            self._board.mark_worn(self.slot)
         classifier = self.service.classifier
         loaded = classifier.loading.done() and classifier.loading.exception() is None
         if loaded and (reason := classifier.unhealthy_reason()) is not None:
@@ -74,27 +76,27 @@ class Worker(EventLoopWorker):
     def handle_exit(self, sig: int, frame: Any) -> None:
         """On SIGTERM, finish the requests in progress.
 
-        After a reload, first wait for the replacement to be ready.
+        If there is a replacement, first wait for it to be ready. gunicorn repeats the signal
+        meanwhile. If this process is a replacement that is told to end, so is the old process.
         """
-        self._sigterms += 1
+        self._board.mark_ready(self.slot)
         if self._board.is_replacement_loading(self.slot):
             self._retires_by = self._retires_by or monotonic() + HANDOVER_S
-        else:
+        elif self._retires_by is None:
             self._retire()
 
     def _look_for_replacement(self, until: float) -> None:
-        """End once the replacement is ready. If it failed, stay, except after a second SIGTERM."""
+        """End once the replacement is ready. If it failed, stay, and count requests from 0."""
         if self._board.is_replacement_loading(self.slot) and monotonic() < until:
             return
         self._retires_by = None
-        failed = self._board.has_replacement_failed(self.slot)
-        if self._sigterms > 1 or monotonic() >= until or not failed:
+        if monotonic() >= until or not self._board.has_replacement_failed(self.slot):
             self._retire()
         else:
-            self._sigterms = 0
+            self.nr = 0
             self._board.claim(self.slot)
             self._board.mark_ready(self.slot)
-            self.log.error("The reload failed. This process continues to serve.")
+            self.log.error("The replacement failed. This process continues to serve.")
 
     def _retire(self) -> None:
         if self.service is not None:

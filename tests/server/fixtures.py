@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,28 @@ def start() -> Iterator[Callable[..., Server]]:
             return server
 
         yield run
+
+
+@pytest.fixture
+def start_faulty(start: Callable[..., Server]) -> Callable[..., Server]:
+    """Start servers whose model fails on some photos; they are ready."""
+
+    def run(*options: str, **settings: Any) -> Server:
+        server = start("--pythonpath", "tests", *options, app="faulty:app", **settings)
+        return server.wait_until_ready()
+
+    return run
+
+
+@pytest.fixture
+def squeezenet(tmp_path: Path) -> Path:
+    """Weights in a file: the path."""
+    from torch import save
+    from torchvision.models import squeezenet1_1
+
+    path = tmp_path / "weights.pth"
+    save(squeezenet1_1().state_dict(), path)
+    return path
 
 
 @pytest.fixture

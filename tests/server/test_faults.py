@@ -15,67 +15,13 @@ import requests
 from PIL import Image
 
 from faulty import DIES, HANGS, NO_MEMORY, RAISES
+from load import Load
 from paths import ROOT
-from pictures import COLOURS, encode, picture
+from pictures import encode, picture
 from waiting import wait_until
 
 TOKEN = "correct-horse-battery"
 WHILE_A_PROCESS_IS_REPLACED = {"right", "inference-failed", "not-ready", "broken off"}
-
-
-@pytest.fixture
-def start_faulty(start):
-    """Start servers whose model fails on some photos; they are ready."""
-
-    def run(*options, **settings):
-        server = start("--pythonpath", "tests", *options, app="faulty:app", **settings)
-        return server.wait_until_ready()
-
-    return run
-
-
-@pytest.fixture
-def squeezenet(tmp_path):
-    """Weights in a file: the path."""
-    from torch import save
-    from torchvision.models import squeezenet1_1
-
-    path = tmp_path / "weights.pth"
-    save(squeezenet1_1().state_dict(), path)
-    return path
-
-
-class Load:
-    """Clients that send red, green and blue photos until the block ends; counts the answers."""
-
-    def __init__(self, server, clients=6):
-        self.tally, self._server, self._ended = Counter(), server, False
-        self._pool = ThreadPoolExecutor(clients)
-        self._clients = [self._pool.submit(self._ask, number) for number in range(clients)]
-
-    def _ask(self, number):
-        while not self._ended:
-            colour = list(COLOURS)[number % 3]
-            try:
-                response = requests.post(f"{self._server.url}/predict", picture(colour), timeout=60)
-            except requests.ConnectionError:
-                self.tally["broken off"] += 1
-                continue
-            body = response.json()
-            right = body.get("class_name") == f"{colour}_thing"
-            self.tally["right" if right else body.get("code", "wrong")] += 1
-
-    def __enter__(self):
-        wait_until(lambda: self.tally["right"] > 5)
-        return self
-
-    def __exit__(self, *_):
-        before = self.tally["right"]
-        wait_until(lambda: self.tally["right"] > before + 5)  # photos are classified again
-        self._ended = True
-        for client in self._clients:
-            client.result(timeout=60)
-        self._pool.shutdown()
 
 
 def ask(server, colour):
@@ -206,7 +152,7 @@ def test_after_a_failed_reload_the_old_processes_serve(start, squeezenet, tmp_pa
 
     replace_weights(b"truncated")
     server.process.send_signal(signal.SIGHUP)
-    failed = "The reload failed. This process continues to serve."
+    failed = "The replacement failed. This process continues to serve."
     wait_until(lambda: serves() and server.log.count(failed) == 2)
     replace_weights(good)
 

@@ -7,6 +7,7 @@ import pytest
 
 from predictor import settings
 from predictor.server import hooks
+from predictor.server.reload import READY, WORN
 from predictor.server.worker import Worker
 from predictor.settings import Settings, current_settings, hand_on
 
@@ -35,6 +36,7 @@ def master(workers=1, **options):
         WORKERS={},
         num_workers=workers,
         reload=lambda: None,
+        manage_workers=lambda: None,
         log=SimpleNamespace(error=pytest.fail, warning=pytest.fail),
     )
 
@@ -126,6 +128,36 @@ def test_a_new_worker_gets_the_slot_of_an_ended_or_replaced_one():
         del server.WORKERS[old]
     del server.WORKERS[16]
     assert fork() == 2
+
+
+def test_a_worn_worker_is_replaced_in_its_slot_before_it_ends():
+    server, killed = master(workers=2), []
+    workers = {pid: SimpleNamespace(slot=slot, age=pid) for slot, pid in enumerate((10, 11))}
+    server.WORKERS = workers
+    for slot, pid in enumerate(workers):
+        hooks.state.board._write(slot, pid, READY)
+
+    def spawn_worker():
+        new = Worker.__new__(Worker)
+        hooks.pre_fork(server, new)
+        server.WORKERS = workers | {12: new}
+        new.age = 12
+
+    def manage_workers():  # as gunicorn does
+        if len(server.WORKERS) > 2:
+            killed.append(min(server.WORKERS, key=lambda pid: server.WORKERS[pid].age))
+
+    server.spawn_worker, server.manage_workers = spawn_worker, manage_workers
+    hooks.on_starting(server)
+    server.manage_workers()
+    assert killed == []
+    hooks.state.board._write(1, 11, WORN)
+    server.manage_workers()
+    server.manage_workers()
+    assert killed == [11, 11]
+    assert server.WORKERS[12].slot == 1
+    assert server.WORKERS[12].predecessor == 11
+    os.close(hooks.state.weights_fd)
 
 
 def test_each_worker_gets_a_gpu_of_its_own():

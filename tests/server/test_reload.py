@@ -91,6 +91,20 @@ def test_replaced_process_cannot_mark_itself_ready():
     assert board.is_replacement_loading(0)
 
 
+def test_a_process_that_can_answer_may_ask_for_a_replacement():
+    board = ReloadBoard()
+    board.claim(3)
+    board.mark_worn(3)
+    assert not board.is_worn(3)  # it is a replacement that is loading
+    board.mark_ready(3)
+    board.mark_worn(3)
+    assert board.is_worn(3)
+    assert board.is_any_ready()
+    assert board.reserve(3) == os.getpid()
+    board.mark_worn(3)
+    assert not board.is_worn(3)
+
+
 def test_slots_are_independent():
     board = ReloadBoard()
     for slot in range(1000):
