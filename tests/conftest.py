@@ -24,7 +24,7 @@ from predictor.images.preprocessing import Preprocessing
 from predictor.models.labels import Label
 from predictor.settings import Settings
 
-pytest_plugins = ["chromium", "clients.fixtures", "server.fixtures", "tunnels"]
+pytest_plugins = ["chromium", "cli.fixtures", "clients.fixtures", "server.fixtures", "tunnels"]
 
 # Tests that get the marker `server`: those with one of these fixtures, or below these paths.
 SERVER_FIXTURES = {"exposition", "guarded", "server", "start"}

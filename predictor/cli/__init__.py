@@ -41,17 +41,24 @@ def _parser() -> argparse.ArgumentParser:
         "classify",
         help="classify photos and folders of photos",
         description="Print the best classes of each photo. `predictor photo.jpg` does the same.",
-        epilog="If the weights of the default model cannot be downloaded, a small model replaces"
-        " it; set PREDICTOR_MODEL to choose the model. Exit status: 0 all photos are classified,"
-        " 1 some cannot be read, 2 nothing was done.",
+        epilog="Exit status: 0 all photos are classified, 1 some cannot be read, 2 the command"
+        " cannot run, 130 interrupted, 141 the reader of the output has ended. If the weights of"
+        " the default model cannot be downloaded, a small model replaces it; set PREDICTOR_MODEL to"
+        " choose the model.",
     )
-    classify.add_argument("paths", nargs="+", metavar="PATH", help="photo, folder, or - for stdin")
-    classify.add_argument(
-        "--top-k", type=int, default=1, metavar="N", help="classes per photo (default: 1)"
-    )
-    classify.add_argument(
-        "--format", choices=("table", "csv", "jsonl"), default="table", help="default: table"
-    )
+    add = classify.add_argument
+    add("paths", nargs="*", metavar="PATH", help="photo, folder, or - for a photo on stdin")
+    add("--files-from", metavar="FILE", help="read more paths from FILE, one per line; - is stdin")
+    add("--top-k", type=int, default=1, metavar="N", help="classes per photo (default: 1)")
+    add(
+        "--format", choices=("table", "csv", "jsonl"),
+        help="default: what the name of --output ends in, or table",
+    )  # fmt: skip
+    add("--output", metavar="FILE", help="write the results to FILE instead of stdout")
+    add(
+        "--resume", action="store_true",
+        help="continue FILE after a broken run: skip the photos that it has (csv and jsonl)",
+    )  # fmt: skip
     commands.add_parser(
         "serve",
         help="serve POST /predict and a page",

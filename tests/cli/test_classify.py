@@ -1,27 +1,16 @@
 import csv
 import io
 import json
+import os
 import sys
+from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from conftest import ToyInfo, toy_model
 from pictures import picture
-from predictor.cli import classify, main
-from predictor.engine.classifier import Classifier
 from predictor.errors import WeightsError
-
-
-@pytest.fixture
-def predict(monkeypatch, capsys):
-    """Run the command with a toy model; return its exit status, its output and its errors."""
-
-    def run(*arguments, load=lambda *_: toy_model()):
-        monkeypatch.setattr(classify, "Classifier", lambda settings: Classifier(settings, load))
-        status = main([str(argument) for argument in arguments])
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
@@ -84,6 +73,73 @@ def test_missing_file_is_an_error_in_its_line(predict, folder):
 def test_folder_without_photos_is_exit_status_2(predict, tmp_path):
     status, _, err = predict(tmp_path)
     assert (status, err) == (2, "No image files found in the given paths.\n")
+    (tmp_path / "notes.txt").write_text("not a photo")
+    _, _, err = predict(tmp_path)
+    assert err == "No image files found in the given paths. 1 file left out: 1 .txt\n"
+
+
+def test_what_is_left_out_is_counted_on_stderr(predict, folder):
+    status, _, err = predict(folder / "sub", folder)
+    assert (status, err) == (1, "1 file left out: 1 .txt\n")
+
+
+def test_list_of_paths_is_read_beside_the_arguments(predict, folder):
+    (folder / "list").write_text(f"{folder / 'sub'}\n{folder / 'a.png'}\n")
+    status, out, _ = predict(folder / "a.png", "--files-from", folder / "list", "--format", "jsonl")
+    names = [json.loads(line)["file"] for line in out.splitlines()]
+    a, c = str(folder / "a.png"), str(folder / "sub" / "c.PNG")
+    assert (status, names) == (0, [a, c, a])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["classify"], "Name photos or folders, or a list of them with --files-from."),
+        (["-", "--files-from", "-"], "Standard input is either a photo or a list of files."),
+        (["--files-from", "/nowhere"], "--files-from /nowhere cannot be read: No such file"),
+        (["a.png", "--output", "/nowhere/a"], "The results cannot be written: No such file"),
+    ],
+)
+def test_options_that_cannot_work_are_one_sentence(predict, arguments, sentence):
+    status, out, err = predict(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(sentence)
+
+
+def test_format_is_what_the_output_file_ends_in(predict, folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("results")
+    for name in ("a.csv", "b.JSONL", "c.txt"):
+        assert predict(folder / "a.png", "--output", output / name)[:2] == (0, "")
+    assert (output / "a.csv").read_text().startswith("file,class_index")
+    assert json.loads((output / "b.JSONL").read_text())["class_name"] == "red_thing"
+    assert (output / "c.txt").read_text().split()[1] == "100.0%"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
+def test_full_disk_is_exit_status_2_without_a_traceback(predict, folder):
+    status, _, err = predict(folder / "a.png", "--output", "/dev/full")
+    assert (status, err) == (2, "The results cannot be written: No space left on device.\n")
+
+
+def test_few_photos_are_read_ahead_of_the_output(predict, folder, monkeypatch):
+    """So memory does not grow with the number of photos."""
+    (folder / "list").write_text(f"{folder / 'a.png'}\n" * 2000)
+    read, most = [0], [0]
+    real, write = Path.read_bytes, tqdm.write
+
+    def counted(path):
+        read[0] += 1
+        return real(path)
+
+    def written(*args, **kwargs):
+        most[0] = max(most[0], read[0])
+        read[0] -= 1
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(tqdm, "write", written)
+    assert predict("--files-from", folder / "list")[0] == 0
+    assert most[0] < 100
 
 
 @pytest.mark.parametrize("top_k", [0, 4])

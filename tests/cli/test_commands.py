@@ -47,7 +47,7 @@ def test_photo_without_a_command_is_classified(monkeypatch, arguments):
     seen = []
     monkeypatch.setattr(classify, "run", lambda options: seen.append(options) or 0)
     assert main(arguments) == 0
-    assert (seen[0].paths, seen[0].top_k, seen[0].format) == (["a.jpg"], 2, "table")
+    assert (seen[0].paths, seen[0].top_k, seen[0].format) == (["a.jpg"], 2, None)
 
 
 def test_serve_passes_all_other_options_to_gunicorn(monkeypatch):

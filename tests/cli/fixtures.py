@@ -1,0 +1,19 @@
+"""The command line with a toy model."""
+
+import pytest
+
+from conftest import toy_model
+from predictor.cli import classify, main
+from predictor.engine.classifier import Classifier
+
+
+@pytest.fixture
+def predict(monkeypatch, capsys):
+    """Run the command with a toy model; return its exit status, its output and its errors."""
+
+    def run(*arguments, load=lambda *_: toy_model()):
+        monkeypatch.setattr(classify, "Classifier", lambda settings: Classifier(settings, load))
+        status = main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run
