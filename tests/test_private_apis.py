@@ -84,7 +84,7 @@ def objects():
 
 ATTRIBUTES = [
     (EVENT_LOOP, "Worker", "cfg log alive sockets ppid nr max_requests"),
-    (HOOKS, "Worker", "pid booted sockets"),
+    (HOOKS, "Worker", "age pid booted sockets"),
     (RECEPTION, "Request", "method path version body headers"),
     (EXCHANGE, "Response", "must_close"),
     (START, "Logger", "error_log loglevel"),
@@ -114,7 +114,7 @@ def test_attribute_exists(objects, user, owner, names):
 
 
 def test_gunicorns_master_has_what_the_hooks_read():
-    for name in ("WORKERS", "num_workers"):
+    for name in ("WORKERS", "num_workers", "manage_workers", "spawn_worker"):
         assert hasattr(Arbiter, name), gone(HOOKS, f"Arbiter.{name}")
     same = Arbiter.APP_LOAD_ERROR == EXIT_APP_LOAD_ERROR
     assert same, gone("predictor/server/console.py", "Arbiter.APP_LOAD_ERROR")

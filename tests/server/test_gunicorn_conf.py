@@ -54,6 +54,10 @@ def test_admitted_requests_are_answered_before_a_worker_ends(conf):
     assert conf(PREDICTOR_REQUEST_TIMEOUT_S="90.5").graceful_timeout > 90.5
 
 
+def test_idle_connections_outlive_those_of_usual_load_balancers(conf):
+    assert conf().keepalive > 60
+
+
 def test_the_app_is_not_loaded_before_the_fork(conf):
     assert conf().preload_app is False
 
