@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 TOKEN_PATTERN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750's b64token
 MIN_TOKEN_LENGTH = 16
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-ORIGIN_PATTERN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+# A scheme, which apps and browser extensions have of their own, and a host. Pages of Android's
+# WebView send "file://", and pages that have no origin send "null".
+HOST = r"([a-z0-9._-]+|\[[0-9a-f:.]+\])"
+ORIGIN_PATTERN = re.compile(rf"[a-z][a-z0-9+.-]*://{HOST}(:[0-9]{{1,5}})?|file://|null|\*")
+ANCESTOR_PATTERN = re.compile(  # a source of CSP's frame-ancestors
+    rf"[a-z][a-z0-9+.-]*:(//(\*|(\*\.)?{HOST})(:([0-9]{{1,5}}|\*))?)?|'self'|\*"
+)
 
 
 def parse_name(text: str) -> str:
@@ -70,12 +76,24 @@ def parse_origins(text: str) -> tuple[str, ...]:
     """Split the text at commas, and return the origins, written as browsers send them, or ``*``."""
     origins = tuple(origin.strip() for origin in text.split(","))
     for origin in origins:
-        if origin != "*" and not ORIGIN_PATTERN.fullmatch(origin):
+        if not ORIGIN_PATTERN.fullmatch(origin):
             raise ValueError(
                 f"{origin!r} is not an origin. Write it like https://example.org or"
-                " http://localhost:3000, in lower case and without a path."
+                " capacitor://localhost, in lower case and without a path."
             )
     return origins
+
+
+def parse_ancestors(text: str) -> tuple[str, ...]:
+    """Split the text at blanks and commas, and return the sources for CSP's frame-ancestors."""
+    sources = tuple("'self'" if s == "self" else s for s in re.split(r"[\s,]+", text))
+    for source in sources:
+        if not ANCESTOR_PATTERN.fullmatch(source):
+            raise ValueError(
+                f"{source!r} is not a site. Write it like https://example.org or"
+                " https://*.example.org, in lower case and without a path."
+            )
+    return sources
 
 
 def parse_rates(text: str) -> tuple[RateLimitItem, ...]:

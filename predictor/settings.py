@@ -126,7 +126,11 @@ class Settings:
         " PUT requests, and any request with a body; further ones get 429. `none`: no limit.")
     cors_origins: tuple[str, ...] = _access((), parse=parsers.parse_origins,
         help="Origins, separated by commas, whose web pages may use the API, like"
-        " `https://example.org`. `*`: all. `none`: only the server's own page.")
+        " `https://example.org` or `capacitor://localhost`. `null`: pages without an origin, which"
+        " any site can make. `*`: all. `none`: only the server's own page.")
+    frame_ancestors: tuple[str, ...] = _access((), parse=parsers.parse_ancestors,
+        help="Sites, separated by blanks or commas, that may show the page in a frame, like"
+        " `https://huggingface.co`. `none`: no site.")
     trusted_proxies: int = _access(0, limits=(0, 16),
         help="Number of proxies in front of the server whose `X-Forwarded-For`, `-Proto` and"
         " `-Prefix` headers are trusted.")

@@ -133,7 +133,7 @@ def test_installed_command_serves_from_another_folder(server, folder):
 
 
 def test_installed_server_has_the_page_and_its_files(server):
-    assert 'src="/static/page.js"' in server.get("/").text
+    assert 'src="static/page.js"' in server.get("/").text
     assert server.get("/static/page.js").text == (ROOT / "static" / "page.js").read_text()
 
 

@@ -20,6 +20,9 @@ from predictor.errors import BadRequest, HeadTooLarge, TargetTooLong, TooLarge
 MAX_HEAD = 64 * 1024  # bytes
 MAX_CHUNK_LINE = 1024  # bytes
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*(;.*))?", re.DOTALL)
+# Headers that an error response needs, also to a head that is incomplete or malformed: which page
+# may read it, and its id.
+KEPT = re.compile(rb"^(?:Origin|X-Request-ID):[ \t]*[!-~]{1,200}\r\n", re.I | re.M)
 # Each chunk takes some 2 µs: without a limit, 20 MB in chunks of one byte would take 40 s.
 SPARE_CHUNKS, LEAST_CHUNK = 1000, 64
 
@@ -69,10 +72,11 @@ class Reception:
 
     def placeholder(self, buffer: bytearray) -> Any:
         """Return a request for the answer to a head that is incomplete or cannot be parsed."""
-        first = bytes(buffer[:MAX_HEAD]).partition(b"\r\n")[0]
+        head = bytes(buffer[:MAX_HEAD]).partition(b"\r\n\r\n")[0] + b"\r\n"
+        rest = b"".join(KEPT.findall(head)) + b"\r\n"
         with suppress(ParseException, NoMoreData, StopIteration):
-            return self._parse([first + b"\r\n\r\n"])
-        return self._parse([b"GET / HTTP/1.1\r\n\r\n"])
+            return self._parse([head.partition(b"\r\n")[0] + b"\r\n" + rest])
+        return self._parse([b"GET / HTTP/1.1\r\n" + rest])
 
     def _take_head(self, buffer: bytearray) -> None:
         end = buffer.find(b"\r\n\r\n", self._searched)

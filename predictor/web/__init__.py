@@ -9,11 +9,12 @@ from flask.json.provider import DefaultJSONProvider
 from predictor.engine.classifier import Classifier
 from predictor.engine.service import Service
 from predictor.resources import resource
-from predictor.settings import Settings
+from predictor.settings import FRAME_ANCESTORS, Settings
 from predictor.web import head, problems, request_log, security
 from predictor.web.api import explain, health, metrics, openapi, predict
 from predictor.web.page import views as page
 from predictor.web.protocols import kserve, open_inference, torchserve
+from predictor.web.relative import address
 from predictor.web.request import KEY, RecordedRequest
 
 # Each protocol has a blueprint, the first parts of its paths (PREFIXES) and the shape of its errors
@@ -41,7 +42,10 @@ def create_app(settings: Settings, classifier: Classifier | None = None) -> Flas
     static, templates = str(resource("static")), str(resource("templates"))
     app = Flask("predictor", static_folder=static, template_folder=templates)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
+    if settings.frame_ancestors:
+        app.config[FRAME_ANCESTORS] = " ".join(settings.frame_ancestors)
     app.request_class = RecordedRequest
+    app.add_template_global(address)
     app.json = OneLineJSON(app)
     service = app.extensions[KEY] = Service(classifier or Classifier(settings))
     service.metrics.add_alias(torchserve.metric_aliases)

@@ -18,6 +18,7 @@ from flask import current_app, request
 import predictor
 from predictor.errors import NotReady
 from predictor.web.params import TOP_K
+from predictor.web.relative import relative
 from predictor.web.request import current_service, is_probe
 from predictor.web.security import COSTLY
 
@@ -37,7 +38,7 @@ UNKNOWN = object()  # stands for a fact that the app does not know yet
 def description(indent: int | None = None) -> bytes:
     """Return :func:`document` as JSON. It is made again when the model has loaded."""
     service = current_service()
-    return _json(indent, service, request.script_root, service.classifier.loading.done())
+    return _json(indent, service, _root(), service.classifier.loading.done())
 
 
 @lru_cache(maxsize=8)  # some proxies let each client choose the path prefix
@@ -112,9 +113,8 @@ def _facts() -> Mapping[str, Any]:
         "max_explanations": settings.max_explanations,
         "request_timeout_s": f"{settings.request_timeout_s:g}",
         "rate_limit": " and ".join(map(str, settings.rate_limit)),
+        "servers": [{"url": _root()}],
     }
-    if request.script_root:  # the path prefix of a proxy
-        facts["servers"] = [{"url": request.script_root}]
     try:
         name, model = service.name, service.require_model()
     except NotReady:
@@ -128,6 +128,11 @@ def _facts() -> Mapping[str, Any]:
         "top_k": min(TOP_K, classes),
         "side": model.scorer.preprocessing.crop,
     }
+
+
+def _root() -> str:
+    """Return the app's address, relative to the document's."""
+    return request.script_root or relative("/").rstrip("/")
 
 
 def _fill(node: Any, facts: Mapping[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from predictor.environ import HAS_LEFT, SLOTS
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+SENT_PATH = "predictor.sent_path"  # in the environ: the path before doubled slashes are merged
 KEY = "predictor"  # of the service, in the app's extensions
 DATES = ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE")
 MAX_ACCEPT = 1000  # characters of an Accept header; a browser sends about 150
@@ -47,6 +48,9 @@ class RecordedRequest(Request):
         Accept headers longer than ``MAX_ACCEPT`` are ignored: parsing 56 kB takes 160 ms. So are
         dates that werkzeug fails to parse.
         """
+        environ: dict[str, Any] = args[0]
+        sent = environ.setdefault(SENT_PATH, environ["PATH_INFO"])
+        environ["PATH_INFO"] = re.sub("//+", "/", sent)  # the router would redirect
         super().__init__(*args, **kwargs)
         for name in ("HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING"):
             if len(self.environ.get(name, "")) > MAX_ACCEPT:

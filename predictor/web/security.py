@@ -34,20 +34,22 @@ HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
 }
 PREFLIGHT = {
-    "Access-Control-Allow-Methods": "GET, POST, PUT",
-    "Access-Control-Allow-Headers": (
-        "Authorization, Content-Encoding, Content-Type, Inference-Header-Content-Length,"
-        " X-Request-ID"
-    ),
+    "Access-Control-Allow-Methods": "GET, OPTIONS, POST, PUT",
+    "Access-Control-Allow-Private-Network": "true",  # some browsers ask: is this address private?
     "Access-Control-Max-Age": "600",
 }
-EXPOSED = "Inference-Header-Content-Length, Retry-After, X-Request-ID"
+EXPOSED = (
+    "Inference-Header-Content-Length, Retry-After, Server-Timing, X-Class-Id, X-Class-Index,"
+    " X-Class-Name, X-Probability, X-Request-ID"
+)
 MAX_AUTHORIZATION = 4096  # characters; to parse 62 kB of parameters takes 25 ms
 REALM = "the token is the password"  # some browsers show this text
-NO_TOKEN = (
-    'A token is required: send the header "Authorization: Bearer <token>". In a browser, enter any'
-    " name, and the token as the password."
+SEND_TOKEN = (
+    'send the header "Authorization: Bearer <token>". In a browser, enter any name, and the token'
+    " as the password."
 )
+NO_TOKEN = f"A token is required: {SEND_TOKEN}"
+WRONG_TOKEN = f"This token is not known. With a valid one, {SEND_TOKEN}"
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -96,7 +98,8 @@ def require_token(tokens: Sequence[bytes]) -> Callable[[], None]:
     def check() -> None:
         if not is_probed() and matching_token(tokens) is None:
             challenges = [WWWAuthenticate(scheme, {"realm": REALM}) for scheme in SCHEMES]
-            raise Unauthorized(NO_TOKEN, www_authenticate=challenges)
+            detail = WRONG_TOKEN if "Authorization" in request.headers else NO_TOKEN
+            raise Unauthorized(detail, www_authenticate=challenges)
 
     return check
 
@@ -166,13 +169,17 @@ def allow_origins(app: Flask, origins: Sequence[str]) -> None:
             return None
         if "Access-Control-Request-Method" not in request.headers:
             return None
-        return Response(status=204, headers=PREFLIGHT)
+        # All headers are allowed, because none has an effect on what else the page may do here.
+        # "*" would not include Authorization.
+        asked = request.headers.get("Access-Control-Request-Headers", "")
+        return Response(status=204, headers={**PREFLIGHT, "Access-Control-Allow-Headers": asked})
 
     def add_origin(response: Response) -> Response:
         response.vary.add("Origin")
         if is_allowed() and "Origin" in request.headers:
             response.access_control_allow_origin = request.headers["Origin"]
             response.headers["Access-Control-Expose-Headers"] = EXPOSED
+            response.headers["Timing-Allow-Origin"] = request.headers["Origin"]
         return response
 
     app.before_request(answer_preflight)

@@ -10,7 +10,6 @@ from predictor.settings import Settings
 OPEN = {"health.healthz", "health.readyz", "open_inference.live", "open_inference.ready"}
 OPEN |= {"torchserve.ping"}
 TOKEN, OTHER = "correct-horse-battery", "staple.0123456789=="
-ORIGIN = "https://example.org"
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def serve(make_client):
     def build(**settings):
         environ = {f"PREDICTOR_{name.upper()}": str(text) for name, text in settings.items()}
         parsed = Settings.from_env(environ)
-        names = ("tokens", "tokens_file", "rate_limit", "cors_origins", "trusted_proxies")
+        names = ("tokens", "tokens_file", "rate_limit", "trusted_proxies")
         return make_client(**{name: getattr(parsed, name) for name in names})
 
     return build
@@ -66,6 +65,8 @@ def test_request_without_a_valid_token_is_401(serve, method, path, headers):
     response = serve(tokens=f"{TOKEN},{OTHER}").open(path, method=method, headers=headers)
     assert response.status_code == 401
     assert response.mimetype == "application/problem+json"
+    reason = "is not known" if "Authorization" in headers else "is required"
+    assert reason in response.json["detail"]
     assert "Authorization: Bearer" in response.json["detail"]
     assert response.headers.getlist("WWW-Authenticate") == [
         'Bearer realm="the token is the password"',
@@ -243,69 +244,6 @@ def test_outer_of_two_proxies_names_the_client(serve):
     for outer, status in (("192.0.2.8", 200), ("192.0.2.9", 200), ("192.0.2.9", 429)):
         chain = {"X-Forwarded-For": f"203.0.113.1, {outer}, 10.0.0.1"}
         assert ask(client, **chain).status_code == status
-
-
-@pytest.mark.parametrize(("proxies", "prefix"), [(0, ""), (1, "/photos"), (2, "/photos")])
-def test_page_links_have_the_path_prefix_of_a_proxy(serve, proxies, prefix):
-    client = serve(trusted_proxies=proxies)
-    page = client.get("/", headers={"X-Forwarded-Prefix": "/photos"}).text
-    assert f'src="{prefix}/static/page.js"' in page
-    assert f'action="{prefix}/"' in page
-
-
-# CORS
-
-
-def test_no_cors_headers_by_default(serve):
-    client = serve()
-    for method in ("GET", "OPTIONS"):
-        asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
-        response = client.open("/predict", method=method, headers=asked)
-        assert not [name for name, _ in response.headers if name.startswith("Access-Control")]
-
-
-@pytest.mark.parametrize("origins", [ORIGIN, f"http://localhost:3000,{ORIGIN}", "*"])
-def test_page_of_an_allowed_origin_reads_answers_and_errors(serve, origins):
-    client = serve(cors_origins=origins)
-    for data, status in ((picture(), 200), (b"text", 415)):
-        response = client.post("/predict", data=data, headers={"Origin": ORIGIN})
-        assert response.status_code == status
-        assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
-        assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
-        assert "Origin" in response.vary
-        assert "Access-Control-Allow-Credentials" not in response.headers
-
-
-@pytest.mark.parametrize(
-    "origin",
-    ["https://example.org.evil.test", "https://evil.test", "http://example.org", "null", "*"],
-)
-def test_page_of_another_origin_reads_nothing(serve, origin):
-    client = serve(cors_origins=ORIGIN)
-    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    for method in ("POST", "OPTIONS"):
-        response = client.open("/predict", method=method, headers=asked)
-        assert "Access-Control-Allow-Origin" not in response.headers
-        assert "Origin" in response.vary
-
-
-def test_preflight_needs_no_token_and_allows_one(serve):
-    client = serve(cors_origins=ORIGIN, tokens=TOKEN, rate_limit="1/day")
-    asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
-    for _ in range(2):
-        response = client.options("/predict", headers=asked)
-        assert response.status_code == 204
-        assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
-        assert "POST" in response.headers["Access-Control-Allow-Methods"]
-        assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
-
-
-def test_page_of_an_allowed_origin_can_read_401_and_429(serve):
-    client = serve(cors_origins=ORIGIN, tokens=TOKEN, rate_limit="1/day")
-    for status in (401, 429):
-        response = ask(client, Origin=ORIGIN)
-        assert response.status_code == status
-        assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
 # What every answer carries

@@ -1,6 +1,7 @@
 """``POST /explain``: show which parts of a photo support a class."""
 
 import io
+from urllib.parse import quote
 
 from flask import Blueprint, Response, jsonify, request
 
@@ -14,6 +15,13 @@ from predictor.web.uploads import read_upload
 blueprint = Blueprint("explain", __name__)
 
 FORMATS = {"png": "image/png", "json": "application/json"}
+# What the picture explains. Names and ids are percent-encoded UTF-8.
+PREDICTION_HEADERS = {
+    "class_index": "X-Class-Index",
+    "class_id": "X-Class-Id",
+    "class_name": "X-Class-Name",
+    "probability": "X-Probability",
+}
 PNG_LEVEL = 1  # level 6 takes three times as long, for a file smaller by a sixth
 
 
@@ -51,4 +59,6 @@ def _picture(explanation: Explanation) -> Response:
     response = Response(png.getvalue(), mimetype=FORMATS["png"])
     name = f"class-{explanation.prediction.class_index}.png"  # a class name may not be ASCII
     response.headers.set("Content-Disposition", "inline", filename=name)
+    for field, value in explanation.prediction._asdict().items():
+        response.headers[PREDICTION_HEADERS[field]] = quote(str(value))
     return response

@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from secrets import token_urlsafe
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, make_response, render_template, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, TooManyRequests
+from werkzeug.exceptions import (
+    HTTPException,
+    RequestEntityTooLarge,
+    TooManyRequests,
+    Unauthorized,
+)
 
 from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError
@@ -70,6 +76,23 @@ def error_page(error: PredictorError | HTTPException) -> Response:
     ) is not None:
         response.headers["Retry-After"] = str(retry_after)
     return response
+
+
+@blueprint.errorhandler(Unauthorized)
+def token_page(error: Unauthorized) -> Response:
+    """Return a page for people who have closed the browser's question for the token.
+
+    It loads nothing, because each file would make the browser ask again.
+    """
+    accepts = request.accept_mimetypes
+    response = handle(error)
+    if accepts.quality("text/html") <= accepts.quality("application/json"):
+        return response
+    nonce = token_urlsafe()
+    given = "Authorization" in request.headers
+    response.data = render_template("token.html", nonce=nonce, given=given)
+    response.mimetype = "text/html"
+    return allow_frames(response, f"default-src 'none'; style-src 'nonce-{nonce}'")
 
 
 def _top_k(model: ModelInfo | None) -> int:

@@ -26,7 +26,7 @@ def loading_client(loading_classifier):
 def test_the_page_shows_the_model_and_a_form(client):
     page = client.get("/").text
     assert "<strong>toy</strong>" in page
-    assert re.search(r'<form method="post" action="/" enctype="multipart/form-data"', page)
+    assert re.search(r'<form method="post" action="./" enctype="multipart/form-data"', page)
 
 
 @pytest.mark.parametrize(("kinds", "mimetype"), [(200, "application/json"), (300, "text/html")])
@@ -62,12 +62,12 @@ def test_each_photo_of_the_form_is_answered_under_its_name(client):
 def test_classes_are_buttons_only_if_explanations_are_on(make_client, limit, is_on):
     page = make_client(max_explanations=limit).get("/").text
     assert ('<button type=button aria-pressed=false class="row">' in page) == is_on
-    assert ('data-explain="/explain"' in page) == is_on
+    assert ('data-explain="explain"' in page) == is_on
 
 
 def test_the_scripts_url_works_for_a_model_of_three_classes(client):
     (endpoint,) = re.findall(r'data-endpoint="([^"]*)"', client.get("/").text)
-    answer = client.post(endpoint, data=picture()).json
+    answer = client.post(f"/{endpoint}", data=picture()).json
     assert len(answer["predictions"]) == 3
 
 
@@ -119,12 +119,12 @@ def test_the_page_needs_nothing_from_other_servers(client):
     response = client.get("/")
     links = re.findall(r'(?:src|href|action|data-endpoint)="([^"]*)"', response.text)
     assert links
-    assert all(link.startswith("/") for link in links)
+    assert not [link for link in links if link.startswith("/") or ":" in link]
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert not re.search(r"<script(?![^>]*src=)|style=|onclick", response.text)
     for link in links:
-        if link.startswith("/static/"):
-            with client.get(link) as response:
+        if link.startswith("static/"):
+            with client.get(f"/{link}") as response:
                 assert response.status_code == 200
 
 
@@ -135,3 +135,28 @@ def test_only_origins_named_by_the_app_may_frame_the_page(app, client):
     assert ancestors() == "'none'"
     app.config["FRAME_ANCESTORS"] = "https://notebook.example"
     assert ancestors() == "https://notebook.example"
+
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(("token", "words"), [(None, "is required"), ("wrong", "is not known")])
+def test_a_browser_without_a_valid_token_gets_a_page_that_loads_nothing(make_client, token, words):
+    client = make_client(tokens=("correct-horse-battery",))
+    headers = BROWSER | ({"Authorization": f"Bearer {token}"} if token else {})
+    response = client.get("/", headers=headers)
+    assert (response.status_code, response.mimetype) == (401, "text/html")
+    assert words in response.text
+    assert "WWW-Authenticate" in response.headers
+    assert not re.search("src=|href=", response.text)
+    (nonce,) = re.findall(r'<style nonce="(.+?)">', response.text)
+    assert f"style-src 'nonce-{nonce}'" in response.headers["Content-Security-Policy"]
+    assert nonce not in client.get("/", headers=headers).text
+    assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", ""])
+def test_a_program_without_a_token_gets_problem_details(make_client, accept):
+    client = make_client(tokens=("correct-horse-battery",))
+    response = client.get("/", headers={"Accept": accept})
+    assert (response.status_code, response.mimetype) == (401, "application/problem+json")

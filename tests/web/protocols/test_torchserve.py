@@ -46,12 +46,13 @@ def test_ping_is_500_when_not_ready(loading_client, client, service):
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
-    [("OPTIONS", "/"), ("GET", "/api-description"), ("OPTIONS", "/predictions/toy"),
-     ("OPTIONS", "/predictions/toy/1.0")],
+    ("method", "path", "root"),
+    [("OPTIONS", "/", "."), ("GET", "/api-description", "."), ("OPTIONS", "/predictions/toy", ".."),
+     ("OPTIONS", "/predictions/toy/1.0", "../..")],
 )  # fmt: skip
-def test_torchserve_description_is_the_openapi_document(client, method, path):
-    assert client.open(path, method=method).json == client.get("/openapi.json").json
+def test_torchserve_description_is_the_openapi_document(client, method, path, root):
+    expected = client.get("/openapi.json").json | {"servers": [{"url": root}]}
+    assert client.open(path, method=method).json == expected
 
 
 def test_description_of_an_unknown_model_is_404(client):
