@@ -4,12 +4,13 @@ VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 CLIENTS ?= .venv-clients
+JUPYTER ?= .venv-jupyter
 HOST ?= 127.0.0.1
 PORT ?= 5000
 BIN := $(VENV)/bin
 
 .PHONY: serve lint check test bench fuzz soak format
-export HOST PORT CLIENTS
+export HOST PORT CLIENTS JUPYTER
 
 # If VGG16's weights cannot be downloaded, a small model replaces it, and the log says so. A
 # production server never replaces the model.
@@ -26,7 +27,7 @@ lint: $(VENV)/requirements-dev.stamp
 check: lint
 	$(BIN)/pytest -q -m "not server and not slow" $(PYTEST)
 
-test: lint $(CLIENTS)/requirements-clients.stamp
+test: lint $(CLIENTS)/requirements-clients.stamp $(JUPYTER)/requirements-jupyter.stamp
 	$(BIN)/pytest $(PYTEST)
 
 # For the options: make bench BENCH="--help"
@@ -52,12 +53,16 @@ $(VENV)/%.stamp: %.txt $(CONSTRAINTS) | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r $< -c $(CONSTRAINTS)
 	touch $@
 
-# Client programs of other projects, for the tests. The file pins all their versions.
+# Programs of other projects, for the tests. The files pin all their versions.
 $(CLIENTS)/%.stamp: %.txt | $(CLIENTS)/bin/python
 	$(CLIENTS)/bin/python -m pip install --disable-pip-version-check -q -r $<
 	touch $@
 
-$(BIN)/python $(CLIENTS)/bin/python: %/bin/python:
+$(JUPYTER)/%.stamp: %.txt | $(JUPYTER)/bin/python
+	$(JUPYTER)/bin/python -m pip install --disable-pip-version-check -q -r $<
+	touch $@
+
+$(BIN)/python $(CLIENTS)/bin/python $(JUPYTER)/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is required: make PYTHON=/path/to/python3.11 …"; exit 1; }
 	$(PYTHON) -m venv $*

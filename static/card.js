@@ -9,16 +9,31 @@ const template = document.querySelector("#card");
 const live = document.querySelector("#live");
 let count = 0;
 
+// The statuses for which the browser makes a copy, and what the card says meanwhile and afterwards.
+const COPIED = {
+  413: {
+    doing: "Making it smaller",
+    note: (size, before) =>
+      `The photo is too large for the server, so your browser sent a smaller copy (${size} instead of ${before}).`,
+  },
+  415: {
+    doing: "Converting it",
+    note: () => "The server does not read this format, so your browser sent a JPEG copy.",
+  },
+};
+
 const readable = (name) => name.replaceAll("_", " ");
 const percent = (probability) => `${(probability * 100).toFixed(1)} %`;
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
-/** Insert a card for the file before the element `before`, and queue its request. */
-export function addCard(file, { form, answers, before, enqueue, onDisk }) {
+/** Insert a card for the file before the element `before`, queue its request and return the card. */
+export function addCard(file, { form, answers, before, enqueue, onDisk, onRemove }) {
   const card = new Card(file, form.dataset, enqueue);
   card.onDisk = onDisk;
+  card.find(".remove").addEventListener("click", () => onRemove(card));
   answers.insertBefore(card.element, before);
   card.start();
+  return card;
 }
 
 class Card {
@@ -26,11 +41,14 @@ class Card {
     this.file = this.sent = file;
     this.settings = settings;
     this.enqueue = enqueue;
+    this.predictions = [];
+    this.error = "";
     this.element = template.content.firstElementChild.cloneNode(true);
     const title = this.find(".file");
-    title.textContent = file.name;
+    title.textContent = title.title = file.name;
     title.id = `photo-${(count += 1)}`;
     this.element.setAttribute("aria-labelledby", title.id);
+    this.find(".remove").setAttribute("aria-label", `Remove ${file.name}`);
     this.picture = new Picture(this.element, file, settings.explain);
     this.find(".cancel").addEventListener("click", () => this.cancel());
     this.find(".again").addEventListener("click", () => this.start());
@@ -62,6 +80,13 @@ class Card {
   cancel() {
     this.cancelling.abort(); // a photo that is still in the queue reports nothing itself
     this.fail("Cancelled.");
+  }
+
+  remove() {
+    this.cancelling.abort();
+    this.picture.discard();
+    URL.revokeObjectURL(this.find(".save").href);
+    this.element.remove();
   }
 
   busy(text, done = null) {
@@ -104,14 +129,15 @@ class Card {
     return (await readable) ? message : "This cannot be read: it is a folder, or the file was changed. Choose the file again.";
   }
 
-  /** Send a smaller copy if the photo has too many bytes, or if the server says it is too large. */
+  /** Send a copy that the browser makes if the photo is too large, or of a format that the server
+   * does not read, such as HEIC: some browsers do. */
   async askWithinLimits(signal) {
-    if (this.sent.size > this.settings.maxBytes) await this.makeSmaller(signal);
+    if (this.sent.size > this.settings.maxBytes) await this.makeCopy(signal);
     try {
       return await this.ask(signal);
     } catch (reason) {
-      if (reason.status !== 413 || this.sent !== this.file) throw reason;
-      await this.makeSmaller(signal, reason.message);
+      if (!(reason.status in COPIED) || this.sent !== this.file) throw reason;
+      await this.makeCopy(signal, reason);
       return this.ask(signal);
     }
   }
@@ -124,25 +150,24 @@ class Card {
     });
   }
 
-  async makeSmaller(signal, detail) {
-    this.busy("Making it smaller");
+  async makeCopy(signal, reason = null) {
+    const { doing, note } = COPIED[reason?.status ?? 413];
+    this.busy(doing);
     const limit = Number(this.settings.maxBytes);
-    const smaller = await shrink(this.file, limit);
+    const copy = await shrink(this.file, limit);
     signal.throwIfAborted();
-    const sizes = [this.file.size, smaller ? smaller.size : limit].map(megabytes);
-    if (!smaller) {
-      const limits = `This file has ${sizes[0]}; the server accepts at most ${sizes[1]}.`;
-      throw new ServerError(detail ?? `${limits} This browser cannot make it smaller.`, 413);
+    const [before, most] = [this.file.size, limit].map(megabytes);
+    if (!copy) {
+      const limits = `This file has ${before}; the server accepts at most ${most}.`;
+      throw reason ?? new ServerError(`${limits} This browser cannot make it smaller.`, 413);
     }
-    this.sent = smaller;
-    this.write(
-      ".note",
-      `The photo is too large for the server, so your browser sent a smaller copy (${sizes[1]}` +
-        ` instead of ${sizes[0]}). The percentages can differ slightly from the original's.`,
-    );
+    this.sent = copy;
+    const differ = "The percentages can differ slightly from the original's.";
+    this.write(".note", `${note(megabytes(copy.size), before)} ${differ}`);
   }
 
   answer({ answer: { predictions }, times, ms }) {
+    this.predictions = predictions;
     this.change(() => {
       this.rest();
       this.find(".predictions").replaceChildren(...predictions.map((one) => this.row(one)));
@@ -186,6 +211,7 @@ class Card {
   }
 
   fail(message, canRetry = true) {
+    this.error = message;
     this.change(() => {
       this.rest();
       this.write(".error", message);

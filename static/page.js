@@ -3,6 +3,7 @@
 
 import { takePhoto } from "./camera.js";
 import { addCard } from "./card.js";
+import { saveCsv } from "./csv.js";
 
 const MAX_REQUESTS = 2; // one is sent while the other is computed; more would wait in the server
 
@@ -15,6 +16,7 @@ const capture = form.querySelector("#capture");
 const answers = document.querySelector("#answers");
 const problem = document.querySelector("#problem");
 
+const cards = new Map(); // from their elements
 const waiting = [];
 let running = 0;
 let ready = Promise.resolve();
@@ -27,7 +29,43 @@ function say(message) {
 function classify(files, { otherwise = "", onDisk = true } = {}) {
   say(files.length ? "" : otherwise);
   const before = answers.firstChild; // the newest photos are on top, in their own order
-  for (const file of files) addCard(file, { form, answers, before, enqueue, onDisk });
+  for (const file of files) {
+    const card = addCard(file, { form, answers, before, enqueue, onDisk, onRemove });
+    cards.set(card.element, card);
+  }
+}
+
+/** Remove a card, and focus what takes its place. */
+function onRemove(card) {
+  const { element } = card;
+  const next = element.nextElementSibling ?? element.previousElementSibling;
+  card.remove();
+  cards.delete(element);
+  (next?.querySelector(".remove") ?? input).focus();
+}
+
+function clear() {
+  for (const card of cards.values()) card.remove();
+  cards.clear();
+  input.focus();
+}
+
+async function classifySample({ currentTarget }) {
+  const { src, alt } = currentTarget.querySelector("img");
+  try {
+    const response = await fetch(src);
+    if (!response.ok) throw new Error();
+    classify([new File([await response.blob()], `${alt}.jpg`, { type: "image/jpeg" })], { onDisk: false });
+  } catch {
+    say("The sample photo cannot be loaded.");
+  }
+}
+
+/** A phone has a camera app. Other machines must have a camera. */
+async function offerCamera() {
+  const isPhone = matchMedia("(pointer: coarse)").matches;
+  const devices = await navigator.mediaDevices?.enumerateDevices().catch(() => []);
+  camera.hidden = !isPhone && !devices?.some(({ kind }) => kind === "videoinput");
 }
 
 function enqueue(work) {
@@ -94,10 +132,15 @@ async function updateModel() {
 if (loading) ready = untilReady();
 form.classList.add("live");
 input.removeAttribute("required");
-camera.hidden = !navigator.mediaDevices && !matchMedia("(pointer: coarse)").matches;
+offerCamera();
 camera.addEventListener("click", photograph);
 input.addEventListener("change", chosen);
 capture.addEventListener("change", chosen);
+for (const sample of form.querySelectorAll(".sample")) sample.addEventListener("click", classifySample);
+document.querySelector("#clear").addEventListener("click", clear);
+document.querySelector("#csv").addEventListener("click", () => {
+  saveCsv([...answers.children].map((element) => cards.get(element)));
+});
 form.addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("paste", ({ clipboardData }) => {
   classify([...clipboardData.files], {

@@ -20,12 +20,22 @@ export class Picture {
     this.image.alt = file.name;
     this.image.src = this.photo;
     this.image.onload = () => {
-      this.stage.hidden = false;
+      this.show(true);
       this.alike ||= this.image.src === this.photo && SHOWN_ALIKE.test(file.type);
     };
     // The server reads some formats that browsers cannot show.
-    this.image.onerror = () => (this.stage.hidden = true);
+    this.image.onerror = () => this.show(false);
     this.say(TIP);
+  }
+
+  show(visible) {
+    this.image.hidden = !visible;
+    this.stage.querySelector(".blank").hidden = visible;
+  }
+
+  discard() {
+    this.explaining?.abort();
+    for (const url of [this.photo, this.image.src]) URL.revokeObjectURL(url);
   }
 
   say(text) {
@@ -44,11 +54,12 @@ export class Picture {
     this.say("Computing the heat map …");
     try {
       const url = `${this.endpoint}?class_index=${classIndex}`;
-      const isHot = await (this.alike
+      const { isHot, isCropped } = await (this.alike
         ? this.drawHeat(url, photo, signal)
-        : this.replace(url, photo, signal, button));
+        : this.replace(url, photo, signal));
       const areas = isHot ? "The brighter an area, the more it counts" : "No area counts";
-      this.say(`${areas} towards ${name}.`);
+      const edges = isCropped ? " The model does not see the dark edges." : "";
+      this.say(`${areas} towards ${name}.${edges}`);
     } catch (reason) {
       if (signal.aborted) return;
       button.setAttribute("aria-pressed", "false");
@@ -74,17 +85,15 @@ export class Picture {
     const { answer } = await ask(url, photo, { signal });
     draw(this.canvas, answer.heat, answer.box);
     this.canvas.hidden = false;
-    return answer.heat.flat().some((value) => value > 0);
+    const isCropped = answer.box.join() !== "0,0,1,1";
+    return { isHot: answer.heat.flat().some((value) => value > 0), isCropped };
   }
 
-  /** Show the server's picture in place of the photo. The pressed button does not move. */
-  async replace(url, photo, signal, button) {
+  /** Show the server's picture in place of the photo. */
+  async replace(url, photo, signal) {
     const { answer } = await ask(url, photo, { signal, accept: "image/png" });
-    const before = button.getBoundingClientRect().top;
     this.put(URL.createObjectURL(answer));
     await this.image.decode();
-    this.stage.hidden = false;
-    scrollBy(0, button.getBoundingClientRect().top - before);
-    return true;
+    return { isHot: true, isCropped: true };
   }
 }

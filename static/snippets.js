@@ -12,7 +12,7 @@ export function python(url, name, guarded) {
   const token = guarded ? ', headers={"Authorization": "Bearer " + os.environ["TOKEN"]}' : "";
   const file = `files={"file": open(${JSON.stringify(name)}, "rb")}`;
   const request = `requests.post(${JSON.stringify(url)}, ${file}${token})`;
-  return `import os, requests; print(${request}.json())`;
+  return `import ${guarded ? "os, " : ""}requests; print(${request}.json())`;
 }
 
 function quoted(text) {

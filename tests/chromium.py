@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from skimage import data
 
 from running_server import Server
@@ -123,3 +123,15 @@ def copy_sent(page: Page) -> Image.Image:
     with page.expect_download() as download:
         page.get_by_text("Save the photo").click()
     return Image.open(io.BytesIO(download.value.path().read_bytes()))
+
+
+def try_out(page: Page, tag: str, operation: str, photo: Path) -> Locator:
+    """Send a photo as the body of an operation at /docs; return the element with the response."""
+    block = page.locator(f"#operations-{tag}-{operation}")
+    block.locator(".opblock-summary-control").click()
+    block.get_by_label("Request content type").select_option("application/octet-stream")
+    block.locator("input[type=file]").set_input_files(photo)
+    block.locator("button.execute").click()
+    answer = block.locator(".live-responses-table")
+    expect(answer.locator("tbody .response-col_status")).to_have_text("200")
+    return answer

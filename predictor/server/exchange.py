@@ -1,5 +1,6 @@
 """One request and its response, between gunicorn's WSGI classes and the app."""
 
+import os
 from collections.abc import Callable
 from io import BytesIO
 from time import monotonic
@@ -49,6 +50,8 @@ class Exchange:
         self.body, self.whole = b"", False
         self.answered, self.needs_slot, self.output = False, False, Output()
         self._worker, self._spent_s = worker, 0.0
+        if not request.path.startswith(root := _root(request)):
+            request.path = root + request.path  # a probe, for example; gunicorn would fail
         self._response, self._environ = create(request, self.output, peer, server, worker.cfg)
         self._environ[HAS_LEFT] = has_left
         self._environ["wsgi.file_wrapper"] = lambda file, _size=0: FileWrapper(file, FILE_PIECE)
@@ -118,3 +121,9 @@ class Exchange:
         finally:
             self._spent_s += monotonic() - began
         return True
+
+
+def _root(request: Any) -> str:
+    """Return the path prefix that a proxy or the environment names, as gunicorn reads it."""
+    named = (value for name, value in request.headers if name == "SCRIPT_NAME")
+    return next(named, os.environ.get("SCRIPT_NAME", ""))

@@ -50,7 +50,7 @@ class RecordedRequest(Request):
         """
         environ: dict[str, Any] = args[0]
         sent = environ.setdefault(SENT_PATH, environ["PATH_INFO"])
-        environ["PATH_INFO"] = re.sub("//+", "/", sent)  # the router would redirect
+        environ["PATH_INFO"] = re.sub("//+", "/", sent) or "/"  # the router would redirect
         super().__init__(*args, **kwargs)
         for name in ("HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING"):
             if len(self.environ.get(name, "")) > MAX_ACCEPT:

@@ -45,6 +45,7 @@ def test_the_heat_map_shows_where_each_class_is(open_page, folder):
     assert heat_map(page)["brightest"] < 0.5
     espresso.click()
     expect(page.locator(".tip")).to_contain_text("counts towards espresso")
+    expect(page.locator(".tip")).to_contain_text("The model does not see the dark edges.")
     assert heat_map(page)["brightest"] > 0.5
     assert heat_map(page)["box"] == pytest.approx([6.25, 6.25, 87.5, 87.5])
     assert (cat.get_attribute("aria-pressed"), espresso.get_attribute("aria-pressed")) == (
@@ -102,7 +103,7 @@ def test_heat_maps_work_for_formats_that_browsers_do_not_show(open_page, folder,
         row.click()
         name = row.locator(".name").text_content()
         expect(page.locator(".tip")).to_contain_text(f"the more it counts towards {name}.")
-        expect(page.locator("img")).to_be_visible()
+        expect(page.locator(".card img")).to_be_visible()
         expect(page.locator("canvas")).to_be_hidden()
         assert row.bounding_box()["y"] == pytest.approx(before, abs=1)
 
@@ -119,15 +120,16 @@ def test_the_servers_picture_is_shown_if_the_browsers_differs(open_page, folder,
     row = page.locator(".row").first
     row.click()
     expect(page.locator(".tip")).to_contain_text("The brighter an area")
-    expect(page.locator("img")).to_be_visible()
+    expect(page.locator(".card img")).to_be_visible()
     expect(page.locator("canvas")).to_be_hidden()
     size = "image => [image.naturalWidth, image.naturalHeight]"
-    wait_until(lambda: page.locator("img").evaluate(size) == [400, 600])
+    wait_until(lambda: page.locator(".card img").evaluate(size) == [400, 600])
     row.click()
     if kind == "tiff":
-        expect(page.locator("img")).to_be_hidden()
+        expect(page.locator(".card img")).to_be_hidden()
+        expect(page.get_by_text("No preview")).to_be_visible()
     else:
-        wait_until(lambda: page.locator("img").evaluate(size) == [600, 400])
+        wait_until(lambda: page.locator(".card img").evaluate(size) == [600, 400])
 
 
 def test_an_error_of_explain_is_shown(open_page, photo):
@@ -165,6 +167,7 @@ def test_the_copied_lines_repeat_the_request(open_page, folder, photo, name):
         copied.append(page.evaluate("navigator.clipboard.readText()"))
         expect(page.get_by_text("Copied")).to_be_hidden()
     curl, python = copied
+    assert python.startswith("import requests;")
     answers = [
         json.loads(run(["sh", "-c", curl], folder)),
         eval(run([sys.executable, "-c", python], folder)),

@@ -23,7 +23,7 @@ def test_a_chosen_photo_is_shown_and_classified(open_page, photo):
     page = open_page()
     choose(page, photo)
     expect_espresso(page)
-    assert page.locator("img").evaluate("image => image.naturalWidth") == 600
+    assert page.locator(".card img").evaluate("image => image.naturalWidth") == 600
     expect(page.locator("#live")).to_have_text("coffee.png: espresso, 95.1 %")
 
 
@@ -80,7 +80,7 @@ def test_the_camera_takes_a_photo(open_page):
     page.get_by_role("button", name="Take the photo").click()
     expect_classes(page, 5)
     assert re.fullmatch(r"camera-[\d-]+\.jpg", page.locator(".card .file").text_content())
-    assert page.locator("img").evaluate("image => image.naturalWidth") > 0
+    assert page.locator(".card img").evaluate("image => image.naturalWidth") > 0
     assert copy_sent(page).format == "JPEG"
 
 
@@ -108,6 +108,16 @@ def test_a_camera_error_is_shown(open_page):
     )
     page.get_by_role("button", name="Take a photo").click()
     expect(page.locator("#problem")).to_contain_text("cannot be used: Permission denied.")
+
+
+@pytest.mark.parametrize("kinds", [[], ["audioinput"]])
+def test_without_a_camera_none_is_offered(open_page, kinds):
+    page = open_page()
+    found = f"Promise.resolve({[{'kind': kind} for kind in kinds]})"
+    page.add_init_script(f"navigator.mediaDevices.enumerateDevices = () => {found}")
+    page.reload(wait_until="networkidle")
+    expect(page.get_by_text("Choose photos")).to_be_visible()
+    expect(page.locator("#camera")).to_be_hidden()
 
 
 def test_a_phone_opens_its_own_camera_app(open_page, photo):
@@ -145,6 +155,10 @@ def test_a_phone_user_classifies_and_explains_three_photos(open_page, three):
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+NAME = """(({textContent, ariaLabel, firstChild}) =>
+    ariaLabel ?? (textContent || firstChild.alt))(document.activeElement)"""
+
+
 def test_a_keyboard_user_classifies_and_explains_three_photos(open_page, three):
     page = open_page()
     choosers = []
@@ -156,9 +170,10 @@ def test_a_keyboard_user_classifies_and_explains_three_photos(open_page, three):
     wait_until(lambda: page.evaluate("true") and choosers)
     choosers[0].set_files(three)
     expect_classes(page, 15)
-    for label in ("Take a photo", "Tiger cat"):
+    samples, bar = ["cat", "espresso", "rocket"], ["Save as CSV", "Clear all"]
+    for label in ["Take a photo", *samples, *bar, "Remove chelsea.png", "Tiger cat"]:
         page.keyboard.press("Tab")
-        assert label.lower() in page.evaluate("document.activeElement.textContent").lower()
+        assert label.lower() in page.evaluate(NAME).lower()
     page.keyboard.press("Enter")
     expect(page.locator("canvas").first).to_be_visible()
     for _ in range(5):

@@ -2,21 +2,9 @@
 
 from playwright.sync_api import expect
 
-from chromium import TOKEN, needs_chromium
+from chromium import TOKEN, needs_chromium, try_out
 
 pytestmark = needs_chromium
-
-
-def try_out(page, tag, operation, photo):
-    """Send the photo as the body of an operation; return the element with the response."""
-    block = page.locator(f"#operations-{tag}-{operation}")
-    block.locator(".opblock-summary-control").click()
-    block.get_by_label("Request content type").select_option("application/octet-stream")
-    block.locator("input[type=file]").set_input_files(photo)
-    block.locator("button.execute").click()
-    answer = block.locator(".live-responses-table")
-    expect(answer.locator("tbody .response-col_status")).to_have_text("200")
-    return answer
 
 
 def test_the_docs_page_shows_every_operation(open_page):

@@ -1,20 +1,8 @@
 """Failures between the page and the server, and the messages about them."""
 
-import pytest
-from PIL import Image
 from playwright.sync_api import expect
-from skimage import data
 
-from chromium import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    choose,
-    copy_sent,
-    expect_classes,
-    expect_espresso,
-    needs_chromium,
-)
-from pictures import encode
+from chromium import choose, expect_classes, expect_espresso, needs_chromium
 from running_server import Server
 from waiting import wait_until
 
@@ -38,69 +26,6 @@ def test_a_bad_file_does_not_affect_other_photos(open_page, photo, folder):
     expect(page.locator(".card .error:visible")).to_have_count(1)
     expect_espresso(page, card=0)
     expect_espresso(page, card=2)
-
-
-@pytest.mark.parametrize("limit", ["bytes", "pixels"])
-def test_a_photo_over_a_limit_is_sent_as_a_smaller_copy(open_page, folder, limit):
-    large = Image.fromarray(data.coffee()).resize((2400, 1600))
-    path = folder / f"large-{limit}.jpg"
-    large.save(path, quality=99 if limit == "bytes" else 50)
-    assert (path.stat().st_size > MAX_BYTES) == (limit == "bytes")
-    assert large.width * large.height > MAX_PIXELS
-    page = open_page()
-    choose(page, path)
-    expect(page.locator(".predictions li").first).to_contain_text("espresso")
-    expect(page.locator(".note")).to_contain_text("your browser sent a smaller copy")
-    assert copy_sent(page).size == (1500, 1000)
-
-
-def test_transparent_pixels_are_white_in_the_smaller_copy(open_page, folder):
-    noise = Image.effect_noise((1200, 1100), 90).convert("RGBA")
-    noise.putalpha(0)
-    (folder / "clear.png").write_bytes(encode(noise))
-    assert (folder / "clear.png").stat().st_size > MAX_BYTES
-    page = open_page()
-    choose(page, folder / "clear.png")
-    expect_classes(page, 5)
-    assert copy_sent(page).getextrema() == ((255, 255),) * 3
-
-
-def test_cancelling_while_a_copy_is_made_sends_nothing(open_page, folder):
-    (folder / "noise.png").write_bytes(encode(Image.effect_noise((1200, 1100), 90)))
-    page = open_page()
-    page.evaluate(
-        """() => {
-            const {createImageBitmap: read} = window, canvas = HTMLCanvasElement.prototype;
-            window.createImageBitmap = async (file) => {
-                await new Promise((resolve) => (window.goOn = resolve));
-                return read(file);
-            };
-            const encode = canvas.toBlob;
-            canvas.toBlob = function (done, ...options) {
-                const finish = (blob) => (done(blob), setTimeout(() => (window.finished = true)));
-                encode.call(this, finish, ...options);
-            };
-        }"""
-    )
-    choose(page, folder / "noise.png")
-    expect(page.locator(".doing")).to_have_text("Making it smaller")
-    wait_until(lambda: page.evaluate("'goOn' in window"))
-    page.get_by_role("button", name="Cancel").click()
-    page.evaluate("window.goOn()")
-    wait_until(lambda: page.evaluate("window.finished"))
-    expect(page.locator(".note")).to_be_hidden()
-    expect(page.locator(".card .error")).to_have_text("Cancelled.")
-
-
-def test_a_large_file_that_cannot_be_made_smaller_is_an_error(open_page, folder):
-    (folder / "large.tif").write_bytes(bytes(MAX_BYTES + 1))
-    page = open_page()
-    choose(page, folder / "large.tif")
-    expect(page.locator(".card .error")).to_have_text(
-        "This file has 1.0 MB; the server accepts at most 1.0 MB."
-        " This browser cannot make it smaller."
-    )
-    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
 
 
 def test_a_request_can_be_repeated_after_a_network_failure(open_page, photo):

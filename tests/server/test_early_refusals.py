@@ -6,9 +6,10 @@ Without these headers, the page would only see a network error.
 from contextlib import suppress
 
 import pytest
+from PIL import Image
 
 from faulty import HANGS
-from pictures import picture
+from pictures import encode
 from running_server import Server
 from waiting import wait_until
 
@@ -98,7 +99,7 @@ def test_the_refusal_of_a_loading_server_is_readable(start_faulty, connect):
 
 def test_the_refusal_of_a_server_without_a_free_slot_is_readable(start_faulty, connect):
     server = start_faulty().wait_until_ready()
-    photo = picture(HANGS)
+    photo = encode(Image.new("RGB", (32, 24), HANGS))
     connect(server, POST + b"Content-Length: %d\r\n\r\n" % len(photo), photo)
     refused = wait_until(lambda: refused_or_none(connect(server, POST + LONG)))
     assert refused[0] == 503
@@ -114,7 +115,21 @@ def refused_or_none(connection):
 
 def test_the_refusal_of_an_evicted_client_is_readable(start_faulty, connect):
     server = start_faulty().wait_until_ready()
-    connections = [connect(server, POST + LONG) for _ in range(5)]
+    connections = [connect(server, POST + b"Expect: 100-continue\r\n" + LONG)]
+    while len(connections) < 5:
+        assert b" 100 " in connections[-1].recv(65_536)  # the server has read the head
+        connections.append(connect(server, POST + b"Expect: 100-continue\r\n" + LONG))
     status, headers = refusal(connections[0])
     assert status == 408
     assert is_readable(headers)
+
+
+@pytest.mark.parametrize("lines", ["", "SCRIPT_NAME: /other\r\n"])
+def test_a_path_prefix_of_the_environment_may_be_missing(start, connect, lines):
+    """Then gunicorn fails, and the client would get no answer."""
+    server = start("--pythonpath", "tests", app="faulty:app", under=("env", "SCRIPT_NAME=/photos"))
+    for path, status in (("/healthz", 200), ("/photos/healthz", 200), ("/other/healthz", 404)):
+        request = f"GET {path} HTTP/1.1\r\nHost: a\r\n{lines}\r\n"
+        if not lines or path == "/healthz":
+            assert refusal(connect(server, request.encode()))[0] == status
+    assert refusal(connect(server, b"no HTTP\r\n\r\n"))[0] == 400

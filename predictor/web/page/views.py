@@ -30,6 +30,8 @@ POLICY = (
     " connect-src 'self'; form-action 'self'; base-uri 'none'"
 )
 
+SAMPLES = ("cat", "espresso", "rocket")  # in static/samples; README.md has their sources
+
 
 @blueprint.get("/", provide_automatic_options=False)  # OPTIONS belongs to TorchServe's protocol
 def show() -> Response:
@@ -120,5 +122,6 @@ def _page(
         answers=answers,
         problem=problem,
         request_id=current_record().id,
+        samples=SAMPLES,
     )
     return allow_frames(make_response(page, problem["status"] if problem else 200), POLICY)

@@ -4,8 +4,9 @@ import io
 import pytest
 from PIL import Image
 
-from conftest import service_of
+from conftest import LABELS, service_of
 from pictures import encode, picture
+from predictor.models.labels import Label
 from scrape import Scrape
 
 
@@ -15,6 +16,16 @@ def test_explanation_is_a_picture_by_default(client):
     image = Image.open(io.BytesIO(response.data))
     assert image.size == (64, 48)
     assert response.headers["Content-Disposition"] == ("inline; filename=class-2.png")
+
+
+def test_headers_of_a_picture_name_its_class(make_client, monkeypatch):
+    labels = (*LABELS[:2], Label("blau,1", "tiefes Blau\n"))
+    monkeypatch.setattr("conftest.LABELS", labels)
+    headers = make_client().post("/explain?class_index=2", data=picture("blue")).headers
+    assert headers["X-Class-Index"] == "2"
+    assert headers["X-Class-Id"] == "blau%2C1"
+    assert headers["X-Class-Name"] == "tiefes%20Blau%0A"
+    assert float(headers["X-Probability"]) > 0.9
 
 
 @pytest.mark.parametrize(
