@@ -1,6 +1,7 @@
-"""Read a request's parameters from its query string or its JSON."""
+"""Read a request's parameters from its query string, a form or its JSON."""
 
 import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from flask import request
@@ -8,6 +9,12 @@ from flask import request
 from predictor.errors import BadRequest
 
 TOP_K = 5  # default number of classes on the page and in the protocols of other servers
+# What clients write in place of a parameter's name, besides other cases and separators.
+ALIKE = {
+    "top_k": ("k", "top", "topn", "numclasses"),
+    "class_index": ("class", "classid", "classidx"),
+    "format": ("fmt", "outputformat"),
+}
 
 
 def quoted(value: object) -> str:
@@ -17,26 +24,66 @@ def quoted(value: object) -> str:
     return repr(value[:100] if isinstance(value, str) else value)
 
 
-def parameter(name: str) -> str | None:
-    """Return a parameter of the query string, or None; raise BadRequest if it is repeated."""
-    given = request.args.getlist(name)
-    if len(given) > 1:
-        raise BadRequest(f"{name} is given {len(given)} times; it may be given once.")
-    return given[0] if given else None
-
-
-def whole_number(name: str) -> int | None:
-    """Return a non-negative integer of the query string, or None. The caller checks its range.
+def parameters(known: Collection[str], further: Sequence[tuple[str, Any]] = ()) -> dict[str, Any]:
+    """Return the known parameters of the query string, and the ``further`` ones of the body.
 
     Raises:
-        BadRequest: the parameter is not a whole number, or is repeated.
+        BadRequest: a parameter has two values, or the query has a name that resembles a known one.
     """
-    text = parameter(name)
-    if text is None:
+    query, found = known_among(list(request.args.items(multi=True)), known), dict[str, Any]()
+    for name, value in (*query, *further):
+        if value is not None:
+            before = found.setdefault(name, value)
+            if _text(before) != _text(value):
+                raise BadRequest(
+                    f"{name} is given 2 times, as {quoted(before)} and {quoted(value)}. Send one."
+                )
+    return found
+
+
+def known_among(
+    members: Sequence[tuple[str, Any]], known: Collection[str]
+) -> list[tuple[str, Any]]:
+    """Return the members that are known parameters.
+
+    Raises:
+        BadRequest: a name is not known, but resembles a known one.
+    """
+    for name, _ in members:
+        plain = re.sub("[^a-z0-9]", "", name[:100].lower())
+        for parameter in () if name in known else known:
+            if plain in (parameter.replace("_", ""), *ALIKE.get(parameter, ())):
+                raise BadRequest(f"There is no parameter {name[:100]!r}. Did you mean {parameter}?")
+    return [(name, value) for name, value in members if name in known]
+
+
+def _text(value: object) -> str:
+    number = as_integer(value)
+    return str(value if number is None else number)
+
+
+def parameter(name: str) -> str | None:
+    """Return a parameter of the query string, or None; raise BadRequest if it has two values."""
+    return parameters([name]).get(name)
+
+
+def whole_number(name: str, given: Mapping[str, Any] | None = None) -> int | None:
+    """Return a non-negative integer of ``given``, or of the query string, or None.
+
+    The caller checks its range.
+
+    Raises:
+        BadRequest: the parameter is not a whole number, or has two values.
+    """
+    value = (parameters([name]) if given is None else given).get(name)
+    if value is None:
         return None
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise BadRequest(f"{name} is {text!r}; it must be a whole number.")
-    return int(text)
+    number = as_integer(value)
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+        number = int(value)
+    if number is None or number < 0:
+        raise BadRequest(f"{name} is {quoted(value)}; it must be a whole number.")
+    return number
 
 
 def as_integer(value: object) -> int | None:
@@ -55,13 +102,12 @@ def parameters_of(part: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def target_of(instance: object) -> int | None:
+def as_target(given: object) -> int | None:
     """Return an instance's ``target``, the class index to explain; None if it is absent.
 
     Raises:
         BadRequest: ``target`` is not an integer.
     """
-    given = instance.get("target") if isinstance(instance, dict) else None
     target = as_integer(given)
     if given is not None and target is None:
         raise BadRequest(f'"target" is {quoted(given)}; it must be a class index.')

@@ -1,19 +1,23 @@
 """``POST /explain``: show which parts of a photo support a class."""
 
 import io
+from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
 
 from flask import Blueprint, Response, jsonify, request
 
+from predictor.engine.call import all_or_error
 from predictor.engine.explainer import Explanation
-from predictor.errors import BadRequest, RequestError
+from predictor.errors import BadRequest
 from predictor.images.heatmap import paint
-from predictor.web.params import parameter, whole_number
+from predictor.web.params import quoted, whole_number
 from predictor.web.request import current_call, current_service, needs_slot
-from predictor.web.uploads import read_upload
+from predictor.web.uploads import PREDICT_FIELDS, read_upload
 
 blueprint = Blueprint("explain", __name__)
 
+FIELDS = replace(PREDICT_FIELDS, parameters=("class_index", "format"))
 FORMATS = {"png": "image/png", "json": "application/json"}
 # What the picture explains. Names and ids are percent-encoded UTF-8.
 PREDICTION_HEADERS = {
@@ -26,30 +30,29 @@ PNG_LEVEL = 1  # level 6 takes three times as long, for a file smaller by a sixt
 
 
 @blueprint.route("/explain", methods=["POST", "PUT"], strict_slashes=False)
+@blueprint.put("/explain/<filename>")
 @needs_slot("explanation")
-def explain() -> Response:
+def explain(filename: str = "") -> Response:
     """Explain one class of one photo, as a picture or as numbers."""
     service, call = current_service(), current_call()
     with service.admit_explanation(call):
-        class_index, chosen = whole_number("class_index"), _format()
-        (image,) = read_upload(request, max_images=1).images
-        if isinstance(image, RequestError):
-            raise image
+        upload, given = read_upload(request, 1, FIELDS)
+        class_index, chosen = whole_number("class_index", given), _format(given.get("format"))
+        (image,) = all_or_error(upload.images)
         explanation = service.explain(image, class_index, call)
         response = _picture(explanation) if chosen == "png" else jsonify(explanation.as_numbers())
     response.vary.add("Accept")
     return response
 
 
-def _format() -> str:
+def _format(given: Any) -> str:
     """Return ``png`` or ``json``: the parameter, or what the ``Accept`` header prefers."""
-    given = parameter("format")
     if given is None:
         best = request.accept_mimetypes.best_match(FORMATS.values(), default=FORMATS["png"])
         return next(name for name, mimetype in FORMATS.items() if mimetype == best)
-    if given not in FORMATS:
-        raise BadRequest(f"format is {given!r}; it must be {' or '.join(FORMATS)}.")
-    return given
+    if given not in [*FORMATS]:
+        raise BadRequest(f"format is {quoted(given)}; it must be {' or '.join(FORMATS)}.")
+    return str(given)
 
 
 def _picture(explanation: Explanation) -> Response:

@@ -15,15 +15,19 @@ blueprint = Blueprint("predict", __name__)
 
 
 @blueprint.route("/predict", methods=["POST", "PUT"], strict_slashes=False)
+@blueprint.put("/predict/<filename>")
 @needs_slot("prediction")
-def predict() -> dict[str, Any]:
-    """Classify one or several photos. Each of several photos gets its own answer or error."""
+def predict(filename: str = "") -> dict[str, Any]:
+    """Classify one or several photos. Each of several photos gets its own answer or error.
+
+    ``curl -T photo.jpg`` appends the file's name to a URL that ends in a slash.
+    """
     service, call = current_service(), current_call()
     with service.admit(call):
-        top_k = whole_number("top_k")
-        upload = read_upload(request, service.settings.max_queue)
+        upload, given = read_upload(request, service.settings.max_queue)
+        top_k = whole_number("top_k", given)
         outcomes = service.classify(upload.images, 1 if top_k is None else top_k, call)
-    if upload.several:
+    if upload.shape != "one":
         return {"results": [_result(outcome, top_k) for outcome in outcomes]}
     if isinstance(outcomes[0], PredictorError):
         raise outcomes[0]

@@ -1,6 +1,7 @@
 """The web page: users choose, drop, paste or take photos. Without JavaScript, it is a form."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from secrets import token_urlsafe
 from typing import Any
@@ -20,10 +21,11 @@ from predictor.web.params import TOP_K
 from predictor.web.problems import current_problem, handle
 from predictor.web.request import current_call, current_record, current_service, needs_slot
 from predictor.web.security import allow_frames
-from predictor.web.uploads import read_upload
+from predictor.web.uploads import PREDICT_FIELDS, read_upload
 
 blueprint = Blueprint("pages", __name__)
 
+FIELDS = replace(PREDICT_FIELDS, parameters=())
 # The page loads nothing from other servers, and shows a photo from the browser's own memory.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
@@ -52,7 +54,7 @@ def answer() -> Response:
     """Return the page with the answers to the form's photos, or with the error."""
     service, call = current_service(), current_call()
     with service.admit(call) as loaded:
-        upload = read_upload(request, service.settings.max_queue)
+        upload, _ = read_upload(request, service.settings.max_queue, FIELDS)
         outcomes = service.classify(upload.images, _top_k(loaded.info), call)
     if len(outcomes) == 1 and isinstance(outcomes[0], PredictorError):
         raise outcomes[0]

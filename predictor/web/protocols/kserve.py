@@ -1,5 +1,6 @@
 """Version 1 of KServe's protocol, which is also TensorFlow Serving's."""
 
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -9,12 +10,27 @@ from predictor.engine.call import all_or_error
 from predictor.engine.classifier import VERSION
 from predictor.engine.ranking import as_answer
 from predictor.errors import BadRequest
-from predictor.web.params import TOP_K, as_integer, parameters_of, quoted, target_of
+from predictor.web.choosing import Chosen, Fields, from_instances, targets_in
+from predictor.web.json_body import parse_json
+from predictor.web.params import (
+    TOP_K,
+    as_target,
+    known_among,
+    parameters,
+    parameters_of,
+    whole_number,
+)
 from predictor.web.problems import Problem
 from predictor.web.request import current_call, current_service, needs_slot
-from predictor.web.uploads import from_instances, parse_json, read_body
+from predictor.web.uploads import form_or_image, read_body
 
 PREFIXES = ("/v1",)
+FIELDS = Fields(
+    ("file", "image", "data", "body"),
+    json='{"instances": [{"b64": "<base64>"}]}',
+    parameters=("top_k",),
+)
+EXPLAIN_FIELDS = replace(FIELDS, parameters=("class_index",))
 blueprint = Blueprint("kserve", __name__, url_prefix="/v1")
 explanations = Blueprint("kserve_explanations", __name__, url_prefix="/v1")
 
@@ -59,11 +75,10 @@ def predict(model: str, version: str = VERSION) -> dict[str, Any]:
     service, call = current_service(), current_call()
     with service.admit(call) as loaded:
         service.expect_model(model, version, [VERSION])
-        content, instances = _instances()
-        images = all_or_error(from_instances(instances, service.settings.max_queue))
-        top_k = _top_k(content, len(loaded.labels))
-        del content, instances  # other members can take 80 MB
-        ranked = all_or_error(service.classify(images, top_k, call))
+        upload, given = _read(service.settings.max_queue, FIELDS)
+        top_k = whole_number("top_k", given)
+        top_k = min(TOP_K, len(loaded.labels)) if top_k is None else top_k
+        ranked = all_or_error(service.classify(all_or_error(upload.images), top_k, call))
     return {"predictions": [as_answer(one, detailed=True) for one in ranked]}
 
 
@@ -75,17 +90,25 @@ def explain(model: str, version: str = VERSION) -> dict[str, Any]:
     service, call = current_service(), current_call()
     with service.admit_explanation(call):
         service.expect_model(model, version, [VERSION])
-        instances = _instances()[1]
-        images = all_or_error(from_instances(instances, service.settings.max_explanations))
-        targets = [target_of(instance) for instance in instances]
-        del instances
+        upload, given = _read(service.settings.max_explanations, EXPLAIN_FIELDS)
+        images, class_index = all_or_error(upload.images), whole_number("class_index", given)
+        targets = [class_index] * len(images)
+        if class_index is None and upload.targets:
+            targets = [as_target(given) for given in upload.targets]
         explained = [service.explain(*pair, call) for pair in zip(images, targets, strict=True)]
     return {"predictions": [], "explanations": [one.as_numbers() for one in explained]}
 
 
-def _instances() -> tuple[dict[str, Any], list[Any]]:
-    """Return the request's JSON, whatever its Content-Type, and the instances in it."""
-    content = parse_json(read_body(request))
+def _read(max_images: int, fields: Fields) -> tuple[Chosen, dict[str, Any]]:
+    """Return the images of the request's JSON, form or body, and the parameters."""
+    body = read_body(request)
+    chosen = form_or_image(body, request, max_images, fields)
+    if chosen is None:
+        chosen = _from_json(parse_json(body), max_images, fields)
+    return chosen, parameters(fields.parameters, chosen.given)
+
+
+def _from_json(content: Any, max_images: int, fields: Fields) -> Chosen:
     if not isinstance(content, dict) or not content.keys() & {"instances", "inputs"}:
         raise BadRequest(
             'Unrecognized request format: the body must be {"instances": [{"b64": "<base64>"}]}.'
@@ -94,11 +117,10 @@ def _instances() -> tuple[dict[str, Any], list[Any]]:
     instances = content[key]
     if not isinstance(instances, list):
         raise BadRequest(f'"{key}" must be a list.')
-    return content, instances
-
-
-def _top_k(content: dict[str, Any], classes: int) -> int:
-    given = parameters_of(content).get("top_k", min(TOP_K, classes))
-    if (top_k := as_integer(given)) is None:
-        raise BadRequest(f"top_k is {quoted(given)}; it must be a whole number.")
-    return top_k
+    given = [*content.items(), *parameters_of(content).items()]
+    return Chosen(
+        from_instances(instances, max_images),
+        "list",
+        given=known_among(given, fields.parameters),
+        targets=targets_in(instances),
+    )

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from pictures import picture
-from predictor.web.uploads import from_base64
+from predictor.web.base64_text import from_base64
 
 RED = {"class_id": "n00000000", "class_name": "red_thing"}
 URLENCODED = "application/x-www-form-urlencoded"
@@ -60,8 +60,9 @@ def test_every_usual_way_to_send_a_photo_works(client, method, request_):
     assert client.open("/predict", method=method, **request_).json == RED
 
 
-def test_predict_accepts_a_trailing_slash(client):
-    assert client.put("/predict/", data=picture()).json == RED
+@pytest.mark.parametrize("name", ["", "photo.jpg", "my%20photo", "%25"])
+def test_predict_accepts_a_slash_and_the_name_that_curl_appends(client, name):
+    assert client.put(f"/predict/{name}", data=picture()).json == RED
 
 
 def test_large_base64_fits_into_a_form_field(client):
@@ -170,7 +171,8 @@ BAD = {
     "no file chosen": ({"data": {"file": file(b"", "")}}, 400, "0 bytes"),
     "text": ({"data": {"file": file(b"hello")}}, 415, "not an image"),
     "text body": ({"data": b"hello", "content_type": "text/plain"}, 415, "not an image"),
-    "wrong field": ({"data": {"photo": file(picture())}}, 400, "'photo'"),
+    "wrong field": ({"data": {"photo": "text"}}, 400, "'photo' (text)"),
+    "a text beside": ({"data": {"notes": file(b"hello"), "a": "b"}}, 415, "not an image"),
     "forgotten @": ({"data": {"file": "photo.jpg"}}, 400, "@"),
     "empty form": ({"data": {"a": "b"}}, 400, "'a'"),
     "damaged": ({"data": {"file": file(picture()[:50])}}, 422, "damaged"),
@@ -188,7 +190,7 @@ BAD = {
     "base64 of text": ({"json": {"image": b64(b"hello")}}, 415, "not an image"),
     "compressed": ({"data": picture(), "headers": {"Content-Encoding": "gzip"}}, 415, "gzip"),
     "multipart without boundary": (
-        {"data": picture(), "content_type": "multipart/form-data"}, 400, "no field"),
+        {"data": b"x", "content_type": "multipart/form-data"}, 400, "boundary is missing"),
 }  # fmt: skip
 
 

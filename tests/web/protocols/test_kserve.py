@@ -1,4 +1,5 @@
 import base64
+import io
 import json
 
 import pytest
@@ -57,7 +58,8 @@ def test_v1_is_503_while_the_model_loads(loading_client):
 @pytest.mark.parametrize(
     "instance",
     [{"b64": RED}, {"data": RED}, {"image_bytes": {"b64": RED}}, {"image": RED}, RED,
-     {"b64": f"data:image/png;base64,{RED}"}, {"image_bytes": {"b64": RED}, "key": "7"}],
+     {"b64": f"data:image/png;base64,{RED}"}, {"image_bytes": {"b64": RED}, "key": "7"},
+     {"photo": RED, "key": "7"}, {"data": {"image": {"base64": RED}}}],
 )  # fmt: skip
 def test_instance_may_name_its_photo_as_any_client_does(post, instance):
     assert names(post({"instances": [instance]})) == ["red_thing"]
@@ -74,10 +76,39 @@ def test_inputs_are_accepted_as_instances(post):
     assert names(post({"inputs": [{"b64": BLUE}]})) == ["blue_thing"]
 
 
-@pytest.mark.parametrize("top_k", [2, 2.0])  # as some languages write their numbers
+@pytest.mark.parametrize("top_k", [2, 2.0, "2"])  # as some languages write their numbers
 def test_v1_top_k_sets_the_number_of_classes(post, top_k):
     answer = post({"instances": [{"b64": RED}], "parameters": {"top_k": top_k}})
     assert len(answer.json["predictions"][0]["predictions"]) == 2
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"data": {"file": (io.BytesIO(picture()), "a.png")}},
+        {"data": {"image": RED, "top_k": "3"}},
+        {"data": picture()},
+        {"data": RED, "content_type": "text/plain"},
+    ],
+)
+def test_v1_accepts_a_form_and_a_photo(client, request_):
+    response = client.post("/v1/models/toy:predict?top_k=3", **request_)
+    assert names(response) == ["red_thing"]
+    assert len(response.json["predictions"][0]["predictions"]) == 3
+
+
+def test_v1_form_without_an_image_is_400(client):
+    response = client.post("/v1/models/toy:predict", data={"file": (io.BytesIO(b""), "")})
+    assert "0 bytes" in refused(response)
+    response = client.post("/v1/models/toy:predict", data={"a": (io.BytesIO(b""), "")})
+    assert "'a' (empty)" in refused(response)
+
+
+@pytest.mark.parametrize("target", ["", "?class_index=2"])
+def test_v1_explains_the_class_of_the_query(client, target):
+    response = client.post(f"/v1/models/toy:explain{target}", json={"instances": [RED, RED]})
+    expected = "blue_thing" if target else "red_thing"
+    assert [one["class_name"] for one in response.json["explanations"]] == [expected] * 2
 
 
 def test_v1_accepts_a_version_and_any_content_type(client):
@@ -120,13 +151,15 @@ BAD = {
     "not a list": ({"instances": RED}, 400, '"instances" must be a list.'),
     "an empty list": ({"instances": []}, 400, "at least one"),
     "not base64": ({"instances": [{"b64": "!"}]}, 400, "not base64"),
-    "another name": ({"instances": [{"photo": RED}]}, 400, "b64, data, body, image, image_bytes"),
+    "another name": ({"instances": [{"photo": "x"}]}, 400, "b64, data, body, image, image_bytes"),
+    "two other names": ({"instances": [{"a": RED, "b": RED}]}, 400, "exactly one of the names"),
+    "an unknown parameter": ({"instances": [RED], "topK": 2}, 400, "Did you mean top_k?"),
     "two photos in one": (
         {"instances": [{"b64": RED, "data": RED}]},
         400,
         "exactly one of the names",
     ),
-    "an empty object": ({"instances": [{"image_bytes": {}}]}, 400, "not a string"),
+    "an empty object": ({"instances": [{"image_bytes": {}}]}, 400, "exactly one of the names"),
     "numbers": ({"instances": [[0.1, 0.2]]}, 400, "not a string"),
     "the second": ({"instances": [RED, 7]}, 400, "Image 2 of 2: "),
     "text": ({"instances": [b64(b"text")]}, 415, "not an image"),
@@ -135,7 +168,8 @@ BAD = {
     "boolean parameters": ({"instances": [RED], "parameters": False}, 400, "must be an object"),
     "a boolean top_k": ({"instances": [RED], "parameters": {"top_k": True}}, 400, "top_k is True"),
     "a fractional top_k": ({"instances": [RED], "parameters": {"top_k": 1.5}}, 400, "top_k is 1.5"),
-    "a text top_k": ({"instances": [RED], "parameters": {"top_k": "2"}}, 400, "top_k is '2'"),
+    "a text top_k": ({"instances": [RED], "parameters": {"top_k": "x"}}, 400, "top_k is 'x'"),
+    "two values": ({"instances": [RED], "top_k": 1, "parameters": {"top_k": 2}}, 400, "2 times"),
     "top_k of zero": ({"instances": [RED], "parameters": {"top_k": 0}}, 400, "top_k is 0"),
     "text parameters": ({"instances": [RED], "parameters": "x"}, 400, "must be an object"),
 }

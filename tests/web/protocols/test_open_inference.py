@@ -2,6 +2,7 @@ import base64
 import contextlib
 import gzip
 import importlib
+import io
 import json
 import struct
 import zlib
@@ -11,7 +12,7 @@ import pytest
 
 from conftest import service_of
 from pictures import picture, tiny_webp
-from predictor.web import uploads
+from predictor.web import json_body
 from predictor.web.protocols.open_inference import tensors
 
 infer_module = importlib.import_module("predictor.web.protocols.open_inference.infer")
@@ -181,6 +182,32 @@ def test_base64_photos_in_json_get_logits(infer):
     assert answer == pytest.approx(np.array([[10.2, 0, 0], [0, 0, 10.2]]), abs=0.01)
 
 
+@pytest.mark.parametrize("shape", [[-1], -1, [1], [-1, 1]])
+@pytest.mark.parametrize("data", [[b64(BLUE)], b64(BLUE)])
+def test_torchserves_own_v2_request_is_answered(infer, shape, data):
+    """As in its kubernetes/kserve/kf_request_json/v2/mnist, before and after its correction."""
+    given = {"name": "4b7c7d4a-51e4-43c8-af61-04639f6ef4bc", "shape": shape, "datatype": "BYTES"}
+    answer = logits(infer(id="d3b15cad", inputs=[given | {"data": data}]))
+    assert (answer.shape, answer.argmax()) == ((1, 3), 2)
+
+
+def test_first_side_of_minus_1_is_what_the_data_have(infer):
+    assert logits(infer(inputs=[image([b64(RED), b64(BLUE)], shape=[-1])])).shape == (2, 3)
+    data = element(RED) + element(BLUE)
+    only = image(None, shape=[-1], parameters={"binary_data_size": len(data)})
+    assert logits(infer(**binary({"inputs": [only]}, data))).shape == (2, 3)
+    pixels = np.concatenate([plane(0), plane(2)]).ravel().tolist()
+    assert logits(infer(inputs=[image(pixels, "UINT8", [-1, 3, 8, 8])])).shape == (2, 3)
+
+
+def test_v2_accepts_a_form_and_a_photo(client):
+    files = {"file": [(io.BytesIO(RED), "a.png"), (io.BytesIO(BLUE), "b.png")]}
+    assert logits(client.post("/v2/models/toy/infer", data=files)).argmax(1).tolist() == [0, 2]
+    assert logits(client.post("/v2/models/toy/infer", data=BLUE)).argmax() == 2
+    response = client.post("/v2/models/toy/infer", data={"file": (io.BytesIO(b"x"), "a.txt")})
+    assert "not an image" in refused(response, 415)
+
+
 @pytest.mark.parametrize("shape", [[1], [1, 1]])
 def test_binary_photo_is_preceded_by_its_length(infer, shape):
     data = element(BLUE)
@@ -305,17 +332,22 @@ BAD = {
     "no inputs": ({"inputs": []}, "one input, 'image'; the request has none"),
     "text as input": ({"inputs": ["x"]}, "An input must be an object"),
     "two inputs": ({"inputs": [image([b64(RED)])] * 2}, "one input"),
-    "another name": ({"inputs": [image([b64(RED)]) | {"name": "x"}]}, "has 'x'"),
+    "another name": ({"inputs": [image([1.0], "FP32") | {"name": "x"}]}, "has 'x'"),
     "no name": ({"inputs": [image([b64(RED)]) | {"name": 7}]}, "must be a string"),
     "no shape": ({"inputs": [image([b64(RED)]) | {"shape": "1"}]}, "list of at most 4"),
     "a boolean shape": ({"inputs": [image([b64(RED)], shape=[True])]}, "list of at most 4"),
-    "a negative shape": ({"inputs": [image([b64(RED)], shape=[-1])]}, "list of at most 4"),
+    "a negative shape": ({"inputs": [image([b64(RED)], shape=[-2])]}, "list of at most 4"),
+    "a second side of -1": ({"inputs": [image([b64(RED)], shape=[1, -1])]}, "list of at most 4"),
+    "no whole number of images": (
+        {"inputs": [image([1] * 191, "UINT8", [-1, 3, 8, 8])]}, "191; the shape needs 0"),
+    "an unknown number of none": ({"inputs": [image([], shape=[-1])]}, "at least one image"),
+    "a side of zero": ({"inputs": [image([1], "UINT8", [-1, 0])]}, "shape needs 0"),
     "a huge shape": ({"inputs": [image([b64(RED)], shape=[2**62, 2**62])]}, "at most 4 whole"),
     "a shape with many sides": (
         {"inputs": [image([b64(RED)], shape=[9] * 100_000)]}, "at most 4 whole"),
     "long text for numbers": (
         {"inputs": [image(["a" * 10**6] + [""] * 191, "FP32", [1, 3, 8, 8])]}, "FP32 numbers"),
-    "a lone surrogate": ({"inputs": [image([b64(RED)]) | {"name": "\ud800"}]}, "\\ud800"),
+    "a lone surrogate": ({"inputs": [image([1.0], "FP32") | {"name": "\ud800"}]}, "\\ud800"),
     "a long id": ({"inputs": [image([b64(RED)])], "id": "x" * 2000}, "1024 characters"),
     "shared memory": (
         {"inputs": [image([b64(RED)])], "outputs": [
@@ -395,8 +427,12 @@ def test_unknown_content_encoding_is_415(infer):
     assert "br" in refused(infer(data=b"{}", headers={"Content-Encoding": "br"}), 415)
 
 
-def test_too_many_v2_images_are_413(infer):
-    assert "65 images" in refused(infer(inputs=[image(["!"] * 65)]), 413)
+@pytest.mark.parametrize("shape", [[65], [-1]])
+def test_too_many_v2_images_are_413(infer, shape):
+    assert "65 images" in refused(infer(inputs=[image(["!"] * 65, shape=shape)]), 413)
+    data = element(RED) * 100
+    only = image(None, shape=shape, parameters={"binary_data_size": len(data)})
+    assert "65 images" in refused(infer(**binary({"inputs": [only]}, data)), 413)
 
 
 def test_decompression_stops_at_the_upload_limit(make_client):
@@ -436,7 +472,7 @@ def test_large_json_tensor_is_parsed_in_turns_one_at_a_time(infer, monkeypatch, 
     pixels = np.concatenate([plane(0), plane(1, 100), plane(2)])
     inputs = [image((pixels if nested else pixels.ravel()).tolist(), datatype, [3, 3, 8, 8])]
     expected, turns, entered = logits(infer(inputs=inputs)), [], []
-    for module in (uploads, tensors, infer_module):
+    for module in (json_body, tensors, infer_module):
         monkeypatch.setattr(module, "TURN", 100)
     monkeypatch.setattr(tensors, "_numbers", lambda part: turns.append(len(part)) or numbers(part))
     monkeypatch.setattr(infer_module, "_large", contextlib.ExitStack())

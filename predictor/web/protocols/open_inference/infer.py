@@ -16,11 +16,14 @@ from predictor.engine.loading import LoadedModel, Logits
 from predictor.engine.ranking import rank
 from predictor.errors import BadRequest, DeadlineExceeded
 from predictor.settings import Settings
+from predictor.web.choosing import Fields
+from predictor.web.json_body import TURN
 from predictor.web.params import as_integer, parameters_of
 from predictor.web.problems import json_safe
 from predictor.web.protocols.open_inference.compression import compress
 from predictor.web.protocols.open_inference.tensors import (
     HEADER,
+    INPUT,
     Tensor,
     read_input,
     split,
@@ -28,8 +31,9 @@ from predictor.web.protocols.open_inference.tensors import (
 )
 from predictor.web.protocols.open_inference.views import OUTPUT, blueprint, input_of, read_body
 from predictor.web.request import current_call, current_record, current_service, needs_slot
-from predictor.web.uploads import TURN
+from predictor.web.uploads import form_or_image
 
+FIELDS = Fields((INPUT, "file", "data", "body"), json='{"inputs": […]}')
 MAX_ID = 1024  # characters of a request's id
 # A normalised photo is within ±3; with much larger values a network's numbers overflow.
 MAX_ELEMENT = 10_000
@@ -55,16 +59,23 @@ def infer(model: str, version: str = VERSION) -> Response:
     with service.admit(call) as loaded:
         expected = input_of(model, version)
         with _limit_parsing(service.settings):
-            body, header = read_body(), request.headers.get(HEADER)
-            with _large if body.count(b",") > TURN else nullcontext():
-                content, binary = split(body, header, *expected)
-                tensor = read_input(content.pop("inputs", None), binary, service.settings.max_queue)
+            content, tensor = _read(expected, service.settings.max_queue)
             images = _images(loaded, tensor)
         options, request_id = _output_options(content), _request_id(content)
-        del body, binary, content  # for the wait; members that are not used can take 80 MB
+        del content  # for the wait; members that are not used can take 80 MB
         logits = all_or_error(service.logits(images, call))
     answer = {"model_name": model, "model_version": VERSION, "id": request_id}
     return _respond(answer, _output(loaded, logits, options), options.binary)
+
+
+def _read(expected: tuple[str, tuple[int, ...]], most: int) -> tuple[dict[str, Any], Tensor]:
+    """Return the JSON without its input, and the input. A form or a photo is a BYTES input."""
+    body, header = read_body(), request.headers.get(HEADER)
+    if header is None and (sent := form_or_image(body, request, most, FIELDS)) is not None:
+        return {}, Tensor("BYTES", [len(sent.images)], sent.images)
+    with _large if body.count(b",") > TURN else nullcontext():
+        content, binary = split(body, header, *expected)
+        return content, read_input(content.pop("inputs", None), binary, most)
 
 
 @contextmanager

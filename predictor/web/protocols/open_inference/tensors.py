@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.errors import BadRequest, RequestError
+from predictor.web.base64_text import from_base64
+from predictor.web.choosing import check_count
+from predictor.web.json_body import TURN, parse_json
 from predictor.web.params import as_integer, parameters_of, quoted
-from predictor.web.uploads import TURN, check_count, from_base64, parse_json
 
 HEADER = "Inference-Header-Content-Length"
 INPUT = "image"
@@ -83,6 +85,7 @@ def read_input(inputs: Any, binary: bytes, max_images: int) -> Tensor:
     datatype, shape = _datatype_and_shape(given)
     if shape:
         check_count(shape[0], max_images)
+    data = [one] if isinstance(one := given.get("data"), str) else one  # as TorchServe's clients
     stated = parameters_of(given).get("binary_data_size")
     size = 0 if stated is None else as_integer(stated)
     if size is None or not 0 <= size <= len(binary):
@@ -92,10 +95,9 @@ def read_input(inputs: Any, binary: bytes, max_images: int) -> Tensor:
         )
     if size != len(binary):
         raise BadRequest(f"{len(binary) - size} bytes after the JSON belong to no input.")
-    count = math.prod(shape)
     if stated is None:
-        return Tensor(datatype, shape, _from_json(datatype, given.get("data"), count))
-    return Tensor(datatype, shape, _from_bytes(datatype, binary, count))
+        return Tensor(datatype, shape, _from_json(datatype, data, shape, max_images))
+    return Tensor(datatype, shape, _from_bytes(datatype, binary, shape, max_images))
 
 
 def _only_input(inputs: Any) -> dict[str, Any]:
@@ -106,7 +108,8 @@ def _only_input(inputs: Any) -> dict[str, Any]:
     names = [given.get("name") for given in inputs[:5]]
     if not all(isinstance(name, str) for name in names):
         raise BadRequest('The "name" of an input must be a string.')
-    if names != [INPUT]:
+    # Clients of TorchServe give an input of photos any name.
+    if names != [INPUT] and not (len(names) == 1 and inputs[0].get("datatype") == "BYTES"):
         found = ", ".join(repr(name[:30]) for name in names) or "none"
         raise BadRequest(f"The model has one input, {INPUT!r}; the request has {found}.")
     only: dict[str, Any] = inputs[0]
@@ -115,11 +118,15 @@ def _only_input(inputs: Any) -> dict[str, Any]:
 
 def _datatype_and_shape(given: dict[str, Any]) -> tuple[str, list[int]]:
     datatype, shape = given.get("datatype"), given.get("shape")
+    shape = [shape] if as_integer(shape) == -1 else shape  # as TorchServe's clients send it
     sides = [as_integer(side) for side in shape[: MAX_RANK + 1]] if isinstance(shape, list) else []
     whole = [side for side in sides if side is not None and 0 <= side <= MAX_SIDE]
+    if sides[:1] == [-1]:  # as many images as there are data
+        whole.insert(0, -1)
     if not isinstance(shape, list) or len(whole) < len(sides) or len(sides) > MAX_RANK:
         raise BadRequest(
-            f'"shape" must be a list of at most {MAX_RANK} whole numbers from 0 to {MAX_SIDE:,}.'
+            f'"shape" must be a list of at most {MAX_RANK} whole numbers from 0 to {MAX_SIDE:,};'
+            " the first one may be -1."
         )
     if datatype not in ("BYTES", *DTYPES):
         known = " or ".join(DTYPES)
@@ -127,11 +134,13 @@ def _datatype_and_shape(given: dict[str, Any]) -> tuple[str, list[int]]:
     return datatype, whole
 
 
-def _from_json(datatype: str, data: Any, count: int) -> NDArray[Any] | list[bytes | RequestError]:
+def _from_json(
+    datatype: str, data: Any, shape: list[int], max_images: int
+) -> NDArray[Any] | list[bytes | RequestError]:
     if not isinstance(data, list):
         raise BadRequest('An input must have a list "data", or the parameter "binary_data_size".')
     elements = _flat(data)
-    _check_elements(len(elements), count)
+    _check_elements(len(elements), shape, max_images)
     if datatype == "BYTES":
         return [from_base64(text) for text in elements]
     turns = range(0, len(elements) or 1, TURN)
@@ -161,10 +170,12 @@ def _flat(data: list[Any]) -> list[Any]:
     return data
 
 
-def _from_bytes(datatype: str, data: bytes, count: int) -> NDArray[Any] | list[bytes]:
+def _from_bytes(
+    datatype: str, data: bytes, shape: list[int], max_images: int
+) -> NDArray[Any] | list[bytes]:
     if datatype == "BYTES":
-        elements = list(islice(_elements(data), count + 1))  # one too many is enough to refuse
-        _check_elements(len(elements), count)
+        elements = list(islice(_elements(data), max_images + 1))  # one too many is enough to refuse
+        _check_elements(len(elements), shape, max_images)
         return elements
     dtype = DTYPES[datatype]
     if len(data) % dtype.itemsize:
@@ -172,12 +183,16 @@ def _from_bytes(datatype: str, data: bytes, count: int) -> NDArray[Any] | list[b
             f"The binary data has {len(data)} bytes, which is not a multiple of {dtype.itemsize},"
             f" the size of {datatype}."
         )
-    _check_elements(len(data) // dtype.itemsize, count)
+    _check_elements(len(data) // dtype.itemsize, shape, max_images)
     return np.frombuffer(data, dtype)
 
 
-def _check_elements(found: int, count: int) -> None:
-    if found != count:
+def _check_elements(found: int, shape: list[int], max_images: int) -> None:
+    """Raise an error if the shape does not fit. A first side of -1 becomes what was found."""
+    if shape[:1] == [-1]:
+        shape[0] = found // (math.prod(shape[1:]) or 1)
+        check_count(shape[0], max_images)
+    if found != (count := math.prod(shape)):
         raise BadRequest(f"The number of elements is {found}; the shape needs {count}.")
 
 

@@ -9,11 +9,12 @@ import predictor
 from predictor.engine.classifier import VERSION
 from predictor.engine.metrics import Readings
 from predictor.errors import BadRequest, NotReady
+from predictor.web.json_body import parse_json
 from predictor.web.problems import Problem
 from predictor.web.protocols.open_inference.compression import decompress
 from predictor.web.protocols.open_inference.tensors import INPUT
 from predictor.web.request import current_call, current_service, probe
-from predictor.web.uploads import parse_json, read_as_sent
+from predictor.web.uploads import read_as_sent
 
 PREFIXES = ("/v2",)
 blueprint = Blueprint("open_inference", __name__, url_prefix="/v2")

@@ -1,10 +1,11 @@
 """TorchServe's endpoints."""
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.routing import BaseConverter
@@ -12,28 +13,23 @@ from werkzeug.routing import BaseConverter
 from predictor.engine.call import all_or_error
 from predictor.engine.metrics import Readings
 from predictor.engine.ranking import Prediction
-from predictor.errors import PredictorError, RequestError
-from predictor.images.decoding import begins_like_an_image
+from predictor.errors import PredictorError
+from predictor.web.choosing import Chosen, Fields
 from predictor.web.openapi import description
-from predictor.web.params import TOP_K, parameter, target_of, whole_number
+from predictor.web.params import TOP_K, as_target, parameter, whole_number
 from predictor.web.problems import Problem
 from predictor.web.protocols.torchserve.metrics import VERSION
 from predictor.web.request import current_call, current_service, needs_slot, probe
-from predictor.web.uploads import (
-    Fields,
-    from_base64,
-    from_instances,
-    parse_json,
-    read_body,
-    read_upload,
-)
+from predictor.web.uploads import read_upload
 
 PREFIXES = ("/ping", "/predictions", "/explanations", "/invocations", "/models", "/api-description")
 blueprint = Blueprint("torchserve", __name__)
 explanations = Blueprint("torchserve_explanations", __name__)
 
 METHODS = ("GET", "POST", "PUT")
-FIELDS = Fields(files=("data", "body"), texts=("data", "body"), json="data")
+FIELDS = Fields(("data", "body"), '{"data": "<base64>"}', parameters=("top_k",), takes_text=True)
+EXPLAIN_FIELDS = replace(FIELDS, parameters=("class_index",))
+FILE_NAME = re.compile(r".+\.[A-Za-z][A-Za-z0-9]{1,4}")  # no version has such a name
 FIRST_WORKER = 9000  # number of TorchServe's first worker
 # TorchServe's names for errors whose name does not follow from the HTTP status.
 TYPES = {
@@ -43,14 +39,6 @@ TYPES = {
     "internal-error": "InternalServerException",
     "inference-failed": "InternalServerException",
 }
-
-
-class ParsedRequest(NamedTuple):
-    """The images of a request, and the shape of its answer."""
-
-    images: list[bytes | RequestError]
-    wrap: Callable[[list[Any]], Any]  # gives the answers the shape in which the images were sent
-    instances: Sequence[Any] = ()  # the JSON values that the images were read from
 
 
 class VersionBeforeVerb(BaseConverter):
@@ -111,9 +99,10 @@ def model_description(model: str, version: str = VERSION) -> Response:
 
 @blueprint.route("/predictions/<model>", methods=METHODS)
 @blueprint.route("/predictions/<model>/<version>", methods=METHODS)
+@blueprint.put("/predictions/<model>/<version>/<filename>")
 @blueprint.post("/models/<model>/invoke")
 @needs_slot("prediction")
-def predictions(model: str, version: str = VERSION) -> Response:
+def predictions(model: str, version: str = VERSION, filename: str = "") -> Response:
     """Return the probabilities of the five best classes by label, best first."""
     return _predict(model, version)
 
@@ -129,28 +118,30 @@ def invocations() -> Response:
 def _predict(model: str, version: str) -> Response:
     service, call = current_service(), current_call()
     with service.admit(call) as loaded:
-        service.expect_model(model, version, [VERSION])
-        images, wrap = _read(service.settings.max_queue, "predictions")[:2]
-        top_k = min(TOP_K, len(loaded.labels))
-        ranked = all_or_error(service.classify(all_or_error(images), top_k, call))
-    return _pretty(wrap([by_label(one) for one in ranked]))
+        service.expect_model(model, _version(version), [VERSION])
+        upload, given = read_upload(request, service.settings.max_queue, FIELDS)
+        top_k = whole_number("top_k", given)
+        top_k = min(TOP_K, len(loaded.labels)) if top_k is None else top_k
+        ranked = all_or_error(service.classify(all_or_error(upload.images), top_k, call))
+    return _pretty(_wrap(upload, [by_label(one) for one in ranked], "predictions"))
 
 
 @explanations.route("/explanations/<model>", methods=METHODS)
 @explanations.route("/explanations/<model>/<version>", methods=METHODS)
+@explanations.put("/explanations/<model>/<version>/<filename>")
 @needs_slot("explanation")
-def explain(model: str, version: str = VERSION) -> Response:
+def explain(model: str, version: str = VERSION, filename: str = "") -> Response:
     """Return the JSON of ``POST /explain``. ``?class_index=`` or ``target`` selects the class."""
     service, call = current_service(), current_call()
     with service.admit_explanation(call):
-        service.expect_model(model, version, [VERSION])
-        parsed, class_index = _read(1, "explanations"), whole_number("class_index")
-        for instance in parsed.instances if class_index is None else ():
-            class_index = target_of(instance)
-        explained = [
-            service.explain(image, class_index, call) for image in all_or_error(parsed.images)
-        ]
-    return jsonify(parsed.wrap([one.as_numbers() for one in explained]))
+        service.expect_model(model, _version(version), [VERSION])
+        upload, given = read_upload(request, 1, EXPLAIN_FIELDS)
+        class_index = whole_number("class_index", given)
+        for target in upload.targets if class_index is None else ():
+            class_index = as_target(target)
+        (image,) = all_or_error(upload.images)
+        numbers = service.explain(image, class_index, call).as_numbers()
+    return jsonify(_wrap(upload, [numbers], "explanations"))
 
 
 def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
@@ -163,27 +154,14 @@ def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
     return answer
 
 
-def _read(max_images: int, key: str) -> ParsedRequest:
-    """Read the images. Answers to JSON ``instances`` are wrapped in an object under ``key``."""
-    if request.is_json:
-        return _from_json(parse_json(read_body(request)), max_images, key)
-    if request.mimetype == "text/plain":
-        body = read_body(request)
-        text = body.decode("ascii", "replace")
-        image = body if begins_like_an_image(body) else from_base64(text)
-        return ParsedRequest([image], itemgetter(0))
-    upload = read_upload(request, max_images, FIELDS)
-    return ParsedRequest(upload.images, list if upload.several else itemgetter(0))
+def _wrap(upload: Chosen, answers: list[Any], key: str) -> Any:
+    """Give the answers the shape in which the images were sent; ``key`` wraps ``instances``."""
+    return {"one": answers[0], "list": answers, "instances": {key: answers}}[upload.shape]
 
 
-def _from_json(content: Any, max_images: int, key: str) -> ParsedRequest:
-    if isinstance(content, dict) and "instances" in content:
-        instances = content["instances"]
-        images = from_instances(instances, max_images)
-        return ParsedRequest(images, lambda answers: {key: answers}, instances)
-    if isinstance(content, list):
-        return ParsedRequest(from_instances(content, max_images), list, content)
-    return ParsedRequest(from_instances([content], max_images), itemgetter(0), [content])
+def _version(given: str) -> str:
+    """Return the version, or the only one if a PUT names a file after a slash (curl -T)."""
+    return VERSION if request.method == "PUT" and FILE_NAME.fullmatch(given) else given
 
 
 # Management

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from predictor.errors import BadRequest, TooLarge
-from predictor.web import uploads
-from predictor.web.uploads import parse_json
+from predictor.web import json_body
+from predictor.web.json_body import parse_json
 
 
 @pytest.mark.parametrize("is_tensor", [True, False])
@@ -17,7 +17,7 @@ def test_json_with_nan_or_a_long_number_is_400(value, is_tensor):
 @pytest.mark.parametrize("text", [b"%d" % -(10**38), b"255,0,1,2,3", b"1.5,0,-3e4", b"true,null"])
 @pytest.mark.parametrize("turn", [0, 500_000])
 def test_finite_numbers_are_parsed_as_sent(monkeypatch, text, turn):
-    monkeypatch.setattr(uploads, "TURN", turn)
+    monkeypatch.setattr(json_body, "TURN", turn)
     body = b"[%s]" % text
     assert parse_json(body, is_tensor=True) == json.loads(body)
 
@@ -43,5 +43,5 @@ def test_millions_of_json_literals_are_413_before_parsing(monkeypatch, value):
 
 
 def test_a_dense_tensor_of_whole_numbers_needs_no_python_calls(monkeypatch):
-    monkeypatch.setattr(uploads, "_whole_number", lambda _: pytest.fail("called"))
+    monkeypatch.setattr(json_body, "_whole_number", lambda _: pytest.fail("called"))
     assert parse_json(b'{"data": [%s0]}' % (b"255, " * 1000), is_tensor=True)

@@ -1,0 +1,235 @@
+"""Choose the images and the parameters among the parts of a form, or in JSON.
+
+Nothing here reads a request: :mod:`predictor.web.forms` parses forms, and
+:mod:`predictor.web.json_body` JSON.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from predictor.errors import BadRequest, RequestError, TooLarge
+from predictor.images.decoding import begins_like_an_image
+from predictor.web.base64_text import from_base64, holds_an_image
+from predictor.web.forms import Part
+from predictor.web.json_body import parse_json
+from predictor.web.params import known_among, parameters_of, quoted
+
+Image = bytes | RequestError  # an image that is not base64 is replaced by an error
+Shape = Literal["one", "list", "instances"]
+
+# Members of a JSON object that hold several images, and the usual ones that hold one.
+LISTS = ("instances", "inputs", "images")
+INSTANCE_KEYS = ("b64", "data", "body", "image", "image_bytes")
+NAMES = ", ".join(INSTANCE_KEYS)
+NOT_ONE = f"An object must have its image under exactly one of the names {NAMES}."
+MAX_DEPTH = 3  # of objects within objects
+JSON_NULLS = (b"null", b"undefined")  # what JavaScript writes for a value that it does not have
+
+# The kinds of a form's parts. A part is of the first kind whose rule it meets.
+KINDS: Sequence[tuple[str, Callable[[Part], bool]]] = (
+    ("empty", lambda part: not part.filename and (not part.value or part.value.isspace())),
+    ("image", lambda part: _is_image(part.value) or part.kind.startswith("image/")),
+    ("file", lambda part: bool(part.filename) or part.kind == "application/octet-stream"),
+    ("metadata", lambda part: part.value.lstrip()[:1] in b"{[" or part.value in JSON_NULLS),
+    ("text", lambda part: True),
+)
+# The images are the parts of the lowest rank, in the order of the form. A part ranks by its kind,
+# and by its name: one that the protocol expects, one that an image has, too, or another name.
+RANKS: dict[str, dict[str, int]] = {
+    "image": {"expected": 1, "shared": 1, "other": 1},
+    "file": {"expected": 1, "shared": 1, "other": 2},
+    "text": {"expected": 1},
+    "metadata": {"expected": 3},  # alone, they get the error that says what to send
+    "empty": {"expected": 3},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The names under which a protocol's clients send images and parameters."""
+
+    names: Sequence[str]  # form fields that hold an image; the first one is advised
+    json: str  # that is advised
+    parameters: Sequence[str] = ()
+    takes_text: bool = False  # whether a body of type text/plain must be base64
+
+    @property
+    def advice(self) -> str:
+        """How to send an image, as a sentence to append to an error message."""
+        name = self.names[0]
+        return (
+            f' Send a file in the form field "{name}" (curl -F {name}=@photo.jpg), or the photo'
+            f" itself as the body (curl -T photo.jpg), or JSON {self.json}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The images and parameters of a body."""
+
+    images: list[Image]
+    shape: Shape = "one"  # in which the client sent the images, and gets the answers
+    filenames: Sequence[str | None] = ()  # of a form's images
+    given: Sequence[tuple[str, Any]] = ()  # parameters and their values
+    targets: Sequence[Any] = ()  # of JSON's instances, the classes to explain; None: the best one
+
+
+def choose_parts(form: Sequence[Part], max_images: int, fields: Fields) -> Chosen:
+    """Choose the images and parameters among the parts of a form, by :data:`RANKS`.
+
+    Raises:
+        BadRequest: no part is an image; the message lists the parts.
+        TooLarge: more than ``max_images`` parts are images.
+    """
+    given = [
+        (part.name, part.value.decode(errors="replace").strip())
+        for part in form
+        if part.name in fields.parameters and part.value
+    ]
+    found = [
+        (kind_of(opened := _open(part)), opened)
+        for part in form
+        if part.name not in fields.parameters
+    ]
+    shared = {_plain(part.name) for kind, part in found if kind == "image"}
+    ranks = [_rank(kind, _plain(part.name), fields.names, shared) for kind, part in found]
+    best = min((rank for rank in ranks if rank), default=None)
+    if best is None:
+        raise BadRequest(f"The request has no image: {_listed(found)}.{fields.advice}")
+    parts = [part for rank, (_, part) in zip(ranks, found, strict=True) if rank == best]
+    check_count(len(parts), max_images)
+    shape: Shape = "list" if len(parts) > 1 else "one"
+    return Chosen([_image(part) for part in parts], shape, [p.filename for p in parts], given)
+
+
+def kind_of(part: Part) -> str:
+    """Return a part's kind, by :data:`KINDS`."""
+    return next(kind for kind, fits in KINDS if fits(part))
+
+
+def _rank(kind: str, name: str, expected: Sequence[str], shared: set[str]) -> int | None:
+    place = "expected" if name in expected else "shared" if name in shared else "other"
+    return RANKS[kind].get(place)
+
+
+def _plain(name: str) -> str:
+    """Return ``file`` for ``file[]`` and ``file[0]``."""
+    return re.sub(r"\[\w*\]$", "", name[:100])
+
+
+def _is_image(data: bytes) -> bool:
+    return begins_like_an_image(data) or holds_an_image(data)
+
+
+def _open(part: Part) -> Part:
+    """Return the part; if it is a JSON object that has an image, with the image as its value."""
+    if part.value[:1] != b"{" or len(part.value) < 50:
+        return part
+    try:
+        (image,) = _images_in(parse_json(part.value))
+    except (RequestError, ValueError):  # metadata
+        return part
+    return part._replace(value=image.encode()) if holds_an_image(image) else part
+
+
+def _image(part: Part) -> Image:
+    if begins_like_an_image(part.value):
+        return part.value
+    is_text = part.filename is None and kind_of(part) not in ("image", "file")
+    return from_base64(part.value) if is_text or holds_an_image(part.value) else part.value
+
+
+def _listed(found: Sequence[tuple[str, Part]]) -> str:
+    if not found:
+        return "the form has no field, or its boundary is missing"
+    fields = dict.fromkeys(f"{part.name[:30]!r} ({kind})" for kind, part in found)
+    return f"the form has {', '.join([*fields][:5])}" + (", …" if len(fields) > 5 else "")
+
+
+def choose_json(content: Any, max_images: int, fields: Fields) -> Chosen:
+    """Choose the images and parameters in parsed JSON.
+
+    Raises:
+        BadRequest: there is no image, or it is not clear which value is the image.
+        TooLarge: a list has more than ``max_images`` elements.
+    """
+    members = content if isinstance(content, dict) else {}
+    given = [*members.items(), *parameters_of(members).items()]
+    given = known_among(given, fields.parameters)
+    if {"image", "images"} <= members.keys():
+        raise BadRequest('The JSON has both "image" and "images"; send one of them.')
+    keys = [key for key in (*LISTS, *INSTANCE_KEYS) if isinstance(members.get(key), list)]
+    if keys or isinstance(content, list):
+        instances = members[keys[0]] if keys else content
+        shape: Shape = "instances" if keys[:1] == ["instances"] else "list"
+        if instances:
+            return Chosen(
+                from_instances(instances, max_images), shape, (), given, targets_in(instances)
+            )
+    elif images := list(_images_in(content)):
+        check_count(len(images), max_images)
+        shape = "list" if len(images) > 1 else "one"
+        decoded = [from_base64(one) for one in images]
+        return Chosen(decoded, shape, (), given, targets_in([content]))
+    raise BadRequest(
+        f"The JSON has no image. Send {fields.json}, or a list with at least one"
+        f' image as "images" or "instances". An object may name its image {NAMES}.'
+    )
+
+
+def from_instances(instances: Any, max_images: int) -> list[Image]:
+    """Return the images of a JSON list. An invalid image is replaced by an error.
+
+    Each instance is base64, or an object with base64 under one of :data:`INSTANCE_KEYS` or under
+    another name. Raises BadRequest if ``instances`` is not a list or is empty, and TooLarge if the
+    list is too long.
+    """
+    if not isinstance(instances, list) or not instances:
+        raise BadRequest("The images must be a list with at least one image.")
+    check_count(len(instances), max_images)
+    return [_from_instance(instance) for instance in instances]
+
+
+def targets_in(instances: Sequence[Any]) -> list[Any]:
+    """Return the ``target`` of each instance. A list or object, which may be large, is quoted."""
+    given = [one.get("target") if isinstance(one, dict) else None for one in instances]
+    return [quoted(one) if isinstance(one, list | dict) else one for one in given]
+
+
+def _from_instance(instance: object) -> Image:
+    try:
+        images = list(_images_in(instance))
+    except BadRequest as error:
+        return error
+    if len(images) == 1:
+        return from_base64(images[0])
+    return BadRequest(NOT_ONE)
+
+
+def _images_in(value: Any, depth: int = 0) -> Iterator[Any]:
+    """Yield the value, or of an object the member that is the image; several if none is usual.
+
+    Raises:
+        BadRequest: several of :data:`INSTANCE_KEYS` are present.
+    """
+    if not isinstance(value, dict):
+        yield value
+        return
+    usual = [value[key] for key in INSTANCE_KEYS if key in value]
+    if len(usual) > 1:
+        raise BadRequest(NOT_ONE)
+    if usual and not isinstance(usual[0], dict):
+        yield usual[0]
+    elif depth < MAX_DEPTH:
+        for member in usual or value.values():
+            if isinstance(member, dict) or holds_an_image(member):
+                images = _images_in(member, depth + 1)
+                yield from images if usual else filter(holds_an_image, images)
+
+
+def check_count(count: int, max_images: int) -> None:
+    """Raise TooLarge if there are too many images, before each invalid image costs a message."""
+    if count > max_images:
+        raise TooLarge(f"The request has {count:,} images; the limit is {max_images:,}.")

@@ -1,0 +1,61 @@
+"""Parse a JSON body within limits of memory, and of time in which no other thread runs."""
+
+import json
+from typing import Any
+
+from predictor.errors import BadRequest, TooLarge
+from predictor.web.forms import STEP
+
+# Parsed, a string, list or object takes up to 50 times its size. The most images that the settings
+# allow, each in an object with all its members, have half as many signs.
+MAX_SIGNS = 200_000
+# Numbers that are parsed while all other threads wait: whole numbers of two digits, and fractions.
+# Both take up to 30 ms.
+TURN, FRACTIONS = 200_000, 10_000
+MAX_DIGITS = 40  # of a number: FP32 has 39. Twice as many take four times as long to parse
+
+
+def parse_json(body: bytes, is_tensor: bool = False) -> Any:
+    """Parse a body as JSON, whatever its Content-Type.
+
+    If ``is_tensor``, any count of numbers is accepted.
+
+    Raises:
+        BadRequest: the body is not JSON, or has NaN, Infinity or a number that is too long.
+        TooLarge: the JSON has so many values that it would need much memory.
+    """
+    numbers, signs = body.count(b","), b'"[{' if is_tensor else b'"[{,'
+    if numbers > TURN:
+        signs += b"lr"  # null, false and true are parsed while all other threads wait
+    steps = range(0, len(body), STEP)
+    if sum(body.count(sign, step, step + STEP) for sign in signs for step in steps) > MAX_SIGNS:
+        raise TooLarge(
+            "The JSON has too many values. Send images as base64, and tensors as binary data."
+        )
+    # Calls of Python code let other threads run, but take five times as long. A body with at most
+    # 6 bytes for each number, such as a UINT8 tensor, has no room for many long numbers.
+    parse_float = _fraction if numbers > FRACTIONS else None
+    parse_int = _whole_number if numbers > TURN or len(body) > 6 * numbers else None
+    try:
+        return json.loads(
+            body, parse_float=parse_float, parse_int=parse_int, parse_constant=_whole_number
+        )
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"The body is not JSON: {error}.") from error
+    except (ValueError, RecursionError) as error:  # Python's message would not help a client
+        raise BadRequest(
+            "The body is not JSON in UTF-8, is nested too deeply, or has NaN, Infinity or a number"
+            f" that is too long. Send finite numbers of at most {MAX_DIGITS} digits."
+        ) from error
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError
+    return int(text)  # raises ValueError for NaN and Infinity, which json would accept
+
+
+def _fraction(text: str) -> float:
+    if len(text) > MAX_DIGITS:
+        raise ValueError
+    return float(text)
