@@ -1,6 +1,7 @@
 """Send mutated uploads through the whole app, with real decoders and a toy model: ``make fuzz``.
 
-The same seed and number always make the same case. Child processes run the cases and print their
+Every tenth case also compares our parser of forms with werkzeug's, on a valid form. The same seed
+and number always make the same case. Child processes run the cases and print their
 numbers. If a child crashes or hangs, the parent knows the case, saves it, and starts another child
 with the next case.
 """
@@ -30,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tests"))  # for the pictures and the toy model
 
 from pictures import picture  # noqa: E402
-from tools import mutations  # noqa: E402
+from tools import forms, mutations  # noqa: E402
 
 STATUSES = {200, 400, 413, 415, 422}
 PROBLEM = ["type", "title", "status", "code", "detail", "request_id"]
@@ -78,6 +79,8 @@ def case(seed: int, number: int) -> Case:
 
 
 def _as_form(rng: random.Random, image: bytes) -> Case:
+    if rng.random() < 0.5:
+        return Case(*forms.form(rng, image))
     name = rng.choice(("file", "image", "images", "x", ""))
     head = f'--b\r\nContent-Disposition: form-data; name="{name}"'.encode()
     parts = [head + rng.choice((b'; filename="p.jpg"', b"")) + b"\r\n\r\n" + image + b"\r\n"]
@@ -88,6 +91,7 @@ def _as_form(rng: random.Random, image: bytes) -> Case:
 def _as_json(rng: random.Random, image: bytes) -> Case:
     text = base64.b64encode(image).decode()
     content = rng.choice(({"image": text}, {"images": [text, 1, None]}, [text], {"image": [text]},
+                          {"photo": {"src": text}, "top_k": 2}, {"data": text, "k": [1]}, text,
                           {"image": "data:image/png;base64," + text}))  # fmt: skip
     return Case(json.dumps(content).encode(), "application/json")
 
@@ -151,6 +155,8 @@ def child(seed: int, first: int, end: int, limit_s: float) -> None:
         begin = process_time()  # not the wall clock, because other programs may run
         response = ask(client, one)
         seconds, wrong = process_time() - begin, complaint(response)
+        if wrong is None and number % 10 == 5:
+            wrong = forms.disagreement(random.Random(f"{seed}/{number}/form"), one.body)
         if wrong is None and number % 50 == 0:
             wrong = _good_photo_fails(client, number)
         print("end", response.status_code, f"{seconds:.4f}", _rss_kb(), wrong or "", flush=True)

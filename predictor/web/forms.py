@@ -21,7 +21,7 @@ MAX_FALSE = 100  # lines in a field that begin with the boundary, but continue
 TOO_MANY = f"The form has more than {MAX_FIELDS:,} fields. Send one for each photo."
 BOUNDARY = re.compile(r'(?i);\s*boundary\s*=\s*(?:"([^"]*)"|([^;]*))')
 # A form's first line, and what may follow the boundary in a line: group 1 ends the form.
-FIRST_LINE = re.compile(rb"(?i)(?:\A|\n)--([^\r\n]{1,200}?)[ \t]*\r?\n(?=content-)")
+FIRST_LINE = re.compile(rb"(?i)(?:\A|\n)--([^\r\n]{1,200}?)[ \t]*\r?\n(?=[a-z-]+:)")
 REST_OF_LINE = re.compile(rb"(--|[ \t\r\n]{0,100}\Z)|[ \t]*\r?\n")
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 HEADER = re.compile(r"(?im)^content-(disposition|type)[ \t]*:(.*)")

@@ -31,14 +31,12 @@ def read_upload(
     """
     parameters(fields.parameters)  # refuses an invalid query before the work on the body
     body = read_body(request)
+    if not body and not request.is_json:
+        raise BadRequest("The request has no image: its body is empty." + fields.advice)
     chosen = form_or_image(body, request, max_images, fields)
     if chosen is None and (request.is_json or _begins_like_json(body, request.mimetype)):
         chosen = choose_json(parse_json(body), max_images, fields)
-    elif chosen is None and request.mimetype == URLENCODED:
-        chosen = choose_parts(urlencoded_parts(body), max_images, fields)
     elif chosen is None:
-        if not body:
-            raise BadRequest("The request has no image: its body is empty." + fields.advice)
         is_text = fields.takes_text and request.mimetype == "text/plain"
         chosen = Chosen([from_base64(body) if is_text else body])
     if chosen.shape == "one" and isinstance(chosen.images[0], RequestError):
@@ -47,16 +45,21 @@ def read_upload(
 
 
 def form_or_image(body: bytes, request: Request, max_images: int, fields: Fields) -> Chosen | None:
-    """Return the images if the body is a multipart form or one image, also in base64; else None.
+    """Return the images if the body is a form, or one image, also in base64; else None.
 
-    The body's beginning decides. Many clients send it with the Content-Type of something else.
+    The body's beginning decides, because many clients send another Content-Type. A urlencoded form
+    has no such beginning; by default, curl says that any body is one.
     """
     if begins_like_an_image(body):
         return Chosen([body])
     if request.mimetype.startswith("multipart/") or begins_like_a_form(body):
         parts = multipart_parts(body, request.content_type or "")
         return choose_parts(parts, max_images, fields)
-    return Chosen([from_base64(body)]) if holds_an_image(body) else None
+    if holds_an_image(body):
+        return Chosen([from_base64(body)])
+    if request.mimetype == URLENCODED and not _begins_like_json(body, URLENCODED):
+        return choose_parts(urlencoded_parts(body), max_images, fields)
+    return None
 
 
 def _begins_like_json(body: bytes, mimetype: str) -> bool:

@@ -1,5 +1,6 @@
 """Any input gets a documented status and a well-formed answer, and the process survives."""
 
+import random
 import string
 import sys
 
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pictures import picture
-from tools import fuzz, mutations
+from tools import forms, fuzz, mutations
 
 SLICE = 4000
 THOROUGH = settings(
@@ -44,6 +45,16 @@ def test_every_original_image_is_classified(client):
     for original in mutations.originals():
         if not original.startswith(b"P3"):  # PPM as text, which the app refuses
             assert client.post("/predict", data=original).status_code == 200, original[:40]
+
+
+def test_valid_forms_are_parsed_as_by_werkzeug():
+    for number in range(2000):
+        assert forms.disagreement(random.Random(number), PHOTO) is None
+
+
+def test_wrongly_parsed_form_is_a_finding(monkeypatch):
+    monkeypatch.setattr("tools.forms.multipart_parts", lambda *_: [])
+    assert "parsed as []" in forms.disagreement(random.Random(0), PHOTO)
 
 
 def test_seed_and_number_always_make_the_same_case():

@@ -8,7 +8,7 @@ from werkzeug.formparser import MultiPartParser
 from werkzeug.test import EnvironBuilder
 
 from predictor.errors import BadRequest, TooLarge
-from predictor.web.forms import MAX_FIELDS, Part, multipart_parts, unquote, urlencoded_parts
+from predictor.web.forms import MAX_FIELDS, Part, _find, multipart_parts, unquote, urlencoded_parts
 
 FILE = b'Content-Disposition: form-data; name="file"; filename="a.png"'
 TEXT = b'Content-Disposition: form-data; name="text"'
@@ -218,6 +218,29 @@ def test_hostile_form_needs_only_a_few_times_its_size(case):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 30 * N
+
+
+def test_hostile_form_is_searched_in_steps(monkeypatch):
+    """A search for a boundary in one step would take up to 90 ms, in which no other thread runs."""
+    value = b"\r\n--a" * 1000
+    expected = multipart_parts(b"--" * 1000 + b"\r\n" + part(FILE, value) + END, TYPE)
+    assert expected[0].value == value
+    for step in (1, 5, 10, 1000):
+        monkeypatch.setattr("predictor.web.forms.STEP", step)
+        body = b"--" * 1000 + b"\r\n" + part(FILE, value) + END
+        assert multipart_parts(body, TYPE) == expected
+
+
+def test_find_searches_at_most_a_step_at_once(monkeypatch):
+    monkeypatch.setattr("predictor.web.forms.STEP", 10)
+
+    class Watched(bytes):
+        def find(self, text, begin, end):
+            assert end - begin <= 10 + len(text)
+            return bytes.find(self, text, begin, end)
+
+    assert _find(Watched(b"-" * 95 + b"--b"), b"--b", 0) == 95
+    assert _find(Watched(b"-" * 95), b"--b", 0) == -1
 
 
 @pytest.mark.parametrize("step", [3, 4, 5, 7, 20])

@@ -62,6 +62,7 @@ def test_explain_accepts_forms_and_put(client):
     form = {"file": (io.BytesIO(picture()), "photo.png")}
     assert client.post("/explain", data=form).status_code == 200
     assert client.put("/explain/", data=picture()).status_code == 200
+    assert client.put("/explain/photo.jpg", data=picture()).status_code == 200
 
 
 @pytest.mark.parametrize(

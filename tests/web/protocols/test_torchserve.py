@@ -93,8 +93,22 @@ def test_every_torchserve_way_to_send_a_photo_works(client, request_):
     assert best(client.post("/predictions/toy", **request_).json) == "red_thing"
 
 
-@pytest.mark.parametrize("field", ["data", "body"])
-def test_form_field_may_be_data_or_body(client, field):
+@pytest.mark.parametrize(
+    "path", ["toy/photo.jpg", "toy/a.b.HEIC", "toy/1.0/photo.jpg", "toy/1.0/photo"]
+)
+def test_put_may_have_the_file_name_that_curl_appends(client, path):
+    assert best(client.put(f"/predictions/{path}", data=BLUE).json) == "blue_thing"
+    assert client.put(f"/explanations/{path}", data=BLUE).json["class_name"] == "blue_thing"
+
+
+@pytest.mark.parametrize("name", ["photo", "2.0", "v2", "x.jpeg.1"])
+def test_file_name_that_could_be_a_version_is_404(client, name):
+    response = client.put(f"/predictions/toy/{name}", data=BLUE)
+    assert name in refused(response, 404, "ModelVersionNotFoundException")
+
+
+@pytest.mark.parametrize("field", ["data", "body", "file", "upload[]"])
+def test_form_field_may_have_any_name(client, field):
     form = {field: (io.BytesIO(BLUE), "photo.png")}
     assert best(client.post("/predictions/toy", data=form).json) == "blue_thing"
 
