@@ -8,7 +8,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from math import inf
+from functools import partial
 from socket import SO_LINGER, SOL_SOCKET
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from predictor.environ import MAX_BODY_WITHOUT_SLOT
 from predictor.errors import Evicted, PredictorError, RequestTimeout, SendTimeout
 from predictor.server.exchange import Exchange
+from predictor.server.half_closed import PROBE, Departure
 from predictor.server.reception import Reception
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 SLOW = "The client was slow while other clients waited."
 NO_LINGER = struct.pack("ii", 1, 0)
 PIECE = 64 * 1024  # bytes of a response that are sent at once; copying 1.7 MB takes 5 ms
-HALF_OPEN_S = 1.0  # for the answer to a client that has closed its sending side
 MAX_BEHIND = 64 * 1024  # bytes that are received behind a request, to see the client leave
 DRAIN_S = 5.0  # for the rest of a request or response, when the worker shuts down
 LINGER_S = 2.0  # for the client to read a response before its connection is closed
@@ -46,13 +46,14 @@ class Connection(asyncio.Protocol):
         self._worker, self._peer, self._server = worker, peer, server
         self._received, self._pipelined = bytearray(), False
         self._changed = asyncio.Event()  # bytes were received or sent, or the client has left
-        self._has_left, self._gone_at, self.evicted = False, inf, False
+        self._has_left, self.evicted = False, False
         self._timeout: asyncio.Timeout | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin to receive."""
         self._transport = transport
         transport.set_write_buffer_limits(high=0)  # resume_writing then means: all is sent
+        self._departure = Departure(self._worker.loop, transport, lambda: self.state == "working")
         self._worker.connections.add(self)
         self._task = self._worker.loop.create_task(self._converse())
 
@@ -61,15 +62,12 @@ class Connection(asyncio.Protocol):
         self._hold(0)
         self._worker.connections.discard(self)
         self.eof_received()
-        self._gone_at = 0.0
+        self._departure.begin(wait_s=0.0)
 
     def eof_received(self) -> bool:
-        """Note that the client has closed, or will only read, which looks the same.
-
-        A response that is ready within :data:`HALF_OPEN_S` is still sent, except over TLS.
-        """
+        """Note that the client has closed, or will only read: without TLS, it gets its response."""
         self._has_left = True
-        self._gone_at = min(self._gone_at, monotonic() + HALF_OPEN_S)
+        self._departure.begin()
         self._changed.set()
         return bool(self._transport.can_write_eof())
 
@@ -176,7 +174,7 @@ class Connection(asyncio.Protocol):
                 if not exchange.needs_slot:
                     reception.max_body = MAX_BODY_WITHOUT_SLOT
                 if exchange.expects_continue and not reception.whole:
-                    self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    self._transport.write(PROBE)
             if exchange is not None and reception.whole:
                 exchange.body, exchange.whole = reception.body, True
                 return exchange
@@ -193,7 +191,8 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: Any) -> Exchange:
         ends = self._peer, self._server
-        return Exchange(self._worker, request, *ends, lambda: monotonic() >= self._gone_at)
+        can_probe = request.version >= (1, 1)
+        return Exchange(self._worker, request, *ends, partial(self._departure.is_over, can_probe))
 
     def _reason(self, error: Exception) -> PredictorError:
         if isinstance(error, PredictorError):

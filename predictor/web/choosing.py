@@ -116,7 +116,7 @@ def _rank(kind: str, name: str, expected: Sequence[str], shared: set[str]) -> in
 
 def _plain(name: str) -> str:
     """Return ``file`` for ``file[]`` and ``file[0]``."""
-    return re.sub(r"\[\w*\]$", "", name[:100])
+    return re.sub(r"\[\w*\]$", "", name[:100]) if name.endswith("]") else name
 
 
 def _is_image(data: bytes) -> bool:

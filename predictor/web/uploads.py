@@ -29,7 +29,6 @@ def read_upload(
         BadRequest: there is no image, the body cannot be parsed, or a parameter has two values.
         TooLarge: there are more than ``max_images`` images, or too many fields or JSON values.
     """
-    parameters(fields.parameters)  # refuses an invalid query before the work on the body
     body = read_body(request)
     if not body and not request.is_json:
         raise BadRequest("The request has no image: its body is empty." + fields.advice)
@@ -50,9 +49,10 @@ def form_or_image(body: bytes, request: Request, max_images: int, fields: Fields
     The body's beginning decides, because many clients send another Content-Type. A urlencoded form
     has no such beginning; by default, curl says that any body is one.
     """
-    if begins_like_an_image(body):
+    is_form = begins_like_a_form(body)
+    if not is_form and begins_like_an_image(body):
         return Chosen([body])
-    if request.mimetype.startswith("multipart/") or begins_like_a_form(body):
+    if is_form or request.mimetype.startswith("multipart/"):
         parts = multipart_parts(body, request.content_type or "")
         return choose_parts(parts, max_images, fields)
     if holds_an_image(body):

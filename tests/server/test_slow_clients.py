@@ -4,7 +4,9 @@ Each attack has more connections than the server has threads. The honest client 
 during the attack, and all that the attack held must be free after the time limit.
 """
 
+import base64
 import contextlib
+import json
 import re
 import socket
 import ssl
@@ -232,6 +234,21 @@ def test_half_a_connection_gets_its_answer(target):
         connection.sendall(head + RED)
         connection.shutdown(socket.SHUT_WR)
         assert b"red_thing" in read_all(connection)
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_half_a_connection_gets_an_answer_that_takes_long(target, version):
+    """Thirty photos take three seconds. HTTP/1.0 has no interim response that could be a probe."""
+    with target.connect() as connection:
+        if isinstance(connection, ssl.SSLSocket):
+            pytest.skip("TLS has no half-closed connections here")
+        body = json.dumps({"images": [base64.b64encode(RED).decode()] * 30}).encode()
+        head = POST.replace(b"1.1", version) % target.lines
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        connection.shutdown(socket.SHUT_WR)
+        received = read_all(connection)
+        answered = b"red_thing" in received.rpartition(b"\r\n\r\n")[2]
+        assert (answered, b"100 Continue" in received) == ((version == b"1.1",) * 2)
 
 
 def test_nothing_is_left_of_the_attacks(target):
