@@ -53,7 +53,7 @@ class Connection(asyncio.Protocol):
         """Begin to receive."""
         self._transport = transport
         transport.set_write_buffer_limits(high=0)  # resume_writing then means: all is sent
-        self._departure = Departure(self._worker.loop, transport, lambda: self.state == "working")
+        self._departure = Departure(self._worker.loop, transport)
         self._worker.connections.add(self)
         self._task = self._worker.loop.create_task(self._converse())
 
@@ -267,7 +267,7 @@ class Connection(asyncio.Protocol):
     # Waiting
 
     def _enter(self, state: str, within_s: float | None = None) -> None:
-        self.state = state
+        self.state, self._departure.may_probe = state, state == "working"
         if state == "idle":
             self._pipelined = bool(self._received)
         if not self._pipelined:

@@ -5,7 +5,6 @@ with a reset. ``100 Continue`` can be sent more than once, and every HTTP/1.1 cl
 """
 
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from socket import IPPROTO_TCP
@@ -18,11 +17,15 @@ TCP_INFO, CLOSE_WAIT = 11, 8  # Linux; the first byte of TCP_INFO is the connect
 
 
 class Departure:
-    """Whether the client of a connection has left."""
+    """Whether the client of a connection has left.
 
-    def __init__(self, loop: AbstractEventLoop, transport: Any, is_working: Callable[[], bool]):
-        """``is_working``: whether a request is in progress, so that a probe may be sent."""
-        self._loop, self._transport, self._is_working = loop, transport, is_working
+    Attributes:
+        may_probe: whether a request is in progress, so that a probe may be sent.
+    """
+
+    def __init__(self, loop: AbstractEventLoop, transport: Any) -> None:
+        """Without a reference to the connection: a cycle would keep its buffers in memory."""
+        self._loop, self._transport, self.may_probe = loop, transport, False
         self._since, self._probed = inf, False
 
     def begin(self, wait_s: float = HALF_OPEN_S) -> None:
@@ -42,7 +45,7 @@ class Departure:
         return not (self._probed and self._still_reads())
 
     def _probe(self) -> None:
-        if self._is_working() and not self._transport.is_closing():
+        if self.may_probe and not self._transport.is_closing():
             self._transport.write(PROBE)
 
     def _still_reads(self) -> bool:
