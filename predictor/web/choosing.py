@@ -160,7 +160,8 @@ def choose_json(content: Any, max_images: int, fields: Fields) -> Chosen:
     given = known_among(given, fields.parameters)
     if {"image", "images"} <= members.keys():
         raise BadRequest('The JSON has both "image" and "images"; send one of them.')
-    keys = [key for key in (*LISTS, *INSTANCE_KEYS) if isinstance(members.get(key), list)]
+    keys = [key for key in LISTS if isinstance(members.get(key), list)]
+    keys += [key for key in INSTANCE_KEYS if _is_list_of_images(members.get(key))]
     if keys or isinstance(content, list):
         instances = members[keys[0]] if keys else content
         shape: Shape = "instances" if keys[:1] == ["instances"] else "list"
@@ -177,6 +178,10 @@ def choose_json(content: Any, max_images: int, fields: Fields) -> Chosen:
         f"The JSON has no image. Send {fields.json}, or a list with at least one"
         f' image as "images" or "instances". An object may name its image {NAMES}.'
     )
+
+
+def _is_list_of_images(value: Any) -> bool:
+    return isinstance(value, list) and any(map(holds_an_image, value[:1]))
 
 
 def from_instances(instances: Any, max_images: int) -> list[Image]:

@@ -205,7 +205,9 @@ def test_json_that_is_not_clear_is_400(content):
         choose_json(content, 9, FIELDS)
 
 
-@pytest.mark.parametrize("content", [{"image": None}, {"image": 7}, {"image": "!"}, None, 7, "!"])
+@pytest.mark.parametrize(
+    "content", [{"image": None}, {"image": 7}, {"image": "!"}, {"image": [None, 7]}, None, 7, "!"]
+)
 def test_json_image_that_is_not_base64_is_an_error_in_its_place(content):
     (image,) = choose_json(content, 9, FIELDS).images
     assert isinstance(image, RequestError)
