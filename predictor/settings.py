@@ -114,7 +114,8 @@ class Settings:
     max_upload_bytes: int = _limit(20 * 1024 * 1024, limits=(1, 2**31),
         help="Maximum size of a request body; larger ones get 413.")
     max_pixels: int = _limit(50_000_000, limits=(1, PILLOWS_LIMIT),
-        help="Maximum number of pixels in an image, read from its header; larger ones get 413.")
+        help="Maximum number of pixels to decode, read from the image's header; larger images get"
+        " 413. A large baseline JPEG is decoded at a reduced size, and only that counts.")
     tokens: tuple[str, ...] = _access((), parse=parsers.parse_tokens, secret=True,
         help="Access tokens, separated by commas. Every request except the probes must send one."
         " `none`: no token is required.")

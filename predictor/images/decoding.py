@@ -54,7 +54,7 @@ def decode(
 
     Args:
         data: a whole file in one of :data:`FORMATS`.
-        max_pixels: the most pixels that the header may declare, checked before decoding.
+        max_pixels: the most pixels that may be decoded, checked by the header before decoding.
         enough: a length in pixels. A JPEG is decoded at a half, a quarter or an eighth of its
             size if its shorter side stays at least this long. ``None`` decodes every pixel.
         charge: called before the pixels are decoded, with the estimated CPU seconds for that. It
@@ -74,16 +74,20 @@ def decode(
     try:
         checked = _check(data)
         with _open(checked.data, max_pixels) as image:
-            check_header(image, max_pixels)
+            size = image.size
+            if enough is not None:
+                image.draft(None, (enough, enough))
+            check_header(image, image.size if checked.streamed else size, max_pixels)
             pixels = max(tiff.count_pixels(image), checked.pixels)
             if pixels > max_pixels:
                 raise TooLarge(
                     f"The image has tiles or frames of more than {max_pixels:,} pixels. Re-save it."
                 )
-            if enough is not None:
-                image.draft(None, (enough, enough))
-            charge(estimate(image, pixels, checked.scans, len(data)))
+            pixels = max(pixels, size[0] * size[1])
+            charge(estimate(image, pixels, checked.scans, len(data)) * (2 if checked.coarse else 1))
             image.load()
+            if checked.coarse:
+                jpeg.check_last_scan(image, checked.coarse, enough)
             png.scale_transparent_colour(image, data)
             return to_rgb(_upright(image))
     except (PredictorError, DearImage):
@@ -116,6 +120,8 @@ def _check(data: bytes) -> Checked:
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     """Read the header and return the image, not yet decoded."""
+    if data.startswith(jpeg.SIGNATURE):
+        return jpeg.open_image(data)
     try:
         return Image.open(LimitedFile(data), formats=FORMATS)
     except UnidentifiedImageError:

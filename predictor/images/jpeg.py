@@ -1,42 +1,145 @@
-"""What is particular to JPEG: segments and scans are counted before Pillow reads the file."""
+"""What is particular to JPEG: segments, scans, and files without their end marker."""
 
 import re
 from collections import Counter
 
-from predictor.errors import TooLarge
-from predictor.images.limits import MAX_EXIF, Checked, search
+import numpy as np
+from PIL import Image, JpegImagePlugin
+
+from predictor.errors import DamagedImage, TooLarge
+from predictor.images.limits import MAX_EXIF, Checked, LimitedFile, search
 
 SIGNATURE = b"\xff\xd8\xff"
 # Of one kind. libjpeg writes progressive JPEGs with 10 scans. Extended XMP and depth maps take many
 # APP segments.
 MAX_SEGMENTS, MAX_APP_SEGMENTS = 100, 500
-MAX_FRAMES = 1  # Pillow makes an object for every three bytes of a frame's header
 SEGMENT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd8\xff])")  # a length follows
-FRAME_HEADERS = b"\xc0\xc1\xc2\xc3\xc5\xc6\xc7\xc9\xca\xcb\xcd\xce\xcf"
-START_OF_SCAN, END_OF_IMAGE, APP1 = b"\xda", b"\xd9", b"\xe1"
+START_OF_IMAGE, END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
+START_OF_SCAN, APP1, EXIF = 0xDA, 0xE1, b"Exif\0\0"
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+SEQUENTIAL_FRAMES = {0xC0, 0xC1}
+ALL_COEFFICIENTS = (1 << 64) - 1
+BUSY = 16  # between two neighbouring values: a difference that a further scan changes
 
 
 def check(data: bytes) -> Checked:
-    """Refuse a JPEG with too many scans or segments of one kind.
+    """Refuse a JPEG with too many scans or segments of one kind, and mend a missing end.
 
     Each scan may update all pixels, and Pillow needs quadratic time to join EXIF segments. Data
     after the end of the image, such as the video in a phone's photo, is not counted.
     """
-    kinds: Counter[bytes] = Counter()
-    offset, exif, frames = 2, 0, 0
-    while (found := search(SEGMENT_MARKER, data, offset)) and found[1] != END_OF_IMAGE:
-        kinds[found[1]] += 1
-        most = MAX_APP_SEGMENTS if b"\xe0" <= found[1] <= b"\xef" else MAX_SEGMENTS
-        if kinds[found[1]] > most:
+    parts = _Parts()
+    while (found := search(SEGMENT_MARKER, data, parts.end)) and found[0] != END_OF_IMAGE:
+        content = _content(data, found.end())
+        if parts.complete and not (found[1][0] == START_OF_SCAN and _is_scan(content)):
+            break
+        parts.add(found[1][0], content)
+        parts.end = found.end() + 2 + len(content)
+    checked = Checked(data, parts.kinds[START_OF_SCAN], streamed=parts.streamed)
+    if (found and found[0] == END_OF_IMAGE) or not parts.complete:
+        return checked
+    # Samsung's panoramas have a video in place of the end marker.
+    end = found.start() if found else len(data)
+    if (other := data.find(START_OF_IMAGE, parts.end, end)) >= 0:
+        end = other
+    if parts.streamed:
+        mended = data[:end].rstrip(b"\xff") + _padding(parts, end)
+        return checked._replace(data=mended)
+    coarse = data[: parts.end] + END_OF_IMAGE
+    return checked._replace(data=data[:end] + END_OF_IMAGE, coarse=coarse)
+
+
+def _content(data: bytes, at: int) -> bytes:
+    """Return the content of the segment whose length is at ``at``."""
+    return data[at + 2 : at + max(2, int.from_bytes(data[at : at + 2], "big"))]
+
+
+def _is_scan(content: bytes) -> bool:
+    """Return whether this can be the header of a scan. In a video, anything may follow a marker."""
+    return content[:1] in (b"\1", b"\2", b"\3", b"\4") and len(content) == 4 + 2 * content[0]
+
+
+class _Parts:
+    """What the segments of a JPEG say, up to one of them.
+
+    Attributes:
+        end: where the last segment ends in the file.
+        kinds: how many segments there are of each kind.
+        streamed: whether the decoder needs no memory for all coefficients.
+    """
+
+    def __init__(self) -> None:
+        self.end, self.exif, self.kinds = 2, 0, Counter[int]()
+        self.streamed = False
+        self.missing: dict[int, int] = {}  # a bit for each coefficient of a component
+        self.frame, self.begun = b"", False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the scans have all coefficients, if the last one does not end too early."""
+        return self.begun and not self.missing
+
+    def add(self, kind: int, content: bytes) -> None:
+        """Add a segment; raise TooLarge if there are too many of its kind."""
+        self.kinds[kind] += 1
+        most = MAX_APP_SEGMENTS if 0xE0 <= kind <= 0xEF else MAX_SEGMENTS
+        if self.kinds[kind] > most:
             raise TooLarge(
                 f"The JPEG has more than {most} scans or segments of one kind. Re-save it."
             )
-        if (frames := frames + (found[1] in FRAME_HEADERS)) > MAX_FRAMES:
-            raise TooLarge("The JPEG has several frames. Re-save it.")
-        length = max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
-        if found[1] == APP1 and data.startswith(b"Exif\0\0", found.end() + 2):
-            exif += length
-        if exif > MAX_EXIF:
+        self.exif += len(content) + 2 if kind == APP1 and content.startswith(EXIF) else 0
+        if self.exif > MAX_EXIF:
             raise TooLarge(f"The JPEG has more than {MAX_EXIF:,} bytes of EXIF. Re-save it.")
-        offset = found.end() + length
-    return Checked(data, scans=kinds[START_OF_SCAN])
+        if kind in FRAMES:
+            if self.frame:  # Pillow makes an object for every three bytes of a frame's header
+                raise TooLarge("The JPEG has several frames. Re-save it.")
+            self.frame, self.streamed = content, kind in SEQUENTIAL_FRAMES
+            self.missing = dict.fromkeys(content[6::3], ALL_COEFFICIENTS)
+        elif kind == START_OF_SCAN and _is_scan(content):
+            self._add_scan(content)
+
+    def _add_scan(self, content: bytes) -> None:
+        components, (first, last, bits) = content[1:-3:2], content[-3:]
+        self.streamed &= self.begun or content[:1] == self.frame[5:6]
+        self.begun = True
+        if bits & 15 or last > 63:  # a later scan has the low bits
+            return
+        for component in self.missing.keys() & set(components):
+            self.missing[component] &= ~((2 << last) - (1 << first))
+            if not self.missing[component]:
+                del self.missing[component]
+
+
+def _padding(parts: _Parts, end: int) -> bytes:
+    """Return zeros, which let the decoder read ahead and fill in blocks whose bytes were lost.
+
+    They suffice for about a 20th of a small image, and about a row of blocks of a large one, as
+    zeros give half as many blocks as usual data. Where more is missing, the decoder fails.
+    """
+    rows = int.from_bytes(parts.frame[1:3], "big") // 16
+    return bytes(max(128, (end - parts.end) // max(20, rows // 2)))
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Read the header. Pillow's own limit for pixels does not apply here.
+
+    Of several images in a file, as 3D cameras write them, only the first is looked at.
+    """
+    return JpegImagePlugin.JpegImageFile(LimitedFile(data))
+
+
+def check_last_scan(image: Image.Image, coarse: bytes, enough: int | None) -> None:
+    """Raise DamagedImage if the last scan of a decoded JPEG ends before the last row.
+
+    The decoder does not tell. ``coarse`` is the same file with nothing in that scan, which changes
+    pixels wherever the image is not flat.
+    """
+    with open_image(coarse) as other:
+        if enough is not None:
+            other.draft(None, (enough, enough))
+        values, before = np.asarray(image), np.asarray(other)
+    changed = np.flatnonzero((values != before).reshape(image.height, -1).any(1))
+    steps = np.abs(np.diff(values.astype(np.int16), axis=1)).reshape(image.height, -1)
+    busy = np.flatnonzero((steps > BUSY).any(1))
+    if changed.size and busy.size and changed[-1] < busy[-1] - 8:
+        raise DamagedImage("The JPEG is truncated: the last rows of its last scan are missing.")

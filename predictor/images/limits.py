@@ -28,11 +28,15 @@ class Checked(NamedTuple):
         data: what Pillow will read: the file, perhaps without the metadata that is not needed.
         scans: how many scans a JPEG has.
         pixels: how many pixels all frames have, where these are counted; otherwise 0.
+        streamed: whether a JPEG is decoded row by row. Then a reduced size takes less memory.
+        coarse: a JPEG without its last scan, if that scan has to be compared; otherwise empty.
     """
 
     data: bytes
     scans: int = 1
     pixels: int = 0
+    streamed: bool = False
+    coarse: bytes = b""
 
 
 class LimitedFile(io.BytesIO):
@@ -56,18 +60,21 @@ def search(pattern: re.Pattern[bytes], data: bytes, begin: int) -> re.Match[byte
     return None
 
 
-def check_header(image: Image.Image, max_pixels: int) -> None:
-    """Check the header of an image.
+def check_header(image: Image.Image, size: tuple[int, int], max_pixels: int) -> None:
+    """Check the header of an image, of which ``size`` is decoded.
 
     Raises:
         TooLarge: the image has too many pixels or rows, or too many pixels for a slow decoder.
         UnsupportedImage: the image is a PPM as text.
     """
-    pixels = image.width * image.height
+    pixels = size[0] * size[1]
     if pixels > max_pixels:
+        advice = "Send a smaller image."
+        if "progressive" in image.info:
+            advice += " A progressive JPEG is decoded whole; a baseline JPEG may be larger."
         raise TooLarge(
-            f"The image has {image.width} × {image.height} = {pixels:,} pixels;"
-            f" at most {max_pixels:,} are accepted. Send a smaller image."
+            f"The image has {size[0]} × {size[1]} = {pixels:,} pixels; at most {max_pixels:,} are"
+            f" accepted. {advice}"
         )
     if image.height > MAX_ROWS:
         raise TooLarge(f"The image has {image.height:,} rows; at most {MAX_ROWS:,} are accepted.")

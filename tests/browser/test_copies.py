@@ -18,7 +18,7 @@ pytestmark = needs_chromium
 def test_a_photo_over_a_limit_is_sent_as_a_smaller_copy(open_page, folder, limit):
     large = Image.fromarray(data.coffee()).resize((2400, 1600))
     path = folder / f"large-{limit}.jpg"
-    large.save(path, quality=99 if limit == "bytes" else 50)
+    large.save(path, quality=99 if limit == "bytes" else 50, progressive=limit == "pixels")
     assert (path.stat().st_size > MAX_BYTES) == (limit == "bytes")
     assert large.width * large.height > MAX_PIXELS
     page = open_page()
