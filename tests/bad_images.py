@@ -89,12 +89,9 @@ def _bombs() -> Iterator[Case]:
     rows, jpeg = bytes(25 * 8), encode(noise(), "JPEG")
     eight_mb = zlib.compress(bytes(2**23))
     for kind in (b"zTXtk\0\0", b"iTXtk\0\1\0\0\0", b"iCCPk\0\0"):
-        bomb = png((8, 8), 8, 2, rows, chunk(kind[:4], kind[4:] + eight_mb))
-        yield Case(f"8 MB in the {kind[:4].decode()} chunk of a png", bomb, 422)
-    for part in (b"iCCPk\0\0", b"zTXt\0\0", b"iTXtk\0\1\0\0\0"):  # a text without a keyword
-        parts = [chunk(part[:4], part[4:] + zlib.compress(bytes(9)))] * 101
-        name = f"a png with 101 {part[:4].decode()} chunks"
-        yield Case(name, png((8, 8), 8, 2, rows, *parts), 413)
+        parts = [chunk(kind[:4], kind[4:] + eight_mb)] * 200
+        yield Case(f"a png with 8 MB in 200 {kind[:4].decode()} chunks",
+                   png((8, 8), 8, 2, rows, *parts), 200)  # fmt: skip
     empty = chunk(b"abCd", b"") * 110_000
     yield Case("a png with 110,000 chunks", png((8, 8), 8, 2, rows, empty), 413)
     yield Case("a png with 110,000 chunks at its end", png((8, 8), 8, 2, rows)[:-12] + empty, 413)

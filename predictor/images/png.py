@@ -1,19 +1,80 @@
-"""What is particular to PNG: compressed metadata is counted, and a transparent colour is scaled."""
+"""What is particular to PNG: metadata is left out, and a transparent colour is scaled."""
+
+import struct
+import zlib
 
 from PIL import Image
 
 from predictor.errors import TooLarge
-from predictor.images.limits import Checked
+from predictor.images.limits import MAX_EXIF, Checked
 
 SIGNATURE = b"\x89PNG"
-MAX_COMPRESSED = 100  # chunks with a profile or text, of up to 1 MB each
+MAX_CHUNKS = 100_000  # pixels come in pieces of 8 kB or more, and with most encoders of 64 kB
+CHUNK = struct.Struct(">I4s")  # length and kind; a checksum follows the content
+PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"IDAT"}
+END = b"IEND"
+# Texts that may say how the image is to be turned, and the most bytes of metadata that is read.
+TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
+EXIF_TEXT, XMP_TEXT = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
+NAMES = {b"iCCP", b"eXIf", EXIF_TEXT, XMP_TEXT}
+MAX_METADATA = 1_000_000
 
 
 def check(data: bytes) -> Checked:
-    """Refuse a PNG with many colour profiles or texts, each of which Pillow would decompress."""
-    if sum(map(data.count, (b"iCCP", b"zTXt", b"iTXt"))) > MAX_COMPRESSED:
-        raise TooLarge(f"The PNG has more than {MAX_COMPRESSED} texts or profiles. Re-save it.")
-    return Checked(data)
+    """Leave metadata out, except a sound colour profile and the orientation, each once.
+
+    Pillow would decompress all texts and profiles, and fail if one is large or broken.
+
+    Raises:
+        TooLarge: the PNG has more than ``MAX_CHUNKS`` chunks.
+    """
+    view, kept, begin, at = memoryview(data), [], 0, len(SIGNATURE) + 4
+    seen: set[bytes] = set()  # only the first of each is tried, because that takes time
+    for _ in range(MAX_CHUNKS):
+        length, kind = CHUNK.unpack_from(data, at) if at + CHUNK.size < len(data) else (0, END)
+        end = at + CHUNK.size + length + 4
+        if kind == END or end > len(data):
+            break
+        if kind not in PIXEL_CHUNKS:
+            name = _name(kind, data, at + CHUNK.size)
+            if name not in NAMES - seen or not _is_sound(view[at + 4 : end]):
+                kept.append(view[begin:at])
+                begin = end
+            seen.add(name)
+        at = end
+    else:
+        raise TooLarge(f"The PNG has more than {MAX_CHUNKS:,} chunks. Re-save it.")
+    return Checked(b"".join([*kept, view[begin:]]) if kept else data)
+
+
+def _name(kind: bytes, data: bytes, at: int) -> bytes:
+    """Return the name of the metadata whose content begins at ``at``."""
+    if kind not in TEXTS:
+        return kind
+    return next((name for name in (EXIF_TEXT, XMP_TEXT) if data.startswith(name, at)), b"")
+
+
+def _is_sound(chunk: memoryview) -> bool:
+    """Return whether Pillow can read this metadata: kind, name, content and checksum."""
+    if len(chunk) > MAX_METADATA or zlib.crc32(chunk[:-4]) != int.from_bytes(chunk[-4:], "big"):
+        return False
+    kind = bytes(chunk[:4])
+    _, _, content = bytes(chunk[4:-4]).partition(b"\0")
+    if kind == b"iCCP":
+        return _unpacks(content, MAX_METADATA)
+    if kind == b"zTXt":
+        return _unpacks(content, MAX_EXIF)
+    return kind != b"iTXt" or content.startswith(b"\0")  # not compressed
+
+
+def _unpacks(content: bytes, most: int) -> bool:
+    """Return whether this is a method of compression, and data that has at most ``most`` bytes."""
+    unpacker = zlib.decompressobj()
+    try:
+        unpacker.decompress(content[1:], most)
+    except zlib.error:
+        return False
+    return content.startswith(b"\0") and not unpacker.unconsumed_tail
 
 
 def scale_transparent_colour(image: Image.Image, data: bytes) -> None:
