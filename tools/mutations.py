@@ -14,6 +14,7 @@ from PIL import Image
 
 from bad_images import run_length_bmp
 from pictures import chunk, encode, png
+from wide_tiff import tiff
 
 INTERESTING = (0, 1, 2, 3, 7, 8, 9, 127, 128, 255, 256, 4096, 32767, 32768, 65535, 65536,
                2**24, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)  # fmt: skip
@@ -34,6 +35,8 @@ def _jpegs() -> Iterator[bytes]:
     exif[0x0112], exif[0x010F] = 6, "Somebody's camera"
     yield encode(photo, "JPEG")
     yield encode(photo, "JPEG", progressive=True, optimize=True)
+    for progressive in (False, True):  # with a film in place of the end
+        yield encode(photo, "JPEG", progressive=progressive)[:-2] + random.Random(1).randbytes(500)
     yield encode(photo, "JPEG", subsampling=0, restart_marker_blocks=2)
     yield encode(photo, "JPEG", exif=exif, icc_profile=bytes(300), xmp=b"<x/>", comment=b"hello")
     yield encode(photo.convert("L"), "JPEG")
@@ -85,6 +88,10 @@ def _tiffs() -> Iterator[bytes]:
         yield encode(photo.convert("L").convert(mode) if mode in "IF" else photo.convert(mode)
                      if mode != "LAB" else Image.new("LAB", (9, 9)), "TIFF")  # fmt: skip
     yield encode(photo, "TIFF", big_tiff=True)
+    values = np.asarray(photo, np.uint64)
+    yield tiff(values * 16, 12, compression=8)
+    yield tiff(values * 4, 10, planar=True, tile=16)
+    yield tiff((values[..., :1] / 255).view(np.uint64), 64, ">", kind=3)
     yield encode(photo, "TIFF", save_all=True, append_images=[photo], strip_size=200)
 
 

@@ -1,6 +1,7 @@
 """Pillow's many colour modes → RGB."""
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 PHOTOMETRIC_TAG, WHITE_IS_ZERO = 262, 0
@@ -18,7 +19,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return _from_16_bits(image, key)
     if image.mode in ("I", "F"):
-        return _from_32_bits(image).convert("RGB")
+        grey = to_8_bits(np.array(image, np.float32), image.mode == "F")
+        return Image.fromarray(grey).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     rgba = image.convert("RGBA")
@@ -43,20 +45,19 @@ def _from_16_bits(image: Image.Image, transparent: object) -> Image.Image:
     return _over_white(grey, Image.fromarray(values != transparent))
 
 
-def _from_32_bits(image: Image.Image) -> Image.Image:
-    """Convert 32-bit integers or floats to 8-bit grey.
+def to_8_bits(values: NDArray[np.float32], is_float: bool) -> NDArray[np.uint8]:
+    """Convert wide integers or floats, of any shape, to 8 bits. The values are changed.
 
-    Integers from 0 to 65535 are read as 16-bit grey, floats from 0 to 1 as fractions of white and
-    floats from 0 to 255 as 8-bit grey. Any other range is stretched to black … white.
+    Integers from 0 to 65535 are read as 16 bits, floats from 0 to 1 as fractions of white and
+    floats from 0 to 255 as 8 bits. Any other range is stretched to black … white.
     """
-    values = np.array(image, np.float32)
     np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
     least, greatest = float(values.min()), float(values.max())
-    if least < 0 or greatest > (65535 if image.mode == "I" else 255):
+    if least < 0 or greatest > (255 if is_float else 65535):
         values -= least
         values *= 255 / max(greatest - least, 1e-12)
-    elif image.mode == "I":
+    elif not is_float:
         values /= 257  # 65535 → 255
     elif greatest <= 1:
         values *= 255
-    return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
+    return np.rint(values, out=values).astype(np.uint8)

@@ -13,6 +13,7 @@ from math import inf
 from PIL import Image, ImageMode
 
 from predictor.errors import TooCostly
+from predictor.images.limits import Checked
 
 IMAGE_S = 0.004  # any image: a tiny one is enlarged to what the model needs
 # Nanoseconds per byte of a decoded pixel: a flat 48-megapixel WebP of 38 bytes takes 0.79 s.
@@ -26,6 +27,7 @@ SCAN_NS = 1
 MODE_NS = {"RGB": 6, "L": 6, "1": 6, "P": 6, "CMYK": 10, "YCbCr": 10, "I;16": 10, "LAB": 28}
 OTHER_MODE_NS = 16  # such as RGBA
 TRANSPARENCY_NS = 10  # a transparent colour, or palette with transparent colours
+UNPACK_NS = 35  # per sample of a TIFF that Pillow does not unpack; of 16 bits they take 9
 TILE_NS = 10_000  # for each strip or tile of a TIFF
 # Nanoseconds per byte of the file. This is what photos cost, and hostile files hardly.
 BYTE_NS = {"raw": 1, "WEBP": 40, "AVIF": 100}
@@ -42,13 +44,13 @@ RAW = "[_Tile(codec_name='raw'"
 SIXTEEN_BITS = re.compile(r"RGBA?;16")
 
 
-def estimate(image: Image.Image, pixels: int, scans: int, size: int) -> float:
+def estimate(image: Image.Image, pixels: int, checked: Checked, size: int) -> float:
     """Return the CPU seconds of decoding an image whose header has been read.
 
     Args:
         image: not decoded yet. A JPEG may be set to a reduced size.
         pixels: how many pixels the file has: for a JPEG, at its full size.
-        scans: how many scans a JPEG has.
+        checked: what the check of its format has found.
         size: of the file, in bytes.
     """
     kind, mode = image.format or "", ImageMode.getmode(image.mode)
@@ -63,11 +65,14 @@ def estimate(image: Image.Image, pixels: int, scans: int, size: int) -> float:
     pixel_ns += MODE_NS.get(mode.mode[:4], OTHER_MODE_NS)
     pixel_ns += TRANSPARENCY_NS * ("transparency" in image.info)
     if kind in ("JPEG", "MPO"):
-        decoded_ns = pixels * (1 + scans) * SCAN_NS + image.width * image.height * pixel_ns
+        decoded_ns = pixels * (1 + checked.scans) * SCAN_NS + image.width * image.height * pixel_ns
     else:
         decoded_ns = pixels * pixel_ns
     decoded_ns += len(tiles) * TILE_NS
-    return IMAGE_S + (decoded_ns + size * BYTE_NS.get(kind, OTHER_BYTE_NS)) / 1e9
+    if checked.samples:
+        decoded_ns += checked.samples.count * UNPACK_NS
+    decoded_ns += size * BYTE_NS.get(kind, OTHER_BYTE_NS)
+    return (IMAGE_S + decoded_ns / 1e9) * (2 if checked.coarse else 1)
 
 
 class DearImage(Exception):

@@ -77,17 +77,13 @@ def decode(
             size = image.size
             if enough is not None:
                 image.draft(None, (enough, enough))
-            check_header(image, image.size if checked.streamed else size, max_pixels)
-            pixels = max(tiff.count_pixels(image), checked.pixels)
-            if pixels > max_pixels:
-                raise TooLarge(
-                    f"The image has tiles or frames of more than {max_pixels:,} pixels. Re-save it."
-                )
-            pixels = max(pixels, size[0] * size[1])
-            charge(estimate(image, pixels, checked.scans, len(data)) * (2 if checked.coarse else 1))
+            pixels = _check_size(image, size, checked, max_pixels)
+            charge(estimate(image, pixels, checked, len(data)))
             image.load()
             if checked.coarse:
                 jpeg.check_last_scan(image, checked.coarse, enough)
+            if checked.samples:
+                return to_rgb(_upright(checked.samples.unpack(image)))
             png.scale_transparent_colour(image, data)
             return to_rgb(_upright(image))
     except (PredictorError, DearImage):
@@ -136,6 +132,25 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise TooLarge(
             f"The image has more than {max_pixels:,} pixels. Send a smaller image."
         ) from None
+
+
+def _check_size(
+    image: Image.Image, size: tuple[int, int], checked: Checked, max_pixels: int
+) -> int:
+    """Check an image's header and return how many pixels its decoding has to be paid for.
+
+    ``size`` is that in the header; ``image`` may be set to a reduced size.
+    """
+    if checked.samples:
+        check_header(image, checked.samples.size, max_pixels)
+    else:
+        check_header(image, image.size if checked.streamed else size, max_pixels)
+    pixels = max(tiff.count_pixels(image, checked.samples), checked.pixels)
+    if pixels > max_pixels:
+        raise TooLarge(
+            f"The image has tiles or frames of more than {max_pixels:,} pixels. Re-save it."
+        )
+    return pixels if checked.samples else max(pixels, size[0] * size[1])
 
 
 def begins_like_an_image(data: bytes) -> bool:

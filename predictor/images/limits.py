@@ -11,6 +11,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from predictor.errors import TooLarge, UnsupportedImage
+from predictor.images.samples import Samples
 
 MAX_READS = 200_000  # a photo needs some thousands; text, read byte by byte, some millions
 # Pillow allocates each row by itself, without letting other threads run. JPEG, WebP, GIF and AVIF
@@ -29,6 +30,7 @@ class Checked(NamedTuple):
         scans: how many scans a JPEG has.
         pixels: how many pixels all frames have, where these are counted; otherwise 0.
         streamed: whether a JPEG is decoded row by row. Then a reduced size takes less memory.
+        samples: how the samples of a TIFF are stored, if ``data`` has each byte as a grey pixel.
         coarse: a JPEG without its last scan, if that scan has to be compared; otherwise empty.
     """
 
@@ -37,6 +39,7 @@ class Checked(NamedTuple):
     pixels: int = 0
     streamed: bool = False
     coarse: bytes = b""
+    samples: Samples | None = None
 
 
 class LimitedFile(io.BytesIO):

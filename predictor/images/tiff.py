@@ -3,17 +3,24 @@
 import re
 import struct
 
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from predictor.errors import TooLarge, UnsupportedImage
 from predictor.images.limits import MAX_READS, Checked, search
+from predictor.images.samples import UNSIGNED, Samples
 
 MAX_TAG_VALUES = 100_000  # in one tag; one tag lists all strips or tiles
 MAX_RATIONALS = 1000  # in one tag; each of them takes 6 µs
 GROUP_TAGS = {34665, 34853, 40965}  # of EXIF, positions and interoperability
 # The types of tags that Pillow does not unpack value by value, and those of rationals.
 BYTE_TYPES, RATIONAL_TYPES = (1, 2, 6, 7), (5, 10)
-TILE_WIDTH_TAG, TILE_LENGTH_TAG, COMPRESSION_TAG = 322, 323, 259
+WIDTH_TAG, LENGTH_TAG, BITS_TAG, COMPRESSION_TAG, PHOTOMETRIC_TAG = 256, 257, 258, 259, 262
+FILL_TAG, ORIENTATION_TAG, CHANNELS_TAG, STRIP_TAG, PLANES_TAG = 266, 274, 277, 278, 284
+PREDICTOR_TAG, TILE_WIDTH_TAG, TILE_LENGTH_TAG, EXTRA_TAG, FORMAT_TAG = 317, 322, 323, 338, 339
+# Describe samples, and are hidden where bytes are read in place of them.
+SAMPLE_TAGS = (ORIENTATION_TAG, PLANES_TAG, PREDICTOR_TAG, EXTRA_TAG, FORMAT_TAG)
+NUMBER_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+BYTE_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # that know no samples, such as LZW
 JPEG_COMPRESSIONS = {6, 7}  # values of the tag of compression
 # A progressive, lossless or arithmetic JPEG, which may have many scans.
 SLOW_JPEG = re.compile(rb"\xff[\xc2\xc6\xc9-\xcb\xcd-\xce]\0[\x0b\x0e\x11\x14][\x08\x0c]")
@@ -31,51 +38,122 @@ def check(data: bytes) -> Checked:
     """
     if data.startswith(b"MM\0+"):  # Pillow takes it for a TIFF that is not big
         raise UnsupportedImage("A BigTIFF with the most significant byte first is not supported.")
-    _, _, tags = _read_tags(data)
-    for _, kind, values, _ in tags:
+    tags = _Tags(data)
+    for _, kind, values, _ in tags.fields:
         most = MAX_RATIONALS if kind in RATIONAL_TYPES else MAX_TAG_VALUES
         if kind not in BYTE_TYPES and values > most:
             raise TooLarge(f"The TIFF has a tag with more than {most:,} values. Re-save it.")
     # In which bytes of its field a short value is depends on the byte order.
-    codecs = [at for tag, _, _, at in tags if tag == COMPRESSION_TAG]
+    codecs = [at for tag, _, _, at in tags.fields if tag == COMPRESSION_TAG]
     jpeg = any(JPEG_COMPRESSIONS & {at & 0xFFFF, at >> 16, at >> 48} for at in codecs)
     if jpeg and search(SLOW_JPEG, data, 0):
         raise TooLarge("The TIFF has a progressive JPEG inside. Re-save it as baseline JPEG.")
-    return Checked(_hide_groups(data))
+    # Pillow unpacks the values of groups one by one.
+    if any(field[0] in GROUP_TAGS for field in tags.fields):
+        tags.data = tags.replaced(dict.fromkeys(GROUP_TAGS))
+    if samples := _samples(tags):
+        return Checked(_as_bytes(tags, samples), samples=samples)
+    return Checked(tags.data)
 
 
-def count_pixels(image: Image.Image) -> int:
+def count_pixels(image: Image.Image, samples: Samples | None) -> int:
     """Return how many pixels are decoded: tiles whole, also where they are larger than the image.
 
-    An image of another format has no tiles.
+    An image of another format has no tiles. Where each byte is read as a pixel, four bytes count
+    as one, and so does each wide sample, which becomes a 32-bit float.
     """
     tags = getattr(image, "tag_v2", {})
     width, height = tags.get(TILE_WIDTH_TAG) or 1, tags.get(TILE_LENGTH_TAG) or 1
     pixels: int = -(-image.width // width) * width * (-(-image.height // height) * height)
-    return pixels
+    if samples is None:
+        return pixels
+    return max(pixels // 4, samples.size[0] * samples.size[1], samples.count * samples.wide)
 
 
-def _hide_groups(data: bytes) -> bytes:
-    """Return a TIFF without its groups of EXIF tags: Pillow unpacks all their values one by one."""
-    begin, entry, tags = _read_tags(data)
-    if not any(tag[0] in GROUP_TAGS for tag in tags):
-        return data
-    hidden = bytearray(data)
-    for number, tag in enumerate(tags):
-        if tag[0] in GROUP_TAGS:
-            at = begin + number * entry.size
-            hidden[at : at + 2] = bytes(2)
-    return bytes(hidden)
+class _Tags:
+    """The first directory of a TIFF."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.order = data, "<" if data.startswith(b"II") else ">"
+        self.big = data[2:4] in (b"+\0", b"\0+")
+        (offset,) = struct.unpack_from(
+            self.order + ("Q" if self.big else "I"), data, 8 if self.big else 4
+        )
+        count = struct.Struct(self.order + ("Q" if self.big else "H"))
+        self.entry = struct.Struct(self.order + ("HHQQ" if self.big else "HHII"))
+        (entries,) = count.unpack_from(data, offset)
+        self.begin = offset + count.size
+        entries = min(entries, MAX_READS, (len(data) - self.begin) // self.entry.size)
+        self.fields: list[tuple[int, int, int, int]] = list(
+            self.entry.iter_unpack(data[self.begin : self.begin + entries * self.entry.size])
+        )
+
+    def numbers(self, tag: int, *default: int) -> tuple[int, ...]:
+        """Return the first values of a tag of whole numbers, at most ten."""
+        for place, (found, kind, count, at) in enumerate(self.fields):
+            if found == tag and kind in NUMBER_TYPES:
+                unit = NUMBER_TYPES[kind]
+                if count * struct.calcsize(unit) <= (8 if self.big else 4):  # in the entry itself
+                    at = self.begin + place * self.entry.size + (12 if self.big else 8)
+                return struct.unpack_from(f"{self.order}{min(count, 10)}{unit}", self.data, at)
+        return default
+
+    def first(self, tag: int, default: int) -> int:
+        """Return the first value of a tag."""
+        return (*self.numbers(tag), default)[0]
+
+    def replaced(self, values: dict[int, int | None]) -> bytes:
+        """Return the file with these whole numbers as values of tags. None hides a tag."""
+        changed = bytearray(self.data)
+        for place, (tag, *_) in enumerate(self.fields):
+            at = self.begin + place * self.entry.size
+            if tag in values and (value := values[tag]) is None:
+                changed[at : at + 2] = bytes(2)
+            elif tag in values:
+                field = struct.pack(f"{self.order}HH{'QI' if self.big else 'II'}", tag, 4, 1, value)
+                changed[at : at + self.entry.size] = field.ljust(self.entry.size, b"\0")
+        return bytes(changed)
 
 
-def _read_tags(data: bytes) -> tuple[int, struct.Struct, list[tuple[int, int, int, int]]]:
-    """Return where the tags of a TIFF begin, their format, and their fields."""
-    order = "<" if data.startswith(b"II") else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    count = struct.Struct(order + ("Q" if big else "H"))
-    entry = struct.Struct(order + ("HHQQ" if big else "HHII"))
-    (entries,) = count.unpack_from(data, offset)
-    first = offset + count.size
-    entries = min(entries, MAX_READS, (len(data) - first) // entry.size)
-    return first, entry, list(entry.iter_unpack(data[first : first + entries * entry.size]))
+def _samples(tags: _Tags) -> Samples | None:
+    """Return how the samples are stored if Pillow cannot unpack them, or not correctly."""
+    photometric, kind = tags.first(PHOTOMETRIC_TAG, 0), tags.first(FORMAT_TAG, UNSIGNED)
+    channels, fill = tags.first(CHANNELS_TAG, 1), tags.first(FILL_TAG, 1)
+    planes, predictor = tags.first(PLANES_TAG, 1), tags.first(PREDICTOR_TAG, 1)
+    size = tags.first(WIDTH_TAG, 0), tags.first(LENGTH_TAG, 0)
+    bits, extra = tags.numbers(BITS_TAG, 1), tags.numbers(EXTRA_TAG)
+    bits = bits * channels if len(bits) == 1 else bits[:channels]
+    key = (b"II" if tags.order == "<" else b"MM", photometric, (kind,), fill, bits, extra)
+    narrow = bits[0] in (1, 2, 4, 8) or (bits[0] == 16 and planes == 1) or kind != UNSIGNED
+    if key in TiffImagePlugin.OPEN_INFO and narrow:
+        return None
+    readable = 1 <= bits[0] <= 64 if kind == UNSIGNED else bits[0] in (8, 16, 32, 64)
+    shown = {0: "L", 1: "L", 2: "RGB"}.get(photometric, "")
+    alpha = {1: "a", 2: "A"}.get(extra[0], "") if extra and len(shown) < channels else ""
+    if (
+        0 in size or not readable or not shown or len(shown) > channels or len(set(bits)) > 1
+        or tags.first(COMPRESSION_TAG, 1) not in BYTE_COMPRESSIONS or predictor > 2
+        or (predictor == 2 and bits[0] not in (8, 16, 32, 64))
+    ):  # fmt: skip
+        return None
+    return Samples(
+        size, shown + alpha, channels, bits[0], kind, tags.order, planar=planes == 2,
+        inverted=photometric == 0, differences=predictor == 2,
+        orientation=tags.first(ORIENTATION_TAG, 1),
+    )  # fmt: skip
+
+
+def _as_bytes(tags: _Tags, samples: Samples) -> bytes:
+    """Return the file as a grey one with a pixel for each byte, for any decompression."""
+    values: dict[int, int | None] = dict.fromkeys(SAMPLE_TAGS)
+    values |= {WIDTH_TAG: samples.row_bytes, LENGTH_TAG: samples.rows, BITS_TAG: 8}
+    values |= {CHANNELS_TAG: 1, PHOTOMETRIC_TAG: 1}
+    values[TILE_WIDTH_TAG] = samples.bytes_of(tags.first(TILE_WIDTH_TAG, 0))
+    strip = tags.first(TILE_LENGTH_TAG, tags.first(STRIP_TAG, samples.size[1]))
+    if samples.planar and strip < samples.size[1] and samples.size[1] % strip:
+        raise UnsupportedImage(
+            "A TIFF of separate channels whose strips do not fill it is not supported. Save it"
+            " with interleaved channels."
+        )
+    values[STRIP_TAG] = min(strip, samples.size[1])
+    return tags.replaced(values)
