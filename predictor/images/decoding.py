@@ -14,7 +14,7 @@ from predictor.errors import (
     TooLarge,
     UnsupportedImage,
 )
-from predictor.images import avif, jpeg, png, tiff, webp
+from predictor.images import avif, jpeg, png, tiff, unread, webp
 from predictor.images.colour import to_rgb
 from predictor.images.cost import DearImage, estimate
 from predictor.images.limits import MAX_EXIF, Checked, LimitedFile, check_header
@@ -100,11 +100,15 @@ def decode(
 
 
 def _check(data: bytes) -> Checked:
-    """Raise TooLarge if Pillow would join, unpack or decompress too many parts one by one."""
+    """Raise TooLarge if Pillow would join, unpack or decompress too many parts one by one.
+
+    Raise UnsupportedImage if the file is in a known format that is not read.
+    """
     if data.startswith(jpeg.SIGNATURE):
         return jpeg.check(data)
     if data.startswith(png.SIGNATURE):
         return png.check(data)
+    unread.refuse(data)
     if tiff.is_tiff(data):
         return tiff.check(data)
     if data[8:12] == b"WEBP":
@@ -121,7 +125,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         return Image.open(LimitedFile(data), formats=FORMATS)
     except UnidentifiedImageError:
-        if begins_like_an_image(data):
+        if begins_like_an_image(data):  # but is damaged
             raise
         raise UnsupportedImage(
             "This is not an image in a supported format. Send JPEG, PNG, WebP, GIF, BMP, TIFF,"
@@ -154,7 +158,9 @@ def _check_size(
 
 
 def begins_like_an_image(data: bytes) -> bool:
-    """Return whether the data begins with the signature of one of the formats."""
+    """Return whether the data begins like one of the formats, or one that is named in an error."""
+    if unread.recognise(data):
+        return True
     Image.init()
     accepts = (Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN)
     return any(accept(data[:16]) is True for accept in accepts if accept)

@@ -6,6 +6,7 @@ import struct
 from PIL import Image, TiffImagePlugin
 
 from predictor.errors import TooLarge, UnsupportedImage
+from predictor.images import unread
 from predictor.images.limits import MAX_READS, Checked, search
 from predictor.images.samples import UNSIGNED, Samples
 
@@ -17,9 +18,10 @@ BYTE_TYPES, RATIONAL_TYPES = (1, 2, 6, 7), (5, 10)
 WIDTH_TAG, LENGTH_TAG, BITS_TAG, COMPRESSION_TAG, PHOTOMETRIC_TAG = 256, 257, 258, 259, 262
 FILL_TAG, ORIENTATION_TAG, CHANNELS_TAG, STRIP_TAG, PLANES_TAG = 266, 274, 277, 278, 284
 PREDICTOR_TAG, TILE_WIDTH_TAG, TILE_LENGTH_TAG, EXTRA_TAG, FORMAT_TAG = 317, 322, 323, 338, 339
+SUBFILE_TAG, SUBFILES_TAG, DNG_TAG, RAW_PHOTOMETRICS = 254, 330, 50706, (32803, 34892)
 # Describe samples, and are hidden where bytes are read in place of them.
 SAMPLE_TAGS = (ORIENTATION_TAG, PLANES_TAG, PREDICTOR_TAG, EXTRA_TAG, FORMAT_TAG)
-NUMBER_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+NUMBER_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 BYTE_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # that know no samples, such as LZW
 JPEG_COMPRESSIONS = {6, 7}  # values of the tag of compression
 # A progressive, lossless or arithmetic JPEG, which may have many scans.
@@ -39,6 +41,8 @@ def check(data: bytes) -> Checked:
     if data.startswith(b"MM\0+"):  # Pillow takes it for a TIFF that is not big
         raise UnsupportedImage("A BigTIFF with the most significant byte first is not supported.")
     tags = _Tags(data)
+    if _is_raw(tags):
+        raise UnsupportedImage(unread.message("camera RAW (DNG, NEF, ARW, …)", unread.DEVELOP))
     for _, kind, values, _ in tags.fields:
         most = MAX_RATIONALS if kind in RATIONAL_TYPES else MAX_TAG_VALUES
         if kind not in BYTE_TYPES and values > most:
@@ -68,6 +72,13 @@ def count_pixels(image: Image.Image, samples: Samples | None) -> int:
     if samples is None:
         return pixels
     return max(pixels // 4, samples.size[0] * samples.size[1], samples.count * samples.wide)
+
+
+def _is_raw(tags: "_Tags") -> bool:
+    """Return whether a camera's raw image is in the file; Pillow would read its small preview."""
+    preview = tags.first(SUBFILE_TAG, 0) == 1 and tags.numbers(SUBFILES_TAG)
+    photometric = tags.first(PHOTOMETRIC_TAG, 0)
+    return bool(preview or tags.numbers(DNG_TAG) or photometric in RAW_PHOTOMETRICS)
 
 
 class _Tags:
