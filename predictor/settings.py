@@ -112,7 +112,8 @@ class Settings:
         help="Seconds a request may take to arrive (slower requests get 408), and a client to read"
         " the response (then the connection is closed).")
     max_upload_bytes: int = _limit(20 * 1024 * 1024, limits=(1, 2**31),
-        help="Maximum size of a request body; larger ones get 413.")
+        help="Maximum size of a request body; larger ones get 413, and the page sends a smaller"
+        " copy. Photos of 200 megapixels need 64 MiB; 64 of them at once then take 2.9 GB.")
     max_pixels: int = _limit(50_000_000, limits=(1, PILLOWS_LIMIT),
         help="Maximum number of pixels to decode, read from the image's header; larger images get"
         " 413. A large baseline JPEG is decoded at a reduced size, and only that counts.")

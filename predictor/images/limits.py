@@ -72,7 +72,7 @@ def check_header(image: Image.Image, size: tuple[int, int], max_pixels: int) -> 
     """
     pixels = size[0] * size[1]
     if pixels > max_pixels:
-        advice = "Send a smaller image."
+        advice = "Send a smaller image, or raise the setting PREDICTOR_MAX_PIXELS."
         if "progressive" in image.info:
             advice += " A progressive JPEG is decoded whole; a baseline JPEG may be larger."
         raise TooLarge(

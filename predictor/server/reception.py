@@ -130,7 +130,10 @@ class Reception:
         if self._chunks > SPARE_CHUNKS + received / LEAST_CHUNK:
             raise TooLarge("The body's chunks are too small. Send larger chunks.")
         if len(self._decoded) + size > self.max_body or received > self.max_body + MAX_HEAD:
-            raise TooLarge(f"The body is larger than {self.max_body:,} bytes.")
+            raise TooLarge(
+                f"The body is larger than {self.max_body:,} bytes. The setting"
+                " PREDICTOR_MAX_UPLOAD_BYTES raises the limit for photos."
+            )
 
     def _take_trailers(self, buffer: bytearray, line: int) -> None:
         """Check the trailers, if any, which follow the line of the last chunk, and drop them."""

@@ -23,7 +23,10 @@ MAX_DETAIL = 500  # characters; the text can quote what the client sent
 ADVICE = {
     404: "There is nothing at {path}. Send photos to POST /predict; the page is at /.",
     405: "{path} does not accept {method}. Use {allowed}.",
-    413: "The request is larger than {limit:,} bytes. Send a smaller photo, or fewer at once.",
+    413: (
+        "The request is larger than {limit:,} bytes. Send a smaller photo, or fewer at once. The"
+        " setting PREDICTOR_MAX_UPLOAD_BYTES raises the limit for photos."
+    ),
     500: "The server failed because of a defect, not because of the request. See its log.",
 }
 
