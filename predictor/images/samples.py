@@ -28,6 +28,7 @@ class Samples:
         order: ``<`` or ``>``, the order of bytes in samples of whole bytes.
         planar: whether the file has one channel after the other.
         inverted: whether 0 is white.
+        tile_rows: rows of a tile; 0 in a file of strips. The last tiles have rows to leave out.
         differences: whether each sample is stored as the difference to that of the pixel before.
     """
 
@@ -40,6 +41,7 @@ class Samples:
     planar: bool
     inverted: bool
     differences: bool
+    tile_rows: int
     orientation: int
 
     @property
@@ -50,7 +52,8 @@ class Samples:
     @property
     def rows(self) -> int:
         """Rows in the file, of all channels in a planar one."""
-        return self.size[1] * (self.channels if self.planar else 1)
+        height, step = self.size[1], self.tile_rows or 1
+        return -(-height // step) * step * self.channels if self.planar else height
 
     @property
     def wide(self) -> bool:
@@ -68,7 +71,8 @@ class Samples:
 
     def unpack(self, stored: Image.Image) -> Image.Image:
         """Return the image, with 8 bits per channel, from the one whose pixels are bytes."""
-        rows = np.asarray(stored).reshape(-1, self.size[1], self.row_bytes)
+        planes = self.channels if self.planar else 1
+        rows = np.asarray(stored).reshape(planes, -1, self.row_bytes)[:, : self.size[1]]
         if self.wide:
             values = to_8_bits(self._values(rows).astype(np.float32), self.kind == FLOAT)
         else:

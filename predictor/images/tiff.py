@@ -131,26 +131,31 @@ def _samples(tags: _Tags) -> Samples | None:
     photometric, kind = tags.first(PHOTOMETRIC_TAG, 0), tags.first(FORMAT_TAG, UNSIGNED)
     channels, fill = tags.first(CHANNELS_TAG, 1), tags.first(FILL_TAG, 1)
     planes, predictor = tags.first(PLANES_TAG, 1), tags.first(PREDICTOR_TAG, 1)
+    compression = tags.first(COMPRESSION_TAG, 1)
     size = tags.first(WIDTH_TAG, 0), tags.first(LENGTH_TAG, 0)
     bits, extra = tags.numbers(BITS_TAG, 1), tags.numbers(EXTRA_TAG)
     bits = bits * channels if len(bits) == 1 else bits[:channels]
+    raw_planes = planes == 2 and compression == 1
+    if planes == 2 and not raw_planes and extra and not any(extra):  # Pillow leaves them out
+        bits, extra = bits[: -len(extra)], ()
     key = (b"II" if tags.order == "<" else b"MM", photometric, (kind,), fill, bits, extra)
-    narrow = bits[0] in (1, 2, 4, 8) or (bits[0] == 16 and planes == 1) or kind != UNSIGNED
-    if key in TiffImagePlugin.OPEN_INFO and narrow:
+    depths = (8,) if raw_planes else (1, 2, 4, 8, 16)
+    sound = (bits[0] in depths or kind != UNSIGNED) and not (raw_planes and 0 in extra)
+    if key in TiffImagePlugin.OPEN_INFO and sound:
         return None
     readable = 1 <= bits[0] <= 64 if kind == UNSIGNED else bits[0] in (8, 16, 32, 64)
     shown = {0: "L", 1: "L", 2: "RGB"}.get(photometric, "")
     alpha = {1: "a", 2: "A"}.get(extra[0], "") if extra and len(shown) < channels else ""
     if (
         0 in size or not readable or not shown or len(shown) > channels or len(set(bits)) > 1
-        or tags.first(COMPRESSION_TAG, 1) not in BYTE_COMPRESSIONS or predictor > 2
+        or compression not in BYTE_COMPRESSIONS or predictor > 2
         or (predictor == 2 and bits[0] not in (8, 16, 32, 64))
     ):  # fmt: skip
         return None
     return Samples(
         size, shown + alpha, channels, bits[0], kind, tags.order, planar=planes == 2,
         inverted=photometric == 0, differences=predictor == 2,
-        orientation=tags.first(ORIENTATION_TAG, 1),
+        tile_rows=tags.first(TILE_LENGTH_TAG, 0), orientation=tags.first(ORIENTATION_TAG, 1),
     )  # fmt: skip
 
 
@@ -160,8 +165,8 @@ def _as_bytes(tags: _Tags, samples: Samples) -> bytes:
     values |= {WIDTH_TAG: samples.row_bytes, LENGTH_TAG: samples.rows, BITS_TAG: 8}
     values |= {CHANNELS_TAG: 1, PHOTOMETRIC_TAG: 1}
     values[TILE_WIDTH_TAG] = samples.bytes_of(tags.first(TILE_WIDTH_TAG, 0))
-    strip = tags.first(TILE_LENGTH_TAG, tags.first(STRIP_TAG, samples.size[1]))
-    if samples.planar and strip < samples.size[1] and samples.size[1] % strip:
+    strip = tags.first(STRIP_TAG, samples.size[1])
+    if samples.tile_rows == 0 and samples.planar and samples.size[1] % min(strip, samples.size[1]):
         raise UnsupportedImage(
             "A TIFF of separate channels whose strips do not fill it is not supported. Save it"
             " with interleaved channels."

@@ -44,7 +44,7 @@ def test_12_bit_grey_of_the_smallest_file_is_white():
 @pytest.mark.parametrize("layout", [{"planar": True}, {"tile": 16}, {"planar": True, "tile": 16}])
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 def test_planes_and_tiles(bits, layout, big):
-    values = noise(bits, 3, 37, 16 if layout == {"planar": True, "tile": 16} else 10)
+    values = noise(bits, 3, 37, 20)
     for compression in (RAW, DEFLATE):
         pixels = decoded(tiff(values, bits, compression=compression, big=big, **layout))
         assert (pixels == in_8_bits(values, bits)).all()
@@ -54,6 +54,13 @@ def test_plane_in_one_strip_that_is_longer_than_the_image():
     values = noise(12, 3)
     pixels = decoded(tiff(values, 12, planar=True, rows_per_strip=1000))
     assert (pixels == in_8_bits(values, 12)).all()
+
+
+def test_plane_without_meaning_is_left_out():
+    values = noise(8, 2)
+    for compression in (RAW, DEFLATE):
+        data = tiff(values, 8, photometric=1, planar=True, extra=(0,), compression=compression)
+        assert (decoded(data) == values[..., :1]).all()
 
 
 def test_planes_whose_strips_do_not_fill_them_are_unsupported():
