@@ -46,7 +46,7 @@ format: $(VENV)/requirements-dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-$(VENV)/requirements-dev.stamp: requirements.txt
+$(VENV)/requirements-dev.stamp: requirements.txt requirements-heif.txt
 $(VENV)/requirements.stamp $(VENV)/requirements-dev.stamp: requirements-torch.txt
 
 $(VENV)/%.stamp: %.txt $(CONSTRAINTS) | $(BIN)/python

@@ -22,6 +22,7 @@ TOP = {"__main__", "api", "cli", *predictor.__all__}
 # The layers that may import a library.
 LIBRARIES = {
     "PIL": {"images"},
+    "pillow_heif": {"images"},
     "torch": {"models"},
     "torchvision": {"models"},
     "safetensors": {"models"},

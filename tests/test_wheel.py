@@ -85,9 +85,11 @@ def name_and_range(requirement):
 
 def test_wheel_has_the_ranges_of_requirements_txt(wheel):
     declared = [Requirement(text) for text in metadata(wheel).get_all("Requires-Dist")]
-    assert {name_and_range(r) for r in declared} == requirements(ROOT / "requirements.txt")
-    runtime = {name_and_range(r) for r in declared if "torch" in str(r.marker)}
-    assert runtime == requirements(ROOT / "requirements-torch.txt")
+    needed = requirements(ROOT / "requirements.txt") | requirements(ROOT / "requirements-heif.txt")
+    assert {name_and_range(r) for r in declared} == needed
+    for extra in ("torch", "heif"):
+        added = {name_and_range(r) for r in declared if extra in str(r.marker)}
+        assert added == requirements(ROOT / f"requirements-{extra}.txt")
 
 
 def test_wheel_has_the_version_of_the_package(wheel):

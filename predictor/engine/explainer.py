@@ -141,8 +141,7 @@ class Explainer:
 
         def prepare(photo: Image) -> tuple[NDArray[np.uint8], Box, Image]:
             pixels, box = preprocess(photo), preprocess.visible_box(photo.size)
-            shrink(photo)
-            return pixels, box, photo
+            return pixels, box, shrink(photo)
 
         decoders, enough = self._classifier.process.decoders, self._classifier.enough_pixels
         pixels, box, photo = decoders.decode(task.data, task.call, enough, prepare)

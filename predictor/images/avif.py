@@ -1,22 +1,19 @@
 """Refuse AVIF files that hide many AV1 frames in one image.
 
 The decoder decodes all frames of an item, layers or frames that are not shown, to get one picture.
-The offsets of boxes are those of ISO/IEC 14496-12, the OBUs those of the AV1 specification.
+The OBUs are those of the AV1 specification.
 """
 
 import struct
 from collections.abc import Iterator
 
 from predictor.errors import TooLarge
+from predictor.images.boxes import MAX_BOXES, boxes, hide_metadata
 from predictor.images.limits import Checked
 
-MAX_BOXES, MAX_OBUS = 20_000, 5_000  # of a file; a phone's photo has some hundreds
+MAX_OBUS = 5_000  # of a file; a phone's photo has some hundreds
 MAX_FRAMES = 2  # of an item, or of the first sample of a track
-MAX_META = 1_000_000  # bytes of metadata; a photo's have some kB
 MAX_SAMPLES = 10_000  # of a track, as frames; the decoder makes an object for each of them
-# The size of the fields before the boxes inside a box.
-PARENTS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0}
-PARENTS |= {b"stbl": 0, b"iinf": 6}
 LAYERS = (b"lsel", b"a1op", b"a1lx")
 SEQUENCE_HEADER, FRAME_HEADER, FRAME = 1, 3, 6  # types of OBUs
 
@@ -27,8 +24,9 @@ def check(data: bytes) -> Checked:
     Raises:
         TooLarge: the file has too many frames, layers, pieces or boxes, or too much metadata.
     """
-    pixels = _count_pixels(data)
-    return Checked(_hide_exif(data), pixels=pixels)
+    pixels, hidden = _count_pixels(data), hide_metadata(data)
+    _check_samples(data)
+    return Checked(hidden, pixels=pixels)
 
 
 def _count_pixels(data: bytes) -> int:
@@ -54,29 +52,10 @@ def _count_pixels(data: bytes) -> int:
     return pixels // 2
 
 
-def _hide_exif(data: bytes) -> bytes:
-    """Return the file with its EXIF hidden from Pillow; raise TooLarge if its metadata is long.
-
-    Pillow would encode all of the EXIF again to correct its orientation. The decoder turns the
-    image by AVIF's own boxes.
-    """
-    boxes = [box for box in _boxes(data, 0, len(data), {}) if box[0] in (b"meta", b"moov")]
-    if sum(end - begin for _, begin, end in boxes) > MAX_META:
-        raise TooLarge("The AVIF has too much metadata. Re-save it.")
-    _check_samples(data)
-    hidden = bytearray(data)
-    for kind, begin, _ in _boxes(data, 0, len(data)):
-        if kind == b"infe":  # an item's id of 16 or 32 bits, 16 bits, and its type
-            at = begin + (10 if data[begin : begin + 1] == b"\3" else 8)
-            if data[at : at + 4] == b"Exif":
-                hidden[at : at + 4] = b"none"
-    return bytes(hidden)
-
-
 def _check_samples(data: bytes) -> None:
     """Refuse a track of many samples: to count them stops all other threads."""
     chunks = most = 0  # most samples in a chunk
-    for kind, begin, end in _boxes(data, 0, len(data)):
+    for kind, begin, end in boxes(data):
         count = int.from_bytes(data[begin + 4 : begin + 8], "big")
         if kind in (b"stco", b"co64"):
             chunks = max(chunks, count)
@@ -119,31 +98,12 @@ def _sequence_pixels(header: bytes) -> int:
     return (number(widths) + 1) * (number(heights) + 1)
 
 
-def _boxes(
-    data: bytes, begin: int, end: int, parents: dict[bytes, int] = PARENTS
-) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each box's type, and where its content begins and ends; parents first."""
-    while begin + 8 <= end:
-        size, kind = struct.unpack_from(">I4s", data, begin)
-        head = 8
-        if size == 1:
-            (size,), head = struct.unpack_from(">Q", data, begin + 8), 16
-        stop = min(begin + size, end) if size else end
-        yield kind, begin + head, stop
-        if kind in parents:
-            inside = begin + head + parents[kind]
-            if kind == b"iinf" and data[begin + head : begin + head + 1] != b"\0":
-                inside += 2  # a count of 32 bits
-            yield from _boxes(data, inside, stop, parents)
-        begin = max(stop, begin + head)
-
-
 def _images(data: bytes) -> Iterator[tuple[int, int]]:
     """Yield where the data of each item, and the first sample of each track, begin and end."""
     items: list[tuple[bool, int, int]] = []
     insides: list[int] = []  # where the item data box begins
     size = offset = 0  # of the first sample of a track
-    for number, (kind, begin, _) in enumerate(_boxes(data, 0, len(data))):
+    for number, (kind, begin, _) in enumerate(boxes(data)):
         if kind in LAYERS or number > MAX_BOXES or len(items) > MAX_OBUS or len(insides) > 1:
             raise TooLarge(
                 "The AVIF has layers, or too many boxes or items. Re-save it without layers."

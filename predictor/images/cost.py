@@ -18,7 +18,7 @@ from predictor.images.limits import Checked
 IMAGE_S = 0.004  # any image: a tiny one is enlarged to what the model needs
 # Nanoseconds per byte of a decoded pixel: a flat 48-megapixel WebP of 38 bytes takes 0.79 s.
 # BMP and PPM that are not raw are decoded in Python.
-SAMPLE_NS = {"raw": 1, "JPEG": 1, "MPO": 1, "GIF": 3, "TIFF": 3, "BMP": 150, "PPM": 20}
+SAMPLE_NS = {"raw": 1, "JPEG": 1, "MPO": 1, "GIF": 3, "TIFF": 3, "BMP": 150, "PPM": 20, "HEIF": 6}
 OTHER_SAMPLE_NS = 5  # PNG, WebP and AVIF
 # Nanoseconds per pixel for a JPEG, at its full size, and for each of its scans: 90 scans of 48
 # megapixels, in a file of 7 kB, take 4.3 s.
@@ -28,9 +28,11 @@ MODE_NS = {"RGB": 6, "L": 6, "1": 6, "P": 6, "CMYK": 10, "YCbCr": 10, "I;16": 10
 OTHER_MODE_NS = 16  # such as RGBA
 TRANSPARENCY_NS = 10  # a transparent colour, or palette with transparent colours
 UNPACK_NS = 35  # per sample of a TIFF that Pillow does not unpack; of 16 bits they take 9
+# Seconds to prepare the conversion from a colour profile that no image had before.
+CMYK_PROFILE_S, PROFILE_S = 0.04, 0.005
 TILE_NS = 10_000  # for each strip or tile of a TIFF
 # Nanoseconds per byte of the file. This is what photos cost, and hostile files hardly.
-BYTE_NS = {"raw": 1, "WEBP": 40, "AVIF": 100}
+BYTE_NS = {"raw": 1, "WEBP": 40, "AVIF": 100, "HEIF": 130}
 OTHER_BYTE_NS = 10
 
 # The most for one image, per accepted pixel: 3 s with the default limit. The dearest honest images
@@ -72,7 +74,9 @@ def estimate(image: Image.Image, pixels: int, checked: Checked, size: int) -> fl
     if checked.samples:
         decoded_ns += checked.samples.count * UNPACK_NS
     decoded_ns += size * BYTE_NS.get(kind, OTHER_BYTE_NS)
-    return (IMAGE_S + decoded_ns / 1e9) * (2 if checked.coarse else 1)
+    profile_s = CMYK_PROFILE_S if mode.mode == "CMYK" else PROFILE_S
+    fixed_s = IMAGE_S + (profile_s if image.info.get("icc_profile") else 0)
+    return (fixed_s + decoded_ns / 1e9) * (2 if checked.coarse else 1)
 
 
 class DearImage(Exception):

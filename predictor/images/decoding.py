@@ -14,13 +14,14 @@ from predictor.errors import (
     TooLarge,
     UnsupportedImage,
 )
-from predictor.images import avif, jpeg, png, tiff, unread, webp
-from predictor.images.colour import to_rgb
+from predictor.images import avif, heif, jpeg, png, tiff, unread, webp
 from predictor.images.cost import DearImage, estimate
 from predictor.images.limits import MAX_EXIF, Checked, LimitedFile, check_header
+from predictor.images.profile import keep_profile
 
 # Formats are recognised by content, never by file name. Rare formats are left out, and those that
-# Pillow decodes with another program (EPS): each is one more parser for an attacker to try.
+# Pillow decodes with another program (EPS): each is one more parser for an attacker to try. HEIC is
+# read, too, if pillow-heif is installed.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
 ORIENTATION_TAG = 0x0112
@@ -52,8 +53,11 @@ def decode(
 ) -> Image.Image:
     """Decode an image's first frame as a person would see it: upright, RGB, alpha over white.
 
+    If the image has a colour profile, :func:`predictor.images.profile.to_srgb` has to convert what
+    the caller uses of it. Such an image may be CMYK.
+
     Args:
-        data: a whole file in one of :data:`FORMATS`.
+        data: a whole file in one of :data:`FORMATS`, or a HEIC.
         max_pixels: the most pixels that may be decoded, checked by the header before decoding.
         enough: a length in pixels. A JPEG is decoded at a half, a quarter or an eighth of its
             size if its shorter side stays at least this long. ``None`` decodes every pixel.
@@ -83,9 +87,9 @@ def decode(
             if checked.coarse:
                 jpeg.check_last_scan(image, checked.coarse, enough)
             if checked.samples:
-                return to_rgb(_upright(checked.samples.unpack(image)))
+                return keep_profile(_upright(checked.samples.unpack(image)), data)
             png.scale_transparent_colour(image, data)
-            return to_rgb(_upright(image))
+            return keep_profile(_upright(image), data)
     except (PredictorError, DearImage):
         raise
     except MemoryError:
@@ -108,6 +112,8 @@ def _check(data: bytes) -> Checked:
         return jpeg.check(data)
     if data.startswith(png.SIGNATURE):
         return png.check(data)
+    if heif.is_heic(data) and heif.can_read_heic():
+        return heif.check(data)
     unread.refuse(data)
     if tiff.is_tiff(data):
         return tiff.check(data)
@@ -122,6 +128,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     """Read the header and return the image, not yet decoded."""
     if data.startswith(jpeg.SIGNATURE):
         return jpeg.open_image(data)
+    if heif.is_heic(data):
+        return heif.open_heic(data)
     try:
         return Image.open(LimitedFile(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -169,7 +177,8 @@ def begins_like_an_image(data: bytes) -> bool:
 def file_suffixes() -> set[str]:
     """Return the file suffixes of the formats, in lower case, such as ``.jpg``."""
     Image.init()
-    return {suffix for suffix, name in Image.EXTENSION.items() if name in FORMATS}
+    suffixes = {suffix for suffix, name in Image.EXTENSION.items() if name in FORMATS}
+    return suffixes | heif.SUFFIXES if heif.can_read_heic() else suffixes
 
 
 def _upright(image: Image.Image) -> Image.Image:

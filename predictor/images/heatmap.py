@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from predictor.images.preprocessing import Box
+from predictor.images.profile import to_srgb
 
 MAX_PHOTO_SIDE = 1024  # pixels; the page shows a photo no larger
 
@@ -15,9 +16,10 @@ OPACITY = 0.75  # of the colour where the heat is 1; 0 where the heat is 0
 UNSEEN = 0.35  # brightness of the parts that the model does not see
 
 
-def shrink(photo: Image.Image) -> None:
-    """Shrink a photo in place to at most ``MAX_PHOTO_SIDE`` pixels wide and high."""
+def shrink(photo: Image.Image) -> Image.Image:
+    """Return a decoded photo in sRGB, at most ``MAX_PHOTO_SIDE`` pixels wide and high."""
     photo.thumbnail((MAX_PHOTO_SIDE, MAX_PHOTO_SIDE))
+    return to_srgb(photo)
 
 
 def paint(photo: Image.Image, heat: NDArray[np.float32], box: Box) -> Image.Image:

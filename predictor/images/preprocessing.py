@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from predictor.images.profile import to_srgb
+
 # A longer image is cropped to this ratio of long to short side before it is resized. Otherwise an
 # image of 1 × 50,000,000 pixels would be enlarged to 255 × 12,750,000,000 pixels.
 MAX_ASPECT_RATIO = 16
@@ -41,16 +43,18 @@ class Preprocessing:
     std: tuple[float, float, float]
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize an RGB image and crop its centre: ``(crop, crop, 3)`` uint8.
+        """Resize a decoded image and crop its centre: ``(crop, crop, 3)`` uint8, sRGB.
 
-        The pixels are the same as from torchvision's ``Resize`` and ``CenterCrop``.
+        The pixels are the same as from torchvision's ``Resize`` and ``CenterCrop``. An image with
+        a colour profile is converted afterwards, because few pixels are left.
         """
         centre = _centre(image.size)
         if centre != (0, 0, *image.size):
             image = image.crop(centre)
         size, left, top = self._geometry(image.size)
         image = image.resize(size, self.interpolation)
-        return np.asarray(image.crop((left, top, left + self.crop, top + self.crop)))
+        square = image.crop((left, top, left + self.crop, top + self.crop))
+        return np.asarray(to_srgb(square))
 
     def pixels(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
         """Undo the normalisation: ``(N, 3, crop, crop)`` → ``(N, crop, crop, 3)`` from 0 to 255.

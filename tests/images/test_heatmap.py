@@ -50,6 +50,4 @@ def test_picture_has_the_photos_size_even_if_the_box_is_a_line(size):
     ("size", "shrunk"), [((400, 200), (400, 200)), ((4096, 2048), (MAX_PHOTO_SIDE, 512))]
 )
 def test_only_a_large_photo_is_shrunk(size, shrunk):
-    photo = Image.new("RGB", size)
-    shrink(photo)
-    assert photo.size == shrunk
+    assert shrink(Image.new("RGB", size)).size == shrunk

@@ -1,0 +1,53 @@
+"""Boxes: what AVIF and HEIC files consist of, by ISO/IEC 14496-12."""
+
+import struct
+from collections.abc import Iterator
+
+from predictor.errors import TooLarge
+
+MAX_BOXES = 20_000  # of a file; a phone's photo has some hundreds
+MAX_META = 1_000_000  # bytes of metadata; a photo's have some kB
+# The size of the fields before the boxes inside a box.
+PARENTS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0}
+PARENTS |= {b"stbl": 0, b"iinf": 6, b"iref": 4}
+
+
+def boxes(data: bytes, parents: dict[bytes, int] = PARENTS) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each box's type, and where its content begins and ends; parents first."""
+    return _boxes(data, 0, len(data), parents)
+
+
+def hide_metadata(data: bytes) -> bytes:
+    """Return the file without EXIF and XMP; raise TooLarge if what describes its items is long.
+
+    Pillow and its plugin would read and encode all of the EXIF and XMP to correct the orientation.
+    The decoder turns the image by the file's own boxes.
+    """
+    descriptions = [box for box in boxes(data, {}) if box[0] in (b"meta", b"moov")]
+    if sum(end - begin for _, begin, end in descriptions) > MAX_META:
+        raise TooLarge("The image has too much metadata. Re-save it.")
+    hidden = bytearray(data)
+    for kind, begin, _ in boxes(data):
+        if kind == b"infe":  # an item's id of 16 or 32 bits, 16 bits, and its type
+            at = begin + (10 if data[begin : begin + 1] == b"\3" else 8)
+            if data[at : at + 4] in (b"Exif", b"mime"):
+                hidden[at : at + 4] = b"none"
+    return bytes(hidden)
+
+
+def _boxes(
+    data: bytes, begin: int, end: int, parents: dict[bytes, int]
+) -> Iterator[tuple[bytes, int, int]]:
+    while begin + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", data, begin)
+        head = 8
+        if size == 1:
+            (size,), head = struct.unpack_from(">Q", data, begin + 8), 16
+        stop = min(begin + size, end) if size else end
+        yield kind, begin + head, stop
+        if kind in parents:
+            inside = begin + head + parents[kind]
+            if kind == b"iinf" and data[begin + head : begin + head + 1] != b"\0":
+                inside += 2  # a count of 32 bits
+            yield from _boxes(data, inside, stop, parents)
+        begin = max(stop, begin + head)

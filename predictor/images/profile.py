@@ -1,0 +1,149 @@
+"""Embedded colour profiles: other colour spaces → sRGB, with Little CMS. They may be hostile."""
+
+import hashlib
+import io
+import struct
+import threading
+from collections import OrderedDict
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from predictor.images.colour import to_rgb
+
+# For ISO Coated v2, which is one of the largest that printers publish, 1.8 MB.
+MAX_PROFILE = 4_000_000  # bytes
+MAX_TAGS = 100
+# A pipeline of stages, in a tag D2B…, may have thousands of them. Cameras and editors write none.
+PIPELINE_TAG = b"D2B"
+# Of a profile's header, ICC.1:2022 7.2: inputs, displays, printers and colour spaces.
+CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
+MODES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}  # by colour space: Pillow's mode
+GREY_MODES = ("1", "L", "LA", "I", "F")  # and I;16 in its variants
+# A profile that changes no colour by more than this, of 255, is one of the many of sRGB.
+SAME = 2
+MAX_TRANSFORMS = 32  # in memory; one for CMYK takes 0.5 MB
+# To share a transform between threads, Little CMS must not remember the last pixel in it.
+FLAGS = ImageCms.Flags.NOCACHE
+
+# The primaries of Display P3 and BT.2020, by their code in an AVIF or HEIC (ITU-T H.273): X, Y, Z
+# of red, green and blue, adapted to D50. Both are used with the curve of sRGB.
+PRIMARIES = {
+    12: ((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)),
+    9: ((0.6734, 0.2790, -0.0019), (0.1657, 0.6753, 0.0299), (0.1251, 0.0456, 0.7969)),
+}
+SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+
+_transforms: OrderedDict[bytes, ImageCms.ImageCmsTransform | None] = OrderedDict()
+_lock = threading.Lock()
+
+
+def keep_profile(image: Image.Image, data: bytes) -> Image.Image:
+    """Convert an image of any mode to RGB, but leave its colours to :func:`to_srgb`.
+
+    If the image, from the file ``data``, has a profile that can be used, it stays in ``info``, and
+    CMYK stays CMYK. Nothing else stays in ``info``.
+    """
+    profile = image.info.get("icc_profile") or _profile_of_primaries(data)
+    usable = profile is not None and _is_usable(profile, image.mode)
+    kept = image if usable and image.mode == "CMYK" else to_rgb(image)
+    kept.info = {"icc_profile": profile} if usable else {}
+    return kept
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """Convert an image of :func:`keep_profile`, or its part, to sRGB. A broken profile is ignored.
+
+    224 × 224 pixels take 1 ms, of CMYK 2.4 ms. The first image with a profile takes 4 ms more, of
+    CMYK 35 ms.
+    """
+    profile = image.info.get("icc_profile")
+    if profile is None:
+        return image
+    transform = _transform(profile)
+    if transform is None:
+        return image.convert("RGB")
+    if transform.input_mode == "L":
+        image = image.getchannel(0)
+    return transform.apply(image)
+
+
+def _is_usable(profile: bytes, mode: str) -> bool:
+    """Return whether the header of a profile fits an image of this mode, and is not hostile."""
+    if not 132 < len(profile) <= MAX_PROFILE or profile[12:16] not in CLASSES:
+        return False
+    (tags,) = struct.unpack_from(">I", profile, 128)
+    if tags > MAX_TAGS or any(
+        profile[at : at + 3] == PIPELINE_TAG for at in range(132, 132 + 12 * tags, 12)
+    ):
+        return False
+    space = profile[16:20]
+    if mode in ("CMYK", "LAB"):
+        return mode == "CMYK" and space == b"CMYK"
+    return space == b"RGB " or (space == b"GRAY" and mode.split(";")[0] in GREY_MODES)
+
+
+def _transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
+    """Return the transform from the profile to sRGB. None: the colours can stay as they are."""
+    key = hashlib.sha256(profile).digest()
+    with _lock:
+        if key in _transforms:
+            _transforms.move_to_end(key)
+            return _transforms[key]
+    transform = _build(profile)
+    with _lock:
+        _transforms[key] = transform
+        if len(_transforms) > MAX_TRANSFORMS:
+            _transforms.popitem(last=False)
+    return transform
+
+
+def _build(profile: bytes) -> ImageCms.ImageCmsTransform | None:
+    mode, srgb = MODES[profile[16:20]], ImageCms.createProfile("sRGB")
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    try:
+        transform = ImageCms.buildTransform(
+            io.BytesIO(profile), srgb, mode, "RGB", intent, flags=FLAGS
+        )
+    except ImageCms.PyCMSError:
+        return None
+    return None if mode != "CMYK" and _changes_nothing(transform) else transform
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    levels = np.arange(0, 256, 17, dtype=np.uint8)  # from black to white
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(64, 64, 3)
+    image = Image.fromarray(colours)
+    if transform.input_mode == "L":
+        image = image.getchannel(0)
+    after = np.asarray(transform.apply(image), np.int16)
+    return bool(np.abs(after - np.asarray(image.convert("RGB"))).max() <= SAME)
+
+
+def _profile_of_primaries(data: bytes) -> bytes | None:
+    """Return a profile of the primaries in an AVIF's or HEIC's box ``colr``, if it names some."""
+    at = data.find(b"colrnclx", 0, 100_000) if data[4:8] == b"ftyp" else -1
+    primaries = PRIMARIES.get(int.from_bytes(data[at + 8 : at + 10], "big")) if at > 0 else None
+    return _matrix_profile(primaries) if primaries else None
+
+
+def _matrix_profile(primaries: tuple[tuple[float, ...], ...]) -> bytes:
+    """Return an ICC profile, version 4, with these primaries and the curve of sRGB."""
+
+    def numbers(*values: float) -> bytes:
+        return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+
+    curve = b"para" + bytes(4) + b"\0\3\0\0" + numbers(*SRGB_CURVE)
+    contents = {
+        name + kind: b"XYZ " + bytes(4) + numbers(*primary) if kind == b"XYZ" else curve
+        for name, primary in zip((b"r", b"g", b"b"), primaries, strict=True)
+        for kind in (b"XYZ", b"TRC")
+    }
+    header = struct.pack(">I4sI4s4s4s", 0, b"", 0x04000000, b"mntr", b"RGB ", b"XYZ ")
+    head = header + bytes(12) + b"acsp" + bytes(28) + numbers(0.9642, 1, 0.8249) + bytes(48)
+    table, body = struct.pack(">I", len(contents)), b""
+    for tag, content in contents.items():
+        table += struct.pack(">4sII", tag, 204 + len(body), len(content))
+        body += content
+    whole = head + table + body
+    return struct.pack(">I", len(whole)) + whole[4:]
