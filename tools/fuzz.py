@@ -32,6 +32,7 @@ sys.path.append(str(ROOT / "tests"))  # for the pictures and the toy model
 
 from pictures import picture  # noqa: E402
 from tools import forms, mutations  # noqa: E402
+from tools.originals import originals  # noqa: E402
 
 STATUSES = {200, 400, 413, 415, 422}
 PROBLEM = ["type", "title", "status", "code", "detail", "request_id"]
@@ -53,7 +54,7 @@ class Case:
 def case(seed: int, number: int) -> Case:
     """Build a case: a mutated image. In every tenth case, a mutated form or JSON contains it."""
     rng = random.Random(f"{seed}/{number}")
-    image = mutations.mutate(rng, rng.choice(mutations.originals()))
+    image = mutations.mutate(rng, rng.choice(originals()))
     if number % 10:
         return Case(image, rng.choice((None, "image/jpeg", "application/octet-stream")))
     wrapped = rng.choice((_as_form, _as_json, _as_urlencoded))(rng, image)
