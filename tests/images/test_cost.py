@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 from skimage import data as skimage_data
 
+from heic import grid_of_one_tile, heic
 from pictures import encode, one_bit_png, png, slow_scans
 from predictor.errors import TooCostly
 from predictor.images.cost import Budget
 from predictor.images.decoding import decode
 from predictor.images.preprocessing import Preprocessing
+from profiles import PROPHOTO, cmyk_profile
 
 MAX_PIXELS, ENOUGH, TIMEOUT_S = 50_000_000, 512, 30
 PREPROCESS = Preprocessing(256, 224, Image.Resampling.BILINEAR, (0, 0, 0), (1, 1, 1))
@@ -68,6 +70,7 @@ def measured(data):
 COSTLY = {
     "48-megapixel webp of 38 bytes": lambda: lossless_webp(48),
     "48-megapixel avif of a kilobyte": lambda: encode(flat(48), "AVIF", speed=10),
+    "49-megapixel heic of one tile": lambda: grid_of_one_tile(heic(flat(1)), 7, (28_000, 1750)),
     "48-megapixel jpeg of 60 slow scans": lambda: slow_scans(8000, 6000, 60),
 }
 HONEST = {
@@ -76,6 +79,12 @@ HONEST = {
     "12-megapixel transparent png of one colour": lambda: encode(flat(12, "RGBA")),
     "12-megapixel gif of one colour": lambda: encode(flat(12, "P"), "GIF"),
     "12-megapixel avif": lambda: encode(photo(12), "AVIF", speed=10),
+    "1-megapixel heic": lambda: heic(photo(1)),
+    "1-megapixel heic of tiles with 10 bits": lambda: heic(photo(1), 10, tile_size=512),
+    "12-megapixel png with a profile": lambda: encode(photo(12), icc_profile=PROPHOTO),
+    "12-megapixel cmyk jpeg with a profile": lambda: encode(
+        photo(12).convert("CMYK"), "JPEG", icc_profile=cmyk_profile()
+    ),
     "12-megapixel webp": lambda: encode(photo(12), "WEBP", method=0),
     "12-megapixel progressive jpeg": lambda: encode(photo(12), "JPEG", progressive=True),
     "50-megapixel jpeg": lambda: encode(photo(50), "JPEG"),
@@ -168,6 +177,16 @@ def test_a_tiny_bmp_that_is_decoded_in_python_is_refused_by_its_header():
     data = b"BM" + struct.pack("<IHHI", 62, 0, 0, 58) + header + bytes(4) + b"\1\0\0\0"
     assert estimated(data) > 0.6
     assert accepted([data]) == 0
+
+
+def test_a_colour_profile_costs_something_and_more_for_cmyk():
+    image, profile = Image.new("CMYK", (99, 99)), cmyk_profile()
+    added = {
+        mode: estimated(encode(image.convert(mode), "TIFF", icc_profile=profile))
+        - estimated(encode(image.convert(mode), "TIFF"))
+        for mode in ("RGB", "CMYK")
+    }
+    assert 0.003 < added["RGB"] < 0.01 < added["CMYK"]
 
 
 def test_each_strip_of_a_tiff_costs_something():
