@@ -30,7 +30,7 @@ def heic(image: Image.Image, bits: int = 8, **options: Any) -> bytes:
     file.info.update(image.info)
     before, heif.options.SAVE_HDR_TO_12_BIT = heif.options.SAVE_HDR_TO_12_BIT, bits == 12
     buffer = io.BytesIO()
-    file.save(buffer, **{"quality": 90, **options})
+    file.save(buffer, **{"quality": 90, "enc_params": {"preset": "ultrafast"}, **options})
     heif.options.SAVE_HDR_TO_12_BIT = before
     return buffer.getvalue()
 

@@ -23,8 +23,10 @@ GREY_MODES = ("1", "L", "LA", "I", "F")  # and I;16 in its variants
 # A profile that changes no colour by more than this, of 255, is one of the many of sRGB.
 SAME = 2
 MAX_TRANSFORMS = 32  # in memory; one for CMYK takes 0.5 MB
-# To share a transform between threads, Little CMS must not remember the last pixel in it.
-FLAGS = ImageCms.Flags.NOCACHE
+# To share a transform between threads, Little CMS must not remember the last pixel in it. Black of
+# printed ink becomes black, as editors show it: EfficientNet-Lite0 then gives 1 instead of 3 of 50
+# photos in CMYK another class than in sRGB.
+FLAGS = ImageCms.Flags.NOCACHE | ImageCms.Flags.BLACKPOINTCOMPENSATION
 
 # The primaries of Display P3 and BT.2020, by their code in an AVIF or HEIC (ITU-T H.273): X, Y, Z
 # of red, green and blue, adapted to D50. Both are used with the curve of sRGB.
