@@ -1,13 +1,14 @@
 """RGB image → the square of pixels that a network was trained on."""
 
 from dataclasses import dataclass
+from math import ceil, floor
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from predictor.images.profile import to_srgb
+from predictor.images.profile import to_srgb, to_srgb_early
 
 # A longer image is cropped to this ratio of long to short side before it is resized. Otherwise an
 # image of 1 × 50,000,000 pixels would be enlarged to 255 × 12,750,000,000 pixels.
@@ -45,13 +46,14 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize a decoded image and crop its centre: ``(crop, crop, 3)`` uint8, sRGB.
 
-        The pixels are the same as from torchvision's ``Resize`` and ``CenterCrop``. An image with
-        a colour profile is converted afterwards, because few pixels are left.
+        The pixels are the same as from torchvision's ``Resize`` and ``CenterCrop``. A large image
+        with a colour profile is converted afterwards, when few pixels are left.
         """
         centre = _centre(image.size)
         if centre != (0, 0, *image.size):
             image = image.crop(centre)
         size, left, top = self._geometry(image.size)
+        image = to_srgb_early(image, self._used(image.size))
         image = image.resize(size, self.interpolation)
         square = image.crop((left, top, left + self.crop, top + self.crop))
         return np.asarray(to_srgb(square))
@@ -76,6 +78,21 @@ class Preprocessing:
             (top + y * down) / size[1],
             (left + (x + self.crop) * across) / size[0],
             (top + (y + self.crop) * down) / size[1],
+        )
+
+    def _used(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Return left, top, right and bottom of the pixels that a resized image's crop is made of.
+
+        The interpolation uses at most two pixels on each side, scaled if the image is reduced.
+        """
+        (width, height), left, top = self._geometry(size)
+        across, down = size[0] / width, size[1] / height
+        wider, higher = (1 + 2 * ceil(max(1, scale)) for scale in (across, down))
+        return (
+            max(0, floor(left * across) - wider),
+            max(0, floor(top * down) - higher),
+            min(size[0], ceil((left + self.crop) * across) + wider),
+            min(size[1], ceil((top + self.crop) * down) + higher),
         )
 
     def _geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], int, int]:

@@ -22,6 +22,9 @@ MODES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}  # by colour space: Pill
 GREY_MODES = ("1", "L", "LA", "I", "F")  # and I;16 in its variants
 # A profile that changes no colour by more than this, of 255, is one of the many of sRGB.
 SAME = 2
+# Pixels that are converted before they are resized: rounding errors then cancel out, and the
+# probabilities move by half as much. A photo of 500 × 375 takes 2.8 ms instead of 1 ms.
+MAX_EXACT = 200_000
 MAX_TRANSFORMS = 32  # in memory; one for CMYK takes 0.5 MB
 # To share a transform between threads, Little CMS must not remember the last pixel in it. Black of
 # printed ink becomes black, as editors show it: EfficientNet-Lite0 then gives 1 instead of 3 of 50
@@ -64,10 +67,24 @@ def to_srgb(image: Image.Image) -> Image.Image:
         return image
     transform = _transform(profile)
     if transform is None:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     if transform.input_mode == "L":
         image = image.getchannel(0)
     return transform.apply(image)
+
+
+def to_srgb_early(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """Convert a part of an RGB image to sRGB if it is small; the rest may become black.
+
+    Otherwise return the image as it is, so that :func:`to_srgb` converts it after it is resized.
+    CMYK takes twice the time, and its classes are the same.
+    """
+    profile, size = image.info.get("icc_profile"), (box[2] - box[0]) * (box[3] - box[1])
+    if profile is None or image.mode != "RGB" or size > MAX_EXACT or _transform(profile) is None:
+        return image
+    converted = Image.new("RGB", image.size)
+    converted.paste(to_srgb(image.crop(box)), box[:2])
+    return converted
 
 
 def _is_usable(profile: bytes, mode: str) -> bool:

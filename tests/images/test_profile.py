@@ -171,6 +171,18 @@ def test_the_pixels_for_the_model_and_the_explained_photo_are_converted():
     assert shrink(image).getpixel((4, 4)) == (0, 255, 0)
 
 
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (300, 200), (60, 40), (2000, 1500)])
+@pytest.mark.parametrize("filter", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
+def test_a_small_image_is_converted_exactly_and_a_large_one_nearly(size, filter):
+    preprocess = Preprocessing(255, 224, filter, (0, 0, 0), (1, 1, 1))
+    image = PHOTO.resize(size)
+    image.info["icc_profile"] = profiles.PROPHOTO
+    exact, pixels = preprocess(to_srgb(image)), preprocess(image)
+    if size[0] <= 500:
+        assert np.array_equal(pixels, exact)
+    assert np.abs(pixels.astype(int) - exact).mean() < 1
+
+
 def test_a_transform_is_built_once_and_few_are_kept(monkeypatch):
     built, build = [], profile._build
     monkeypatch.setattr(profile, "_build", lambda data: built.append(data) or build(data))
