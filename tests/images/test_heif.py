@@ -131,7 +131,6 @@ def test_heic_tiles_are_counted_as_often_as_they_are_used(monkeypatch):
     tile = heic(Image.new("RGB", (512, 512), (200, 60, 40)))
     data = grid_of_one_tile(tile, 4, (64, 64))
     assert heif.check(data).pixels == 16 * 512 * 512 // 2
-    assert decode(data, LIMIT).getpixel((32, 32))[0] > 150
     monkeypatch.setattr("pillow_heif.HeifImageFile.load", None)
     with pytest.raises(TooLarge, match="tiles"):
         decode(data, 2_000_000)
