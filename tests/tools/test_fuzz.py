@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pictures import picture
-from tools import forms, fuzz, mutations
+from tools import forms, fuzz
 from tools.originals import originals
 
 SLICE = 4000
