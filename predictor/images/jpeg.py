@@ -4,6 +4,7 @@ import re
 from collections import Counter
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
 from predictor.errors import DamagedImage, TooLarge
@@ -19,6 +20,7 @@ START_OF_SCAN, APP1, EXIF = 0xDA, 0xE1, b"Exif\0\0"
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 SEQUENTIAL_FRAMES = {0xC0, 0xC1}
 ALL_COEFFICIENTS = (1 << 64) - 1
+STEP = 256  # rows that are compared at once
 BUSY = 16  # between two neighbouring values: a difference that a further scan changes
 
 
@@ -138,8 +140,18 @@ def check_last_scan(image: Image.Image, coarse: bytes, enough: int | None) -> No
         if enough is not None:
             other.draft(None, (enough, enough))
         values, before = np.asarray(image), np.asarray(other)
-    changed = np.flatnonzero((values != before).reshape(image.height, -1).any(1))
-    steps = np.abs(np.diff(values.astype(np.int16), axis=1)).reshape(image.height, -1)
-    busy = np.flatnonzero((steps > BUSY).any(1))
-    if changed.size and busy.size and changed[-1] < busy[-1] - 8:
+    changed, busy = [0], [0]  # rows, in steps that take little memory
+    for top in range(0, image.height if (values != before).any() else 0, STEP):
+        part, coarser = (array[top : top + STEP].astype(np.int16) for array in (values, before))
+        changed += [top + row for row in np.flatnonzero(_rows(part - coarser) > 0)[-1:]]
+        busy += [top + row for row in np.flatnonzero(_rows(np.diff(part, axis=1)) > BUSY)[-1:]]
+    if changed[-1] < busy[-1] - 8:
         raise DamagedImage("The JPEG is truncated: the last rows of its last scan are missing.")
+
+
+def _rows(differences: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return the greatest difference in each row."""
+    greatest: NDArray[np.int16] = (
+        np.abs(differences).reshape(len(differences), -1).max(1, initial=0)
+    )
+    return greatest

@@ -14,6 +14,7 @@ from predictor.images.colour import to_8_bits
 
 BLOCK = 1_000_000  # samples that are unpacked at once: bit by bit, they take 50 times the memory
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # values of the tag SampleFormat
+WHOLE_BITS = (8, 16, 32, 64)  # that are numbers for NumPy
 WIDE_BITS = 32  # unsigned samples with fewer bits have their whole range as scale
 
 
@@ -99,9 +100,9 @@ class Samples:
         return np.moveaxis(values, 0, 2).reshape(rows.shape[1], self.size[0], self.channels)
 
     def _split(self, rows: NDArray[np.uint8]) -> NDArray[Any]:
-        """Return unsigned samples. Of 9 to 15 bits and of 24, only the upper 8 are returned."""
+        """Return unsigned samples. Of other depths than NumPy's, only the upper 8 are returned."""
         count = self.size[0] * (1 if self.planar else self.channels)
-        if self.bits in (8, 16, 32, 64):
+        if self.bits in WHOLE_BITS:
             whole = rows.view(f"{self.order}u{self.bits // 8}")
             return whole.astype(whole.dtype.newbyteorder("="))
         if self.bits % 8 == 0:

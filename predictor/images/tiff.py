@@ -8,7 +8,7 @@ from PIL import Image, TiffImagePlugin
 from predictor.errors import TooLarge, UnsupportedImage
 from predictor.images import unread
 from predictor.images.limits import MAX_READS, Checked, search
-from predictor.images.samples import UNSIGNED, Samples
+from predictor.images.samples import BLOCK, UNSIGNED, WHOLE_BITS, Samples
 
 MAX_TAG_VALUES = 100_000  # in one tag; one tag lists all strips or tiles
 MAX_RATIONALS = 1000  # in one tag; each of them takes 6 µs
@@ -21,6 +21,7 @@ PREDICTOR_TAG, TILE_WIDTH_TAG, TILE_LENGTH_TAG, EXTRA_TAG, FORMAT_TAG = 317, 322
 SUBFILE_TAG, SUBFILES_TAG, DNG_TAG, RAW_PHOTOMETRICS = 254, 330, 50706, (32803, 34892)
 # Describe samples, and are hidden where bytes are read in place of them.
 SAMPLE_TAGS = (ORIENTATION_TAG, PLANES_TAG, PREDICTOR_TAG, EXTRA_TAG, FORMAT_TAG)
+MAX_CHANNELS = 10
 NUMBER_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 BYTE_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # that know no samples, such as LZW
 JPEG_COMPRESSIONS = {6, 7}  # values of the tag of compression
@@ -143,15 +144,17 @@ def _samples(tags: _Tags) -> Samples | None:
     sound = (bits[0] in depths or kind != UNSIGNED) and not (raw_planes and 0 in extra)
     if key in TiffImagePlugin.OPEN_INFO and sound:
         return None
-    readable = 1 <= bits[0] <= 64 if kind == UNSIGNED else bits[0] in (8, 16, 32, 64)
+    readable = bits[0] in WHOLE_BITS or (kind == UNSIGNED and 1 <= bits[0] <= 32)
     shown = {0: "L", 1: "L", 2: "RGB"}.get(photometric, "")
     alpha = {1: "a", 2: "A"}.get(extra[0], "") if extra and len(shown) < channels else ""
     if (
         0 in size or not readable or not shown or len(shown) > channels or len(set(bits)) > 1
         or compression not in BYTE_COMPRESSIONS or predictor > 2
-        or (predictor == 2 and bits[0] not in (8, 16, 32, 64))
+        or (predictor == 2 and bits[0] not in WHOLE_BITS) or channels > MAX_CHANNELS
     ):  # fmt: skip
         return None
+    if size[0] * channels > BLOCK:
+        raise TooLarge(f"The TIFF has more than {BLOCK:,} samples in a row. Re-save it.")
     return Samples(
         size, shown + alpha, channels, bits[0], kind, tags.order, planar=planes == 2,
         inverted=photometric == 0, differences=predictor == 2,

@@ -29,7 +29,7 @@ def decoded(data):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("compression", [RAW, DEFLATE])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24])
+@pytest.mark.parametrize("bits", [*range(1, 18), 24, 31])
 def test_unsigned_samples_of_every_depth(bits, channels, compression, order):
     values = noise(bits, channels)
     pixels = decoded(tiff(values, bits, order, compression=compression))
@@ -159,6 +159,18 @@ def test_truncated_samples_are_damaged():
     for end in (len(data) - 10, len(data) - 150, 4100):
         with pytest.raises(DamagedImage):
             decode(data[:end], LIMIT)
+
+
+def test_depth_or_channels_that_nobody_uses_are_refused():
+    for data in (tiff(noise(40), 40), tiff(noise(12, 11), 12, photometric=2, extra=(0,) * 8)):
+        with pytest.raises(DamagedImage):
+            decode(data, LIMIT)
+
+
+def test_row_of_a_million_samples_is_too_large():
+    """Bit by bit, a row takes much memory."""
+    with pytest.raises(TooLarge, match="in a row"):
+        decode(tiff(np.zeros((1, 500_001, 2), np.uint8), 12, extra=(2,), photometric=1), LIMIT)
 
 
 def test_size_counts_in_pixels_and_wide_samples():
