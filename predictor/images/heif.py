@@ -45,7 +45,7 @@ def open_heic(data: bytes) -> ImageFile.ImageFile:
     # One processor for each image, as with AVIF; and nothing but the image.
     options.DECODE_THREADS = 1
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
-    image: ImageFile.ImageFile = HeifImageFile(io.BytesIO(data))
+    image: ImageFile.ImageFile = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
     return image
 
 
