@@ -122,6 +122,7 @@ def test_an_open_page_shows_the_model_once_it_is_loaded(browser, photo):
             page.get_by_text("Choose photos").click()
         expect(page.get_by_text("The model is efficientnet_lite0")).to_be_visible(timeout=60_000)
         chooser.value.set_files(photo)  # in a dialog opened while the model was loading
+        expect_classes(page, 5, timeout=60_000)
         expect_espresso(page)
     finally:
         server.close()

@@ -24,8 +24,11 @@ def document():
 
 @pytest.mark.skipif(not SCHEMATHESIS.exists(), reason="schemathesis is not installed")
 def test_schemathesis_finds_no_contradiction(document):
+    # It does not resolve the document's relative server.
+    options = ["--config-file", PROGRAMS / "schemathesis.toml"]
+    url = document.removesuffix("/openapi.json")
     done = subprocess.run(
-        [SCHEMATHESIS, "--config-file", PROGRAMS / "schemathesis.toml", "run", document],
+        [SCHEMATHESIS, *options, "run", "--url", url, document],
         cwd=ROOT, env=os.environ | {"TOKEN": TOKEN}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
