@@ -97,8 +97,9 @@ def decode(
             "The server does not have enough memory to decode the image now. Try again."
         ) from None
     except Exception as error:
+        kind = "a HEIC" if heif.is_heic(data) else "an image"
         raise DamagedImage(
-            "The file looks like an image but cannot be decoded: it is damaged, truncated, or an"
+            f"The file looks like {kind} but cannot be decoded: it is damaged, truncated, or an"
             " unsupported variant."
         ) from error
 

@@ -156,7 +156,7 @@ def test_heic_with_too_many_tiles_or_nested_pictures_is_too_large():
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_truncated_heic_is_damaged(fraction):
     data = heic(PHOTO)
-    with pytest.raises(DamagedImage):
+    with pytest.raises(DamagedImage, match="HEIC"):
         decode(data[: int(len(data) * fraction)], LIMIT)
 
 
