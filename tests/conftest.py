@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -96,6 +97,17 @@ LABELS = tuple(Label(f"n{i:08}", f"{name}_thing") for i, name in enumerate(COLOU
 
 def toy_model(model: ToyModel | None = None) -> LoadedModel:
     return LoadedModel(model or ToyModel(), ToyInfo(), LABELS)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> Iterator[None]:
+    """Let this thread compute with denormal numbers again: a model that ran in it has flushed them.
+
+    Other tests, of a whole process, would find them to be 0.
+    """
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture
