@@ -1,9 +1,8 @@
 """Turn every error into a response: RFC 9457 problem details, or another protocol's shape."""
 
 import logging
-import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
@@ -17,7 +16,6 @@ Problem = Mapping[str, Any]
 Shape = Callable[[Problem], Response]  # the response body that a protocol's clients read
 
 KEY = "problem_shapes"  # in the app's extensions
-FIRST_PART = re.compile("^/*([^/?]*)")
 MAX_DETAIL = 500  # characters; the text can quote what the client sent
 # Details for the errors that werkzeug raises.
 ADVICE = {
@@ -31,26 +29,35 @@ ADVICE = {
 }
 
 
-class RequestHead(NamedTuple):
-    """The parts of a request that an error response needs."""
-
-    method: str
-    path: str
-    request_id: str | None = None  # None if the request was refused before it got an id
-
-
-def render_problem(error: Exception, head: RequestHead) -> Response:
-    """Return an error as a response in the protocol of the request's path.
-
-    Flask's error handlers call this function, and so does the server for a request that never
-    reaches Flask. The caller must have pushed an app context.
-    """
-    problem = problem_of(error, head)
-    if head.request_id is not None:
-        problem["request_id"] = head.request_id
+def handle(error: Exception) -> Response:
+    """Answer the current request with an error, in the protocol of its path."""
+    problem = current_problem(error) | {"request_id": current_record().id}
     shapes: Mapping[str, Shape] = current_app.extensions[KEY]
-    response = shapes.get("/" + FIRST_PART.findall(head.path)[0], _as_problem)(problem)
+    response = shapes.get("/" + request.path.split("/")[1], _as_problem)(problem)
     response.status_code = problem["status"]
+    return with_headers(response, error)
+
+
+def current_problem(error: Exception) -> dict[str, Any]:
+    """Return problem details: ``title``, ``status``, ``code`` and ``detail``. Record the code."""
+    if isinstance(error, PredictorError):
+        status, title, detail = error.status.value, error.status.phrase, str(error)
+        code = error.code
+    elif isinstance(error, HTTPException) and error.code is not None:
+        status, title, detail = error.code, error.name, _advice(error)
+        code = title.lower().replace(" ", "-")
+    else:
+        status, title, detail = 500, "Internal Server Error", ADVICE[500]
+        code = "internal-error"
+    current_record().codes.append(code)
+    detail = json_safe(detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…")
+    return {
+        "type": "about:blank", "title": title, "status": status, "code": code, "detail": detail,
+    }  # fmt: skip
+
+
+def with_headers(response: Response, error: Exception) -> Response:
+    """Add the headers that an error has, such as ``Retry-After`` and ``Allow``."""
     if isinstance(error, HTTPException):
         kept = (h for h in error.get_headers() if h[0] not in ("Content-Type", "Content-Length"))
         response.headers.extend(kept)
@@ -59,41 +66,14 @@ def render_problem(error: Exception, head: RequestHead) -> Response:
     return response
 
 
-def problem_of(error: Exception, head: RequestHead) -> dict[str, Any]:
-    """Return an error as problem details: ``title``, ``status``, ``code`` and ``detail``."""
-    if isinstance(error, PredictorError):
-        status, title, detail = error.status.value, error.status.phrase, str(error)
-    elif isinstance(error, HTTPException) and error.code is not None:
-        status, title, detail = error.code, error.name, _advice(error, head)
-    else:
-        status, title, detail = 500, "Internal Server Error", ADVICE[500]
-    detail = json_safe(detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…")
-    return {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "code": code_of(error),
-        "detail": detail,
-    }
-
-
-def _advice(error: HTTPException, head: RequestHead) -> str:
+def _advice(error: HTTPException) -> str:
     methods = {*(getattr(error, "valid_methods", None) or ())} - {"OPTIONS", "HEAD"}
     return ADVICE.get(error.code or 0, error.description or error.name).format(
-        path=head.path,
-        method=head.method,
+        path=request.path,
+        method=request.method,
         allowed=" or ".join(sorted(methods)),
         limit=current_app.config["MAX_CONTENT_LENGTH"],
     )
-
-
-def code_of(error: Exception) -> str:
-    """Return the code that names the kind of error for programs."""
-    if isinstance(error, PredictorError):
-        return error.code
-    if isinstance(error, HTTPException) and error.code is not None:
-        return error.name.lower().replace(" ", "-")
-    return "internal-error"
 
 
 def json_safe(text: str) -> str:
@@ -105,22 +85,6 @@ def _as_problem(problem: Problem) -> Response:
     response = jsonify(problem)
     response.mimetype = "application/problem+json"
     return response
-
-
-def current_problem(error: Exception) -> dict[str, Any]:
-    """Return problem details for the current request, and record their code."""
-    current_record().codes.append(code_of(error))
-    return problem_of(error, _current_head())
-
-
-def handle(error: Exception) -> Response:
-    """Answer the current request with an error."""
-    current_record().codes.append(code_of(error))
-    return render_problem(error, _current_head())
-
-
-def _current_head() -> RequestHead:
-    return RequestHead(request.method, request.path, current_record().id)
 
 
 def handle_unexpected(error: Exception) -> Response:

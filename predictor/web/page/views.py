@@ -18,7 +18,7 @@ from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError
 from predictor.models.spec import ModelInfo
 from predictor.web.params import TOP_K
-from predictor.web.problems import current_problem, handle
+from predictor.web.problems import current_problem, handle, with_headers
 from predictor.web.request import current_call, current_record, current_service, needs_slot
 from predictor.web.security import allow_frames
 from predictor.web.uploads import PREDICT_FIELDS, read_upload
@@ -74,12 +74,7 @@ def error_page(error: PredictorError | HTTPException) -> Response:
     """Return the page with an error of the form. Programs that use ``GET`` get JSON."""
     if request.method != "POST":
         return handle(error)
-    response = _page(problem=current_problem(error))
-    if (
-        retry_after := getattr(error, "retry_after_s", getattr(error, "retry_after", None))
-    ) is not None:
-        response.headers["Retry-After"] = str(retry_after)
-    return response
+    return with_headers(_page(problem=current_problem(error)), error)
 
 
 @blueprint.errorhandler(Unauthorized)
