@@ -3,9 +3,7 @@
 import re
 from collections import Counter
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin
+from PIL import Image, ImageChops, JpegImagePlugin
 
 from predictor.errors import DamagedImage, TooLarge
 from predictor.images.limits import MAX_EXIF, Checked, LimitedFile, search
@@ -20,7 +18,7 @@ START_OF_SCAN, APP1, EXIF = 0xDA, 0xE1, b"Exif\0\0"
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 SEQUENTIAL_FRAMES = {0xC0, 0xC1}
 ALL_COEFFICIENTS = (1 << 64) - 1
-STEP = 256  # rows that are compared at once
+STEP = 256  # rows that are compared while all other threads wait
 BUSY = 16  # between two neighbouring values: a difference that a further scan changes
 
 
@@ -136,22 +134,20 @@ def check_last_scan(image: Image.Image, coarse: bytes, enough: int | None) -> No
     The decoder does not tell. ``coarse`` is the same file with nothing in that scan, which changes
     pixels wherever the image is not flat.
     """
+    changed = busy = 0  # numbers of the last such rows, from 1
     with open_image(coarse) as other:
         if enough is not None:
             other.draft(None, (enough, enough))
-        values, before = np.asarray(image), np.asarray(other)
-    changed, busy = [0], [0]  # rows, in steps that take little memory
-    for top in range(0, image.height if (values != before).any() else 0, STEP):
-        part, coarser = (array[top : top + STEP].astype(np.int16) for array in (values, before))
-        changed += [top + row for row in np.flatnonzero(_rows(part - coarser) > 0)[-1:]]
-        busy += [top + row for row in np.flatnonzero(_rows(np.diff(part, axis=1)) > BUSY)[-1:]]
-    if changed[-1] < busy[-1] - 8:
+        for top in range(0, image.height, STEP):
+            part, coarser = (one.crop((0, top, one.width, top + STEP)) for one in (image, other))
+            neighbours = ImageChops.difference(part, part.crop((1, 0, *part.size)))
+            changed = _last_row(ImageChops.difference(part, coarser), top) or changed
+            busy = _last_row(neighbours.point(lambda step: step > BUSY), top) or busy
+    if 0 < changed < busy - 8:
         raise DamagedImage("The JPEG is truncated: the last rows of its last scan are missing.")
 
 
-def _rows(differences: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Return the greatest difference in each row."""
-    greatest: NDArray[np.int16] = (
-        np.abs(differences).reshape(len(differences), -1).max(1, initial=0)
-    )
-    return greatest
+def _last_row(part: Image.Image, top: int) -> int:
+    """Return the number of the last row that is not black, from 1; 0 if there is none."""
+    box = part.getbbox()
+    return top + box[3] if box else 0
