@@ -13,7 +13,7 @@ from PIL import Image
 from predictor.images.colour import to_8_bits
 
 BLOCK = 1_000_000  # samples that are unpacked at once: bit by bit, they take 50 times the memory
-UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # values of the tag SampleFormat
+UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4  # values of the tag SampleFormat; 5, 6: complex
 WHOLE_BITS = (8, 16, 32, 64)  # that are numbers for NumPy
 WIDE_BITS = 32  # unsigned samples with fewer bits have their whole range as scale
 
@@ -25,7 +25,7 @@ class Samples:
     Attributes:
         mode: Pillow's mode for the first channels; La and RGBa are multiplied by alpha already.
         channels: samples of each pixel, those included that are not shown.
-        kind: value of the tag SampleFormat.
+        kind: UNSIGNED, SIGNED or FLOAT.
         order: ``<`` or ``>``, the order of bytes in samples of whole bytes.
         planar: whether the file has one channel after the other.
         inverted: whether 0 is white.

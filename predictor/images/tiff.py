@@ -8,7 +8,7 @@ from PIL import Image, TiffImagePlugin
 from predictor.errors import TooLarge, UnsupportedImage
 from predictor.images import unread
 from predictor.images.limits import MAX_READS, Checked, search
-from predictor.images.samples import BLOCK, UNSIGNED, WHOLE_BITS, Samples
+from predictor.images.samples import BLOCK, FLOAT, UNDEFINED, UNSIGNED, WHOLE_BITS, Samples
 
 MAX_TAG_VALUES = 100_000  # in one tag; one tag lists all strips or tiles
 MAX_RATIONALS = 1000  # in one tag; each of them takes 6 µs
@@ -129,7 +129,8 @@ class _Tags:
 
 def _samples(tags: _Tags) -> Samples | None:
     """Return how the samples are stored if Pillow cannot unpack them, or not correctly."""
-    photometric, kind = tags.first(PHOTOMETRIC_TAG, 0), tags.first(FORMAT_TAG, UNSIGNED)
+    photometric, form = tags.first(PHOTOMETRIC_TAG, 0), tags.first(FORMAT_TAG, UNSIGNED)
+    kind = UNSIGNED if form == UNDEFINED else form  # as TIFF 6.0 advises
     channels, fill = tags.first(CHANNELS_TAG, 1), tags.first(FILL_TAG, 1)
     planes, predictor = tags.first(PLANES_TAG, 1), tags.first(PREDICTOR_TAG, 1)
     compression = tags.first(COMPRESSION_TAG, 1)
@@ -139,7 +140,7 @@ def _samples(tags: _Tags) -> Samples | None:
     raw_planes = planes == 2 and compression == 1
     if planes == 2 and not raw_planes and extra and not any(extra):  # Pillow leaves them out
         bits, extra = bits[: -len(extra)], ()
-    key = (b"II" if tags.order == "<" else b"MM", photometric, (kind,), fill, bits, extra)
+    key = (b"II" if tags.order == "<" else b"MM", photometric, (form,), fill, bits, extra)
     depths = (8,) if raw_planes else (1, 2, 4, 8, 16)
     sound = (bits[0] in depths or kind != UNSIGNED) and not (raw_planes and 0 in extra)
     if key in TiffImagePlugin.OPEN_INFO and sound:
@@ -151,6 +152,7 @@ def _samples(tags: _Tags) -> Samples | None:
         0 in size or not readable or not shown or len(shown) > channels or len(set(bits)) > 1
         or compression not in BYTE_COMPRESSIONS or predictor > 2
         or (predictor == 2 and bits[0] not in WHOLE_BITS) or channels > MAX_CHANNELS
+        or kind > FLOAT
     ):  # fmt: skip
         return None
     if size[0] * channels > BLOCK:

@@ -109,6 +109,13 @@ def test_signed_integers_are_stretched(channels):
     assert np.abs(pixels - np.rint(stretch(values.astype(float)))).max() <= 1
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_samples_of_undefined_kind_are_unsigned(bits, channels):
+    values = noise(bits, channels)
+    assert (decoded(tiff(values, bits, kind=4)) == in_8_bits(values, bits)).all()
+
+
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 def test_white_is_zero(bits):
     values = noise(bits)
@@ -162,7 +169,9 @@ def test_truncated_samples_are_damaged():
 
 
 def test_depth_or_channels_that_nobody_uses_are_refused():
-    for data in (tiff(noise(40), 40), tiff(noise(12, 11), 12, photometric=2, extra=(0,) * 8)):
+    complex_numbers = [tiff(noise(32), 32, kind=kind) for kind in (5, 6)]
+    channels = tiff(noise(12, 11), 12, photometric=2, extra=(0,) * 8)
+    for data in (tiff(noise(40), 40), channels, *complex_numbers):
         with pytest.raises(DamagedImage):
             decode(data, LIMIT)
 
