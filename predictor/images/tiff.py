@@ -87,12 +87,12 @@ class _Tags:
 
     def __init__(self, data: bytes) -> None:
         self.data, self.order = data, "<" if data.startswith(b"II") else ">"
-        self.big = data[2:4] in (b"+\0", b"\0+")
-        (offset,) = struct.unpack_from(
-            self.order + ("Q" if self.big else "I"), data, 8 if self.big else 4
-        )
-        count = struct.Struct(self.order + ("Q" if self.big else "H"))
-        self.entry = struct.Struct(self.order + ("HHQQ" if self.big else "HHII"))
+        # A BigTIFF has words of 8 bytes for values and offsets, which are of type LONG8.
+        word, self.type = ("Q", 16) if data[2:4] in (b"+\0", b"\0+") else ("I", 4)
+        self.size = struct.calcsize(word)
+        count = struct.Struct(self.order + ("Q" if word == "Q" else "H"))
+        self.entry = struct.Struct(f"{self.order}HH{word}{word}")
+        (offset,) = struct.unpack_from(self.order + word, data, self.size)
         (entries,) = count.unpack_from(data, offset)
         self.begin = offset + count.size
         entries = min(entries, MAX_READS, (len(data) - self.begin) // self.entry.size)
@@ -105,8 +105,8 @@ class _Tags:
         for place, (found, kind, count, at) in enumerate(self.fields):
             if found == tag and kind in NUMBER_TYPES:
                 unit = NUMBER_TYPES[kind]
-                if count * struct.calcsize(unit) <= (8 if self.big else 4):  # in the entry itself
-                    at = self.begin + place * self.entry.size + (12 if self.big else 8)
+                if count * struct.calcsize(unit) <= self.size:  # in the entry itself, at its end
+                    at = self.begin + (place + 1) * self.entry.size - self.size
                 return struct.unpack_from(f"{self.order}{min(count, 10)}{unit}", self.data, at)
         return default
 
@@ -122,8 +122,7 @@ class _Tags:
             if tag in values and (value := values[tag]) is None:
                 changed[at : at + 2] = bytes(2)
             elif tag in values:
-                field = struct.pack(f"{self.order}HH{'QI' if self.big else 'II'}", tag, 4, 1, value)
-                changed[at : at + self.entry.size] = field.ljust(self.entry.size, b"\0")
+                self.entry.pack_into(changed, at, tag, self.type, 1, value)
         return bytes(changed)
 
 
