@@ -188,6 +188,22 @@ sys.exit(len(getattr(TiffImagePlugin, "__warningregistry__", ())))
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_no_photo_makes_pillow_import_more_plugins():
+    """It has 40, which take 0.1 s."""
+    code = """
+import sys
+from predictor.images.decoding import begins_like_an_image, decode
+from predictor.errors import UnsupportedImage
+begins_like_an_image(b"text")
+try:
+    decode(b"text", 100)
+except UnsupportedImage:
+    sys.exit("PIL.PdfImagePlugin" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_decoding_never_starts_a_program(monkeypatch):
     def fails(*_args, **_kwargs):
         raise AssertionError("a program was started")
