@@ -15,7 +15,7 @@ from predictor.web.api import explain, health, metrics, openapi, predict
 from predictor.web.page import views as page
 from predictor.web.protocols import kserve, open_inference, torchserve
 from predictor.web.relative import address
-from predictor.web.request import KEY, RecordedRequest
+from predictor.web.request import KEY, RecordingFlask
 
 # Each protocol has a blueprint, the first parts of its paths (PREFIXES) and the shape of its errors
 # (as_error). Some protocols also have explanations, or metrics under their own names.
@@ -40,11 +40,10 @@ def create_app(settings: Settings, classifier: Classifier | None = None) -> Flas
     The model loads when the classifier is started or first used.
     """
     static, templates = str(resource("static")), str(resource("templates"))
-    app = Flask("predictor", static_folder=static, template_folder=templates)
+    app = RecordingFlask("predictor", static_folder=static, template_folder=templates)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     if settings.frame_ancestors:
         app.config[FRAME_ANCESTORS] = " ".join(settings.frame_ancestors)
-    app.request_class = RecordedRequest
     app.add_template_global(address)
     app.json = OneLineJSON(app)
     service = app.extensions[KEY] = Service(classifier or Classifier(settings))

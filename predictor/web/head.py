@@ -18,7 +18,7 @@ def answer(app: Flask, environ: dict[str, Any], start_response: Any) -> Any:
     environ, this answers with that error. If the request needs a slot, the server finds its
     :class:`~predictor.engine.admission.Slots` under :data:`SLOTS`.
     """
-    with app.request_context(environ):
+    with app.request_context(environ) as context:
         try:
             if (error := environ.get(ERROR)) is not None:
                 raise error
@@ -27,7 +27,7 @@ def answer(app: Flask, environ: dict[str, Any], start_response: Any) -> Any:
         except Exception as error:
             found = app.handle_user_exception(error)
         if found is None:
-            environ[ADMITTED] = True
+            environ[ADMITTED] = context
             return None
         return app.process_response(app.make_response(found))(environ, start_response)
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, TypeVar, cast
 
-from flask import Request, current_app, request
+from flask import Flask, Request, current_app, request
+from flask.ctx import RequestContext
 from werkzeug.http import parse_date
 
 from predictor.engine.call import Call
 from predictor.engine.service import Service, SlotKind
-from predictor.environ import HAS_LEFT, SLOTS
+from predictor.environ import ADMITTED, HAS_LEFT, SLOTS
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -61,11 +62,32 @@ class RecordedRequest(Request):
             except OverflowError:
                 del self.environ[name]
         given = self.headers.get("X-Request-ID", "")
-        request_id = given if VALID_ID.fullmatch(given) else uuid.uuid4().hex
+        self.begin(given if VALID_ID.fullmatch(given) else uuid.uuid4().hex)
+
+    def begin(self, request_id: str) -> None:
+        """Begin a new record."""
         has_left = self.environ.get(HAS_LEFT, lambda: False)
         self.record = RequestRecord(
             request_id, Call(has_left=has_left, has_slot=SLOTS in self.environ)
         )
+
+
+class RecordingFlask(Flask):
+    """An app whose requests have records."""
+
+    request_class = RecordedRequest
+
+    def request_context(self, environ: dict[str, Any]) -> RequestContext:
+        """Return a context for the request, or the one in which its head has been checked.
+
+        To make a second one would take 0.3 ms.
+        """
+        context: RequestContext | None = environ.get(ADMITTED)
+        if context is None:
+            return super().request_context(environ)
+        request = cast(RecordedRequest, context.request)
+        request.begin(request.record.id)
+        return context
 
 
 def current_record() -> RequestRecord:

@@ -74,6 +74,19 @@ def test_an_open_question_is_left_to_the_app(app):
         assert SLOTS not in environ
 
 
+def test_the_app_continues_the_request_whose_head_was_checked(app, monkeypatch):
+    made = []
+    create = app.create_url_adapter
+    monkeypatch.setattr(app, "create_url_adapter", lambda r: made.append(r) or create(r))
+    _, environ = ask(app, data=picture("green"))
+    record, headers = environ[ADMITTED].request.record, {}
+    body = b"".join(app(environ, lambda status, pairs, _=None: headers.update(pairs)))
+    assert json.loads(body)["class_name"] == "green_thing"
+    assert headers["X-Request-ID"] == record.id
+    assert len([r for r in made if r]) == 1  # one context, and one address looked up, for both
+    assert environ[ADMITTED].request.record.began > record.began  # the body took its time
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/ping", "/v2/health/live"])
 def test_a_probe_is_answered_at_once(app, path):
     (status, _, _), _ = ask(app, path, "GET")
