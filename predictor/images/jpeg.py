@@ -12,11 +12,13 @@ SIGNATURE = b"\xff\xd8\xff"
 # Of one kind. libjpeg writes progressive JPEGs with 10 scans. Extended XMP and depth maps take many
 # APP segments.
 MAX_SEGMENTS, MAX_APP_SEGMENTS = 100, 500
-SEGMENT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd8\xff])")  # a length follows
+MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # of a segment, or the end
+FIRST_SEGMENT = 0xC0  # no length follows a smaller, reserved marker
 START_OF_IMAGE, END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
 START_OF_SCAN, APP1, EXIF = 0xDA, 0xE1, b"Exif\0\0"
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 SEQUENTIAL_FRAMES = {0xC0, 0xC1}
+ARITHMETIC_CODING, ARITHMETIC_COST = 0xC9, 4  # its first frame; a scan takes as long as 3 others
 ALL_COEFFICIENTS = (1 << 64) - 1
 STEP = 256  # rows that are compared while all other threads wait
 BUSY = 16  # between two neighbouring values: a difference that a further scan changes
@@ -29,13 +31,17 @@ def check(data: bytes) -> Checked:
     after the end of the image, such as the video in a phone's photo, is not counted.
     """
     parts = _Parts()
-    while (found := search(SEGMENT_MARKER, data, parts.end)) and found[0] != END_OF_IMAGE:
+    while (found := search(MARKER, data, parts.end)) and found[0] != END_OF_IMAGE:
         content = _content(data, found.end())
         if parts.complete and not (found[1][0] == START_OF_SCAN and _is_scan(content)):
             break
-        parts.add(found[1][0], content)
-        parts.end = found.end() + 2 + len(content)
-    checked = Checked(data, parts.kinds[START_OF_SCAN], streamed=parts.streamed)
+        parts.end = found.end()
+        if found[1][0] >= FIRST_SEGMENT:
+            parts.add(found[1][0], content)
+            parts.end += 2 + len(content)
+    if found and not parts.begun:  # Pillow would read on
+        raise DamagedImage("The JPEG ends before its first scan.")
+    checked = Checked(data, parts.kinds[START_OF_SCAN] * parts.cost, streamed=parts.streamed)
     if (found and found[0] == END_OF_IMAGE) or not parts.complete:
         return checked
     # Samsung's panoramas have a video in place of the end marker.
@@ -66,11 +72,12 @@ class _Parts:
         end: where the last segment ends in the file.
         kinds: how many segments there are of each kind.
         streamed: whether the decoder needs no memory for all coefficients.
+        cost: of a scan, beside one in Huffman coding.
     """
 
     def __init__(self) -> None:
         self.end, self.exif, self.kinds = 2, 0, Counter[int]()
-        self.streamed = False
+        self.streamed, self.cost = False, 1
         self.missing: dict[int, int] = {}  # a bit for each coefficient of a component
         self.frame, self.begun = b"", False
 
@@ -94,6 +101,7 @@ class _Parts:
             if self.frame:  # Pillow makes an object for every three bytes of a frame's header
                 raise TooLarge("The JPEG has several frames. Re-save it.")
             self.frame, self.streamed = content, kind in SEQUENTIAL_FRAMES
+            self.cost = ARITHMETIC_COST if kind >= ARITHMETIC_CODING else 1
             self.missing = dict.fromkeys(content[6::3], ALL_COEFFICIENTS)
         elif kind == START_OF_SCAN and _is_scan(content):
             self._add_scan(content)

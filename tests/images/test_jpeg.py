@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from pictures import difference, encode, scan_bomb
+from pictures import difference, encode, scan_bomb, slow_scans
 from predictor.errors import DamagedImage, TooLarge
 from predictor.images import jpeg
+from predictor.images.cost import SCAN_NS
 from predictor.images.decoding import decode
 
 LIMIT = 50_000_000
@@ -19,6 +20,41 @@ def test_jpeg_with_too_many_scans_is_too_large():
     assert decode(scan_bomb(20), LIMIT)
     with pytest.raises(TooLarge, match="scans"):
         decode(scan_bomb(200), LIMIT)
+
+
+@pytest.mark.parametrize("marker", [0x01, 0x02, 0xBF, 0xD0, 0xD7])
+@pytest.mark.parametrize("interval", [b"", b"\xff\xdd\0\4\0\1"], ids=["", "restarts"])
+def test_marker_without_a_length_hides_no_scans(marker, interval):
+    """The decoder skips some of these."""
+    data = slow_scans(64, 48, 200)
+    scan = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    hides = bytes([0xFF, marker, 0xFF, 0xFF])
+    with pytest.raises(TooLarge, match="scans"):
+        decode(data[:2] + interval + data[2:scan] + hides + data[scan:], LIMIT)
+
+
+def test_jpeg_that_ends_before_its_first_scan_is_damaged():
+    """Pillow ignores that end, and reads what follows."""
+    data = encode(CAT, "JPEG")
+    exif = b"\xff\xe1\0\x08Exif\0\0" * 600
+    with pytest.raises(DamagedImage):
+        decode(data[:2] + b"\xff\xd9" + exif + data[2:], LIMIT)
+
+
+def test_arithmetic_coding_is_charged_four_times():
+    """Its scans are as short, and take longer."""
+    charged = []
+    for frame in (b"\xff\xc2", b"\xff\xca"):
+        data = slow_scans(4000, 3000, 8).replace(b"\xff\xc2", frame)
+
+        def charge(seconds):
+            charged.append(seconds)
+            raise TooLarge("enough")
+
+        with pytest.raises(TooLarge, match="enough"):
+            decode(data, LIMIT, charge=charge)
+    scans = 9 * 12e6 * SCAN_NS / 1e9
+    assert charged[1] - charged[0] == pytest.approx(3 * scans)
 
 
 def test_jpeg_with_much_exif_is_too_large():
