@@ -66,8 +66,8 @@ class Exchange:
     @property
     def is_overload(self) -> bool:
         """Whether a request was refused that the server could answer if it had less to do."""
-        method = self._environ.get("REQUEST_METHOD", "GET")  # a probe's method
-        return bool(self._response.status_code == 503 and method != "GET")
+        method = self._environ.get("REQUEST_METHOD", "GET")  # probes have GET or HEAD
+        return bool(self._response.status_code == 503 and method not in ("GET", "HEAD"))
 
     @property
     def rest_s(self) -> float:

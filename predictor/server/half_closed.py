@@ -49,7 +49,9 @@ class Departure:
             self._transport.write(PROBE)
 
     def _still_reads(self) -> bool:
+        sock = self._transport.get_extra_info("socket")
+        if sock is None:  # TLS that has ended
+            return False
         with suppress(OSError):  # closed, or not TCP
-            sock = self._transport.get_extra_info("socket")
             return bool(sock.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0] == CLOSE_WAIT)
         return False

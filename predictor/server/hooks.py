@@ -30,6 +30,7 @@ class State:
 
     gpus: list[str] = field(default_factory=list)
     board: ReloadBoard = field(default_factory=ReloadBoard)
+    reloaded_at: int = 0  # the age of the last worker that was forked before the last reload
     weights_fd: int | None = None  # a memory file in which the workers share one set of weights
     metrics_folder: str | None = None
 
@@ -96,8 +97,7 @@ def replace_worn(server: Server, manage_workers: Any) -> None:
     """
     worn = [worker for worker in server.WORKERS.values() if state.board.is_worn(worker.slot)]
     if worn and len(server.WORKERS) == server.num_workers:
-        first = min(worn, key=lambda worker: worker.slot)  # the slot that pre_fork chooses
-        first.age = 0
+        worn[0].age = 0  # the oldest for gunicorn, and for pre_fork one that holds no slot
         server.spawn_worker()
     manage_workers()
 
@@ -111,6 +111,7 @@ def create_weights_file(server: Server) -> int | None:
 
 def on_reload(server: Server) -> None:
     """Create a file for the new weights. The old file exists until its last process ends."""
+    state.reloaded_at = server.worker_age
     if state.weights_fd is not None:
         os.close(state.weights_fd)
     state.weights_fd = create_weights_file(server)
@@ -134,13 +135,9 @@ def when_ready(server: Server) -> None:
 
 
 def pre_fork(server: Server, worker: Worker) -> None:
-    """Give the worker a free slot, or else the slot of a worker that it replaces."""
-    held = [other.slot for other in server.WORKERS.values()]
-
-    def rank(slot: int) -> tuple[int, bool]:
-        return held.count(slot), not state.board.is_worn(slot)
-
-    worker.assign(min(range(server.num_workers), key=rank), state.board)
+    """Give the worker a slot that is free, or held by a worker that is to be replaced."""
+    held = [other.slot for other in server.WORKERS.values() if other.age > state.reloaded_at]
+    worker.assign(min(range(server.num_workers), key=held.count), state.board)
 
 
 def post_fork(server: Server, worker: Worker) -> None:

@@ -34,6 +34,8 @@ REFUSED = {
     "large without a photo": (POST.replace(b"POST /predict", b"GET /docs") + LONG, 413),
     "long URL": (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\n" + HEADERS + b"\r\n", 414),
     "large head": (POST + b"X: " + b"x" * 70_000, 431),
+    "many fields": (POST + b"Origin: x\r\nX-Request-ID: x\r\n" * 60 + b"\r\n", 431),
+    "blanks": (POST + b"Origin:" + b" " * 9000 + b"x\r\n\r\n", 431),
     "address": (POST.replace(b"predict", b"nothing") + LONG, 404),
     "method": (POST.replace(b"POST", b"DELETE") + LONG, 405),
 }  # fmt: skip

@@ -4,12 +4,14 @@ import asyncio
 import io
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from lone_connection import GET, head, make_worker, open_connection
 from predictor.engine.admission import Slots
 from predictor.environ import SLOTS
+from predictor.server.half_closed import Departure
 
 
 @pytest.mark.parametrize("free", [True, False], ids=["a slot", "no slot"])
@@ -44,6 +46,35 @@ def test_a_body_is_freed_before_its_response_is_read(free):
     written, held = asyncio.run(run())
     assert written.startswith(b"HTTP/1.1 200" if free else b"HTTP/1.1 408")
     assert held < size / 2
+
+
+def test_client_whose_tls_connection_is_lost_has_left():
+    loop = SimpleNamespace(call_soon_threadsafe=lambda _: None)
+    departure = Departure(loop, SimpleNamespace(get_extra_info=lambda _: None))  # without a socket
+    assert not departure.is_over(can_probe=True)
+    departure.begin(wait_s=0)
+    assert departure.is_over(can_probe=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "paced"),
+    [("POST", 503, True), ("GET", 503, False), ("HEAD", 503, False), ("POST", 404, False)],
+)
+def test_only_refused_work_is_paced(method, status, paced):
+    """A probe of a loading server also gets 503."""
+
+    async def run():
+        worker, times = make_worker(), []
+        worker.pace = lambda: times.append(1) or 0
+        worker.head = lambda _, start: start(f"{status} x", [("Content-Length", "0")]) and [b""]
+        connection, _ = open_connection(worker)
+        connection.data_received(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        await asyncio.sleep(0.01)
+        connection.eof_received()
+        await connection._task
+        return times
+
+    assert asyncio.run(run()) == [1] * paced
 
 
 def test_without_keep_alive_the_response_announces_the_close():

@@ -35,6 +35,7 @@ def master(workers=1, **options):
         cfg=SimpleNamespace(**options),
         WORKERS={},
         num_workers=workers,
+        worker_age=0,
         reload=lambda: None,
         manage_workers=lambda: None,
         log=SimpleNamespace(error=pytest.fail, warning=pytest.fail),
@@ -117,16 +118,21 @@ def test_a_new_worker_gets_the_slot_of_an_ended_or_replaced_one():
     def fork():
         new = Worker.__new__(Worker)  # without gunicorn's sockets
         hooks.pre_fork(server, new)
-        server.WORKERS[next(pids)] = new
+        pid = new.age = next(pids)
+        server.WORKERS[pid] = new
         return new.slot
 
     assert [fork() for _ in range(3)] == [0, 1, 2]
     del server.WORKERS[11]
     assert fork() == 1
-    assert [fork() for _ in range(3)] == [0, 1, 2]  # a reload
-    for old in (10, 12, 13):
+    server.WORKERS[10].age = 0  # it is worn
+    assert fork() == 0
+    server.worker_age = 14
+    hooks.on_reload(server)  # while that replacement loads
+    assert [fork() for _ in range(3)] == [0, 1, 2]
+    for old in (10, 12, 13, 14):
         del server.WORKERS[old]
-    del server.WORKERS[16]
+    del server.WORKERS[17]
     assert fork() == 2
 
 

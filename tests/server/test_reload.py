@@ -105,6 +105,25 @@ def test_a_process_that_can_answer_may_ask_for_a_replacement():
     assert not board.is_worn(3)
 
 
+def test_process_that_is_replaced_can_answer(monkeypatch, other_process):
+    board = ReloadBoard()
+    board.claim(0)
+    assert not board.is_any_ready()
+    board.mark_ready(0)
+    board.reserve(0)
+    assert board.is_any_ready()  # this process
+    monkeypatch.setattr(os, "getpid", lambda: other_process.pid)
+    board.claim(0)
+    assert board.is_any_ready()
+    board.reserve(0)  # another replacement, before the first one is ready
+    assert board.is_any_ready()
+    gone = ended_process()
+    monkeypatch.setattr(os, "getpid", lambda: gone)
+    board.claim(0)
+    board.mark_ready(0)
+    assert not board.is_any_ready()
+
+
 def test_slots_are_independent():
     board = ReloadBoard()
     for slot in range(1000):
