@@ -12,6 +12,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Characters that tell what a text is: a data URL can begin with a file name.
 BEGINNING = 1024
 SIGNATURE = 32  # characters of base64 that have an image's first 24 bytes
+LEAST = 20  # characters of the smallest image, a PPM
 
 
 def from_base64(text: object) -> bytes | RequestError:
@@ -32,7 +33,7 @@ def from_base64(text: object) -> bytes | RequestError:
 
 def holds_an_image(text: object) -> bool:
     """Return whether a text is an image in base64. Only its beginning is decoded."""
-    if not isinstance(text, str | bytes):
+    if not isinstance(text, str | bytes) or len(text) < LEAST:
         return False
     try:
         return begins_like_an_image(_decode(_unwrap(text[:BEGINNING])[:SIGNATURE]))

@@ -7,13 +7,14 @@ Nothing here reads a request: :mod:`predictor.web.forms` parses forms, and
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from predictor.errors import BadRequest, RequestError, TooLarge
 from predictor.images.decoding import begins_like_an_image
 from predictor.web.base64_text import from_base64, holds_an_image
 from predictor.web.forms import Part
-from predictor.web.json_body import parse_json
+from predictor.web.json_body import MAX_SIGNS, SIGNS, count, parse_json
 from predictor.web.params import known_among, parameters_of, quoted
 
 Image = bytes | RequestError  # an image that is not base64 is replaced by an error
@@ -25,6 +26,7 @@ INSTANCE_KEYS = ("b64", "data", "body", "image", "image_bytes")
 NAMES = ", ".join(INSTANCE_KEYS)
 NOT_ONE = f"An object must have its image under exactly one of the names {NAMES}."
 MAX_DEPTH = 3  # of objects within objects
+MAX_MEMBERS = 1000  # of an object among which an image is looked for; each text takes 30 µs
 JSON_NULLS = (b"null", b"undefined")  # what JavaScript writes for a value that it does not have
 
 # The kinds of a form's parts. A part is of the first kind whose rule it meets.
@@ -88,11 +90,8 @@ def choose_parts(form: Sequence[Part], max_images: int, fields: Fields) -> Chose
         for part in form
         if part.name in fields.parameters and part.value
     ]
-    found = [
-        (kind_of(opened := _open(part)), opened)
-        for part in form
-        if part.name not in fields.parameters
-    ]
+    others = [part for part in form if part.name not in fields.parameters]
+    found = [(kind_of(part), part) for part in _open_all(others)]
     shared = {_plain(part.name) for kind, part in found if kind == "image"}
     ranks = [_rank(kind, _plain(part.name), fields.names, shared) for kind, part in found]
     best = min((rank for rank in ranks if rank), default=None)
@@ -123,10 +122,19 @@ def _is_image(data: bytes) -> bool:
     return begins_like_an_image(data) or holds_an_image(data)
 
 
+def _open_all(parts: Sequence[Part]) -> Iterator[Part]:
+    """Open the parts that are JSON objects, until they have as many signs as JSON may have."""
+    signs = 0
+    for part in parts:
+        if part.value[:1] == b"{" and len(part.value) >= 50:
+            signs += count(part.value, SIGNS)
+            yield _open(part) if signs <= MAX_SIGNS else part
+        else:
+            yield part
+
+
 def _open(part: Part) -> Part:
-    """Return the part; if it is a JSON object that has an image, with the image as its value."""
-    if part.value[:1] != b"{" or len(part.value) < 50:
-        return part
+    """Return a JSON object; if it has an image, with the image as its value."""
     try:
         (image,) = _images_in(parse_json(part.value))
     except (RequestError, ValueError):  # metadata
@@ -228,7 +236,7 @@ def _images_in(value: Any, depth: int = 0) -> Iterator[Any]:
     if usual and not isinstance(usual[0], dict):
         yield usual[0]
     elif depth < MAX_DEPTH:
-        for member in usual or value.values():
+        for member in usual or islice(value.values(), MAX_MEMBERS):
             if isinstance(member, dict) or holds_an_image(member):
                 images = _images_in(member, depth + 1)
                 yield from images if usual else filter(holds_an_image, images)

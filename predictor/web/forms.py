@@ -20,9 +20,10 @@ MAX_HEADS = 200_000  # bytes of all fields' headers: werkzeug takes about 150 ms
 MAX_FALSE = 100  # lines in a field that begin with the boundary, but continue
 TOO_MANY = f"The form has more than {MAX_FIELDS:,} fields. Send one for each photo."
 BOUNDARY = re.compile(r'(?i);\s*boundary\s*=\s*(?:"([^"]*)"|([^;]*))')
-# A form's first line, and what may follow the boundary in a line: group 1 ends the form.
-FIRST_LINE = re.compile(rb"(?i)(?:\A|\n)--([^\r\n]{1,200}?)[ \t]*\r?\n(?=[a-z-]+:)")
-REST_OF_LINE = re.compile(rb"(--|[ \t\r\n]{0,100}\Z)|[ \t]*\r?\n")
+# A form's first line, and what may follow the boundary in a line: group 1 ends the form. With
+# blanks in two repetitions, or without a limit, a hostile line would take quadratic time.
+FIRST_LINE = re.compile(rb"(?i)(?:\A|\n)--([^\r\n]{1,300}+)\r?\n(?=[a-z-]+:)")
+REST_OF_LINE = re.compile(rb"(--|[ \t\r\n]{0,100}\Z)|[ \t]{0,100}\r?\n")
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 HEADER = re.compile(r"(?im)^content-(disposition|type)[ \t]*:(.*)")
 
@@ -109,7 +110,7 @@ def _boundary(body: bytes, content_type: str) -> bytes:
     if begin >= 0 and REST_OF_LINE.match(body, begin + 2 + len(given)):
         return given
     first = FIRST_LINE.search(body, 0, MAX_HEAD)
-    return first[1] if first else b""
+    return first[1].rstrip() if first else b""
 
 
 def _find(body: bytes, text: bytes, begin: int) -> int:

@@ -8,10 +8,12 @@ from predictor.web.forms import STEP
 
 # Parsed, a string, list or object takes up to 50 times its size. The most images that the settings
 # allow, each in an object with all its members, have half as many signs.
-MAX_SIGNS = 200_000
+MAX_SIGNS, SIGNS = 200_000, b'"[{,'
 # Numbers that are parsed while all other threads wait: whole numbers of two digits, and fractions.
 # Both take up to 30 ms.
 TURN, FRACTIONS = 200_000, 10_000
+# Of the base64 of a photo, some encoders escape each slash, or a line end after 76 characters.
+MAX_ESCAPES = 1_000_000  # all other threads wait for a string to be parsed: these take 25 ms
 MAX_DIGITS = 40  # of a number: FP32 has 39. Twice as many take four times as long to parse
 
 
@@ -24,11 +26,10 @@ def parse_json(body: bytes, is_tensor: bool = False) -> Any:
         BadRequest: the body is not JSON, or has NaN, Infinity or a number that is too long.
         TooLarge: the JSON has so many values that it would need much memory.
     """
-    numbers, signs = body.count(b","), b'"[{' if is_tensor else b'"[{,'
+    numbers, signs = body.count(b","), b'"[{' if is_tensor else SIGNS
     if numbers > TURN:
         signs += b"lr"  # null, false and true are parsed while all other threads wait
-    steps = range(0, len(body), STEP)
-    if sum(body.count(sign, step, step + STEP) for sign in signs for step in steps) > MAX_SIGNS:
+    if count(body, signs) > MAX_SIGNS or count(body, b"\\") > MAX_ESCAPES:
         raise TooLarge(
             "The JSON has too many values. Send images as base64, and tensors as binary data."
         )
@@ -47,6 +48,12 @@ def parse_json(body: bytes, is_tensor: bool = False) -> Any:
             "The body is not JSON in UTF-8, is nested too deeply, or has NaN, Infinity or a number"
             f" that is too long. Send finite numbers of at most {MAX_DIGITS} digits."
         ) from error
+
+
+def count(body: bytes, signs: bytes) -> int:
+    """Return how many of the signs are in the body, counted in steps."""
+    steps = range(0, len(body), STEP)
+    return sum(body.count(sign, step, step + STEP) for sign in signs for step in steps)
 
 
 def _whole_number(text: str) -> int:

@@ -70,7 +70,17 @@ def behind_proxies(wsgi_app: Any, hops: int) -> Any:
     A proxy appends to X-Forwarded-For and replaces the other two headers. X-Forwarded-Host is
     ignored: the host is used only to redirect a path with doubled slashes.
     """
-    return ProxyFix(wsgi_app, x_for=hops, x_proto=1, x_host=0, x_prefix=1) if hops else wsgi_app
+    if not hops:
+        return wsgi_app
+    fix = ProxyFix(wsgi_app, x_for=hops, x_proto=1, x_host=0, x_prefix=1)
+
+    def without_quotes(environ: dict[str, Any], start_response: Any) -> Any:
+        # An unclosed quote from the client would hide the address that the proxy appends.
+        forwarded = environ.get("HTTP_X_FORWARDED_FOR", "")
+        environ["HTTP_X_FORWARDED_FOR"] = forwarded.replace('"', "")
+        return fix(environ, start_response)
+
+    return without_quotes
 
 
 def once(guard: Callable[[], None]) -> Callable[[], None]:

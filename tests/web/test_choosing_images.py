@@ -2,11 +2,13 @@
 
 import base64
 import json
+from contextlib import nullcontext
 
 import pytest
 
 from pictures import picture
 from predictor.errors import BadRequest, RequestError, TooLarge
+from predictor.web import choosing
 from predictor.web.choosing import Fields, choose_json, choose_parts
 from predictor.web.forms import Part
 
@@ -141,6 +143,22 @@ def test_too_many_images_in_a_form_are_413_before_decoding(monkeypatch):
     monkeypatch.setattr("predictor.web.choosing.from_base64", lambda _: pytest.fail("decoded"))
     with pytest.raises(TooLarge, match="10 images"):
         choose_parts([text("file", "!")] * 10, 9, FIELDS)
+
+
+def test_json_parts_of_a_form_share_one_limit(monkeypatch):
+    parsed, parse = [], choosing.parse_json
+    monkeypatch.setattr(choosing, "parse_json", lambda body: parsed.append(body) or parse(body))
+    some = Part("meta", None, b'{"a": [%s0]}' % (b"0," * 60_000), "")
+    form = [some] * 9 + [text("other", FILEPOND), file("file")]
+    assert choose_parts(form, 8, FIELDS).images == [RED]
+    assert len(parsed) == 3
+
+
+def test_image_is_looked_for_among_a_thousand_members():
+    for others, found in ((999, True), (1000, False)):
+        content = dict.fromkeys(map(str, range(others)), "x") | {"photo": b64(RED)}
+        with nullcontext() if found else pytest.raises(BadRequest, match="no image"):
+            assert choose_json(content, 8, FIELDS).images == [RED]
 
 
 def test_parameter_is_no_image_and_may_be_empty():

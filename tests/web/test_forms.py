@@ -1,6 +1,8 @@
 import random
 import tracemalloc
+from contextlib import suppress
 from io import BytesIO
+from time import thread_time
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
@@ -8,7 +10,15 @@ from werkzeug.formparser import MultiPartParser
 from werkzeug.test import EnvironBuilder
 
 from predictor.errors import BadRequest, TooLarge
-from predictor.web.forms import MAX_FIELDS, Part, _find, multipart_parts, unquote, urlencoded_parts
+from predictor.web.forms import (
+    MAX_FIELDS,
+    Part,
+    _find,
+    begins_like_a_form,
+    multipart_parts,
+    unquote,
+    urlencoded_parts,
+)
 
 FILE = b'Content-Disposition: form-data; name="file"; filename="a.png"'
 TEXT = b'Content-Disposition: form-data; name="text"'
@@ -148,6 +158,20 @@ def test_part_has_its_content_type_without_parameters(text):
 def test_truncated_form_or_endless_headers_are_400(body):
     with pytest.raises(BadRequest, match=r"ends too early, or .* 8,192 bytes"):
         multipart_parts(body, TYPE)
+
+
+@pytest.mark.parametrize("line", [b"--%s", b"--b%s\r\n", b"--%s\r\na:b", b"\n--%s"])
+def test_line_of_blanks_takes_no_more_time_than_other_lines(line):
+    def seconds(sign):
+        body = line % (sign * 8000)
+        began = thread_time()
+        for _ in range(20):
+            begins_like_a_form(body)
+            with suppress(BadRequest):
+                multipart_parts(body, TYPE)
+        return thread_time() - began
+
+    assert min(seconds(b" ") for _ in range(3)) < 20 * min(seconds(b"x") for _ in range(3)) + 0.01
 
 
 def test_headers_of_all_fields_together_have_a_limit():

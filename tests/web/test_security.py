@@ -239,6 +239,15 @@ def test_one_proxy_names_the_client(serve):
     assert ask(client, **forged).status_code == 429
 
 
+def test_unclosed_quote_does_not_hide_the_address_that_a_proxy_adds(serve):
+    client = serve(rate_limit="1/day", trusted_proxies=1)
+    answers = [
+        ask(client, **{"X-Forwarded-For": f"{sent}192.0.2.9"}).status_code
+        for sent in ("", '"1, ', '1", "2, ', '"')
+    ]
+    assert answers == [200, 429, 429, 429]
+
+
 def test_outer_of_two_proxies_names_the_client(serve):
     client = serve(rate_limit="1/day", trusted_proxies=2)
     for outer, status in (("192.0.2.8", 200), ("192.0.2.9", 200), ("192.0.2.9", 429)):
