@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,17 +16,41 @@ from running_server import ROOT
 MODEL = "efficientnet_lite0"
 ESPRESSO, CATS = 967, {281, 282, 285}  # tabby, tiger cat, Egyptian cat
 PROGRAMS = Path(__file__).parent / "programs"
-PYTHON = ROOT / os.environ.get("CLIENTS", ".venv-clients") / "bin" / "python"
+CLIENTS = ROOT / os.environ.get("CLIENTS", ".venv-clients")
+PYTHON = CLIENTS / "bin" / "python"
+NODE_MODULES = CLIENTS / "node_modules"
+# C1 and one thread to collect garbage halve the processor time that Java takes to start.
+JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 
 def run(program, url, *arguments):
     """Run one of the programs; return the JSON that it prints."""
-    if not PYTHON.exists():
-        pytest.skip("the clients are not installed; make test does that")
-    command = [PYTHON, PROGRAMS / f"{program}.py", url, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    (path,) = PROGRAMS.glob(f"{program}.*")
+    command = [*interpreter(path.suffix), path, url, *arguments]
+    environment = os.environ | {"NODE_PATH": str(NODE_MODULES)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def interpreter(suffix):
+    """The start of the command for programs of this kind. Skip the test if it is not installed."""
+    if suffix == ".py":
+        return [need(PYTHON.exists() and PYTHON, "the Python clients", "make test")]
+    if suffix == ".java":
+        need(shutil.which("javac"), "a JDK", "Debian: apt-get install default-jdk-headless")
+        return JAVA
+    need_npm_packages()
+    return [need(shutil.which("node"), "Node.js", "Debian: apt-get install nodejs npm")]
+
+
+def need_npm_packages():
+    need(NODE_MODULES.exists(), "the npm packages", "make test, if npm is installed")
+
+
+def need(found, what, how):
+    """Return what was found, or skip the test."""
+    return found or pytest.skip(f"this machine lacks {what} ({how})")
 
 
 def approximately(predictions, key="class_index"):

@@ -1,19 +1,34 @@
 """One real server for all clients."""
 
+import subprocess
+import sys
+
 import pytest
 from PIL import Image
 from skimage import data
 
-from clients.answers import CATS, ESPRESSO, MODEL
+from clients.answers import CATS, ESPRESSO, MODEL, NODE_MODULES, PROGRAMS
+from proxies import free_port, running
 from running_server import Server
 
 
 @pytest.fixture(scope="session")
-def server():
-    running = Server(model=MODEL).wait_until_ready()
-    yield running
-    assert running.stop() == 0, running.log
-    running.close()
+def pages(tmp_path_factory):
+    """The address of a web site with the programs that are pages, and the npm packages."""
+    folder, port = tmp_path_factory.mktemp("pages"), free_port()
+    for path in (NODE_MODULES, *PROGRAMS.glob("*.html")):
+        (folder / path.name).symlink_to(path)
+    command = [sys.executable, "-m", "http.server", str(port), "-b", "127.0.0.1", "-d", str(folder)]
+    with running(command, f"http://127.0.0.1:{port}", stderr=subprocess.DEVNULL) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def server(pages):
+    server = Server(model=MODEL, cors_origins=pages).wait_until_ready()
+    yield server
+    assert server.stop() == 0, server.log
+    server.close()
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +39,17 @@ def photos(tmp_path_factory):
     for file in files:
         Image.fromarray(getattr(data, file.stem)()).save(file)
     return files
+
+
+@pytest.fixture(scope="session")
+def files(photos, tmp_path_factory):
+    """A photo, a text, and a file above the size limit."""
+    folder = tmp_path_factory.mktemp("files")
+    text, large = folder / "notes.txt", folder / "large.jpg"
+    text.write_text("not a photo")
+    with large.open("wb") as file:
+        file.truncate(24 * 1024 * 1024)
+    return photos[0], text, large
 
 
 @pytest.fixture(scope="session")
