@@ -27,7 +27,8 @@ lint: $(VENV)/requirements-dev.stamp
 check: lint
 	$(BIN)/pytest -q -m "not server and not slow" $(PYTEST)
 
-test: lint $(CLIENTS)/requirements-clients.stamp $(JUPYTER)/requirements-jupyter.stamp
+test: lint $(CLIENTS)/requirements-clients.stamp $(CLIENTS)/npm.stamp
+test: $(JUPYTER)/requirements-jupyter.stamp
 	$(BIN)/pytest $(PYTEST)
 
 # For the options: make bench BENCH="--help"
@@ -57,6 +58,13 @@ $(VENV)/%.stamp: %.txt $(CONSTRAINTS) | $(BIN)/python
 $(CLIENTS)/%.stamp: %.txt | $(CLIENTS)/bin/python
 	$(CLIENTS)/bin/python -m pip install --disable-pip-version-check -q -r $<
 	touch $@
+
+# Without npm, the tests with these programs are skipped.
+$(CLIENTS)/npm.stamp: tests/clients/package-lock.json | $(CLIENTS)/bin/python
+	if command -v npm >/dev/null; then \
+	  cp tests/clients/package.json $< $(CLIENTS) && \
+	  npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@; \
+	fi
 
 $(JUPYTER)/%.stamp: %.txt | $(JUPYTER)/bin/python
 	$(JUPYTER)/bin/python -m pip install --disable-pip-version-check -q -r $<

@@ -1,4 +1,4 @@
-"""Helpers to run clients of other servers, and the answers that they should get."""
+"""Helpers to run other projects' clients, and the answers that they should get."""
 
 import base64
 import json
@@ -36,16 +36,17 @@ def run(program, url, *arguments):
 def interpreter(suffix):
     """The start of the command for programs of this kind. Skip the test if it is not installed."""
     if suffix == ".py":
-        return [need(PYTHON.exists() and PYTHON, "the Python clients", "make test")]
+        return [need(PYTHON.exists() and PYTHON, "the Python clients", "make test installs them")]
     if suffix == ".java":
         need(shutil.which("javac"), "a JDK", "Debian: apt-get install default-jdk-headless")
         return JAVA
+    node = need(shutil.which("node"), "Node.js", "Debian: apt-get install nodejs npm")
     need_npm_packages()
-    return [need(shutil.which("node"), "Node.js", "Debian: apt-get install nodejs npm")]
+    return [node]
 
 
 def need_npm_packages():
-    need(NODE_MODULES.exists(), "the npm packages", "make test, if npm is installed")
+    need(NODE_MODULES.exists(), "the npm packages", "make test installs them if it finds npm")
 
 
 def need(found, what, how):
