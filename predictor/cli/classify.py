@@ -183,7 +183,7 @@ def _classify(classifier: Classifier, top_k: int, name: str) -> Outcome:
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return classifier.classify([data], top_k)[0]
-    except OSError as error:
-        return PredictorError(f"The file cannot be read: {error.strerror}.")
+    except (OSError, ValueError) as error:  # ValueError: a zero byte, as in a list in UTF-16
+        return PredictorError(f"The file cannot be read: {getattr(error, 'strerror', error)}.")
     except PredictorError as error:
         return error

@@ -70,6 +70,16 @@ def test_missing_file_is_an_error_in_its_line(predict, folder):
     assert "red_thing" in out
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8"])
+def test_zero_bytes_in_a_list_are_errors_in_their_lines(predict, folder, encoding):
+    """PowerShell writes UTF-16, and ``find -print0`` ends names with a zero byte."""
+    (folder / "list").write_text(f"{folder}/b.png\0\n", encoding)
+    status, out, _ = predict(folder / "a.png", "--files-from", folder / "list")
+    assert status == 1
+    assert "cannot be read: embedded null byte" in out
+    assert "red_thing" in out
+
+
 def test_folder_without_photos_is_exit_status_2(predict, tmp_path):
     status, _, err = predict(tmp_path)
     assert (status, err) == (2, "No image files found in the given paths.\n")
