@@ -57,7 +57,8 @@ def check(host: str, port: int, option: str) -> None:
     if (error := bind_error(host, port)) is None:
         return
     if error.errno == errno.EADDRINUSE:
-        sys.exit(f"Port {port} on {host} is taken. Choose another: PORT=5001.")
+        other = 5002 if port == 5001 else 5001
+        sys.exit(f"Port {port} on {host} is taken. Choose another: PORT={other}.")
     sys.exit(
         f"Cannot listen on {host}:{port}: {error.strerror}. Set HOST or {option} to an address of"
         " this machine."

@@ -1,3 +1,4 @@
+import errno
 import os
 import socket
 import subprocess
@@ -70,6 +71,13 @@ def test_taken_port_is_refused_with_advice():
         port = taken.getsockname()[1]
         with pytest.raises(SystemExit, match=f"Port {port} on 127.0.0.1 is taken.*PORT=5001"):
             check("127.0.0.1", port, "--bind")
+
+
+def test_advice_for_a_taken_port_is_another_port(monkeypatch):
+    taken = OSError(errno.EADDRINUSE, "Address already in use")
+    monkeypatch.setattr("predictor.server.address.bind_error", lambda host, port: taken)
+    with pytest.raises(SystemExit, match="Port 5001 .*PORT=5002"):
+        check("127.0.0.1", 5001, "--bind")
 
 
 # Real servers
