@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 
 from predictor.errors import TooLarge
-from predictor.images.boxes import MAX_BOXES, boxes, hide_metadata
+from predictor.images.boxes import MAX_BOXES, boxes, hide_metadata, reader
 from predictor.images.limits import Checked
 
 MAX_OBUS = 5_000  # of a file; a phone's photo has some hundreds
@@ -128,12 +128,7 @@ def _images(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _items(data: bytes, at: int) -> Iterator[tuple[bool, int, int]]:
     """Yield for each item whether it is in an item data box, and where it begins and ends."""
-
-    def number(size: int) -> int:
-        nonlocal at
-        at += size
-        return int.from_bytes(data[at - size : at], "big")
-
+    number = reader(data, at)
     version, sizes = number(4) >> 24, number(2)
     offset_size, length_size, base_size, index_size = (sizes >> n & 15 for n in (12, 8, 4, 0))
     id_size = 4 if version == 2 else 2

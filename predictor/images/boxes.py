@@ -1,7 +1,8 @@
 """Boxes: what AVIF and HEIC files consist of, by ISO/IEC 14496-12."""
 
+import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from predictor.errors import TooLarge
 
@@ -10,6 +11,13 @@ MAX_META = 1_000_000  # bytes of metadata; a photo's have some kB
 # The size of the fields before the boxes inside a box.
 PARENTS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0}
 PARENTS |= {b"stbl": 0, b"iinf": 6, b"iref": 4}
+
+
+def reader(data: bytes, begin: int = 0) -> Callable[[int], int]:
+    """Return a function that reads the next whole number of so many bytes; 0 behind the end."""
+    stream = io.BytesIO(data)
+    stream.seek(begin)
+    return lambda size: int.from_bytes(stream.read(size), "big")
 
 
 def boxes(data: bytes, parents: dict[bytes, int] = PARENTS) -> Iterator[tuple[bytes, int, int]]:

@@ -1,6 +1,5 @@
 """Encoded bytes → upright RGB image. The input may be hostile."""
 
-import contextlib
 import warnings
 from collections.abc import Callable
 
@@ -23,6 +22,8 @@ from predictor.images.profile import keep_profile
 # Pillow decodes with another program (EPS): each is one more parser for an attacker to try. HEIC is
 # read, too, if pillow-heif is installed.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+
+Charge = Callable[[float], None]
 
 ORIENTATION_TAG = 0x0112
 # Pillow reads all values of the orientation's tag, of which there may be millions.
@@ -50,10 +51,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.(Jpeg|Mpo|Tiff|Png|Gif|WebP|Avif
 
 
 def decode(
-    data: bytes,
-    max_pixels: int,
-    enough: int | None = None,
-    charge: Callable[[float], None] = lambda _: None,
+    data: bytes, max_pixels: int, enough: int | None = None, charge: Charge = lambda _: None
 ) -> Image.Image:
     """Decode an image's first frame as a person would see it: upright, RGB, alpha over white.
 
@@ -80,20 +78,7 @@ def decode(
     # Pillow's parsers raise many types (OSError, SyntaxError, struct.error, zlib.error, KeyError,
     # …). Each of them means that the client's file is damaged.
     try:
-        checked = _check(data)
-        with _open(checked.data, max_pixels) as image:
-            size = image.size
-            if enough is not None:
-                image.draft(None, (enough, enough))
-            pixels = _check_size(image, size, checked, max_pixels)
-            charge(estimate(image, pixels, checked, len(data)))
-            image.load()
-            if checked.coarse:
-                jpeg.check_last_scan(image, checked.coarse, enough)
-            if checked.samples:
-                return keep_profile(_upright(checked.samples.unpack(image)), data)
-            png.scale_transparent_colour(image, data)
-            return keep_profile(_upright(image), data)
+        return _decode(data, max_pixels, enough, charge)
     except (PredictorError, DearImage):
         raise
     except MemoryError:
@@ -106,6 +91,22 @@ def decode(
             f"The file looks like {kind} but cannot be decoded: it is damaged, truncated, or an"
             " unsupported variant."
         ) from error
+
+
+def _decode(data: bytes, max_pixels: int, enough: int | None, charge: Charge) -> Image.Image:
+    checked = _check(data)
+    with _open(checked.data, max_pixels) as image:
+        size = image.size
+        if enough is not None:
+            image.draft(None, (enough, enough))
+        pixels = _check_size(image, size, checked, max_pixels)
+        charge(estimate(image, pixels, checked, len(data)))
+        image.load()
+        if checked.coarse:
+            jpeg.check_last_scan(image, checked.coarse, enough)
+        png.scale_transparent_colour(image, data)
+        unpacked = checked.samples.unpack(image) if checked.samples else image
+        return keep_profile(_upright(unpacked), data)
 
 
 def _check(data: bytes) -> Checked:
@@ -158,10 +159,8 @@ def _check_size(
 
     ``size`` is that in the header; ``image`` may be set to a reduced size.
     """
-    if checked.samples:
-        check_header(image, checked.samples.size, max_pixels)
-    else:
-        check_header(image, image.size if checked.streamed else size, max_pixels)
+    decoded = image.size if checked.streamed else size
+    check_header(image, checked.samples.size if checked.samples else decoded, max_pixels)
     pixels = max(tiff.count_pixels(image, checked.samples), checked.pixels)
     if pixels > max_pixels:
         raise TooLarge(
@@ -190,12 +189,11 @@ def _upright(image: Image.Image) -> Image.Image:
     ``ImageOps.exif_transpose`` would also encode all of the EXIF again. With a hostile file this
     can take minutes.
     """
-    method = None
     if any(len(image.info.get(name) or b"") > MAX_EXIF for name in EXIF_NAMES):
         return image
-    with contextlib.suppress(Exception):
-        method = TRANSPOSE_BY_ORIENTATION.get(image.getexif().get(ORIENTATION_TAG, 1))
-    if method is None:
+    try:
+        method = TRANSPOSE_BY_ORIENTATION[image.getexif()[ORIENTATION_TAG]]
+    except Exception:  # such as KeyError, if it is upright
         return image
     turned = image.transpose(method)
     turned.info = image.info

@@ -10,7 +10,7 @@ from collections import defaultdict
 from PIL import ImageFile
 
 from predictor.errors import TooLarge
-from predictor.images.boxes import MAX_BOXES, boxes, hide_metadata
+from predictor.images.boxes import MAX_BOXES, boxes, hide_metadata, reader
 from predictor.images.limits import Checked
 from predictor.images.unread import recognise
 
@@ -109,17 +109,12 @@ class _Items:
 
     def _associate(self, content: bytes) -> None:
         """Read which properties the items have."""
-        version, wide = content[0], content[3] & 1
-        (count,) = struct.unpack_from(">I", content, 4)
-        at = 8
-        for _ in range(min(count, MAX_BOXES)):
-            id_size = 4 if version else 2
-            item = int.from_bytes(content[at : at + id_size], "big")
-            at += id_size + 1
-            for _ in range(content[at - 1]):
-                number = int.from_bytes(content[at : at + 1 + wide], "big")
-                self._properties[item].append(number & (0x7FFF if wide else 0x7F))
-                at += 1 + wide
+        number = reader(content)
+        version, wide = number(1), number(3) & 1
+        for _ in range(min(number(4), MAX_BOXES, len(content))):
+            properties = self._properties[number(4 if version else 2)]
+            for _ in range(number(1)):  # the first bit says whether the property is essential
+                properties.append(number(1 + wide) & (0x7FFF if wide else 0x7F))
 
     def _refer(self, kind: bytes, content: bytes) -> None:
         """Read the references from one item to others."""

@@ -63,9 +63,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     CMYK 35 ms.
     """
     profile = image.info.get("icc_profile")
-    if profile is None:
-        return image
-    transform = _transform(profile)
+    transform = _transform(profile) if profile else None
     if transform is None:
         return image if image.mode == "RGB" else image.convert("RGB")
     if transform.input_mode == "L":
