@@ -48,8 +48,9 @@ def read(path: Path, kind: str) -> Earlier:
     with path.open("rb") as file:
         if not start.startswith(head := file.read(len(start))):
             raise ValueError(f"It does not begin with {start!r}, but with {head!r}.")
+        file.seek(0)
         last, failed = None, False
-        for begin, name, error in results(file):
+        for begin, name, error in results(_Lines(file)):
             if name != last:
                 if last is not None:
                     earlier.names.add(last)
@@ -62,20 +63,18 @@ def read(path: Path, kind: str) -> Earlier:
 # a result that is cut off.
 
 
-def _csv(file: IO[bytes]) -> Results:
-    lines = _Lines(file, file.tell())
-    begin = lines.read
+def _csv(lines: "_Lines") -> Results:
+    rows = csv.DictReader(lines, strict=True)
     try:
-        for row in csv.DictReader(lines, CSV_HEADER.split(","), strict=True):
+        begin = lines.read if rows.fieldnames else 0  # after the header
+        for row in rows:
             yield begin, row["file"], bool(row["error"])
             begin = lines.read
     except csv.Error:  # the file ends inside quotes
         return
 
 
-def _json_lines(file: IO[bytes]) -> Results:
-    file.seek(0)
-    lines = _Lines(file, 0)
+def _json_lines(lines: "_Lines") -> Results:
     begin = 0
     for line in lines:
         answer = json.loads(line)  # its error is a ValueError
@@ -88,9 +87,8 @@ def _json_lines(file: IO[bytes]) -> Results:
 class _Lines:
     """The complete lines of a file, as text. ``read`` is the position after the last of them."""
 
-    def __init__(self, file: IO[bytes], read: int) -> None:
-        self.read = read
-        self._file = file
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.read = file, 0
 
     def __iter__(self) -> Iterator[str]:
         for line in self._file:
@@ -101,7 +99,7 @@ class _Lines:
 
 
 # How a file begins, and how to read it.
-FORMATS: dict[str, tuple[bytes, Callable[[IO[bytes]], Results]]] = {
+FORMATS: dict[str, tuple[bytes, Callable[[_Lines], Results]]] = {
     "csv": (f"{CSV_HEADER}\n".encode(), _csv),
     "jsonl": (b'{"file": ', _json_lines),
 }
