@@ -40,13 +40,15 @@ def bind_error(host: str, port: int) -> OSError | None:
     """Return the error if this process cannot listen on an address, else None."""
     if host.startswith("unix://"):
         return None
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError as error:
-            return error
-        return None
+    except OSError as error:  # also on a machine without IPv6
+        return error
+    except TypeError:  # no name of a host, such as bytes that are not UTF-8
+        return OSError(errno.EINVAL, "Invalid name")
+    return None
 
 
 def check(host: str, port: int, option: str) -> None:

@@ -73,6 +73,22 @@ def test_taken_port_is_refused_with_advice():
             check("127.0.0.1", port, "--bind")
 
 
+def test_ipv6_on_a_machine_without_it_is_refused(monkeypatch):
+    def missing(family):
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr("socket.socket", missing)
+    with pytest.raises(SystemExit, match="Cannot listen on :::5000: Address family not supported"):
+        check("::", 5000, "--bind")
+
+
+@pytest.mark.parametrize("name", ["\udcff", "ü..x"])
+def test_name_that_cannot_be_encoded_is_no_address(monkeypatch, name, caplog):
+    monkeypatch.setenv("HOST", name)
+    assert host_from_env() == "127.0.0.1"
+    assert "Invalid name" in caplog.text
+
+
 def test_advice_for_a_taken_port_is_another_port(monkeypatch):
     taken = OSError(errno.EADDRINUSE, "Address already in use")
     monkeypatch.setattr("predictor.server.address.bind_error", lambda host, port: taken)
