@@ -171,10 +171,9 @@ def _check_size(
 
 def begins_like_an_image(data: bytes) -> bool:
     """Return whether the data begins like one of the formats, or one that is named in an error."""
-    if unread.recognise(data):
-        return True
     accepts = (Image.OPEN[name][1] for name in FORMATS)
-    return any(accept(data[:16]) is True for accept in accepts if accept)
+    is_read = any(accept(data[:16]) is True for accept in accepts if accept)
+    return is_read or unread.recognise(data) is not None
 
 
 def file_suffixes() -> set[str]:
