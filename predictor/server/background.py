@@ -37,22 +37,13 @@ class BackgroundServer(ThreadedWSGIServer):
     """
 
     def __init__(
-        self,
-        app: WSGIApplication,
-        host: str,
-        port: int,
-        *,
-        timeout_s: float = 120.0,
-        quiet: bool = False,
-    ) -> None:
-        """Listen and begin to serve.
+        self, app: WSGIApplication, host: str, port: int, *,
+        timeout_s: float = 120.0, quiet: bool = False,
+    ) -> None:  # fmt: skip
+        """Listen on the port, or else on the next free one, and begin to serve. 0: any free port.
 
-        Args:
-            app: a WSGI app.
-            host: the address to listen on.
-            port: the port to listen on, or else the next free one. 0 means any free port.
-            timeout_s: seconds without data after which a connection is closed.
-            quiet: do not log requests.
+        ``timeout_s`` are the seconds without data after which a connection is closed. ``quiet``:
+        do not log requests.
 
         Raises:
             OSError: the server cannot listen on the address.

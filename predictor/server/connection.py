@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
         if exchange.is_overload:
             self._enter("queued")
             await asyncio.sleep(self._worker.pace())
-        self._worker.count_request()
+        self._worker.nr += 1  # for --max-requests
         if not await self._send(exchange.output):
             return False
         stays = self._received or not self._has_left
@@ -148,13 +148,16 @@ class Connection(asyncio.Protocol):
         try:
             async with self._limit(wait_s if worker.alive else LINGER_S):
                 return await self._take(reception, number)
-        except (TimeoutError, PredictorError) as error:
-            if self.state == "idle":
-                return None
-            exchange = self._begin(reception.request or reception.placeholder(self._received))
-            exchange.refuse(self._reason(error))
-            self._received.clear()
-            return exchange
+        except TimeoutError:
+            error = self._late(RequestTimeout("The request did not arrive in time."))
+        except PredictorError as malformed:
+            error = malformed
+        if self.state == "idle":
+            return None
+        exchange = self._begin(reception.request or reception.placeholder(self._received))
+        exchange.refuse(error)
+        self._received.clear()
+        return exchange
 
     async def _take(self, reception: Reception, number: int) -> Exchange | None:
         exchange = None
@@ -194,14 +197,9 @@ class Connection(asyncio.Protocol):
         can_probe = request.version >= (1, 1)
         return Exchange(self._worker, request, *ends, partial(self._departure.is_over, can_probe))
 
-    def _reason(self, error: Exception) -> PredictorError:
-        if isinstance(error, PredictorError):
-            return error
-        if self.evicted:
-            return Evicted(SLOW)
-        if self.state == "sending":
-            return SendTimeout("The client did not read the response in time.")
-        return RequestTimeout("The request did not arrive in time.")
+    def _late(self, error: PredictorError) -> PredictorError:
+        """Return the error, unless the worker has ended the wait for its client."""
+        return Evicted(SLOW) if self.evicted else error
 
     async def _work(self, exchange: Exchange) -> None:
         """Let a thread answer, if the request gets the slot that it needs."""
@@ -227,8 +225,8 @@ class Connection(asyncio.Protocol):
                 self._worker.make_room()
                 for sent in range(0, len(data), PIECE):
                     await self._write(data[sent : sent + PIECE])
-        except TimeoutError as error:
-            self._cut(self._reason(error))
+        except TimeoutError:
+            self._cut(self._late(SendTimeout("The client did not read the response in time.")))
             return False
         return bool(data) and not self._transport.is_closing()
 

@@ -22,10 +22,8 @@ def announce(classifier: Classifier, url: str, status: int = EXIT_APP_LOAD_ERROR
     If the log is JSON because it does not go to a terminal (``make serve 2>&1 | tee log``), print
     the text on standard output, too.
 
-    Args:
-        classifier: the caller starts it.
-        url: the address that the server listens on.
-        status: exit status of the process if the model cannot be loaded. The log says why.
+    The caller starts the classifier. ``status`` is the process's exit status if loading fails; the
+    log says why.
     """
 
     def report(loading: Future[LoadedModel]) -> None:

@@ -52,10 +52,8 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         settings = current_settings()
         self.wsgi: Any = None  # the app; gunicorn sets it after it has enabled SIGTERM
-        self.max_body, self.receive_timeout_s = (
-            settings.max_upload_bytes,
-            settings.receive_timeout_s,
-        )
+        self.max_body = settings.max_upload_bytes
+        self.receive_timeout_s = settings.receive_timeout_s
         # A fifth of the largest bodies of all slots (by default 256 MB), but at least one request.
         room = self.max_body * settings.max_in_flight // 5
         self._max_held = max(room, self.max_body + MAX_HEAD, LEAST_HELD)
@@ -65,7 +63,6 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self._next_refusal_at = 0.0
         self._most = self.cfg.worker_connections
         self._opening: dict[asyncio.Task[Any], None] = {}  # the oldest first
-        self._listening: set[Any] = set()
 
     @property
     def service(self) -> Any:
@@ -106,10 +103,6 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         """Return whether to accept connections now."""
         return True
 
-    def count_request(self) -> None:
-        """Count a response."""
-        self.nr += 1
-
     def rest(self, seconds: float) -> None:
         """Begin no other request on a kept connection for so long."""
         now = monotonic()
@@ -125,14 +118,12 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
     # Accepting
 
     def _listen(self, enabled: bool) -> None:
-        """Begin or stop to accept. The kernel queues the connections meanwhile."""
+        """Begin or stop to accept, if not done yet. The kernel queues connections meanwhile."""
         for listener in self.sockets:
-            if enabled and listener not in self._listening:
+            if enabled:
                 self.loop.add_reader(listener.fileno(), self._accept_some, listener, ACCEPTS)
-                self._listening.add(listener)
-            elif not enabled and listener in self._listening:
+            else:
                 self.loop.remove_reader(listener.fileno())
-                self._listening.remove(listener)
 
     def _accept_some(self, listener: Any, most: int) -> None:
         for _ in range(most):

@@ -39,13 +39,9 @@ class Exchange:
     """
 
     def __init__(
-        self,
-        worker: "EventLoopWorker",
-        request: Any,
-        peer: Any,
-        server: Any,
+        self, worker: "EventLoopWorker", request: Any, peer: Any, server: Any,
         has_left: Callable[[], bool],
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Create the environ. ``peer`` and ``server`` are the addresses of both ends."""
         self.body, self.whole = b"", False
         self.answered, self.needs_slot, self.output = False, False, Output()

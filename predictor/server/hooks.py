@@ -144,14 +144,8 @@ def post_fork(server: Server, worker: Worker) -> None:
     """Give the worker its part of the machine: a GPU, or some of the processors."""
     state.board.claim(worker.slot)
     settings = current_settings()
-    cpus = max(1, available_cpus() // server.num_workers)
-    hand_on(
-        replace(
-            settings,
-            torch_threads=settings.torch_threads or cpus,
-            shared_weights_fd=state.weights_fd,
-        )
-    )
+    threads = settings.torch_threads or max(1, available_cpus() // server.num_workers)
+    hand_on(replace(settings, torch_threads=threads, shared_weights_fd=state.weights_fd))
     if state.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = state.gpus[worker.slot % len(state.gpus)]
     elif server.num_workers > 1 and hasattr(os, "sched_setaffinity"):

@@ -41,13 +41,9 @@ class Reception:
     """
 
     def __init__(self, cfg: Any, peer: Any, number: int, max_body: int) -> None:
-        """Expect a head.
+        """Expect a head, within the limits of ``cfg``, gunicorn's configuration.
 
-        Args:
-            cfg: gunicorn's configuration, which limits the head.
-            peer: the client's address.
-            number: 1 for a connection's first request.
-            max_body: see above. The app checks a Content-Length.
+        ``number`` is 1 for a connection's first request. The app checks a Content-Length.
         """
         self.request: Any = None
         self.body, self.whole = b"", False

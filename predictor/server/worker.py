@@ -25,13 +25,12 @@ class Worker(EventLoopWorker):
     """
 
     _board: ReloadBoard
-    _retires_by: float | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Prepare a worker. This runs in the master, before the fork."""
         super().__init__(*args, **kwargs)
         self.slot, self.predecessor = 0, 0
-        self._retires_by = None
+        self._retires_by: float | None = None
 
     def assign(self, slot: int, board: ReloadBoard) -> None:
         """Take a slot from the process that holds it. The master calls this before the fork."""
