@@ -168,15 +168,15 @@ def choose_json(content: Any, max_images: int, fields: Fields) -> Chosen:
     given = known_among(given, fields.parameters)
     if {"image", "images"} <= members.keys():
         raise BadRequest('The JSON has both "image" and "images"; send one of them.')
-    keys = [key for key in LISTS if isinstance(members.get(key), list)]
-    keys += [key for key in INSTANCE_KEYS if _is_list_of_images(members.get(key))]
+    lists = {key: value for key, value in members.items() if isinstance(value, list)}
+    keys = [key for key in LISTS if key in lists]
+    keys += [key for key in INSTANCE_KEYS if any(map(holds_an_image, lists.get(key, [])[:1]))]
     if keys or isinstance(content, list):
         instances = members[keys[0]] if keys else content
         shape: Shape = "instances" if keys[:1] == ["instances"] else "list"
         if instances:
-            return Chosen(
-                from_instances(instances, max_images), shape, (), given, targets_in(instances)
-            )
+            decoded = from_instances(instances, max_images)
+            return Chosen(decoded, shape, (), given, targets_in(instances))
     elif images := list(_images_in(content)):
         check_count(len(images), max_images)
         shape = "list" if len(images) > 1 else "one"
@@ -186,10 +186,6 @@ def choose_json(content: Any, max_images: int, fields: Fields) -> Chosen:
         f"The JSON has no image. Send {fields.json}, or a list with at least one"
         f' image as "images" or "instances". An object may name its image {NAMES}.'
     )
-
-
-def _is_list_of_images(value: Any) -> bool:
-    return isinstance(value, list) and any(map(holds_an_image, value[:1]))
 
 
 def from_instances(instances: Any, max_images: int) -> list[Image]:
@@ -213,12 +209,10 @@ def targets_in(instances: Sequence[Any]) -> list[Any]:
 
 def _from_instance(instance: object) -> Image:
     try:
-        images = list(_images_in(instance))
-    except BadRequest as error:
-        return error
-    if len(images) == 1:
-        return from_base64(images[0])
-    return BadRequest(NOT_ONE)
+        (image,) = _images_in(instance)
+    except (BadRequest, ValueError):  # none or several
+        return BadRequest(NOT_ONE)
+    return from_base64(image)
 
 
 def _images_in(value: Any, depth: int = 0) -> Iterator[Any]:

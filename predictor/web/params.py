@@ -62,11 +62,6 @@ def _text(value: object) -> str:
     return str(value if number is None else number)
 
 
-def parameter(name: str) -> str | None:
-    """Return a parameter of the query string, or None; raise BadRequest if it has two values."""
-    return parameters([name]).get(name)
-
-
 def whole_number(name: str, given: Mapping[str, Any] | None = None) -> int | None:
     """Return a non-negative integer of ``given``, or of the query string, or None.
 

@@ -125,7 +125,7 @@ def matching_token(tokens: Sequence[bytes]) -> int | None:
     try:
         given = request.authorization
     except ValueError:  # the header is not text
-        given = None
+        return None
     if given is None:
         return None
     text = given.password if given.type == "basic" else given.token

@@ -16,7 +16,7 @@ from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError
 from predictor.web.choosing import Chosen, Fields
 from predictor.web.openapi import description
-from predictor.web.params import TOP_K, as_target, parameter, whole_number
+from predictor.web.params import TOP_K, as_target, parameters, whole_number
 from predictor.web.problems import Problem
 from predictor.web.protocols.torchserve.metrics import VERSION
 from predictor.web.request import current_call, current_service, needs_slot, probe
@@ -111,8 +111,8 @@ def predictions(model: str, version: str = VERSION, filename: str = "") -> Respo
 @needs_slot("prediction")
 def invocations() -> Response:
     """Classify photos for SageMaker, like ``/predictions``. ``?model_name=`` is optional."""
-    name = parameter("model_name")
-    return _predict(current_service().name if name is None else name, VERSION)
+    name = parameters(["model_name"]).get("model_name", current_service().name)
+    return _predict(name, VERSION)
 
 
 def _predict(model: str, version: str) -> Response:
