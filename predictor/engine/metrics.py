@@ -217,11 +217,9 @@ class Metrics:
 
     def refresh(self) -> None:
         """Set the gauges from the state of the classifier."""
-        classifier = self._classifier
-        ready = is_ready(classifier)
-        self._ready.set(ready)
-        self._in_flight.set(classifier.process.slots.held)
-        process = classifier.process
+        classifier, process = self._classifier, self._classifier.process
+        self._ready.set(ready := is_ready(classifier))
+        self._in_flight.set(process.slots.held)
         self._decode_queue_depth.set(process.decoders.waiting)
         if not classifier.loading.done():
             return  # ``classifier.name`` would start to load the model
@@ -260,9 +258,8 @@ class Metrics:
 def is_ready(classifier: Classifier) -> bool:
     """Return whether the model is loaded and healthy, and the process can take requests."""
     healthy = classifier.loading.done() and classifier.unhealthy_reason() is None
-    return (
-        healthy and not classifier.process.draining and not classifier.process.decoders.turns.full
-    )
+    process = classifier.process
+    return healthy and not (process.draining or process.decoders.turns.full)
 
 
 def codes() -> set[str]:
