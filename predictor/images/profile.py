@@ -5,6 +5,7 @@ import io
 import struct
 import threading
 from collections import OrderedDict
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -37,7 +38,6 @@ PRIMARIES = {
     12: ((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)),
     9: ((0.6734, 0.2790, -0.0019), (0.1657, 0.6753, 0.0299), (0.1251, 0.0456, 0.7969)),
 }
-SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 
 _transforms: OrderedDict[bytes, ImageCms.ImageCmsTransform | None] = OrderedDict()
 _lock = threading.Lock()
@@ -144,23 +144,14 @@ def _profile_of_primaries(data: bytes) -> bytes | None:
     return _matrix_profile(primaries) if primaries else None
 
 
+@cache  # its header has the time, with which each call would give another profile
 def _matrix_profile(primaries: tuple[tuple[float, ...], ...]) -> bytes:
-    """Return an ICC profile, version 4, with these primaries and the curve of sRGB."""
-
-    def numbers(*values: float) -> bytes:
-        return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
-
-    curve = b"para" + bytes(4) + b"\0\3\0\0" + numbers(*SRGB_CURVE)
-    contents = {
-        name + kind: b"XYZ " + bytes(4) + numbers(*primary) if kind == b"XYZ" else curve
-        for name, primary in zip((b"r", b"g", b"b"), primaries, strict=True)
-        for kind in (b"XYZ", b"TRC")
-    }
-    header = struct.pack(">I4sI4s4s4s", 0, b"", 0x04000000, b"mntr", b"RGB ", b"XYZ ")
-    head = header + bytes(12) + b"acsp" + bytes(28) + numbers(0.9642, 1, 0.8249) + bytes(48)
-    table, body = struct.pack(">I", len(contents)), b""
-    for tag, content in contents.items():
-        table += struct.pack(">4sII", tag, 204 + len(body), len(content))
-        body += content
-    whole = head + table + body
-    return struct.pack(">I", len(whole)) + whole[4:]
+    """Return Little CMS' own ICC profile of sRGB with other primaries, and so the same curve."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    (tags,) = struct.unpack_from(">I", profile, 128)
+    table = profile[132 : 132 + 12 * tags]
+    places = {tag: at for tag, at, _ in struct.iter_unpack(">4sII", table)}
+    for tag, primary in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True):
+        numbers = (round(value * 65536) for value in primary)
+        struct.pack_into(">4s4x3i", profile, places[tag], b"XYZ ", *numbers)
+    return bytes(profile)
