@@ -80,11 +80,10 @@ class Samples:
             step = max(1, BLOCK // (self.size[0] * self.channels))
             blocks = (rows[:, top : top + step] for top in range(0, self.size[1], step))
             values = np.concatenate([self._to_8_bits(self._values(block)) for block in blocks])
-        values = np.ascontiguousarray(values[..., : len(self.mode)])
+        values = values[..., : len(self.mode)]
         if self.inverted:
             values[..., 0] ^= 255
-        image = Image.frombytes(self.mode, self.size, values.tobytes())
-        image = image.convert(self.mode.upper())
+        image = Image.frombytes(self.mode, self.size, values.tobytes()).convert(self.mode.upper())
         image.info = stored.info
         image.getexif()[0x0112] = self.orientation
         return image

@@ -5,18 +5,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from gunicorn.http import errors  # type: ignore[import-untyped]
 from gunicorn.http.body import CHUNK_EXT_RE  # type: ignore[import-untyped]
-from gunicorn.http.errors import (  # type: ignore[import-untyped]
-    LimitRequestHeaders,
-    LimitRequestLine,
-    NoMoreData,
-    ParseException,
-)
 from gunicorn.http.message import Request  # type: ignore[import-untyped]
 from gunicorn.http.unreader import IterUnreader  # type: ignore[import-untyped]
 
 from predictor.errors import BadRequest, HeadTooLarge, TargetTooLong, TooLarge
 
+MALFORMED = (errors.ParseException, errors.NoMoreData, StopIteration)  # of gunicorn's parser
 MAX_HEAD = 64 * 1024  # bytes
 MAX_CHUNK_LINE = 1024  # bytes
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*(;.*))?", re.DOTALL)
@@ -74,7 +70,7 @@ class Reception:
         head = bytes(buffer[:MAX_HEAD]).partition(b"\r\n\r\n")[0] + b"\r\n"
         kept = [found[0] for header in KEPT if (found := header.search(head))]
         rest = b"".join(kept) + b"\r\n"
-        with suppress(ParseException, NoMoreData, StopIteration):
+        with suppress(*MALFORMED):
             return self._parse([head.partition(b"\r\n")[0] + b"\r\n" + rest])
         return self._parse([b"GET / HTTP/1.1\r\n" + rest])
 
@@ -87,11 +83,11 @@ class Reception:
             return
         try:
             self.request = self._parse([bytes(buffer[: end + 4])], self._number)
-        except LimitRequestLine as error:
+        except errors.LimitRequestLine as error:
             raise TargetTooLong(f"The request's URL is too long: {error}.") from error
-        except LimitRequestHeaders as error:
+        except errors.LimitRequestHeaders as error:
             raise HeadTooLarge(f"The request's head is too large: {error}.") from error
-        except (ParseException, NoMoreData, StopIteration) as error:
+        except MALFORMED as error:
             raise BadRequest(f"The request's head is malformed: {error}.") from error
         del buffer[: end + 4]
         codings = [v.lower() for name, v in self.request.headers if name == "TRANSFER-ENCODING"]
@@ -144,7 +140,7 @@ class Reception:
         try:
             if end > line:
                 self.request.parse_headers(bytes(buffer[line + 2 : end]), from_trailer=True)
-        except ParseException as error:
+        except errors.ParseException as error:
             raise BadRequest(f"The body's trailers are malformed: {error}.") from error
         self.body, self.whole = bytes(self._decoded), True
         del buffer[: end + 4]
