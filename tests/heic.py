@@ -35,38 +35,45 @@ def heic(image: Image.Image, bits: int = 8, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def grid_of_one_tile(tile: bytes, count: int, size: tuple[int, int]) -> bytes:
-    """A HEIC of count × count tiles, all of them the picture of another file, cut to a size."""
+def grid_of_one_tile(
+    tile: bytes, count: int, size: tuple[int, int], overlay: bool = False
+) -> bytes:
+    """A HEIC of count × count tiles, all of them the picture of another file, cut to a size.
+
+    An overlay has the pictures on each other, on a canvas of the size.
+    """
     content = {kind: tile[begin:end] for kind, begin, end in boxes(tile)}
     pixels, used = content[b"mdat"], [1] * count**2
     grid = struct.pack(">4B2H", 0, 0, count - 1, count - 1, *size)
-    properties = _box(b"hvcC", content[b"hvcC"]) + _box(b"ispe", content[b"ispe"])
-    properties += _full(b"ispe", struct.pack(">2I", *size))
+    if overlay:
+        grid = bytes(10) + struct.pack(">2H", *size) + bytes(4 * len(used))
+    properties = box(b"hvcC", content[b"hvcC"]) + box(b"ispe", content[b"ispe"])
+    properties += full(b"ispe", struct.pack(">2I", *size))
     links = struct.pack(">I HB2B HBB", 2, 1, 2, 0x81, 2, 2, 1, 3)
-    kinds = ((1, b"hvc1"), (2, b"grid"))
-    infos = [_full(b"infe", struct.pack(">HH4sB", n, 0, kind, 0), version=2) for n, kind in kinds]
-    references = _box(b"dimg", struct.pack(f">HH{len(used)}H", 2, len(used), *used))
+    kinds = ((1, b"hvc1"), (2, b"iovl" if overlay else b"grid"))
+    infos = [full(b"infe", struct.pack(">HH4sB", n, 0, kind, 0), version=2) for n, kind in kinds]
+    references = box(b"dimg", struct.pack(f">HH{len(used)}H", 2, len(used), *used))
 
     def head(begin: int) -> bytes:
         places = struct.pack(">4H2I", 1, 0, 0, 1, begin, len(pixels))
         places += struct.pack(">4H2I", 2, 1, 0, 1, 0, len(grid))
         meta = [
-            _full(b"hdlr", bytes(4) + b"pict" + bytes(13)),
-            _full(b"pitm", struct.pack(">H", 2)),
-            _full(b"iloc", b"\x44\0" + struct.pack(">H", 2) + places, version=1),
-            _full(b"iinf", struct.pack(">H", 2) + b"".join(infos)),
-            _full(b"iref", references),
-            _box(b"iprp", _box(b"ipco", properties) + _full(b"ipma", links)),
-            _box(b"idat", grid),
+            full(b"hdlr", bytes(4) + b"pict" + bytes(13)),
+            full(b"pitm", struct.pack(">H", 2)),
+            full(b"iloc", b"\x44\0" + struct.pack(">H", 2) + places, version=1),
+            full(b"iinf", struct.pack(">H", 2) + b"".join(infos)),
+            full(b"iref", references),
+            box(b"iprp", box(b"ipco", properties) + full(b"ipma", links)),
+            box(b"idat", grid),
         ]
-        return HEADER + _full(b"meta", b"".join(meta))
+        return HEADER + full(b"meta", b"".join(meta))
 
-    return head(len(head(0)) + 8) + _box(b"mdat", pixels)
+    return head(len(head(0)) + 8) + box(b"mdat", pixels)
 
 
-def _box(kind: bytes, content: bytes) -> bytes:
+def box(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I4s", len(content) + 8, kind) + content
 
 
-def _full(kind: bytes, content: bytes, version: int = 0) -> bytes:
-    return _box(kind, bytes([version, 0, 0, 0]) + content)
+def full(kind: bytes, content: bytes, version: int = 0) -> bytes:
+    return box(kind, bytes([version, 0, 0, 0]) + content)

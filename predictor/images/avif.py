@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 
 from predictor.errors import TooLarge
-from predictor.images.boxes import MAX_BOXES, boxes, hide_metadata, reader
+from predictor.images.boxes import boxes, hide_metadata, reader
 from predictor.images.limits import Checked
 
 MAX_OBUS = 5_000  # of a file; a phone's photo has some hundreds
@@ -24,9 +24,9 @@ def check(data: bytes) -> Checked:
     Raises:
         TooLarge: the file has too many frames, layers, pieces or boxes, or too much metadata.
     """
-    pixels, hidden = _count_pixels(data), hide_metadata(data)
+    data = hide_metadata(data)
     _check_samples(data)
-    return Checked(hidden, pixels=pixels)
+    return Checked(data, pixels=_count_pixels(data))
 
 
 def _count_pixels(data: bytes) -> int:
@@ -69,7 +69,7 @@ def _check_samples(data: bytes) -> None:
 
 def _sequence_pixels(header: bytes) -> int:
     """Return the most pixels of a frame, from the content of a sequence header."""
-    bits = "".join(f"{byte:08b}" for byte in header)
+    bits = f"{int.from_bytes(header, 'big'):0{8 * len(header)}b}"
     at = 0
 
     def number(count: int) -> int:
@@ -88,12 +88,13 @@ def _sequence_pixels(header: bytes) -> int:
             if number(1):
                 raise TooLarge("The AVIF has the model of a video decoder. Re-save it without.")
         delays = number(1)
-        for _ in range(number(5) + 1):
-            number(12)
-            if number(5) > 7:
-                number(1)
-            if delays and number(1):
-                number(4)
+        if number(5):  # operating points, less one
+            raise TooLarge("The AVIF has layers. Re-save it without layers.")
+        number(12)
+        if number(5) > 7:
+            number(1)
+        if delays and number(1):
+            number(4)
     widths, heights = number(4) + 1, number(4) + 1
     return (number(widths) + 1) * (number(heights) + 1)
 
@@ -103,11 +104,9 @@ def _images(data: bytes) -> Iterator[tuple[int, int]]:
     items: list[tuple[bool, int, int]] = []
     insides: list[int] = []  # where the item data box begins
     size = offset = 0  # of the first sample of a track
-    for number, (kind, begin, _) in enumerate(boxes(data)):
-        if kind in LAYERS or number > MAX_BOXES or len(items) > MAX_OBUS or len(insides) > 1:
-            raise TooLarge(
-                "The AVIF has layers, or too many boxes or items. Re-save it without layers."
-            )
+    for kind, begin, _ in boxes(data):
+        if kind in LAYERS or len(items) > MAX_OBUS or len(insides) > 1:
+            raise TooLarge("The AVIF has layers, or too many items. Re-save it without layers.")
         if kind == b"iloc":
             items += _items(data, begin)
         elif kind == b"idat":

@@ -7,7 +7,7 @@ from PIL import Image
 
 from pictures import encode
 from predictor.errors import RequestError, TooLarge
-from predictor.images import avif
+from predictor.images import avif, heif
 from predictor.images.decoding import decode
 
 LIMIT = 50_000_000
@@ -47,6 +47,37 @@ def test_a_track_of_many_samples_is_too_large(chunks, samples):
     moov = box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", table)))))
     with pytest.raises(TooLarge, match="frames"):
         avif.check(FTYP + moov)
+
+
+def test_several_operating_points_are_layers():
+    """To read 32 of them in each of 5,000 items, all at the same 80 bytes, took 0.6 s."""
+    header = b"\x01\xf0" + bytes(80)  # 7 bits, and in 5 bits the number less one
+    head = FTYP + items(1, at=0, size=0)
+    obu = b"\x0a" + bytes([len(header)]) + header
+    data = FTYP + items(1, at=len(head) + 8, size=len(obu)) + box(b"mdat", obu)
+    with pytest.raises(TooLarge, match="layers"):
+        avif.check(data)
+
+
+def test_long_tables_of_samples_are_too_large_wherever_they_are():
+    with pytest.raises(TooLarge, match="metadata"):
+        avif.check(FTYP + box(b"stsc", bytes(1_000_001)))
+
+
+@pytest.mark.parametrize("check", [avif.check, heif.check])
+def test_boxes_in_boxes_in_boxes_are_too_large(check):
+    """Each box would pass through as many generators: 151 kB took 2.8 s."""
+    data = box(b"free") * 18_000
+    for _ in range(11):
+        data = box(b"trak", data)
+    with pytest.raises(TooLarge, match="boxes in boxes"):
+        check(FTYP + data)
+
+
+@pytest.mark.parametrize("check", [avif.check, heif.check])
+def test_too_many_boxes_are_too_large(check):
+    with pytest.raises(TooLarge, match="boxes"):
+        check(FTYP + box(b"free") * 20_001)
 
 
 def avif_with_exif(**options):

@@ -7,7 +7,7 @@ from PIL import Image
 from skimage import data as skimage_data
 
 import profiles
-from heic import HEADER, grid_of_one_tile, heic
+from heic import HEADER, box, full, grid_of_one_tile, heic
 from pictures import difference, encode, ramp
 from predictor.errors import DamagedImage, TooLarge, UnsupportedImage
 from predictor.images import heif
@@ -136,6 +136,12 @@ def test_heic_tiles_are_counted_as_often_as_they_are_used(monkeypatch):
         decode(data, 2_000_000)
 
 
+def test_small_tiles_count_for_the_time_to_begin_with_one():
+    tile = heic(Image.new("RGB", (64, 64)))
+    pixels = heif.check(grid_of_one_tile(tile, 30, (64, 64))).pixels
+    assert pixels == 30 * 30 * heif.TILE_PIXELS // 2
+
+
 def test_heic_of_a_phone_with_tiles_is_not_counted_twice():
     data = heic(Image.new("RGB", (1024, 768)), tile_size=256)
     assert heif.check(data).pixels == 1024 * 768 // 2
@@ -151,6 +157,59 @@ def test_heic_with_too_many_tiles_or_nested_pictures_is_too_large():
     )
     with pytest.raises(TooLarge, match="pictures of pictures"):
         heif.check(itself)
+
+
+def test_overlay_whose_canvas_libheif_would_allocate_is_refused():
+    """The canvas may have any size, whatever the header says: 32,000² pixels in 500 bytes."""
+    tile = heic(Image.new("RGB", (64, 64)))
+    assert decode(grid_of_one_tile(tile, 1, (64, 64)), LIMIT).size == (64, 64)
+    with pytest.raises(DamagedImage, match="unsupported variant"):
+        decode(grid_of_one_tile(tile, 1, (64, 64), overlay=True), LIMIT)
+
+
+def test_pictures_of_other_types_beside_the_photo_do_not_matter():
+    """Cameras write thumbnails as JPEG (``jpeg``), depth in codecs that libheif does not read."""
+    library = pytest.importorskip("pillow_heif")
+    file = library.from_pillow(PHOTO)
+    file.add_from_pillow(Image.new("RGB", (64, 64), "red"))
+    buffer = io.BytesIO()
+    file.save(buffer)
+    first, second = (full(b"infe", bytes([0, n, 0, 0]) + b"hvc1\0", 2) for n in (1, 2))
+    assert first in buffer.getvalue()
+    for kind in (b"iovl", b"jpeg", b"unci", b"tmap", b"uri "):
+        data = buffer.getvalue().replace(second, second.replace(b"hvc1", kind))
+        assert data != buffer.getvalue()
+        assert decode(data, LIMIT).size == PHOTO.size
+
+
+PRIMARY = full(b"pitm", b"\0\3")
+SIZES = b"".join(full(b"ispe", struct.pack(">2I", n, n)) for n in (64, 4096))
+LINKS = full(b"ipma", struct.pack(">I", 3) + b"\0\1\1\1\0\2\1\2\0\3\1\1")
+
+
+def test_alpha_of_a_tile_is_counted_with_each_tile():
+    tiles = box(b"dimg", struct.pack(">2H4H", 3, 4, 1, 1, 1, 1))
+    references = full(b"iref", tiles + box(b"auxl", struct.pack(">3H", 2, 1, 1)))
+    data = HEADER + PRIMARY + box(b"ipco", SIZES) + LINKS + references
+    assert heif.check(data).pixels == 4 * (64**2 + 4096**2) // 2
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [PRIMARY * 2, box(b"ipco", SIZES) * 2, box(b"ipco", box(b"trak", box(b"free", b"")) + SIZES)],
+    ids=["pitm", "ipco", "nested"],
+)
+def test_heic_that_libheif_might_read_otherwise_is_too_large(lists):
+    """If the numbers of the properties are misread, a large tile counts as a small one."""
+    with pytest.raises(TooLarge, match="several lists"):
+        heif.check(HEADER + lists)
+
+
+def test_long_lists_of_properties_are_refused_before_they_are_read(monkeypatch):
+    monkeypatch.setattr(heif, "_Items", None)
+    for data in (full(b"ipma", bytes(1_000_001)), full(b"meta", bytes(1_000_001))):
+        with pytest.raises(TooLarge, match="metadata"):
+            heif.check(HEADER + data)
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
