@@ -97,6 +97,7 @@ class _Items:
                 self._id = "I" if content[0] else "H"
             elif kind in (PIECE, AUXILIARY):
                 self._refer(kind, content)
+        self._largest = max(self._sizes, default=0)
 
     def pixels(self, item: int, depth: int = 0) -> int:
         """Return the pixels of an item with its alpha or, as often as it uses them, of its pieces.
@@ -107,7 +108,7 @@ class _Items:
             raise TooLarge("The HEIC has pictures of pictures of pictures. Re-save it.")
         if item not in self._counted:
             own = [self._sizes[n - 1] for n in self._properties[item] if 0 < n <= len(self._sizes)]
-            size = max(own, default=0) or max(self._sizes, default=0)
+            size = max(own, default=0) or self._largest
             pieces = sum(
                 max(self.pixels(piece, depth + 1), TILE_PIXELS) for piece in self._pieces[item]
             )
