@@ -1,6 +1,7 @@
 """Images in base64, in the wrappings in which clients send them."""
 
 import base64
+import re
 
 from predictor.errors import BadRequest, RequestError
 from predictor.images.decoding import begins_like_an_image
@@ -8,6 +9,7 @@ from predictor.web.forms import unquote
 
 URL_SAFE = bytes.maketrans(b"-_", b"+/")
 BLANKS = b" \t\r\n\v\f"
+PREFIX = re.compile(rb"(?i)data:[^,]*,|[\w/+.;-]{0,50}base64,")  # of a data URL, or its rest
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Characters that tell what a text is: a data URL can begin with a file name.
 BEGINNING = 1024
@@ -49,8 +51,8 @@ def _unwrap(text: str | bytes) -> bytes:
         data = data[1:]
     if data[:1] in (b"'", b'"'):
         data = data.rstrip().strip(data[:1])
-    if data[:5].lower() == b"data:":
-        data = unquote(data.partition(b",")[2])
+    if prefix := PREFIX.match(data):
+        data = unquote(data[prefix.end() :])
     return data.translate(URL_SAFE, BLANKS).rstrip(b"=")
 
 

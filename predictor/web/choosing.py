@@ -25,15 +25,18 @@ LISTS = ("instances", "inputs", "images")
 INSTANCE_KEYS = ("b64", "data", "body", "image", "image_bytes")
 NAMES = ", ".join(INSTANCE_KEYS)
 NOT_ONE = f"An object must have its image under exactly one of the names {NAMES}."
-MAX_DEPTH = 3  # of objects within objects
-MAX_MEMBERS = 1000  # of an object among which an image is looked for; each text takes 30 µs
+MAX_DEPTH = 6  # of objects and lists within each other: OpenAI's messages have five
+MAX_MEMBERS = 1000  # of each, among which an image is looked for; each text takes 30 µs
 JSON_NULLS = (b"null", b"undefined")  # what JavaScript writes for a value that it does not have
+JSON_TYPE = "application/json"
+MAY_HOLD_AN_IMAGE = (str, dict, list)
+MAX_CAPTION = 1000  # bytes of text beside a photo: a name, a path or a URL; longer, it is an error
 
 # The kinds of a form's parts. A part is of the first kind whose rule it meets.
 KINDS: Sequence[tuple[str, Callable[[Part], bool]]] = (
     ("empty", lambda part: not part.filename and (not part.value or part.value.isspace())),
     ("image", lambda part: _is_image(part.value) or part.kind.startswith("image/")),
-    ("file", lambda part: bool(part.filename) or part.kind == "application/octet-stream"),
+    ("file", lambda part: part.kind != JSON_TYPE and _is_file(part)),
     ("metadata", lambda part: part.value.lstrip()[:1] in b"{[" or part.value in JSON_NULLS),
     ("text", lambda part: True),
 )
@@ -92,6 +95,8 @@ def choose_parts(form: Sequence[Part], max_images: int, fields: Fields) -> Chose
     ]
     others = [part for part in form if part.name not in fields.parameters]
     found = [(kind_of(part), part) for part in _open_all(others)]
+    if any(begins_like_an_image(part.value) for _, part in found):
+        found = [("metadata" if _is_caption(kind, part) else kind, part) for kind, part in found]
     shared = {_plain(part.name) for kind, part in found if kind == "image"}
     ranks = [_rank(kind, _plain(part.name), fields.names, shared) for kind, part in found]
     best = min((rank for rank in ranks if rank), default=None)
@@ -116,6 +121,14 @@ def _rank(kind: str, name: str, expected: Sequence[str], shared: set[str]) -> in
 def _plain(name: str) -> str:
     """Return ``file`` for ``file[]`` and ``file[0]``."""
     return re.sub(r"\[\w*\]$", "", name[:100]) if name.endswith("]") else name
+
+
+def _is_file(part: Part) -> bool:
+    return bool(part.filename) or part.kind == "application/octet-stream"
+
+
+def _is_caption(kind: str, part: Part) -> bool:
+    return kind == "text" and len(part.value) <= MAX_CAPTION
 
 
 def _is_image(data: bytes) -> bool:
@@ -170,7 +183,8 @@ def choose_json(content: Any, max_images: int, fields: Fields) -> Chosen:
         raise BadRequest('The JSON has both "image" and "images"; send one of them.')
     lists = {key: value for key, value in members.items() if isinstance(value, list)}
     keys = [key for key in LISTS if key in lists]
-    keys += [key for key in INSTANCE_KEYS if any(map(holds_an_image, lists.get(key, [])[:1]))]
+    firsts = {key: value[:1] for key, value in lists.items() if key in INSTANCE_KEYS}
+    keys += [key for key, first in firsts.items() if any(_images_in(first, 1, named=False))]
     if keys or isinstance(content, list):
         instances = members[keys[0]] if keys else content
         shape: Shape = "instances" if keys[:1] == ["instances"] else "list"
@@ -209,31 +223,32 @@ def targets_in(instances: Sequence[Any]) -> list[Any]:
 
 def _from_instance(instance: object) -> Image:
     try:
-        (image,) = _images_in(instance)
+        (image,) = _images_in(instance) if isinstance(instance, dict) else [instance]
     except (BadRequest, ValueError):  # none or several
         return BadRequest(NOT_ONE)
     return from_base64(image)
 
 
-def _images_in(value: Any, depth: int = 0) -> Iterator[Any]:
-    """Yield the value, or of an object the member that is the image; several if none is usual.
+def _images_in(value: Any, depth: int = 0, named: bool = True) -> Iterator[Any]:
+    """Yield the value if it is ``named`` as an image or is one, or those in an object or a list.
 
     Raises:
-        BadRequest: several of :data:`INSTANCE_KEYS` are present.
+        BadRequest: several of :data:`INSTANCE_KEYS` are present, and not exactly one is an image.
     """
-    if not isinstance(value, dict):
-        yield value
+    if not isinstance(value, dict | list):
+        if named or holds_an_image(value):
+            yield value
         return
-    usual = [value[key] for key in INSTANCE_KEYS if key in value]
-    if len(usual) > 1:
-        raise BadRequest(NOT_ONE)
-    if usual and not isinstance(usual[0], dict):
-        yield usual[0]
-    elif depth < MAX_DEPTH:
-        for member in usual or islice(value.values(), MAX_MEMBERS):
-            if isinstance(member, dict) or holds_an_image(member):
-                images = _images_in(member, depth + 1)
-                yield from images if usual else filter(holds_an_image, images)
+    usual = [value[key] for key in INSTANCE_KEYS if isinstance(value, dict) and key in value]
+    if len(usual) > 1:  # one may be a description
+        usual = [member for member in usual if holds_an_image(member)]
+        if named and len(usual) != 1:
+            raise BadRequest(NOT_ONE)
+    members = value.values() if isinstance(value, dict) else value
+    if depth < MAX_DEPTH:
+        for member in usual or islice(members, MAX_MEMBERS):
+            if usual or isinstance(member, MAY_HOLD_AN_IMAGE):
+                yield from _images_in(member, depth + 1, named and bool(usual))
 
 
 def check_count(count: int, max_images: int) -> None:

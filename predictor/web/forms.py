@@ -22,7 +22,7 @@ TOO_MANY = f"The form has more than {MAX_FIELDS:,} fields. Send one for each pho
 BOUNDARY = re.compile(r'(?i);\s*boundary\s*=\s*(?:"([^"]*)"|([^;]*))')
 # A form's first line, and what may follow the boundary in a line: group 1 ends the form. With
 # blanks in two repetitions, or without a limit, a hostile line would take quadratic time.
-FIRST_LINE = re.compile(rb"(?i)(?:\A|\n)--([^\r\n]{1,300}+)\r?\n(?=[a-z-]+:)")
+FIRST_LINE = re.compile(rb"(?i)(?:\A[\r\n]{0,4}|\n)--([^\r\n]{1,300}+)\r?\n(?=[a-z-]+:)")
 REST_OF_LINE = re.compile(rb"(--|[ \t\r\n]{0,100}\Z)|[ \t]{0,100}\r?\n")
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 HEADER = re.compile(r"(?im)^content-(disposition|type)[ \t]*:(.*)")
@@ -77,7 +77,7 @@ def multipart_parts(body: bytes, content_type: str) -> list[Part]:
     it. Lines may end with CRLF or LF.
 
     Raises:
-        BadRequest: the form is truncated, or there are too many bytes of headers.
+        BadRequest: the form ends in a field's headers, or there are too many bytes of headers.
         TooLarge: there are more than ``MAX_FIELDS``.
     """
     if not (boundary := _boundary(body, content_type)):
@@ -90,11 +90,13 @@ def multipart_parts(body: bytes, content_type: str) -> list[Part]:
             return parts
         head = BLANK_LINE.search(body, begin, begin + min(MAX_HEAD, heads_left))
         end = _next_delimiter(body, delimiter, head.end() - 1) if head else -1
-        if head is None or end < 0:
+        if head is None:
             raise BadRequest(
                 f"The form ends too early, or has more than {MAX_HEAD:,} bytes of headers in one"
                 f" field or {MAX_HEADS:,} in all. Send fewer fields with shorter names."
             )
+        if end < 0:  # some clients forget the last line, or the line break before it
+            return [*parts, _part(body[begin : head.start()], body[head.end() :])]
         heads_left -= head.start() - begin
         value_end = end - 1 if line and b"\r" in line[0] and body[end - 1] == 13 else end
         parts.append(_part(body[begin : head.start()], body[head.end() : value_end]))

@@ -52,19 +52,22 @@ def form_or_image(body: bytes, request: Request, max_images: int, fields: Fields
     is_form = begins_like_a_form(body)
     if not is_form and begins_like_an_image(body):
         return Chosen([body])
+    if not is_form and holds_an_image(body):
+        return Chosen([from_base64(body)])
     if is_form or request.mimetype.startswith("multipart/"):
         parts = multipart_parts(body, request.content_type or "")
         return choose_parts(parts, max_images, fields)
-    if holds_an_image(body):
-        return Chosen([from_base64(body)])
     if request.mimetype == URLENCODED and not _begins_like_json(body, URLENCODED):
         return choose_parts(urlencoded_parts(body), max_images, fields)
     return None
 
 
 def _begins_like_json(body: bytes, mimetype: str) -> bool:
-    is_binary = mimetype.startswith("image/") or mimetype == "application/octet-stream"
-    return not is_binary and body[:1024].lstrip(BLANKS)[:1] in (b"{", b"[", b'"')
+    return not mimetype.startswith("image/") and body[:1024].lstrip(BLANKS)[:1] in (
+        b"{",
+        b"[",
+        b'"',
+    )
 
 
 def read_body(request: Request) -> bytes:

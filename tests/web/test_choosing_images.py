@@ -44,6 +44,11 @@ ONE = {
     "FilePond's metadata": [text("filepond", "{}"), file("filepond")],
     "metadata under our name": [text("file", '{"resize": {"width": 9}}'), file("file")],
     "JavaScript's null": [text("file", "null"), text("image", "undefined"), file("file")],
+    "JSON as a file": [file("file", b'{"user": 7}', "blob", "application/json"), file("file")],
+    "the photo's name": [text("image", "photo.jpg"), file("file")],
+    "a path under the same name": [text("file", r"C:\fakepath\a.png"), file("file")],
+    "a caption that could be base64": [text("image", "vacation"), file("photo")],
+    "an object that was not encoded": [text("file", "[object File]"), file("file")],
     "FilePond's encoded file": [text("filepond", FILEPOND)],
     "Dropzone": [text("dzuuid", "00-1"), text("dzchunkindex", "0"), file("file")],
     "Uppy": [text("relativePath", "null"), text("name", "a.png"), file("files[]")],
@@ -108,10 +113,16 @@ def test_file_that_is_no_image_beside_a_photo_keeps_its_place(second):
     assert choose_parts([file("file"), second], 9, FIELDS).images == [RED, second.value]
 
 
-def test_text_under_an_images_name_beside_a_photo_is_an_error_in_its_place():
-    images = choose_parts([file("file"), text("file", "photo.jpg")], 9, FIELDS).images
+def test_long_text_under_an_images_name_beside_a_photo_is_an_error_in_its_place():
+    images = choose_parts([file("file"), text("file", "!" * 1001)], 9, FIELDS).images
     assert images[0] == RED
     assert "not base64" in str(images[1])
+
+
+def test_texts_of_which_one_is_an_image_keep_their_places():
+    images = choose_parts([text("image", "!"), text("image", b64(RED))], 9, FIELDS).images
+    assert isinstance(images[0], RequestError)
+    assert images[1] == RED
 
 
 def test_only_file_is_the_image_whatever_it_holds():
@@ -186,6 +197,29 @@ JSON = {
     "Python's bytes": {"image": f"b'{b64(RED)}'"},
     "quotes": {"image": f'"{b64(RED)}"'},
     "a byte order mark": {"image": f"\ufeff{b64(RED)}"},
+    "a prefix without data:": {"image": f"image/png;base64,{b64(RED)}"},
+    "base64 as a prefix": {"image": f"base64,{b64(RED)}"},
+    "an image beside a text called data": {"image": b64(RED), "data": "a cat"},
+    "metadata with usual names": {"photo": b64(RED), "meta": {"data": 1, "body": "x"}},
+    "Google's requests": {"requests": [{"image": {"content": b64(RED)}, "features": [{"n": 5}]}]},
+    "OpenAI's messages": {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "?"},
+                    {"type": "image_url", "image_url": {"url": data_url()}},
+                ],
+            }
+        ]
+    },
+    "Anthropic's source": {
+        "messages": [
+            {"content": [{"type": "image", "source": {"type": "base64", "data": b64(RED)}}]}
+        ]
+    },
+    "MLflow's dataframe": {"dataframe_split": {"columns": ["image"], "data": [[b64(RED)]]}},
+    "Azure's input_data": {"input_data": {"index": [0], "data": [b64(RED)]}},
     "Angular's data URL": {"file": f"data:image/png;name=a%20b.png;base64,{b64(RED)}"},
 }
 
@@ -200,6 +234,7 @@ LISTS = {
     "images": {"images": [b64(RED), b64(BLUE)]},
     "instances": {"instances": [{"b64": b64(RED)}, {"photo": b64(BLUE)}]},
     "Gradio's data": {"data": [data_url(), data_url(BLUE)]},
+    "Gradio's files": {"data": [{"name": "a.png", "data": data_url()}, {"data": data_url(BLUE)}]},
     "a list": [b64(RED), {"image": {"url": data_url(BLUE)}}],
     "other names": {"left": b64(RED), "right": data_url(BLUE), "id": "x"},
 }
@@ -216,16 +251,15 @@ def test_json_list_gets_a_list_in_order(case):
     "content",
     [{}, [], {"img": "x"}, {"images": []}, {"images": "x"}, {"inputs": 7}, {"a": {"data": "x"}},
      {"image": {}}, {"image": "", "images": []}, {"image": b64(RED), "data": b64(RED)},
-     {"a": {"b": {"c": {"d": {"e": data_url()}}}}}],
+     {"image": [None, 7]}, {"image": "x", "data": 7},
+     {"a": {"b": {"c": {"d": {"e": {"f": {"g": data_url()}}}}}}}],
 )  # fmt: skip
 def test_json_that_is_not_clear_is_400(content):
     with pytest.raises(BadRequest, match='"image"|exactly one of the names b64'):
         choose_json(content, 9, FIELDS)
 
 
-@pytest.mark.parametrize(
-    "content", [{"image": None}, {"image": 7}, {"image": "!"}, {"image": [None, 7]}, None, 7, "!"]
-)
+@pytest.mark.parametrize("content", [{"image": None}, {"image": 7}, {"image": "!"}, None, 7, "!"])
 def test_json_image_that_is_not_base64_is_an_error_in_its_place(content):
     (image,) = choose_json(content, 9, FIELDS).images
     assert isinstance(image, RequestError)
