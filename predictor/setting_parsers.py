@@ -20,7 +20,10 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # A scheme, which apps and browser extensions have of their own, and a host. Pages of Android's
 # WebView send "file://", and pages that have no origin send "null".
 HOST = r"([a-z0-9._-]+|\[[0-9a-f:.]+\])"
-ORIGIN_PATTERN = re.compile(rf"[a-z][a-z0-9+.-]*://{HOST}(:[0-9]{{1,5}})?|file://|null|\*")
+ORIGIN_PATTERN = re.compile(
+    rf"[a-z][a-z0-9+.-]*://{HOST}(:[0-9]{{1,5}})?"
+    r"|[a-z-]+-extension://[A-Za-z0-9-]+|file://|null|\*"  # Safari's are in upper case
+)
 ANCESTOR_PATTERN = re.compile(  # a source of CSP's frame-ancestors
     rf"[a-z][a-z0-9+.-]*:(//(\*|(\*\.)?{HOST})(:([0-9]{{1,5}}|\*))?)?|'self'|\*"
 )

@@ -60,6 +60,11 @@ def test_a_photograph_gets_the_right_class(server, photos, name, classes):
     assert top[0]["class_id"] == answer["class_id"]
 
 
+# Java's HttpClient offers HTTP/2 with every request.
+UPGRADE = ["-H", "Connection: Upgrade, HTTP2-Settings", "-H", "Upgrade: h2c", "-H",
+           "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA"]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -68,6 +73,8 @@ def test_a_photograph_gets_the_right_class(server, photos, name, classes):
         pytest.param(["--data-binary", "@coffee.png", "-H", "Content-Type: image/png"], id="image"),
         pytest.param(["-T", "coffee.png"], id="put"),
         pytest.param(["-T", "-", "-H", "Transfer-Encoding: chunked"], id="chunked"),
+        pytest.param([*UPGRADE, "--data-binary", "@coffee.png"], id="h2c"),
+        pytest.param([*UPGRADE, "-T", "-", "-H", "Transfer-Encoding: chunked"], id="h2c chunked"),
         pytest.param(["-d", "@coffee.json", "-H", "Content-Type: application/json"], id="json"),
         pytest.param(["-F", "image=<coffee.b64"], id="base64 over 500 kB in a form"),
         pytest.param(["--data-urlencode", "image@coffee.b64"], id="base64 urlencoded"),

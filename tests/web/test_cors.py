@@ -121,7 +121,8 @@ def test_page_of_an_allowed_origin_can_read_401_and_429(serve):
     ["https://example.org", "http://localhost:3000", "http://[::1]:8080", "*",
      "capacitor://localhost", "ionic://localhost", "app://.", "tauri://localhost",
      "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
-     "moz-extension://2c127fa4-62c7-7e4f-90e5-472b45eecfdc", "file://", "null"],
+     "moz-extension://2c127fa4-62c7-7e4f-90e5-472b45eecfdc",
+     "safari-web-extension://E0E4C2E9-8D0A-4B0B-9C0B-6B1C2E1F0A5D", "file://", "null"],
 )  # fmt: skip
 def test_an_origin_is_accepted_as_browsers_send_it(serve, origin):
     assert settings(cors_origins=f"https://a.example, {origin}").cors_origins[1] == origin

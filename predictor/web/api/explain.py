@@ -30,7 +30,7 @@ PNG_LEVEL = 1  # level 6 takes three times as long, for a file smaller by a sixt
 
 
 @blueprint.route("/explain", methods=["POST", "PUT"], strict_slashes=False)
-@blueprint.put("/explain/<filename>")
+@blueprint.route("/explain/<filename>", methods=["POST", "PUT"])
 @needs_slot("explanation")
 def explain(filename: str = "") -> Response:
     """Explain one class of one photo, as a picture or as numbers."""

@@ -15,7 +15,7 @@ blueprint = Blueprint("predict", __name__)
 
 
 @blueprint.route("/predict", methods=["POST", "PUT"], strict_slashes=False)
-@blueprint.put("/predict/<filename>")
+@blueprint.route("/predict/<filename>", methods=["POST", "PUT"])
 @needs_slot("prediction")
 def predict(filename: str = "") -> dict[str, Any]:
     """Classify one or several photos. Each of several photos gets its own answer or error.

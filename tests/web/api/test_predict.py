@@ -60,9 +60,10 @@ def test_every_usual_way_to_send_a_photo_works(client, method, request_):
     assert client.open("/predict", method=method, **request_).json == RED
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT"])
 @pytest.mark.parametrize("name", ["", "photo.jpg", "my%20photo", "%25"])
-def test_predict_accepts_a_slash_and_the_name_that_curl_appends(client, name):
-    assert client.put(f"/predict/{name}", data=picture()).json == RED
+def test_predict_accepts_a_slash_and_the_name_that_curl_appends(client, name, method):
+    assert client.open(f"/predict/{name}", method=method, data=picture()).json == RED
 
 
 def test_large_base64_fits_into_a_form_field(client):
