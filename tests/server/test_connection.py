@@ -18,6 +18,7 @@ from pictures import encode
 from running_server import Server
 from waiting import wait_until
 
+HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /predict HTTP/1.1\r\nHost: a\r\n"
 BUNDLE = b"GET /docs/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n%s\r\n"
 
@@ -194,12 +195,16 @@ def test_a_refused_upload_leaves_the_connection_usable(server, coffee, path):
 
 def test_a_request_that_does_not_arrive_in_time_is_408(start, connect):
     server = start(receive_timeout_s=0.5).wait_until_ready()
+    kept = connect(server, HEALTHZ)
+    assert kept.recv(4096).startswith(b"HTTP/1.1 200 ")
     silent, slow = connect(server), connect(server, POST)
     text = answers(slow)
     assert text.startswith("HTTP/1.1 408 REQUEST TIMEOUT\r\n")
     assert "\nRetry-After: 5\r\n" in text
     assert '"code": "request-timeout"' in text
     assert (slow.recv(1), silent.recv(1)) == (b"", b"")
+    kept.sendall(HEALTHZ)  # between two requests, a connection may be idle for longer
+    assert kept.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize(
