@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from predictor.images.decoding import begins_like_an_image, file_suffixes
+from predictor.images.decoding import can_decode, file_suffixes
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -90,7 +90,7 @@ class Finder:
 
 def _has_signature(path: str) -> bool:
     with open(path, "rb") as file:
-        return begins_like_an_image(file.read(64))
+        return can_decode(file.read(4096))
 
 
 def paths_in(name: str) -> Iterator[str]:

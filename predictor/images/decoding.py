@@ -176,6 +176,13 @@ def begins_like_an_image(data: bytes) -> bool:
     return is_read or unread.recognise(data) is not None
 
 
+def can_decode(data: bytes) -> bool:
+    """Return whether the data begins like a format that :func:`decode` reads; 4 kB are enough."""
+    if unread.recognise(data):
+        return heif.is_heic(data) and heif.can_read_heic()
+    return begins_like_an_image(data)
+
+
 def file_suffixes() -> set[str]:
     """Return the file suffixes of the formats, in lower case, such as ``.jpg``."""
     suffixes = {suffix for suffix, name in Image.EXTENSION.items() if name in FORMATS}

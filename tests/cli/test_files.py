@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from heic import HEADER
 from pictures import picture
 from predictor.cli.files import Finder, paths_in
 
@@ -59,6 +60,19 @@ def test_what_is_no_image_is_counted_by_ending(put):
     for name in ("a.txt", "b.TXT", "c.xml", "README"):
         folder = put(name, b"text")
     assert found(folder) == ([], "4 files left out: 2 .txt, 1 without ending, 1 .xml")
+
+
+def test_formats_that_are_not_read_are_left_out(put, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    put("IMG_1.MOV", b"\0\0\0\x14ftypqt  " + bytes(99))
+    put("a.pdf", b"%PDF-1.7")
+    folder = put("IMG_1.HEIC", HEADER + bytes(99))
+    assert found(folder) == ([], "3 files left out: 1 .heic, 1 .mov, 1 .pdf")
+
+
+def test_heic_without_ending_is_read_if_the_library_is_there(put):
+    pytest.importorskip("pillow_heif")
+    assert found(put("a", HEADER + bytes(99))) == (["a"], "")
 
 
 def test_damaged_image_with_an_images_ending_is_tried(put):
