@@ -63,11 +63,8 @@ def form_or_image(body: bytes, request: Request, max_images: int, fields: Fields
 
 
 def _begins_like_json(body: bytes, mimetype: str) -> bool:
-    return not mimetype.startswith("image/") and body[:1024].lstrip(BLANKS)[:1] in (
-        b"{",
-        b"[",
-        b'"',
-    )
+    begins = body[:1024].lstrip(BLANKS).startswith((b"{", b"[", b'"'))
+    return begins and not mimetype.startswith("image/")
 
 
 def read_body(request: Request) -> bytes:
