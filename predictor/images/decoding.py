@@ -101,7 +101,7 @@ def _decode(data: bytes, max_pixels: int, enough: int | None, charge: Charge) ->
             image.draft(None, (enough, enough))
         pixels = _check_size(image, size, checked, max_pixels)
         charge(estimate(image, pixels, checked, len(data)))
-        image.load()
+        png.load(image, checked.data) if image.format == "PNG" else image.load()
         if checked.coarse:
             jpeg.check_last_scan(image, checked.coarse, enough)
         png.scale_transparent_colour(image, data)

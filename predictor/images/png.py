@@ -6,7 +6,7 @@ import zlib
 from PIL import Image
 
 from predictor.errors import TooLarge
-from predictor.images.limits import MAX_EXIF, Checked
+from predictor.images.limits import MAX_EXIF, Checked, LimitedFile
 
 SIGNATURE = b"\x89PNG"
 MAX_CHUNKS = 100_000  # pixels come in pieces of 8 kB or more, and with most encoders of 64 kB
@@ -18,6 +18,7 @@ TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 EXIF_TEXT, XMP_TEXT = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
 NAMES = {b"iCCP", b"eXIf", EXIF_TEXT, XMP_TEXT}
 MAX_METADATA = 1_000_000
+MARK = b"\x5a\xa5\xc3\x3c\x96"  # no row of one colour
 
 
 def check(data: bytes) -> Checked:
@@ -75,6 +76,32 @@ def _unpacks(content: bytes, most: int) -> bool:
     except zlib.error:
         return False
     return content.startswith(b"\0") and not unpacker.unconsumed_tail
+
+
+def load(image: Image.Image, data: bytes) -> None:
+    """Decode the pixels.
+
+    Raises:
+        ValueError: rows are missing, because the compressed data ends early. Pillow, which does not
+            notice that, would leave them black.
+    """
+    if _is_marked_after_decoding(image, MARK):  # or its last row happens to be like that
+        with Image.open(LimitedFile(data)) as again:
+            if _is_marked_after_decoding(again, bytes(byte ^ 255 for byte in MARK)):
+                raise ValueError("Rows of the PNG are missing.")
+
+
+def _is_marked_after_decoding(image: Image.Image, mark: bytes) -> bool:
+    """Return whether the row that is decoded last still has the bytes that it had before."""
+    width, height = image.size
+    last = height // 2 * 2 - 1 if image.info.get("interlace") and height > 1 else height - 1
+    row, pixels = Image.new(image.mode, (width, 1)), Image.new(image.mode, image.size)
+    size = len(row.tobytes())
+    row.frombytes((mark * size)[:size])
+    pixels.paste(row, (0, last))
+    image.im = pixels.im
+    image.load()
+    return image.crop((0, last, width, last + 1)).tobytes() == row.tobytes()
 
 
 def scale_transparent_colour(image: Image.Image, data: bytes) -> None:

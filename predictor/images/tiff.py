@@ -21,6 +21,15 @@ PREDICTOR_TAG, TILE_WIDTH_TAG, TILE_LENGTH_TAG, EXTRA_TAG, FORMAT_TAG = 317, 322
 SUBFILE_TAG, SUBFILES_TAG, DNG_TAG, RAW_PHOTOMETRICS = 254, 330, 50706, (32803, 34892)
 # Describe samples, and are hidden where bytes are read in place of them.
 SAMPLE_TAGS = (ORIENTATION_TAG, PLANES_TAG, PREDICTOR_TAG, EXTRA_TAG, FORMAT_TAG)
+STRIPS_TAG, STRIP_BYTES_TAG, TILES_TAG, TILE_BYTES_TAG = 273, 279, 324, 325
+# What each reader must take for the same: libtiff would take the first of two values and types that
+# are unknown here, Pillow the last and not those.
+STRUCTURE = {
+    WIDTH_TAG, LENGTH_TAG, BITS_TAG, COMPRESSION_TAG, PHOTOMETRIC_TAG, FILL_TAG, STRIPS_TAG,
+    CHANNELS_TAG, STRIP_TAG, STRIP_BYTES_TAG, PLANES_TAG, PREDICTOR_TAG, TILE_WIDTH_TAG,
+    TILE_LENGTH_TAG, TILES_TAG, TILE_BYTES_TAG, EXTRA_TAG, FORMAT_TAG,
+}  # fmt: skip
+STRUCTURE_TYPES = {3, 4, 16}  # SHORT, LONG and LONG8
 MAX_CHANNELS = 10
 NUMBER_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 BYTE_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # that know no samples, such as LZW
@@ -48,9 +57,8 @@ def check(data: bytes) -> Checked:
         most = MAX_RATIONALS if kind in RATIONAL_TYPES else MAX_TAG_VALUES
         if kind not in BYTE_TYPES and values > most:
             raise TooLarge(f"The TIFF has a tag with more than {most:,} values. Re-save it.")
-    # In which bytes of its field a short value is depends on the byte order.
-    codecs = [at for tag, _, _, at in tags.fields if tag == COMPRESSION_TAG]
-    jpeg = any(JPEG_COMPRESSIONS & {at & 0xFFFF, at >> 16, at >> 48} for at in codecs)
+    _check_structure(tags)
+    jpeg = tags.first(COMPRESSION_TAG, 1) in JPEG_COMPRESSIONS
     if jpeg and search(SLOW_JPEG, data, 0):
         raise TooLarge("The TIFF has a progressive JPEG inside. Re-save it as baseline JPEG.")
     # Pillow unpacks the values of groups one by one.
@@ -73,6 +81,28 @@ def count_pixels(image: Image.Image, samples: Samples | None) -> int:
     if samples is None:
         return pixels
     return max(pixels // 4, samples.size[0] * samples.size[1], samples.count * samples.wide)
+
+
+def _check_structure(tags: "_Tags") -> None:
+    """Raise ValueError if readers could differ, or if strips or tiles, then black, are missing."""
+    kinds = [(tag, kind) for tag, kind, _, _ in tags.fields if tag in STRUCTURE]
+    counts = {tag: count for tag, _, count, _ in tags.fields}
+    tiled = TILE_WIDTH_TAG in counts
+    if (
+        len(dict(kinds)) < len(kinds) or not {kind for _, kind in kinds} <= STRUCTURE_TYPES
+        or (STRIPS_TAG in counts and (tiled or TILES_TAG in counts))
+    ):  # fmt: skip
+        raise ValueError("The structure of the TIFF is ambiguous.")
+    width, height = tags.first(WIDTH_TAG, 0), tags.first(LENGTH_TAG, 0)
+    across = tags.first(TILE_WIDTH_TAG, 0) if tiled else width
+    down = tags.first(TILE_LENGTH_TAG, 0) if tiled else tags.first(STRIP_TAG, height)
+    blocks = -(-width // max(1, across)) * -(-height // max(1, down))
+    if tags.first(PLANES_TAG, 1) == 2:
+        blocks *= tags.first(CHANNELS_TAG, 1)
+    sizes = tags.numbers(TILE_BYTES_TAG if tiled else STRIP_BYTES_TAG, most=MAX_TAG_VALUES)
+    least = height * (width * sum(tags.bits) // 8) if tags.first(COMPRESSION_TAG, 1) == 1 else 0
+    if counts.get(STRIPS_TAG, counts.get(TILES_TAG, blocks)) < blocks or 0 < sum(sizes) < least:
+        raise ValueError("Strips or tiles of the TIFF are missing.")
 
 
 def _is_raw(tags: "_Tags") -> bool:
@@ -100,14 +130,21 @@ class _Tags:
             self.entry.iter_unpack(data[self.begin : self.begin + entries * self.entry.size])
         )
 
-    def numbers(self, tag: int, *default: int) -> tuple[int, ...]:
-        """Return the first values of a tag of whole numbers, at most ten."""
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """Bits of each sample of a pixel."""
+        channels = min(self.first(CHANNELS_TAG, 1), MAX_CHANNELS + 1)
+        bits = self.numbers(BITS_TAG, 1)
+        return bits * channels if len(bits) == 1 else bits[:channels]
+
+    def numbers(self, tag: int, *default: int, most: int = 10) -> tuple[int, ...]:
+        """Return the first values of a tag of whole numbers."""
         for place, (found, kind, count, at) in enumerate(self.fields):
             if found == tag and kind in NUMBER_TYPES:
                 unit = NUMBER_TYPES[kind]
                 if count * struct.calcsize(unit) <= self.size:  # in the entry itself, at its end
                     at = self.begin + (place + 1) * self.entry.size - self.size
-                return struct.unpack_from(f"{self.order}{min(count, 10)}{unit}", self.data, at)
+                return struct.unpack_from(f"{self.order}{min(count, most)}{unit}", self.data, at)
         return default
 
     def first(self, tag: int, default: int) -> int:
@@ -134,8 +171,7 @@ def _samples(tags: _Tags) -> Samples | None:
     planes, predictor = tags.first(PLANES_TAG, 1), tags.first(PREDICTOR_TAG, 1)
     compression = tags.first(COMPRESSION_TAG, 1)
     size = tags.first(WIDTH_TAG, 0), tags.first(LENGTH_TAG, 0)
-    bits, extra = tags.numbers(BITS_TAG, 1), tags.numbers(EXTRA_TAG)
-    bits = bits * channels if len(bits) == 1 else bits[:channels]
+    bits, extra = tags.bits, tags.numbers(EXTRA_TAG)
     raw_planes = planes == 2 and compression == 1
     if planes == 2 and not raw_planes and extra and not any(extra):  # Pillow leaves them out
         bits, extra = bits[: -len(extra)], ()

@@ -2,6 +2,7 @@
 
 import io
 import random
+import struct
 import zlib
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from pictures import chunk, difference, encode, png, ramp
-from predictor.errors import TooLarge
+from predictor.errors import DamagedImage, TooLarge
 from predictor.images import png as png_module
 from predictor.images.decoding import decode
 
@@ -133,3 +134,53 @@ def test_only_the_first_profile_is_unpacked(monkeypatch):
 def test_file_without_metadata_is_not_copied():
     data = encode(ramp())
     assert png_module.check(data).data is data
+
+
+MARK = png_module.MARK
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each type of colour
+
+
+def rows_png(kind, depth, rows, size, interlaced=False, *before):
+    """A PNG whose compressed data ends, correctly, after these bytes."""
+    header = struct.pack(">IIBBBBB", *size, depth, kind, 0, 0, interlaced)
+    palette = [chunk(b"PLTE", bytes(768))] if kind == 3 else []
+    parts = [chunk(b"IHDR", header), *before, *palette, chunk(b"IDAT", zlib.compress(rows))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("value", [b"\0", b"\xff", MARK, bytes(byte ^ 255 for byte in MARK)])
+@pytest.mark.parametrize(
+    ("kind", "depth"), [(0, 1), (0, 2), (0, 8), (0, 16), (2, 8), (2, 16), (3, 8), (4, 8), (6, 16)]
+)
+def test_png_whose_data_ends_before_its_last_row_is_damaged(kind, depth, value):
+    """Also where the rows are what the memory holds before they are decoded."""
+    size = 64 * CHANNELS[kind] * depth // 8
+    row = b"\0" + (value * size)[:size]
+    assert decode(rows_png(kind, depth, row * 60, (64, 60)), LIMIT).size == (64, 60)
+    for rows in (0, 1, 30, 59, 59.99):
+        data = rows_png(kind, depth, (row * 60)[: int(len(row) * rows)], (64, 60))
+        with pytest.raises(DamagedImage):
+            decode(data, LIMIT)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 2), (5, 2), (7, 9), (64, 63)])
+def test_interlaced_png_whose_data_ends_early_is_damaged(size):
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+              (0, 1, 1, 2)]  # fmt: skip
+    rows = b"".join(
+        b"\0" + MARK[:1] * len(range(x, size[0], dx))
+        for x, y, dx, dy in passes
+        if x < size[0]
+        for _ in range(y, size[1], dy)
+    )
+    assert decode(rows_png(0, 8, rows, size, True), LIMIT).size == size
+    with pytest.raises(DamagedImage):
+        decode(rows_png(0, 8, rows[: -1 - len(range(size[0]))], size, True), LIMIT)
+
+
+def test_first_frame_of_an_animation_has_all_rows():
+    row, control = b"\0" + bytes(64), struct.pack(">5I2H2B", 0, 64, 60, 0, 0, 1, 1, 0, 0)
+    before = chunk(b"acTL", struct.pack(">II", 1, 0)), chunk(b"fcTL", control)
+    assert decode(rows_png(0, 8, row * 60, (64, 60), False, *before), LIMIT).size == (64, 60)
+    with pytest.raises(DamagedImage):
+        decode(rows_png(0, 8, row * 30, (64, 60), False, *before), LIMIT)

@@ -1,13 +1,16 @@
 """TIFF: tags, tiles and groups of EXIF."""
 
 import struct
+import zlib
+from contextlib import nullcontext
 
 import pytest
 from PIL import Image, TiffImagePlugin
 
 from bad_images import tiff
 from pictures import encode, jpeg_tiff, slow_scans
-from predictor.errors import TooLarge
+from predictor.errors import DamagedImage, TooLarge
+from predictor.images import tiff as tiff_module
 from predictor.images.decoding import decode
 
 LIMIT = 50_000_000
@@ -61,3 +64,57 @@ def test_groups_of_exif_in_a_tiff_are_not_read(monkeypatch, order):
     monkeypatch.setattr("PIL.TiffImagePlugin.IFDRational", lambda *values: made.append(values))
     assert decode(data, LIMIT).size == (8, 8)
     assert made == []
+
+
+def block_tiff(content, *tags, size=64):
+    """A grey TIFF whose strip or tile begins at byte 400."""
+    first = (256, 4, 1, size), (257, 4, 1, size), (258, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)
+    return tiff(*first, *tags)[:400].ljust(400, b"\0") + content
+
+
+@pytest.mark.parametrize("kind", [1, 6, 8, 9, 13, 16, 17, 18])
+@pytest.mark.parametrize("tag", [256, 259, 278, 279])
+def test_tag_that_readers_read_differently_is_refused(tag, kind):
+    """libtiff takes the first of two values, Pillow the last, and libtiff alone types 17 and 18."""
+    tags = (259, 3, 1, 1), (273, 4, 1, 400), (278, 4, 1, 64), (279, 4, 1, 4096)
+    decode(block_tiff(bytes(4096), *tags), LIMIT)
+    with pytest.raises(DamagedImage):
+        decode(block_tiff(bytes(4096), (tag, kind, 1, 0), *tags), LIMIT)
+
+
+@pytest.mark.parametrize("kind", [3, 4, 16])
+def test_compression_of_any_type_with_a_progressive_jpeg_is_too_large(kind):
+    value = (259, kind, 1, 7 if kind < 16 else 200)
+    data = block_tiff(slow_scans(64, 64, 9), value, (273, 4, 1, 400), (279, 4, 1, 4000))
+    with pytest.raises(TooLarge, match="progressive"):
+        decode(data[:200] + struct.pack("<Q", 7) + data[208:], LIMIT)
+
+
+STRIPS, TILES = ((273, 4, 1, 400), (278, 4, 1, 32)), ((322, 4, 1, 32), (323, 4, 1, 32))
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8])
+@pytest.mark.parametrize("blocks", [STRIPS, (*TILES, (324, 4, 1, 400)), (*TILES, (273, 4, 1, 400))])
+def test_tiff_with_missing_strips_or_tiles_is_damaged(blocks, compression):
+    content = encode(Image.new("L", (64, 64)), "TIFF")[-4096:]
+    content = {1: content, 5: b"\x80\0\x40" * 9, 8: zlib.compress(content)}[compression]
+    with pytest.raises(DamagedImage) as error:
+        decode(block_tiff(content, (259, 3, 1, compression), *blocks), LIMIT)
+    assert isinstance(error.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(("count", "sound"), [(4095, False), (4096, True), (0, True)])
+def test_rows_of_a_raw_tiff_are_in_its_strips(count, sound):
+    """A count of 0 is not known: libtiff reckons it, too."""
+    data = block_tiff(bytes(8192), (259, 3, 1, 1), (273, 4, 1, 400), (279, 4, 1, count))
+    with nullcontext() if sound else pytest.raises(DamagedImage):
+        decode(data, LIMIT)
+
+
+def test_tiff_of_four_billion_channels_is_damaged():
+    """As many numbers of bits would take 32 GB."""
+    data = block_tiff(bytes(4096), (259, 3, 1, 1), (273, 4, 1, 400), size=8)
+    one, many = (struct.pack("<HHII", 277, 4 - (n == 1), 1, n) for n in (1, 2**32 - 1))
+    assert len(tiff_module._Tags(data.replace(one, many)).bits) == tiff_module.MAX_CHANNELS + 1
+    with pytest.raises(DamagedImage):
+        decode(data.replace(one, many), LIMIT)
