@@ -33,7 +33,8 @@ STRUCTURE_TYPES = {3, 4, 16}  # SHORT, LONG and LONG8
 MAX_CHANNELS = 10
 NUMBER_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 BYTE_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # that know no samples, such as LZW
-JPEG_COMPRESSIONS = {6, 7}  # values of the tag of compression
+OLD_JPEG, JPEG = 6, 7  # values of the tag of compression
+JPEG_END = b"\xff\xd9"  # some writers fill up after it
 # A progressive, lossless or arithmetic JPEG, which may have many scans.
 SLOW_JPEG = re.compile(rb"\xff[\xc2\xc6\xc9-\xcb\xcd-\xce]\0[\x0b\x0e\x11\x14][\x08\x0c]")
 
@@ -58,7 +59,7 @@ def check(data: bytes) -> Checked:
         if kind not in BYTE_TYPES and values > most:
             raise TooLarge(f"The TIFF has a tag with more than {most:,} values. Re-save it.")
     _check_structure(tags)
-    jpeg = tags.first(COMPRESSION_TAG, 1) in JPEG_COMPRESSIONS
+    jpeg = tags.first(COMPRESSION_TAG, 1) in (OLD_JPEG, JPEG)
     if jpeg and search(SLOW_JPEG, data, 0):
         raise TooLarge("The TIFF has a progressive JPEG inside. Re-save it as baseline JPEG.")
     # Pillow unpacks the values of groups one by one.
@@ -103,6 +104,13 @@ def _check_structure(tags: "_Tags") -> None:
     least = height * (width * sum(tags.bits) // 8) if tags.first(COMPRESSION_TAG, 1) == 1 else 0
     if counts.get(STRIPS_TAG, counts.get(TILES_TAG, blocks)) < blocks or 0 < sum(sizes) < least:
         raise ValueError("Strips or tiles of the TIFF are missing.")
+    if tags.first(COMPRESSION_TAG, 1) == JPEG:  # libjpeg fills a JPEG that is cut off with grey
+        places = tags.numbers(TILES_TAG if tiled else STRIPS_TAG, most=MAX_TAG_VALUES)
+        ends = (
+            tags.data[at + size - 16 : at + size] for at, size in zip(places, sizes, strict=False)
+        )
+        if not all(JPEG_END in end for end in ends):
+            raise ValueError("A JPEG in the TIFF is cut off.")
 
 
 def _is_raw(tags: "_Tags") -> bool:

@@ -85,7 +85,7 @@ def test_tag_that_readers_read_differently_is_refused(tag, kind):
 @pytest.mark.parametrize("kind", [3, 4, 16])
 def test_compression_of_any_type_with_a_progressive_jpeg_is_too_large(kind):
     value = (259, kind, 1, 7 if kind < 16 else 200)
-    data = block_tiff(slow_scans(64, 64, 9), value, (273, 4, 1, 400), (279, 4, 1, 4000))
+    data = block_tiff(slow_scans(64, 64, 9), value, (273, 4, 1, 400))
     with pytest.raises(TooLarge, match="progressive"):
         decode(data[:200] + struct.pack("<Q", 7) + data[208:], LIMIT)
 
@@ -109,6 +109,15 @@ def test_rows_of_a_raw_tiff_are_in_its_strips(count, sound):
     data = block_tiff(bytes(8192), (259, 3, 1, 1), (273, 4, 1, 400), (279, 4, 1, count))
     with nullcontext() if sound else pytest.raises(DamagedImage):
         decode(data, LIMIT)
+
+
+@pytest.mark.parametrize(("left", "sound"), [(1, True), (0.99, False), (0.5, False)])
+def test_jpeg_in_a_tiff_is_whole(left, sound):
+    content = encode(Image.effect_noise((64, 64), 50), "JPEG")
+    size = int(len(content) * left)
+    strip = (259, 3, 1, 7), (273, 4, 1, 400), (278, 4, 1, 64), (279, 4, 1, size + 2 * sound)
+    with nullcontext() if sound else pytest.raises(DamagedImage):
+        decode(block_tiff(content + bytes(2), *strip), LIMIT)
 
 
 def test_tiff_of_four_billion_channels_is_damaged():
