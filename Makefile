@@ -9,8 +9,12 @@ HOST ?= 127.0.0.1
 PORT ?= 5000
 BIN := $(VENV)/bin
 
-.PHONY: serve lint check test bench fuzz soak format
+# Tests of the page, the tools and other projects' programs.
+PROGRAMS := $(addprefix tests/,browser clients tools test_benchmarks.py test_notebook.py test_wheel.py)
+
+.PHONY: serve lint check test test-server test-programs test-rest bench fuzz soak format
 export HOST PORT CLIENTS JUPYTER
+unexport PYTHONDONTWRITEBYTECODE # or each of the tests' many servers compiles the app again
 
 # If VGG16's weights cannot be downloaded, a small model replaces it, and the log says so. A
 # production server never replaces the model.
@@ -27,9 +31,17 @@ lint: $(VENV)/requirements-dev.stamp
 check: lint
 	$(BIN)/pytest -q -m "not server and not slow" $(PYTEST)
 
+# Two parts at a time: each of them mostly waits for one process. A part's output follows at its end.
 test: lint $(CLIENTS)/requirements-clients.stamp $(CLIENTS)/npm.stamp
 test: $(JUPYTER)/requirements-jupyter.stamp
-	$(BIN)/pytest $(PYTEST)
+	$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target \
+	  test-server test-programs test-rest
+
+test-server: PART := tests/server
+test-programs: PART := $(PROGRAMS)
+test-rest: PART := $(addprefix --ignore=,tests/server $(PROGRAMS))
+test-server test-programs test-rest:
+	$(BIN)/pytest $(PART) $(PYTEST)
 
 # For the options: make bench BENCH="--help"
 bench: $(VENV)/requirements-dev.stamp
