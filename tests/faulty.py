@@ -2,7 +2,8 @@
 
 Start it with ``gunicorn --pythonpath tests faulty:app``. It classifies red, green and blue; other
 colours cause faults. ``FAULTY_HANG_S`` is the number of seconds after which a batch counts as
-hanging.
+hanging, and ``FAULTY_LOAD_S`` the number that loading takes. With ``FAULTLESS`` it has no faults,
+and takes no time.
 """
 
 import os
@@ -40,10 +41,11 @@ class FaultyModel(ToyModel):
 
 
 def load(*_):
-    """Load the toy model after a second, with the facts that the start prints."""
-    time.sleep(1)
-    info = ModelInfo("toy", "toy.pth", "cpu", "float32", threads=1, parameters=0, classes=3)
-    return replace(toy_model(FaultyModel()), info=info)
+    """Load the toy model, with the facts that the start prints."""
+    time.sleep(float(os.environ.get("FAULTY_LOAD_S", 1)))
+    info = ModelInfo("toy", "toy.pth", "cpu", "float32", threads=1, parameters=1, classes=3)
+    model = ToyModel() if "FAULTLESS" in os.environ else FaultyModel()
+    return replace(toy_model(model), info=info)
 
 
 classifier.HANG_S = float(os.environ.get("FAULTY_HANG_S", classifier.HANG_S))

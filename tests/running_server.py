@@ -125,3 +125,14 @@ class Server:
 
     def _check_alive(self) -> None:
         assert self.process.poll() is None, self.log
+
+
+class ToyServer(Server):
+    """A gunicorn with the toy model of ``faulty.py``, which starts sooner: it needs no torch."""
+
+    def __init__(
+        self, *options: str, environ: Mapping[str, str] | None = None, **settings: Any
+    ) -> None:
+        environ = {"FAULTY_LOAD_S": "0", **(environ or {})}
+        options = ("--pythonpath", "tests", *options)
+        super().__init__(*options, app="faulty:app", environ=environ, **settings)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 HEADER = "Inference-Header-Content-Length"
-TENSOR = bytes(4 * 3 * 224 * 224)  # an image for the model that the test serves
+TENSOR = bytes(4 * 3 * 8 * 8)  # an image for the model that the test serves
 
 
 def encode(kind, width, height, colour):
