@@ -64,6 +64,7 @@ def test_png_without_its_last_data_chunk_is_damaged():
         decode(data[:last] + chunk(b"IEND", b""), LIMIT)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]), st.data())
 def test_corrupted_file_raises_only_request_errors(format, data):

@@ -176,6 +176,7 @@ def test_depth_or_channels_that_nobody_uses_are_refused():
             decode(data, LIMIT)
 
 
+@pytest.mark.slow
 def test_row_of_a_million_samples_is_too_large():
     """Bit by bit, a row takes much memory."""
     with pytest.raises(TooLarge, match="in a row"):
@@ -192,6 +193,7 @@ def test_size_counts_in_pixels_and_wide_samples():
         decode(tiff(floats, 64, kind=3), 21 * 10 * 3 - 1)
 
 
+@pytest.mark.slow
 def test_unpacking_is_charged():
     charged = []
     values = np.zeros((500, 1000, 1), np.uint8)

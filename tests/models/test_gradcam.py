@@ -20,7 +20,7 @@ LAST = {
     "efficientnet_lite0": "_swish",
     "swin_t": "permute",
 }
-QUICK = {"mobilenet_v3_small", "squeezenet1_1"}
+QUICK = {"squeezenet1_1"}
 
 
 def no_pause():
@@ -81,6 +81,7 @@ def test_best_class_is_explained_by_default(named):
     assert torch.equal(heat, explain(some_images(), int(logits.argmax()), no_pause)[1])
 
 
+@pytest.mark.slow
 def test_vision_transformer_is_not_explainable():
     network = build_random(find_model("vit_b_32"), 10)
     explain, asked = GradCAM(network), []

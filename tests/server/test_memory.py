@@ -33,6 +33,7 @@ def page_faults(keep):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc")
+@pytest.mark.slow
 def test_a_forward_pass_finds_the_memory_of_the_one_before():
     assert page_faults(keep=False) > 1000  # or the setting is no longer needed
     assert page_faults(keep=True) < 10
