@@ -44,7 +44,7 @@ def site() -> Iterator[Server]:
     running.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def guarded() -> Iterator[Server]:
     """A server that requires a token."""
     running = Server(model="efficientnet_lite0", tokens=TOKEN).wait_until_ready()

@@ -11,7 +11,7 @@ import warnings
 import pytest
 
 from predictor.logs import JSONFormatter, TextFormatter, configure
-from running_server import ROOT, Server
+from running_server import ROOT, Server, ToyServer
 from waiting import wait_until
 
 # Texts with which a client could forge a line, move the cursor or reverse the text.
@@ -173,7 +173,7 @@ def test_a_server_logs_only_json_and_a_line_for_each_request():
 @pytest.mark.server
 def test_by_default_a_pipe_gets_json_and_the_line_to_try():
     """As with ``make serve 2>&1 | tee log``: the log is JSON, and the block is printed as well."""
-    server = Server(model="efficientnet_lite0", log_format="auto")
+    server = ToyServer(log_format="auto")
     wait_until(lambda: "/predict\n" in server.log)
     assert server.stop() == 0
     log = [line for line in server.log.splitlines() if line]

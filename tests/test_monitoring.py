@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import create_app
 from paths import ROOT
 from pictures import picture
-from running_server import Server
+from running_server import ToyServer
 from scrape import Scrape
 from waiting import wait_until
 
@@ -46,7 +46,7 @@ def promtool(*arguments, **options):
 @pytest.fixture(scope="module")
 def exposition():
     """The metrics of a server with two workers, after one prediction."""
-    with closing(Server("--workers", "2", model="efficientnet_lite0")) as server:
+    with closing(ToyServer("--workers", "2")) as server:
         wait_until(lambda: server.log.count("Ready at") == 2)  # of both workers
         assert server.predict(picture()).status_code == 200
         wait_until(lambda: "predictor_model_info{" in server.get("/metrics").text)

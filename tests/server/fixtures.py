@@ -15,7 +15,7 @@ from PIL import Image
 from skimage import data
 
 from pictures import encode
-from running_server import Server
+from running_server import Server, ToyServer
 
 
 @pytest.fixture
@@ -35,12 +35,25 @@ def start() -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def start_faulty(start: Callable[..., Server]) -> Callable[..., Server]:
-    """Start servers whose model fails on some photos; they are ready."""
+def start_toy() -> Iterator[Callable[..., ToyServer]]:
+    """Start servers with a toy model; they end with the test."""
+    with ExitStack() as started:
+
+        def run(*options: str, **settings: Any) -> ToyServer:
+            server = ToyServer(*options, **settings)
+            started.callback(server.close)
+            return server
+
+        yield run
+
+
+@pytest.fixture
+def start_faulty(start_toy: Callable[..., ToyServer]) -> Callable[..., Server]:
+    """Start servers whose model loads for a second and fails on some photos; they are ready."""
 
     def run(*options: str, **settings: Any) -> Server:
-        server = start("--pythonpath", "tests", *options, app="faulty:app", **settings)
-        return server.wait_until_ready()
+        environ = {"FAULTY_LOAD_S": "1"}
+        return start_toy(*options, environ=environ, **settings).wait_until_ready()
 
     return run
 

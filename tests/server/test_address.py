@@ -99,22 +99,22 @@ def test_advice_for_a_taken_port_is_another_port(monkeypatch):
 # Real servers
 
 
-def test_gunicorn_serves_on_loopback_where_conda_has_set_host(start):
-    server = start(environ={"HOST": CONDA}).wait_until_ready()
+def test_gunicorn_serves_on_loopback_where_conda_has_set_host(start_toy):
+    server = start_toy(environ={"HOST": CONDA}).wait_until_ready()
     assert server.address[0] == "127.0.0.1"
     assert f"HOST='{CONDA}' is not an address of this machine" in server.log
 
 
-def test_gunicorn_starts_beside_a_kubernetes_service_called_predictor(start):
+def test_gunicorn_starts_beside_a_kubernetes_service_called_predictor(start_toy):
     environ = {"PREDICTOR_PORT": "tcp://10.0.0.1:80", "PREDICTOR_SERVICE_HOST": "10.0.0.1"}
-    assert start(environ=environ).wait_until_ready()
+    assert start_toy(environ=environ).wait_until_ready()
 
 
-def test_gunicorn_says_why_it_listens_on_loopback_only(start):
-    server = start()  # with PORT
+def test_gunicorn_says_why_it_listens_on_loopback_only(start_toy):
+    server = start_toy()  # with PORT
     wait_until(lambda: "because PORT is set and HOST is not" in server.log)
-    told = start(environ={"HOST": "127.0.0.1"}).wait_until_ready()
-    bound = start("--bind", "localhost:0").wait_until_ready()
+    told = start_toy(environ={"HOST": "127.0.0.1"}).wait_until_ready()
+    bound = start_toy("--bind", "localhost:0").wait_until_ready()
     assert "because PORT" not in told.log + bound.log
 
 

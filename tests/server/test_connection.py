@@ -15,7 +15,7 @@ import requests
 from PIL import Image
 
 from pictures import encode
-from running_server import Server
+from running_server import ToyServer
 from waiting import wait_until
 
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -27,7 +27,7 @@ BUNDLE = b"GET /docs/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n%s\r
 def server():
     """Eight uploads of 8 MB fit into its memory at once."""
     limits = {"max_in_flight": 8, "max_upload_bytes": 50_000_000, "receive_timeout_s": 600}
-    running = Server(model="efficientnet_lite0", **limits)
+    running = ToyServer(**limits)
     yield running.wait_until_ready()
     running.close()
 
@@ -65,7 +65,7 @@ def test_200_clients_that_never_finish_hold_no_thread(server, connect, coffee, b
     slow = [connect(server, beginning) for _ in range(200)]
     with ThreadPoolExecutor(4) as clients:
         found = list(clients.map(lambda _: server.predict(coffee), range(8)))
-    assert {r.json()["class_name"] for r in found} == {"espresso"}
+    assert {r.json()["class_name"] for r in found} == {"red_thing"}
     assert server.get("/readyz").status_code == 200
     for connection in slow:
         connection.setblocking(False)
@@ -79,7 +79,7 @@ def test_a_slow_client_is_answered_when_it_has_sent_all(server, connect, coffee)
     for offset in range(30, len(request), 20_000):
         assert server.get("/healthz").ok  # other requests are answered in between
         connection.sendall(request[offset : offset + 20_000])
-    assert '"espresso"' in answers(connection)
+    assert '"red_thing"' in answers(connection)
 
 
 def test_pipelined_requests_are_answered_in_order(server, connect, coffee):
@@ -88,7 +88,7 @@ def test_pipelined_requests_are_answered_in_order(server, connect, coffee):
     bodies = [line for line in answers(connection, 4).splitlines() if line.startswith("{")]
     assert bodies[0] == bodies[2] == '{"status": "alive"}'
     assert bodies[1] == bodies[3]
-    assert "espresso" in bodies[1]
+    assert "red_thing" in bodies[1]
 
 
 def test_100_continue_is_sent_once(server, connect, coffee):
@@ -161,9 +161,9 @@ def does_not_read(server, *sent):
     return client
 
 
-def test_bodies_that_never_end_are_returned_at_rest(start, connect):
+def test_bodies_that_never_end_are_returned_at_rest(start_toy, connect):
     limits = {"max_in_flight": 16, "max_upload_bytes": 50_000_000, "receive_timeout_s": 600}
-    server = start(**limits).wait_until_ready()
+    server = start_toy(**limits).wait_until_ready()
 
     def resident_mb():
         return psutil.Process(server.worker).memory_info().rss / 1e6
@@ -193,8 +193,8 @@ def test_a_refused_upload_leaves_the_connection_usable(server, coffee, path):
 # Refusals of the event loop
 
 
-def test_a_request_that_does_not_arrive_in_time_is_408(start, connect):
-    server = start(receive_timeout_s=0.5).wait_until_ready()
+def test_a_request_that_does_not_arrive_in_time_is_408(start_toy, connect):
+    server = start_toy(receive_timeout_s=0.5).wait_until_ready()
     kept = connect(server, HEALTHZ)
     assert kept.recv(4096).startswith(b"HTTP/1.1 200 ")
     silent, slow = connect(server), connect(server, POST)
@@ -214,8 +214,8 @@ def test_a_request_that_does_not_arrive_in_time_is_408(start, connect):
         (b"/v2/models/vgg16/infer?", '{"error": "The request did not arrive in time."}'),
     ],
 )
-def test_a_refusal_has_the_shape_of_its_protocol(start, connect, path, body):
-    server = start(receive_timeout_s=0.5).wait_until_ready()
+def test_a_refusal_has_the_shape_of_its_protocol(start_toy, connect, path, body):
+    server = start_toy(receive_timeout_s=0.5).wait_until_ready()
     text = answers(connect(server, POST.replace(b"/predict", path)))
     assert text.startswith("HTTP/1.1 408 REQUEST TIMEOUT\r\n")
     assert "\nContent-Type: application/json\r\n" in text
@@ -239,9 +239,9 @@ def test_a_refusal_that_retrying_cannot_mend_has_no_retry_after(server, connect,
     assert "Retry-After" not in text
 
 
-def test_bodies_that_arrive_together_share_a_limit(start, connect, coffee):
+def test_bodies_that_arrive_together_share_a_limit(start_toy, connect, coffee):
     """The limit is 8 MiB."""
-    server = start(max_upload_bytes=5_000_000, max_in_flight=8).wait_until_ready()
+    server = start_toy(max_upload_bytes=5_000_000, max_in_flight=8).wait_until_ready()
     body = POST + b"Content-Length: 5000000\r\n\r\n" + b"x" * 4_999_000
     both = {connect(server, body), connect(server, body)}
     [refused], _, _ = select.select(both, [], [], 60)
@@ -254,32 +254,32 @@ def test_bodies_that_arrive_together_share_a_limit(start, connect, coffee):
     assert server.predict(coffee).ok
 
 
-def test_one_body_of_the_largest_size_always_fits(start, connect):
-    server = start(max_upload_bytes=200_000, max_in_flight=1).wait_until_ready()
+def test_one_body_of_the_largest_size_always_fits(start_toy, connect):
+    server = start_toy(max_upload_bytes=200_000, max_in_flight=1).wait_until_ready()
     body = POST + b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000
     assert answers(connect(server, body)).startswith("HTTP/1.1 415 ")
 
 
-def test_the_oldest_receptions_make_room_for_new_connections(start, connect, coffee):
-    server = start("--worker-connections", "100", "--threads", "8").wait_until_ready()
+def test_the_oldest_receptions_make_room_for_new_connections(start_toy, connect, coffee):
+    server = start_toy("--worker-connections", "100", "--threads", "8").wait_until_ready()
     slow = [connect(server, POST) for _ in range(150)]
-    assert server.predict(coffee).json()["class_name"] == "espresso"
+    assert server.predict(coffee).json()["class_name"] == "red_thing"
     assert answers(slow[0]).startswith("HTTP/1.1 408 ")
 
 
-def test_clients_that_take_all_files_make_room_for_new_ones(start, connect, coffee):
-    server = start("--threads", "8").wait_until_ready()
+def test_clients_that_take_all_files_make_room_for_new_ones(start_toy, connect, coffee):
+    server = start_toy("--threads", "8").wait_until_ready()
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (256, 256))
     psutil.Process(server.worker).kill()  # its replacement has the limit
     wait_until(lambda: server.loaded == 2)
     slow = [connect(server, POST) for _ in range(300)]
-    assert server.predict(coffee).json()["class_name"] == "espresso"
+    assert server.predict(coffee).json()["class_name"] == "red_thing"
     assert answers(slow[0]).startswith("HTTP/1.1 408 ")
     assert "Traceback" not in server.log
 
 
-def test_sigterm_does_not_wait_for_clients_that_are_silent_or_do_not_read(start, connect):
-    server = start(receive_timeout_s=600).wait_until_ready()
+def test_sigterm_does_not_wait_for_clients_that_are_silent_or_do_not_read(start_toy, connect):
+    server = start_toy(receive_timeout_s=600).wait_until_ready()
     began = monotonic()
     assert connect(server)
     with does_not_read(server, (BUNDLE % b"") * 6):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from faulty import HANGS
 from pictures import encode
-from running_server import Server
+from running_server import ToyServer
 from waiting import wait_until
 
 ORIGIN, ID = "capacitor://localhost", "a-clients-own-id"
@@ -48,7 +48,7 @@ def settings():
 
 @pytest.fixture(scope="module")
 def server(settings):
-    running = Server(model="efficientnet_lite0", receive_timeout_s=1, **settings)
+    running = ToyServer(receive_timeout_s=1, **settings)
     yield running.wait_until_ready()
     running.close()
 
@@ -88,19 +88,21 @@ def test_another_origin_cannot_read_an_early_refusal(server, connect):
 
 
 @pytest.fixture
-def start_faulty(start, settings):
-    options = "--pythonpath", "tests", "--worker-connections", "4"
-    return lambda: start(*options, app="faulty:app", max_in_flight=1, **settings)
+def start_small(start_toy, settings):
+    """Start servers with one slot and four connections."""
+    limits = {"max_in_flight": 1, **settings}
+    return lambda **options: start_toy("--worker-connections", "4", **limits, **options)
 
 
-def test_the_refusal_of_a_loading_server_is_readable(start_faulty, connect):
-    status, headers = refusal(connect(start_faulty(), POST + LONG))
+def test_the_refusal_of_a_loading_server_is_readable(start_small, connect):
+    server = start_small(environ={"FAULTY_LOAD_S": "60"})
+    status, headers = refusal(connect(server, POST + LONG))
     assert status == 503
     assert is_readable(headers)
 
 
-def test_the_refusal_of_a_server_without_a_free_slot_is_readable(start_faulty, connect):
-    server = start_faulty().wait_until_ready()
+def test_the_refusal_of_a_server_without_a_free_slot_is_readable(start_small, connect):
+    server = start_small().wait_until_ready()
     photo = encode(Image.new("RGB", (32, 24), HANGS))
     connect(server, POST + b"Content-Length: %d\r\n\r\n" % len(photo), photo)
     refused = wait_until(lambda: refused_or_none(connect(server, POST + LONG)))
@@ -115,8 +117,8 @@ def refused_or_none(connection):
         return refusal(connection)
 
 
-def test_the_refusal_of_an_evicted_client_is_readable(start_faulty, connect):
-    server = start_faulty().wait_until_ready()
+def test_the_refusal_of_an_evicted_client_is_readable(start_small, connect):
+    server = start_small().wait_until_ready()
     connections = [connect(server, POST + b"Expect: 100-continue\r\n" + LONG)]
     while len(connections) < 5:
         assert b" 100 " in connections[-1].recv(65_536)  # the server has read the head
@@ -127,9 +129,9 @@ def test_the_refusal_of_an_evicted_client_is_readable(start_faulty, connect):
 
 
 @pytest.mark.parametrize("lines", ["", "SCRIPT_NAME: /other\r\n"])
-def test_a_path_prefix_of_the_environment_may_be_missing(start, connect, lines):
+def test_a_path_prefix_of_the_environment_may_be_missing(start_toy, connect, lines):
     """Then gunicorn fails, and the client would get no answer."""
-    server = start("--pythonpath", "tests", app="faulty:app", under=("env", "SCRIPT_NAME=/photos"))
+    server = start_toy(under=("env", "SCRIPT_NAME=/photos"))
     for path, status in (("/healthz", 200), ("/photos/healthz", 200), ("/other/healthz", 404)):
         request = f"GET {path} HTTP/1.1\r\nHost: a\r\n{lines}\r\n"
         if not lines or path == "/healthz":

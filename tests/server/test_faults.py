@@ -88,11 +88,11 @@ def test_a_killed_process_loses_only_its_requests_in_progress(start_faulty):
     assert load.tally["broken off"] <= 6  # one for each client
 
 
-def test_a_broken_tokens_file_does_not_reach_a_respawned_worker(start, tmp_path):
+def test_a_broken_tokens_file_does_not_reach_a_respawned_worker(start_toy, tmp_path):
     """It gets the tokens that the master has read; only SIGHUP reads the file again."""
     tokens = tmp_path / "tokens"
     tokens.write_text(TOKEN)
-    server = start("--workers", "2", tokens_file=tokens)
+    server = start_toy("--workers", "2", tokens_file=tokens)
     wait_until(lambda: server.loaded == 2)
     tokens.write_text("broken")
     old, killed = server.workers

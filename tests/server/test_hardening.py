@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from paths import ROOT
-from running_server import Server
+from running_server import ToyServer
 from waiting import wait_until
 
 TOKEN, OTHER = "correct-horse-battery", "staple.0123456789=="
@@ -34,9 +34,7 @@ def bearer(token):
 
 @pytest.fixture(scope="module")
 def guarded():
-    running = Server(
-        model="efficientnet_lite0", tokens=f"{TOKEN},{OTHER}", max_upload_bytes=1_000_000
-    ).wait_until_ready()
+    running = ToyServer(tokens=f"{TOKEN},{OTHER}", max_upload_bytes=1_000_000).wait_until_ready()
     yield running
     running.close()
 
@@ -54,7 +52,7 @@ def exchange(server, request):
 @pytest.mark.parametrize("token", [TOKEN, OTHER])
 def test_each_of_the_tokens_is_accepted(guarded, coffee, token):
     response = requests.post(f"{guarded.url}/predict", data=coffee, headers=bearer(token))
-    assert response.json()["class_name"] == "espresso"
+    assert response.json()["class_name"] == "red_thing"
 
 
 def test_a_request_without_a_token_is_401_before_its_body(guarded):
@@ -105,9 +103,9 @@ def test_no_header_evades_the_token(guarded, header):
     assert exchange(guarded, request).startswith("HTTP/1.1 401 ")
 
 
-def test_a_replaced_token_is_invalid_after_a_reload(start, tmp_path):
+def test_a_replaced_token_is_invalid_after_a_reload(start_toy, tmp_path):
     (tmp_path / "tokens").write_text(TOKEN)
-    server = start(tokens_file=tmp_path / "tokens").wait_until_ready()
+    server = start_toy(tokens_file=tmp_path / "tokens").wait_until_ready()
     first = server.worker
     (tmp_path / "tokens").write_text(OTHER)
     server.process.send_signal(signal.SIGHUP)
@@ -140,22 +138,22 @@ def test_an_invalid_security_setting_stops_the_start(start, settings, sentence):
 # TLS
 
 
-def test_gunicorn_serves_tls(start, certificate, coffee):
-    server = start("--certfile", certificate[0], "--keyfile", certificate[1])
+def test_gunicorn_serves_tls(start_toy, certificate, coffee):
+    server = start_toy("--certfile", certificate[0], "--keyfile", certificate[1])
     assert server.url.startswith("https://")
     trust = {"verify": certificate[0], "timeout": 60}
     wait_until(lambda: requests.get(f"{server.url}/readyz", **trust).ok)
     answer = requests.post(f"{server.url}/predict", data=coffee, **trust).json()
-    assert answer["class_name"] == "espresso"
+    assert answer["class_name"] == "red_thing"
     assert f"Ready at {server.url}" in server.log
     with pytest.raises(requests.ConnectionError):
         requests.get(server.url.replace("https:", "http:"))
 
 
-def test_tls_handshakes_that_never_end_do_not_block_the_server(start, certificate):
+def test_tls_handshakes_that_never_end_do_not_block_the_server(start_toy, certificate):
     """Thirty clients send the first byte only; ten connections may be open."""
     options = ("--certfile", certificate[0], "--keyfile", certificate[1])
-    server = start(*options, "--worker-connections", "10")
+    server = start_toy(*options, "--worker-connections", "10")
     with contextlib.ExitStack() as silent:
         for _ in range(30):
             connection = silent.enter_context(socket.create_connection(server.address))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
@@ -40,11 +41,11 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server():
-    running = Server(model="efficientnet_lite0").wait_until_ready()
-    yield running
-    assert running.stop() == 0, running.log
-    running.close()
+def pair():
+    """A server with two workers, both of them ready."""
+    with closing(Server("--workers", "2", model="efficientnet_lite0")) as running:
+        wait_until(lambda: running.loaded == 2)
+        yield running
 
 
 @pytest.mark.parametrize(
@@ -139,9 +140,9 @@ def test_concurrent_requests_get_their_own_answers(server, photos):
     assert list(answers) == [expected[name] for name in names]
 
 
-def test_a_body_over_the_limit_is_413_and_not_a_reset(start):
+def test_a_body_over_the_limit_is_413_and_not_a_reset(start_toy):
     """The response arrives although the client still sends."""
-    server = start(max_upload_bytes=1000).wait_until_ready()
+    server = start_toy(max_upload_bytes=1000).wait_until_ready()
     response = server.predict(bytes(8_000_000))
     assert response.status_code == 413
     assert "1,000 bytes" in response.json()["detail"]
@@ -172,9 +173,9 @@ def test_a_killed_worker_is_replaced(start, photos):
     assert (has_torch(server.process.pid), has_torch(server.worker)) == (False, True)
 
 
-def test_a_request_in_progress_is_finished_after_sigterm(start):
+def test_a_request_in_progress_is_finished_after_sigterm(start_toy):
     """The second half of the body is sent after the signal."""
-    server = start().wait_until_ready()
+    server = start_toy().wait_until_ready()
     photo = encode(Image.fromarray(data.coffee()), "JPEG")
     signalled = threading.Event()
 
@@ -187,7 +188,7 @@ def test_a_request_in_progress_is_finished_after_sigterm(start):
 
     response = requests.post(f"{server.url}/predict", data=body(), timeout=60)
     assert signalled.is_set()
-    assert response.json()["class_name"] == "espresso"
+    assert response.json()["class_name"] == "red_thing"
     assert server.process.wait(timeout=60) == 0
 
 
@@ -217,10 +218,8 @@ def weights_in_memory(pid):
 
 
 @pytest.mark.skipif(available_cpus() < 2, reason="needs two processors")
-def test_two_processes_have_own_processors_and_common_weights(start, photos):
-    server = start("--workers", "2")
-    wait_until(lambda: server.loaded == 2)
-    workers = server.workers
+def test_two_processes_have_own_processors_and_common_weights(pair, photos):
+    server, workers = pair, pair.workers
     first, second = map(os.sched_getaffinity, workers)
     assert not first & second
     assert server.log.count("float32, 1 thread\n") == 2 or available_cpus() > 3
@@ -249,8 +248,8 @@ def test_sigterm_while_loading_ends_the_server_cleanly(start, delay_s):
     assert "terminate" not in server.log
 
 
-def test_a_chunked_body_over_the_limit_is_413(start, photos):
-    server = start(max_upload_bytes=100_000).wait_until_ready()
+def test_a_chunked_body_over_the_limit_is_413(start_toy, photos):
+    server = start_toy(max_upload_bytes=100_000).wait_until_ready()
     photo = (photos / "coffee.png").read_bytes()
     response = requests.post(f"{server.url}/predict", data=iter([photo[:1000], photo[1000:]]))
     assert response.status_code == 413
@@ -280,11 +279,9 @@ def test_the_command_line_ends_quietly_with_its_reader(photos, reader, top_k):
     assert done.returncode == 141
 
 
-def test_several_processes_serve_one_port(start, photos):
-    server = start("--workers", "2").wait_until_ready()
-    wait_until(lambda: server.loaded == 2)
-    assert f" {max(1, available_cpus() // 2)} thread" in server.log
-    assert server.predict((photos / "coffee.png").read_bytes()).status_code == 200
+def test_several_processes_serve_one_port(pair, photos):
+    assert f" {max(1, available_cpus() // 2)} thread" in pair.log
+    assert pair.predict((photos / "coffee.png").read_bytes()).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from pictures import picture
-from running_server import Server
+from running_server import ToyServer
 from waiting import wait_until
 
 TIMEOUT_S = 2
@@ -30,7 +30,6 @@ LIMITS = {
 }  # fmt: skip
 GET = b"GET /docs/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n%s\r\n"
 POST = b"POST /predict HTTP/1.1\r\nHost: a\r\n%s"
-FAULTY = ("--pythonpath", "tests")
 RED = picture("red")
 
 
@@ -77,7 +76,7 @@ def target(request, certificate):
         settings["tokens"] = found["token"] = TOKEN
     elif request.param == "two workers":
         options = ["--workers", "2"]
-    server = Server(*FAULTY, *options, app="faulty:app", **settings)
+    server = ToyServer(*options, **settings)
     target = Target(server, **found)
     with contextlib.closing(server):
         wait_until(lambda: server.loaded >= 1 and target.get("/readyz").ok)
@@ -238,7 +237,7 @@ def test_half_a_connection_gets_its_answer(target):
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
 def test_half_a_connection_gets_an_answer_that_takes_long(target, version):
-    """Thirty photos take three seconds. HTTP/1.0 has no interim response that could be a probe."""
+    """Thirty photos take 1.5 seconds. HTTP/1.0 has no interim response that could be a probe."""
     with target.connect() as connection:
         if isinstance(connection, ssl.SSLSocket):
             pytest.skip("TLS has no half-closed connections here")

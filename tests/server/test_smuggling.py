@@ -8,7 +8,7 @@ import requests
 
 from pictures import picture
 from predictor.server.half_closed import PROBE
-from running_server import Server
+from running_server import ToyServer
 
 PHOTO = picture()
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
@@ -18,7 +18,7 @@ PART = b'Content-Disposition: form-data; name="file"; filename="a.png"\r\n'
 
 @pytest.fixture(scope="module")
 def server():
-    running = Server("--access-logfile", "-", model="efficientnet_lite0").wait_until_ready()
+    running = ToyServer("--access-logfile", "-").wait_until_ready()
     yield running
     running.close()
 
