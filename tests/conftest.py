@@ -25,10 +25,11 @@ from predictor.images.preprocessing import Preprocessing
 from predictor.models.labels import Label
 from predictor.settings import Settings
 
-pytest_plugins = ["chromium", "cli.fixtures", "clients.fixtures", "server.fixtures", "tunnels"]
+pytest_plugins = ["chromium", "cli.fixtures", "clients.fixtures", "engine.fixtures",
+                  "server.fixtures", "tunnels", "web.fixtures"]  # fmt: skip
 
 # Tests that get the marker `server`: those with one of these fixtures, or below these paths.
-SERVER_FIXTURES = {"exposition", "guarded", "server", "start", "start_toy"}
+SERVER_FIXTURES = {"exposition", "guarded", "pair", "server", "start", "start_toy"}
 SERVER_PATHS = {"browser", "clients", "tools", "test_benchmarks.py", "test_development.py",
                 "test_faults.py", "test_notebook.py", "test_server.py",
                 "test_slow_clients.py"}  # fmt: skip

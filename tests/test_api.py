@@ -1,11 +1,9 @@
-"""The functions for Python, and what ``import predictor`` offers."""
+"""The functions for Python."""
 
 import copy
 import io
 import multiprocessing
 import pickle
-import subprocess
-import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,9 +14,7 @@ from flask import Flask, jsonify, request
 from PIL import Image
 from skimage import data
 
-import predictor
 from conftest import toy_model
-from paths import ROOT
 from pictures import encode, picture
 from predictor import api, get_prediction, get_predictions
 from predictor.api import SharedClassifier
@@ -284,42 +280,3 @@ def test_a_process_forked_before_the_load_loads_its_own(use):
     assert outcome_in_fork()[0] == RED
     assert get_prediction(picture()) == RED
     api.shared.get().close()
-
-
-# What `import predictor` offers.
-
-
-def test_the_public_names_are_these():
-    assert predictor.__all__ == [
-        "BestClass",
-        "Classifier",
-        "Prediction",
-        "PredictorError",
-        "Settings",
-        "get_prediction",
-        "get_predictions",
-    ]
-
-
-def test_every_public_name_can_be_imported():
-    names = {}
-    exec("from predictor import *", names)
-    assert set(predictor.__all__) <= names.keys()
-
-
-def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'get_class'"):
-        predictor.get_class  # noqa: B018
-
-
-@pytest.mark.parametrize("module", ["predictor", "predictor.settings"])
-def test_importing_the_package_or_its_settings_loads_no_numpy(module):
-    check = f"import sys, {module}; print({{'numpy', 'PIL', 'flask'}} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "set()\n", done.stderr
-
-
-def test_importing_get_prediction_loads_no_torch():
-    check = "import sys; from predictor import get_prediction; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "False\n", done.stderr

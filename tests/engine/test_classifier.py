@@ -1,5 +1,4 @@
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
@@ -7,24 +6,20 @@ import numpy as np
 import pytest
 
 from conftest import StuckModel, ToyModel, toy_model
-from pictures import picture, tiny_webp
+from pictures import picture
 from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier
 from predictor.errors import (
     BadRequest,
-    ClientGone,
     DamagedImage,
     DeadlineExceeded,
     InferenceFailed,
     NotReady,
     Overloaded,
-    TooCostly,
     TooLarge,
     UnsupportedImage,
-    WeightsError,
 )
 from predictor.images.decoding import decode
-from predictor.images.limits import check_header
 from predictor.settings import Settings
 from waiting import wait_until
 
@@ -133,32 +128,6 @@ def test_only_inference_threads_run_the_model(make_classifier):
     assert len(computed) == ToyModel.lanes
 
 
-def test_a_failed_load_is_unhealthy_and_not_ready():
-    def load(*_):
-        raise WeightsError("No such weights.")
-
-    classifier = Classifier(Settings(), load)
-    classifier.start()
-    with pytest.raises(WeightsError):
-        classifier.loading.result(timeout=10)
-    with pytest.raises(NotReady, match="could not be loaded"):
-        classifier.require_model()
-    assert classifier.unhealthy_reason() == "The model could not be loaded."
-
-
-def test_a_model_whose_warm_up_fails_leaves_no_thread():
-    class Broken(ToyModel):
-        def logits(self, images, lanes):
-            raise RuntimeError("It does not run.")
-
-    before = set(threading.enumerate())
-    classifier = Classifier(Settings(), lambda *_: toy_model(Broken()))
-    classifier.start()
-    with pytest.raises(RuntimeError):
-        classifier.loading.result(timeout=10)
-    wait_until(lambda: not set(threading.enumerate()) - before)
-
-
 def test_the_model_is_warm_before_it_is_ready(make_classifier):
     model = ToyModel()
     make_classifier(model)
@@ -186,155 +155,6 @@ def test_a_deadline_that_is_set_is_kept(make_classifier):
     before = call.deadline
     make_classifier(request_timeout_s=60).classify([picture()], call=call)
     assert call.deadline == before
-
-
-def estimate_of(data):
-    seconds = []
-    decode(data, 50_000_000, charge=seconds.append)
-    return seconds[0]
-
-
-def test_images_that_cost_too_much_are_refused_and_the_others_answered(make_classifier):
-    costly = tiny_webp(15)
-    images = [costly] * 20 + [picture("blue")]
-    *outcomes, blue = make_classifier().classify(images)
-    refused = [outcome for outcome in outcomes if isinstance(outcome, TooCostly)]
-    assert 17 <= len(refused) < 20
-    assert names(blue) == ["blue_thing"]
-
-
-def test_an_image_too_costly_for_half_the_timeout_is_refused(make_classifier):
-    (refused,) = make_classifier(request_timeout_s=0.2).classify([tiny_webp(10)])
-    assert isinstance(refused, TooCostly)
-    assert "at most 0.10 s" in str(refused)
-
-
-def test_an_image_that_costs_more_than_estimated_is_charged_for_it(make_classifier, monkeypatch):
-    monkeypatch.setattr("predictor.images.decoding.estimate", lambda *_: 0.001)
-    costly, call = tiny_webp(8), Call()
-    make_classifier().classify([costly], call=call)
-    assert call.budget.spent_s > 0.01
-
-
-def test_a_dear_image_waits_without_a_decoder_and_pays_once(make_classifier, monkeypatch):
-    opened, waiting = [], []
-    classifier, call = make_classifier(), Call()
-    decoders = classifier.process.decoders
-    monkeypatch.setattr(
-        "predictor.images.decoding.check_header",
-        lambda *args: opened.append(weakref.ref(args[0])) or check_header(*args),
-    )
-    dear, cheap = tiny_webp(20) + bytes(2000), picture("blue")
-    with ThreadPoolExecutor(1) as pool:
-        with decoders.dear.take(Call()):
-            future = pool.submit(classifier.classify, [dear], call=call)
-            wait_until(lambda: decoders.dear.waiting == 1)
-            waiting += [decoders.turns._free == decoders.turns._decoders, opened[0]()]
-            paid = call.budget.spent_s
-            assert names(classifier.classify([cheap])[0]) == ["blue_thing"]
-        assert names(future.result(timeout=60)[0])
-    assert waiting == [True, None]
-    assert call.budget.size == len(dear)
-    assert paid == pytest.approx(estimate_of(dear), abs=0.01)
-    assert paid <= call.budget.spent_s < 1.9 * paid
-
-
-def test_a_dear_image_that_cannot_pay_is_refused_at_once(make_classifier):
-    classifier = make_classifier()
-    with classifier.process.decoders.dear.take(Call()):
-        (refused,) = classifier.classify([tiny_webp(20)])
-    assert isinstance(refused, TooCostly)
-
-
-def test_no_further_image_is_decoded_once_the_client_has_left(make_classifier, monkeypatch):
-    decoded = []
-    monkeypatch.setattr(
-        "predictor.engine.decoders.decode", lambda *args: decoded.append(1) or decode(*args)
-    )
-    with pytest.raises(ClientGone):
-        make_classifier().classify([picture()] * 9, call=Call(has_left=lambda: len(decoded) == 3))
-    assert len(decoded) == 3
-
-
-def test_no_image_is_decoded_after_the_deadline(make_classifier, monkeypatch):
-    call, decoded = Call(deadline=monotonic() + 60), []
-
-    def expire(*args):
-        decoded.append(1)
-        call.deadline = 0
-        return decode(*args)
-
-    monkeypatch.setattr("predictor.engine.decoders.decode", expire)
-    with pytest.raises(DeadlineExceeded):
-        make_classifier().classify([picture()] * 9, call=call)
-    assert len(decoded) == 1
-
-
-def test_an_image_refused_by_a_long_queue_has_its_own_error(make_classifier, monkeypatch):
-    classifier = make_classifier()
-    turns = classifier.process.decoders.turns
-    monkeypatch.setattr(type(turns), "full", True)
-    monkeypatch.setattr(turns, "_free", 0)
-    (refused,) = classifier.classify([picture()])
-    assert isinstance(refused, Overloaded)
-
-
-def test_a_hanging_batch_is_unhealthy(make_classifier, monkeypatch):
-    monkeypatch.setattr("predictor.engine.classifier.HANG_S", 0.01)
-    model = StuckModel()
-    classifier = make_classifier(model, request_timeout_s=0.05)
-    with pytest.raises(DeadlineExceeded):
-        classifier.classify([picture()])
-    assert "running for" in wait_until(classifier.unhealthy_reason)
-    model.let.set()
-
-
-def test_a_batch_hangs_only_after_four_request_timeouts(make_classifier, monkeypatch):
-    monkeypatch.setattr("predictor.engine.classifier.HANG_S", 0.0)
-    model = StuckModel()
-    classifier = make_classifier(model, request_timeout_s=60)
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(classifier.classify, [picture()])
-        assert model.entered.wait(10)
-        assert classifier.unhealthy_reason() is None
-        model.let.set()
-
-
-def test_abandon_fails_the_requests_of_a_hanging_model(make_classifier):
-    model = StuckModel()
-    classifier = make_classifier(model)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(classifier.classify, [picture()])
-        assert model.entered.wait(10)
-        classifier.abandon()
-        assert isinstance(waiting.result(timeout=10)[0], InferenceFailed)
-    assert classifier.process.draining
-    model.let.set()
-
-
-def test_an_image_on_which_the_model_raises_fails_alone(make_classifier):
-    class Moody(ToyModel):
-        def logits(self, images, lanes):
-            if any(image[..., 2].any() for image in images):
-                raise RuntimeError("I do not like blue")
-            return super().logits(images, lanes)
-
-    classifier = make_classifier(Moody())
-    blue, red = classifier.classify([picture("blue"), picture("red")])
-    assert isinstance(blue, InferenceFailed)
-    assert "failed on this image" in str(blue)
-    assert names(red) == ["red_thing"]
-    assert classifier.unhealthy_reason() is None
-
-
-def test_nan_logits_are_an_inference_failure(make_classifier):
-    class Lost(ToyModel):
-        def logits(self, images, lanes):
-            return super().logits(images, lanes) * np.float32(np.nan)
-
-    (outcome,) = make_classifier(Lost()).classify([picture()])
-    assert isinstance(outcome, InferenceFailed)
-    assert "contains NaN" in str(outcome)
 
 
 def test_a_process_holds_as_many_slots_as_max_in_flight(make_classifier):

@@ -1,0 +1,110 @@
+"""What images cost, and what a classifier refuses before it decodes them."""
+
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+import pytest
+
+from pictures import picture, tiny_webp
+from predictor.engine.call import Call
+from predictor.errors import (
+    ClientGone,
+    DeadlineExceeded,
+    Overloaded,
+    TooCostly,
+)
+from predictor.images.decoding import decode
+from predictor.images.limits import check_header
+from waiting import wait_until
+
+
+def estimate_of(data):
+    seconds = []
+    decode(data, 50_000_000, charge=seconds.append)
+    return seconds[0]
+
+
+def test_images_that_cost_too_much_are_refused_and_the_others_answered(make_classifier):
+    costly = tiny_webp(15)
+    images = [costly] * 20 + [picture("blue")]
+    *outcomes, blue = make_classifier().classify(images)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, TooCostly)]
+    assert 17 <= len(refused) < 20
+    assert [p.class_name for p in blue] == ["blue_thing"]
+
+
+def test_an_image_too_costly_for_half_the_timeout_is_refused(make_classifier):
+    (refused,) = make_classifier(request_timeout_s=0.2).classify([tiny_webp(10)])
+    assert isinstance(refused, TooCostly)
+    assert "at most 0.10 s" in str(refused)
+
+
+def test_an_image_that_costs_more_than_estimated_is_charged_for_it(make_classifier, monkeypatch):
+    monkeypatch.setattr("predictor.images.decoding.estimate", lambda *_: 0.001)
+    costly, call = tiny_webp(8), Call()
+    make_classifier().classify([costly], call=call)
+    assert call.budget.spent_s > 0.01
+
+
+def test_a_dear_image_waits_without_a_decoder_and_pays_once(make_classifier, monkeypatch):
+    opened, waiting = [], []
+    classifier, call = make_classifier(), Call()
+    decoders = classifier.process.decoders
+    monkeypatch.setattr(
+        "predictor.images.decoding.check_header",
+        lambda *args: opened.append(weakref.ref(args[0])) or check_header(*args),
+    )
+    dear, cheap = tiny_webp(20) + bytes(2000), picture("blue")
+    with ThreadPoolExecutor(1) as pool:
+        with decoders.dear.take(Call()):
+            future = pool.submit(classifier.classify, [dear], call=call)
+            wait_until(lambda: decoders.dear.waiting == 1)
+            waiting += [decoders.turns._free == decoders.turns._decoders, opened[0]()]
+            paid = call.budget.spent_s
+            assert classifier.classify([cheap])[0][0].class_name == "blue_thing"
+        assert future.result(timeout=60)[0][0].class_name
+    assert waiting == [True, None]
+    assert call.budget.size == len(dear)
+    assert paid == pytest.approx(estimate_of(dear), abs=0.01)
+    assert paid <= call.budget.spent_s < 1.9 * paid
+
+
+def test_a_dear_image_that_cannot_pay_is_refused_at_once(make_classifier):
+    classifier = make_classifier()
+    with classifier.process.decoders.dear.take(Call()):
+        (refused,) = classifier.classify([tiny_webp(20)])
+    assert isinstance(refused, TooCostly)
+
+
+def test_no_further_image_is_decoded_once_the_client_has_left(make_classifier, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(
+        "predictor.engine.decoders.decode", lambda *args: decoded.append(1) or decode(*args)
+    )
+    with pytest.raises(ClientGone):
+        make_classifier().classify([picture()] * 9, call=Call(has_left=lambda: len(decoded) == 3))
+    assert len(decoded) == 3
+
+
+def test_no_image_is_decoded_after_the_deadline(make_classifier, monkeypatch):
+    call, decoded = Call(deadline=monotonic() + 60), []
+
+    def expire(*args):
+        decoded.append(1)
+        call.deadline = 0
+        return decode(*args)
+
+    monkeypatch.setattr("predictor.engine.decoders.decode", expire)
+    with pytest.raises(DeadlineExceeded):
+        make_classifier().classify([picture()] * 9, call=call)
+    assert len(decoded) == 1
+
+
+def test_an_image_refused_by_a_long_queue_has_its_own_error(make_classifier, monkeypatch):
+    classifier = make_classifier()
+    turns = classifier.process.decoders.turns
+    monkeypatch.setattr(type(turns), "full", True)
+    monkeypatch.setattr(turns, "_free", 0)
+    (refused,) = classifier.classify([picture()])
+    assert isinstance(refused, Overloaded)
