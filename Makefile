@@ -9,10 +9,14 @@ HOST ?= 127.0.0.1
 PORT ?= 5000
 BIN := $(VENV)/bin
 
-# Tests of the page, the tools and other projects' programs.
+# Tests run in parts, each in one process, which mostly waits for another or uses one processor.
+# The output of a part follows at its end. The last part is all tests that no other part names.
+TWO_AT_A_TIME = $(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target
+CORE := tests/images tests/models tests/engine
 PROGRAMS := $(addprefix tests/,browser clients tools test_benchmarks.py test_notebook.py test_wheel.py)
 
-.PHONY: serve lint check test test-server test-programs test-rest bench fuzz soak format
+.PHONY: serve lint check check-core check-rest test test-server test-programs test-rest
+.PHONY: bench fuzz soak format
 export HOST PORT CLIENTS JUPYTER
 unexport PYTHONDONTWRITEBYTECODE # or each of the tests' many servers compiles the app again
 
@@ -29,17 +33,20 @@ lint: $(VENV)/requirements-dev.stamp
 
 # All that is fast: no test that starts a server or takes seconds.
 check: lint
-	$(BIN)/pytest -q -m "not server and not slow" $(PYTEST)
+	$(TWO_AT_A_TIME) check-core check-rest
 
-# Two parts at a time: each of them mostly waits for one process. A part's output follows at its end.
+check-core: PART := $(CORE)
+check-rest: PART := $(CORE:%=--ignore=%)
+check-core check-rest:
+	$(BIN)/pytest -q -m "not server and not slow" $(PART) $(PYTEST)
+
 test: lint $(CLIENTS)/requirements-clients.stamp $(CLIENTS)/npm.stamp
 test: $(JUPYTER)/requirements-jupyter.stamp
-	$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target \
-	  test-server test-programs test-rest
+	$(TWO_AT_A_TIME) test-server test-programs test-rest
 
 test-server: PART := tests/server
 test-programs: PART := $(PROGRAMS)
-test-rest: PART := $(addprefix --ignore=,tests/server $(PROGRAMS))
+test-rest: PART := --ignore=tests/server $(PROGRAMS:%=--ignore=%)
 test-server test-programs test-rest:
 	$(BIN)/pytest $(PART) $(PYTEST)
 
