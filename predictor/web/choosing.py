@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from predictor.errors import BadRequest, RequestError, TooLarge
-from predictor.images.decoding import begins_like_an_image
+from predictor.images.decoding import begins_like_an_image, can_decode
 from predictor.web.base64_text import from_base64, holds_an_image
 from predictor.web.forms import Part
 from predictor.web.json_body import MAX_SIGNS, SIGNS, count, parse_json
@@ -124,7 +124,8 @@ def _plain(name: str) -> str:
 
 
 def _is_file(part: Part) -> bool:
-    return bool(part.filename) or part.kind == "application/octet-stream"
+    declared = bool(part.filename) or part.kind == "application/octet-stream"
+    return declared or begins_like_an_image(part.value)  # of a format that is not read
 
 
 def _is_caption(kind: str, part: Part) -> bool:
@@ -132,7 +133,7 @@ def _is_caption(kind: str, part: Part) -> bool:
 
 
 def _is_image(data: bytes) -> bool:
-    return begins_like_an_image(data) or holds_an_image(data)
+    return can_decode(data) or holds_an_image(data)
 
 
 def _open_all(parts: Sequence[Part]) -> Iterator[Part]:

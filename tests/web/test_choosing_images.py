@@ -125,6 +125,15 @@ def test_texts_of_which_one_is_an_image_keep_their_places():
     assert images[1] == RED
 
 
+@pytest.mark.parametrize("filename", ["notes.pdf", None])
+def test_document_of_another_name_is_the_image_only_if_it_is_alone(filename):
+    document = Part("notes", filename, b"%PDF-1.7", "")
+    assert choose_parts([document, file("file")], 9, FIELDS).images == [RED]
+    assert choose_parts([document], 9, FIELDS).images == [document.value]
+    expected = [document._replace(name="file"), file("image")]
+    assert choose_parts(expected, 9, FIELDS).images == [document.value, RED]
+
+
 def test_only_file_is_the_image_whatever_it_holds():
     for part in (
         file("x", b"text", "a.txt", ""),
