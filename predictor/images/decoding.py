@@ -89,7 +89,7 @@ def decode(
         kind = "a HEIC" if heif.is_heic(data) else "an image"
         raise DamagedImage(
             f"The file looks like {kind} but cannot be decoded: it is damaged, truncated, or an"
-            " unsupported variant."
+            " unsupported variant. Send the original again, or save it anew as JPEG."
         ) from error
 
 
