@@ -97,16 +97,19 @@ def avif_of_frames(frames: int) -> bytes:
     return bytes(data)
 
 
-def jpeg_tiff(jpeg: bytes, side: int, tiles: int) -> bytes:
-    """A grey TIFF of ``tiles`` × ``tiles`` square tiles that all are the same JPEG."""
+def jpeg_tiff(jpeg: bytes, side: int, tiles: int, shared: bool = False) -> bytes:
+    """A grey TIFF of ``tiles`` × ``tiles`` square tiles, each of which is the JPEG."""
     count = tiles**2
     base = 8 + 2 + 10 * 12 + 4
     tags = [(256, 4, 1, side * tiles), (257, 4, 1, side * tiles), (258, 3, 1, 8), (259, 3, 1, 7)]
     tags += [(262, 3, 1, 1), (277, 3, 1, 1), (322, 4, 1, side), (323, 4, 1, side)]
     tags += [(324, 4, count, base), (325, 4, count, base + 4 * count)]
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
-    places = struct.pack("<I", base + 8 * count) * count + struct.pack("<I", len(jpeg)) * count
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", 10) + entries + bytes(4) + places + jpeg
+    data = base + 8 * count
+    places = [data + (0 if shared else len(jpeg) * number) for number in range(count)]
+    lists = struct.pack(f"<{2 * count}I", *places, *[len(jpeg)] * count)
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", 10) + entries + bytes(4)
+    return head + lists + jpeg * (1 if shared else count)
 
 
 def tiny_webp(megapixels: int) -> bytes:

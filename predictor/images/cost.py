@@ -19,6 +19,7 @@ IMAGE_S = 0.004  # any image: a tiny one is enlarged to what the model needs
 # Nanoseconds per byte of a decoded pixel: a flat 48-megapixel WebP of 38 bytes takes 0.79 s.
 # BMP and PPM that are not raw are decoded in Python.
 SAMPLE_NS = {"raw": 1, "JPEG": 1, "MPO": 1, "GIF": 3, "TIFF": 3, "BMP": 150, "PPM": 20, "HEIF": 6}
+SAMPLE_NS["LZMA"] = 40  # in a TIFF
 OTHER_SAMPLE_NS = 5  # PNG, WebP and AVIF
 # Nanoseconds per pixel for a JPEG, at its full size, and for each of its scans: 90 scans of 48
 # megapixels, in a file of 7 kB, take 4.3 s.
@@ -42,7 +43,7 @@ IMAGE_NS_PER_PIXEL = 60
 # are flat pictures of 12 megapixels, with 0.25 s in 38 bytes; usual photos cost 0.0003 s per kB.
 FREE_S, BUDGET_S_PER_KB = 0.3, 0.3
 # In the description of how Pillow decodes an image.
-RAW = "[_Tile(codec_name='raw'"
+RAW, LZMA = "[_Tile(codec_name='raw'", "'lzma'"
 SIXTEEN_BITS = re.compile(r"RGBA?;16")
 
 
@@ -60,6 +61,8 @@ def estimate(image: Image.Image, pixels: int, checked: Checked, size: int) -> fl
     tile = str(tiles[:1])
     if tile.startswith(RAW):
         kind = "raw"
+    elif LZMA in tile:
+        kind = "LZMA"
     width = int(mode.typestr[-1]) * len(mode.bands)  # in bytes
     if SIXTEEN_BITS.search(tile):
         width *= 2

@@ -32,13 +32,12 @@ def check(data: bytes) -> Checked:
     """
     parts = _Parts()
     while (found := search(MARKER, data, parts.end)) and found[0] != END_OF_IMAGE:
-        content = _content(data, found.end())
-        if parts.complete and not (found[1][0] == START_OF_SCAN and _is_scan(content)):
+        kind, begin = found[1][0], found.end()
+        content = _content(data, begin) if kind >= FIRST_SEGMENT else b""
+        if parts.complete and not (kind == START_OF_SCAN and _is_scan(content)):
             break
-        parts.end = found.end()
-        if found[1][0] >= FIRST_SEGMENT:
-            parts.add(found[1][0], content)
-            parts.end += 2 + len(content)
+        parts.add(kind, content)
+        parts.end = begin + 2 + len(content) if kind >= FIRST_SEGMENT else begin
     if found and not parts.begun:  # Pillow would read on
         raise DamagedImage("The JPEG ends before its first scan.")
     checked = Checked(data, parts.kinds[START_OF_SCAN] * parts.cost, streamed=parts.streamed)

@@ -104,13 +104,14 @@ def _check_structure(tags: "_Tags") -> None:
     least = height * (width * sum(tags.bits) // 8) if tags.first(COMPRESSION_TAG, 1) == 1 else 0
     if counts.get(STRIPS_TAG, counts.get(TILES_TAG, blocks)) < blocks or 0 < sum(sizes) < least:
         raise ValueError("Strips or tiles of the TIFF are missing.")
-    if tags.first(COMPRESSION_TAG, 1) == JPEG:  # libjpeg fills a JPEG that is cut off with grey
-        places = tags.numbers(TILES_TAG if tiled else STRIPS_TAG, most=MAX_TAG_VALUES)
-        ends = (
-            tags.data[at + size - 16 : at + size] for at, size in zip(places, sizes, strict=False)
-        )
-        if not all(JPEG_END in end for end in ends):
-            raise ValueError("A JPEG in the TIFF is cut off.")
+    places = tags.numbers(TILES_TAG if tiled else STRIPS_TAG, most=MAX_TAG_VALUES)
+    view = memoryview(tags.data)
+    parts = [view[at : at + size] for at, size in zip(places, sizes, strict=False)]
+    if sum(map(len, parts)) > len(tags.data):  # each use would be decoded, and not be charged
+        raise TooLarge("Strips or tiles of the TIFF share their data. Re-save it.")
+    whole = all(JPEG_END in bytes(part[-16:]) for part in parts)
+    if tags.first(COMPRESSION_TAG, 1) == JPEG and not whole:  # libjpeg would add grey
+        raise ValueError("A JPEG in the TIFF is cut off.")
 
 
 def _is_raw(tags: "_Tags") -> bool:

@@ -159,7 +159,8 @@ def post_worker_init(worker: Worker) -> None:
     service = worker.service
     service.metrics.keep_fresh()
     # After a reload the old worker still serves. Then a failure must not stop the server.
-    status = 1 if is_running(worker.predecessor) else EXIT_APP_LOAD_ERROR
+    serves = is_running(worker.predecessor) or state.board.is_any_ready()
+    status = 1 if serves else EXIT_APP_LOAD_ERROR
     announce(service.classifier, str(worker.sockets[0]), status)
     service.classifier.loading.add_done_callback(lambda _: state.board.mark_ready(worker.slot))
     service.classifier.loading.add_done_callback(lambda _: keep_for_next_pass())

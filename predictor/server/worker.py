@@ -76,10 +76,12 @@ class Worker(EventLoopWorker):
         """On SIGTERM, finish the requests in progress.
 
         If there is a replacement, first wait for it to be ready. gunicorn repeats the signal
-        meanwhile. If this process is a replacement that is told to end, so is the old process.
+        meanwhile. If this process is a replacement that is told to end, so is the old process. If
+        it loads itself, the old process waits, and this one would only take memory.
         """
         self._board.mark_ready(self.slot)
-        if self._board.is_replacement_loading(self.slot):
+        loads = self.service is None or not self.service.classifier.loading.done()
+        if self._board.is_replacement_loading(self.slot) and not loads:
             self._retires_by = self._retires_by or monotonic() + HANDOVER_S
         elif self._retires_by is None:
             self._retire()

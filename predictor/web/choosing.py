@@ -7,7 +7,6 @@ Nothing here reads a request: :mod:`predictor.web.forms` parses forms, and
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal
 
 from predictor.errors import BadRequest, RequestError, TooLarge
@@ -26,7 +25,7 @@ INSTANCE_KEYS = ("b64", "data", "body", "image", "image_bytes")
 NAMES = ", ".join(INSTANCE_KEYS)
 NOT_ONE = f"An object must have its image under exactly one of the names {NAMES}."
 MAX_DEPTH = 6  # of objects and lists within each other: OpenAI's messages have five
-MAX_MEMBERS = 1000  # of each, among which an image is looked for; each text takes 30 µs
+MAX_TEXTS = 1000  # of a request among which images are looked for; each takes 30 µs
 JSON_NULLS = (b"null", b"undefined")  # what JavaScript writes for a value that it does not have
 JSON_TYPE = "application/json"
 MAY_HOLD_AN_IMAGE = (str, dict, list)
@@ -89,7 +88,7 @@ def choose_parts(form: Sequence[Part], max_images: int, fields: Fields) -> Chose
         TooLarge: more than ``max_images`` parts are images.
     """
     given = [
-        (part.name, part.value.decode(errors="replace").strip())
+        (part.name, part.value[:MAX_CAPTION].decode(errors="replace").strip())
         for part in form
         if part.name in fields.parameters and part.value
     ]
@@ -138,19 +137,19 @@ def _is_image(data: bytes) -> bool:
 
 def _open_all(parts: Sequence[Part]) -> Iterator[Part]:
     """Open the parts that are JSON objects, until they have as many signs as JSON may have."""
-    signs = 0
+    signs, looked = 0, iter(range(MAX_TEXTS))
     for part in parts:
         if part.value[:1] == b"{" and len(part.value) >= 50:
             signs += count(part.value, SIGNS)
-            yield _open(part) if signs <= MAX_SIGNS else part
+            yield _open(part, looked) if signs <= MAX_SIGNS else part
         else:
             yield part
 
 
-def _open(part: Part) -> Part:
+def _open(part: Part, looked: Iterator[int]) -> Part:
     """Return a JSON object; if it has an image, with the image as its value."""
     try:
-        (image,) = _images_in(parse_json(part.value))
+        (image,) = _images_in(parse_json(part.value), looked)
     except (RequestError, ValueError):  # metadata
         return part
     return part._replace(value=image.encode()) if holds_an_image(image) else part
@@ -184,15 +183,16 @@ def choose_json(content: Any, max_images: int, fields: Fields) -> Chosen:
         raise BadRequest('The JSON has both "image" and "images"; send one of them.')
     lists = {key: value for key, value in members.items() if isinstance(value, list)}
     keys = [key for key in LISTS if key in lists]
+    looked = iter(range(MAX_TEXTS))
     firsts = {key: value[:1] for key, value in lists.items() if key in INSTANCE_KEYS}
-    keys += [key for key, first in firsts.items() if any(_images_in(first, 1, named=False))]
+    keys += [key for key, first in firsts.items() if any(_images_in(first, looked, 1, named=False))]
     if keys or isinstance(content, list):
         instances = members[keys[0]] if keys else content
         shape: Shape = "instances" if keys[:1] == ["instances"] else "list"
         if instances:
             decoded = from_instances(instances, max_images)
             return Chosen(decoded, shape, (), given, targets_in(instances))
-    elif images := list(_images_in(content)):
+    elif images := list(_images_in(content, looked)):
         check_count(len(images), max_images)
         shape = "list" if len(images) > 1 else "one"
         decoded = [from_base64(one) for one in images]
@@ -213,7 +213,8 @@ def from_instances(instances: Any, max_images: int) -> list[Image]:
     if not isinstance(instances, list) or not instances:
         raise BadRequest("The images must be a list with at least one image.")
     check_count(len(instances), max_images)
-    return [_from_instance(instance) for instance in instances]
+    looked = iter(range(MAX_TEXTS))
+    return [_from_instance(instance, looked) for instance in instances]
 
 
 def targets_in(instances: Sequence[Any]) -> list[Any]:
@@ -222,34 +223,41 @@ def targets_in(instances: Sequence[Any]) -> list[Any]:
     return [quoted(one) if isinstance(one, list | dict) else one for one in given]
 
 
-def _from_instance(instance: object) -> Image:
+def _from_instance(instance: object, looked: Iterator[int]) -> Image:
     try:
-        (image,) = _images_in(instance) if isinstance(instance, dict) else [instance]
+        (image,) = _images_in(instance, looked) if isinstance(instance, dict) else [instance]
     except (BadRequest, ValueError):  # none or several
         return BadRequest(NOT_ONE)
     return from_base64(image)
 
 
-def _images_in(value: Any, depth: int = 0, named: bool = True) -> Iterator[Any]:
+def _images_in(
+    value: Any, looked: Iterator[int], depth: int = 0, named: bool = True
+) -> Iterator[Any]:
     """Yield the value if it is ``named`` as an image or is one, or those in an object or a list.
+
+    Each text that is looked at takes a number from ``looked``; without one, none is an image.
 
     Raises:
         BadRequest: several of :data:`INSTANCE_KEYS` are present, and not exactly one is an image.
     """
+
+    def is_image(text: Any) -> bool:
+        return isinstance(text, str) and next(looked, None) is not None and holds_an_image(text)
+
     if not isinstance(value, dict | list):
-        if named or holds_an_image(value):
+        if named or is_image(value):
             yield value
         return
     usual = [value[key] for key in INSTANCE_KEYS if isinstance(value, dict) and key in value]
     if len(usual) > 1:  # one may be a description
-        usual = [member for member in usual if holds_an_image(member)]
+        usual = [member for member in usual if is_image(member)]
         if named and len(usual) != 1:
             raise BadRequest(NOT_ONE)
-    members = value.values() if isinstance(value, dict) else value
     if depth < MAX_DEPTH:
-        for member in usual or islice(members, MAX_MEMBERS):
+        for member in usual or (value.values() if isinstance(value, dict) else value):
             if usual or isinstance(member, MAY_HOLD_AN_IMAGE):
-                yield from _images_in(member, depth + 1, named and bool(usual))
+                yield from _images_in(member, looked, depth + 1, named and bool(usual))
 
 
 def check_count(count: int, max_images: int) -> None:

@@ -38,8 +38,10 @@ def parse_json(body: bytes, is_tensor: bool = False) -> Any:
     parse_float = _fraction if numbers > FRACTIONS else None
     parse_int = _whole_number if numbers > TURN or len(body) > 6 * numbers else None
     try:
+        # json would decode surrogates one by one, while all other threads wait.
+        text = body.decode("utf-8-sig")
         return json.loads(
-            body, parse_float=parse_float, parse_int=parse_int, parse_constant=_whole_number
+            text, parse_float=parse_float, parse_int=parse_int, parse_constant=_whole_number
         )
     except json.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON: {error}.") from error

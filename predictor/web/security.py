@@ -6,7 +6,7 @@ import hmac
 import math
 from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, IPv6Network
-from time import time
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, current_app, request
@@ -42,6 +42,9 @@ EXPOSED = (
     "Inference-Header-Content-Length, Retry-After, Server-Timing, X-Class-Id, X-Class-Index,"
     " X-Class-Name, X-Probability, X-Request-ID"
 )
+MAX_CLIENTS = 100_000  # that a rate limit counts one by one; they take 20 MB
+FORWARDED = {"HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_PREFIX"}
+MAX_FORWARDED = 2000  # characters, of which proxies write the last; to parse 57 kB takes 23 ms
 MAX_AUTHORIZATION = 4096  # characters; to parse 62 kB of parameters takes 25 ms
 REALM = "the token is the password"  # some browsers show this text
 SEND_TOKEN = (
@@ -74,13 +77,13 @@ def behind_proxies(wsgi_app: Any, hops: int) -> Any:
         return wsgi_app
     fix = ProxyFix(wsgi_app, x_for=hops, x_proto=1, x_host=0, x_prefix=1)
 
-    def without_quotes(environ: dict[str, Any], start_response: Any) -> Any:
+    def shorten(environ: dict[str, Any], start_response: Any) -> Any:
         # An unclosed quote from the client would hide the address that the proxy appends.
-        forwarded = environ.get("HTTP_X_FORWARDED_FOR", "")
-        environ["HTTP_X_FORWARDED_FOR"] = forwarded.replace('"', "")
+        for name in FORWARDED & environ.keys():
+            environ[name] = environ[name][-MAX_FORWARDED:].replace('"', "")
         return fix(environ, start_response)
 
-    return without_quotes
+    return shorten
 
 
 def once(guard: Callable[[], None]) -> Callable[[], None]:
@@ -135,10 +138,7 @@ def matching_token(tokens: Sequence[bytes]) -> int | None:
 
 def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Callable[[], None]:
     """Return a guard that answers 429 above the rates. Each process counts its own requests."""
-    from limits.storage import MemoryStorage  # here, because most servers have no rate limit
-    from limits.strategies import FixedWindowRateLimiter
-
-    limiter = FixedWindowRateLimiter(MemoryStorage())
+    windows = [Window(rate) for rate in rates]
 
     def check() -> None:
         # A GET request with a body can contain a photo, too.
@@ -148,14 +148,35 @@ def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Cal
         if request.method not in COSTLY and not has_body and not guesses:
             return
         client = network(request.remote_addr or "") if index is None else f"token {index}"
-        for rate in rates:
-            if not limiter.hit(rate, client):
-                end = limiter.get_window_stats(rate, client).reset_time  # on the wall clock
-                seconds = max(1, math.ceil(end - time()))
-                detail = f"Rate limit exceeded ({rate}). Retry in {seconds:,} s."
+        for window in windows:
+            if not window.admits(client):
+                seconds = max(1, math.ceil(window.end - monotonic()))
+                detail = f"Rate limit exceeded ({window.rate}). Retry in {seconds:,} s."
                 raise TooManyRequests(detail, retry_after=seconds)
 
     return check
+
+
+class Window:
+    """Counts the requests of each client since a common beginning.
+
+    ``limits`` has such a counter, too. It walks through all clients at almost every request: with
+    500,000 of them, photos took five times as long.
+    """
+
+    def __init__(self, rate: RateLimitItem) -> None:
+        """Begin with the first request."""
+        self.rate, self.end = rate, 0.0
+        self._counts: dict[str, int] = {}
+
+    def admits(self, client: str) -> bool:
+        """Count a request, and return whether it is within the rate."""
+        if (now := monotonic()) >= self.end:
+            self._counts, self.end = {}, now + self.rate.get_expiry()
+        if len(self._counts) >= MAX_CLIENTS and client not in self._counts:
+            client = "all others"
+        self._counts[client] = self._counts.get(client, 0) + 1
+        return self._counts[client] <= self.rate.amount
 
 
 def network(address: str) -> str:

@@ -33,6 +33,13 @@ def test_marker_without_a_length_hides_no_scans(marker, interval):
         decode(data[:2] + interval + data[2:scan] + hides + data[scan:], LIMIT)
 
 
+def test_jpeg_of_reserved_markers_is_too_large():
+    """They have no length, so there may be millions of them."""
+    data = encode(CAT, "JPEG")
+    with pytest.raises(TooLarge, match="segments"):
+        decode(data[:2] + b"\xff\x02" * 101 + data[2:], LIMIT)
+
+
 def test_jpeg_that_ends_before_its_first_scan_is_damaged():
     """Pillow ignores that end, and reads what follows."""
     data = encode(CAT, "JPEG")

@@ -38,6 +38,24 @@ def test_tiff_with_a_baseline_jpeg_is_decoded(mode):
     assert decode(jpeg_tiff(jpeg, 64, 2), LIMIT).size == (128, 128)
 
 
+def test_tiff_whose_tiles_share_their_data_is_too_large():
+    """Each use costs as much as the first, and the file is charged once."""
+    jpeg = encode(Image.effect_noise((64, 64), 50), "JPEG")
+    with pytest.raises(TooLarge, match="share"):
+        decode(jpeg_tiff(jpeg, 64, 3, shared=True), LIMIT)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100])
+def test_only_strip_may_claim_more_bytes_than_there_are(cut):
+    data = bytearray(encode(Image.effect_noise((64, 48), 50), "TIFF"))
+    fields = struct.unpack_from("<H", data, struct.unpack_from("<I", data, 4)[0])[0]
+    begin = struct.unpack_from("<I", data, 4)[0] + 2
+    for entry in range(begin, begin + 12 * fields, 12):
+        if struct.unpack_from("<H", data, entry)[0] == 279:
+            struct.pack_into("<I", data, entry + 8, 64 * 48 + cut * 1000)
+    assert decode(bytes(data), LIMIT).size == (64, 48)
+
+
 def test_tiff_with_a_tag_of_many_rationals_is_too_large():
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[50714], tags.tagtype[50714] = (1.0,) * 1001, 5  # BlackLevel, of any number

@@ -1,5 +1,6 @@
 import os
 import socket
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -134,6 +135,22 @@ def test_a_new_worker_gets_the_slot_of_an_ended_or_replaced_one():
         del server.WORKERS[old]
     del server.WORKERS[17]
     assert fork() == 2
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_replaced_process_stays_only_if_it_can_answer(loads):
+    """Otherwise several reloads in a row would fill the memory with models."""
+    new, board, loading = Worker.__new__(Worker), hooks.state.board, Future()
+    classifier = SimpleNamespace(loading=loading, process=SimpleNamespace(draining=False))
+    new.wsgi = SimpleNamespace(extensions={"predictor": SimpleNamespace(classifier=classifier)})
+    new.slot, new.alive, new._board, new._retires_by = 0, True, board, None
+    board.claim(0)
+    if not loads:
+        loading.set_result(None)
+        board.mark_ready(0)
+    board.reserve(0)
+    new.handle_exit(15, None)
+    assert new.alive == (not loads)
 
 
 def test_a_worn_worker_is_replaced_in_its_slot_before_it_ends():

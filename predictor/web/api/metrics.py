@@ -14,7 +14,10 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 @blueprint.get("/metrics")
 def metrics() -> Response:
     """Return all metrics in the format that the scraper asks for, without an admission slot."""
-    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    try:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    except (TypeError, ValueError):  # a version that is not a number
+        encode, content_type = choose_encoder("")
     text = current_service().metrics.readings().text(encode, content_type)
     return Response(text, content_type=content_type)
 

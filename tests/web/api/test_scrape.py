@@ -96,6 +96,7 @@ def test_failed_probe_is_not_counted_as_an_error(loading_client):
     [
         ("", "text/plain; version=0.0.4; charset=utf-8"),
         ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text; version=x", "text/plain; version=0.0.4; charset=utf-8"),
         (
             "application/openmetrics-text; version=1.0.0",
             "application/openmetrics-text; version=1.0",
