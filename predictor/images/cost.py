@@ -43,7 +43,7 @@ IMAGE_NS_PER_PIXEL = 60
 # are flat pictures of 12 megapixels, with 0.25 s in 38 bytes; usual photos cost 0.0003 s per kB.
 FREE_S, BUDGET_S_PER_KB = 0.3, 0.3
 # In the description of how Pillow decodes an image.
-RAW, LZMA = "[_Tile(codec_name='raw'", "'lzma'"
+RAW = "[_Tile(codec_name='raw'"
 SIXTEEN_BITS = re.compile(r"RGBA?;16")
 
 
@@ -61,7 +61,7 @@ def estimate(image: Image.Image, pixels: int, checked: Checked, size: int) -> fl
     tile = str(tiles[:1])
     if tile.startswith(RAW):
         kind = "raw"
-    elif LZMA in tile:
+    elif image.info.get("compression") == "lzma":
         kind = "LZMA"
     width = int(mode.typestr[-1]) * len(mode.bands)  # in bytes
     if SIXTEEN_BITS.search(tile):

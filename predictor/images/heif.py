@@ -17,6 +17,7 @@ from predictor.images.unread import recognise
 SUFFIXES = {".heic", ".heif"}
 MAX_REFERENCES = 5_000  # an iPhone's photo of 48 megapixels has 192 tiles, and as many in its maps
 TILE_PIXELS = 20_000  # a smaller tile takes as long: 0.2 ms
+TURNS = (b"irot", b"imir")  # a photo has each once
 MAX_DEPTH = 4  # a turned copy of a grid of tiles has two
 PIECE, AUXILIARY = b"dimg", b"auxl"  # references from a picture to its tiles; from alpha or a map
 
@@ -73,6 +74,7 @@ class _Items:
         self._pieces: dict[int, list[int]] = defaultdict(list)
         self._properties: dict[int, list[int]] = defaultdict(list)  # their numbers, by item
         self._sizes: list[int] = []  # pixels, by number of property; 0 if it is not a size
+        self._turns: list[bool] = []  # by number of property
         self._counted: dict[int, int] = {}
         self._left = MAX_REFERENCES
         self._id = "H"  # the format of an item's number in a reference
@@ -87,6 +89,7 @@ class _Items:
             found.add(kind)
             if begin < end_of_properties:
                 self._sizes.append(_size(content) if kind == b"ispe" else 0)
+                self._turns.append(kind in TURNS)
             elif kind == b"ipco":
                 end_of_properties = end
             elif kind == b"pitm":
@@ -107,8 +110,10 @@ class _Items:
         if depth > MAX_DEPTH:
             raise TooLarge("The HEIC has pictures of pictures of pictures. Re-save it.")
         if item not in self._counted:
-            own = [self._sizes[n - 1] for n in self._properties[item] if 0 < n <= len(self._sizes)]
-            size = max(own, default=0) or self._largest
+            own = [n - 1 for n in self._properties[item] if 0 < n <= len(self._sizes)]
+            if sum(self._turns[n] for n in own) > len(TURNS):  # each takes 7 ns a pixel
+                raise TooLarge("The HEIC turns a picture many times. Re-save it.")
+            size = max((self._sizes[n] for n in own), default=0) or self._largest
             pieces = sum(
                 max(self.pixels(piece, depth + 1), TILE_PIXELS) for piece in self._pieces[item]
             )

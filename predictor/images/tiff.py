@@ -91,7 +91,7 @@ def _check_structure(tags: "_Tags") -> None:
     tiled = TILE_WIDTH_TAG in counts
     if (
         len(dict(kinds)) < len(kinds) or not {kind for _, kind in kinds} <= STRUCTURE_TYPES
-        or (STRIPS_TAG in counts and (tiled or TILES_TAG in counts))
+        or counts.keys() & ({STRIPS_TAG, STRIP_BYTES_TAG} if tiled else {TILES_TAG, TILE_BYTES_TAG})
     ):  # fmt: skip
         raise ValueError("The structure of the TIFF is ambiguous.")
     width, height = tags.first(WIDTH_TAG, 0), tags.first(LENGTH_TAG, 0)
@@ -102,9 +102,9 @@ def _check_structure(tags: "_Tags") -> None:
         blocks *= tags.first(CHANNELS_TAG, 1)
     sizes = tags.numbers(TILE_BYTES_TAG if tiled else STRIP_BYTES_TAG, most=MAX_TAG_VALUES)
     least = height * (width * sum(tags.bits) // 8) if tags.first(COMPRESSION_TAG, 1) == 1 else 0
-    if counts.get(STRIPS_TAG, counts.get(TILES_TAG, blocks)) < blocks or 0 < sum(sizes) < least:
-        raise ValueError("Strips or tiles of the TIFF are missing.")
     places = tags.numbers(TILES_TAG if tiled else STRIPS_TAG, most=MAX_TAG_VALUES)
+    if len(places) < blocks or 0 < len(sizes) < blocks or 0 < sum(sizes) < least:
+        raise ValueError("Strips or tiles of the TIFF are missing.")
     view = memoryview(tags.data)
     parts = [view[at : at + size] for at, size in zip(places, sizes, strict=False)]
     if sum(map(len, parts)) > len(tags.data):  # each use would be decoded, and not be charged

@@ -27,6 +27,7 @@ NO_LINGER = struct.pack("ii", 1, 0)
 PIECE = 64 * 1024  # bytes of a response that are sent at once; copying 1.7 MB takes 5 ms
 MAX_BEHIND = 64 * 1024  # bytes that are received behind a request, to see the client leave
 DRAIN_S = 5.0  # for the rest of a request or response, when the worker shuts down
+NEW_S = 1.0  # a client that has been silent for longer is not new: 1,000 of them may have waited
 LINGER_S = 2.0  # for the client to read a response before its connection is closed
 
 
@@ -164,7 +165,7 @@ class Connection(asyncio.Protocol):
         while True:
             if self._received:
                 if self.state == "idle":
-                    if number > 1:
+                    if number > 1 or monotonic() > self.since + NEW_S:
                         await self._queue()
                     self._enter("receiving", self._worker.receive_timeout_s)
                     self.drain()

@@ -1,6 +1,7 @@
 """One request and its response, between gunicorn's WSGI classes and the app."""
 
 import os
+import re
 from collections.abc import Callable
 from io import BytesIO
 from time import monotonic
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Bytes of a file that are read at once. In pieces of 8 kB, many threads that read files leave the
 # event loop no time.
 FILE_PIECE = 1024 * 1024
+CLOSE = re.compile(r"(?i)(?:^|,)[ \t]{0,10}close[ \t]{0,10}(?:,|$)")
 
 
 class Output(list[bytes]):
@@ -51,6 +53,9 @@ class Exchange:
         self._response, self._environ = create(request, self.output, peer, server, worker.cfg)
         self._environ[HAS_LEFT] = has_left
         self._environ["wsgi.file_wrapper"] = lambda file, _size=0: FileWrapper(file, FILE_PIECE)
+        connection = [value for name, value in request.headers if name == "CONNECTION"]
+        # gunicorn reads only a header that is "close" and nothing else.
+        self._closes = bool(CLOSE.search(",".join(connection)))
         expect = self._environ.get("HTTP_EXPECT", "").lower()
         self.expects_continue = expect == "100-continue" and request.version >= (1, 1)
 
@@ -99,7 +104,7 @@ class Exchange:
             self._environ.clear()  # frees the body before the response is sent
 
     def _call(self, app: Callable[..., Any], close: bool) -> bool:
-        self._response.must_close = close or not self._worker.cfg.keepalive
+        self._response.must_close = close or self._closes or not self._worker.cfg.keepalive
         began = monotonic()
         try:
             if (pieces := app(self._environ, self._response.start_response)) is None:

@@ -194,3 +194,11 @@ def test_each_strip_of_a_tiff_costs_something():
         encode(Image.new("L", (1, 9000)), "TIFF", tiffinfo={278: rows}) for rows in (9000, 1)
     )
     assert estimated(many) > estimated(few) + 0.08
+
+
+def test_lzma_is_charged_more_than_other_compressions():
+    charged = []
+    for compression in ("tiff_lzw", "lzma"):
+        image = encode(Image.new("RGB", (1000, 1000)), "TIFF", compression=compression)
+        decode(image, 2_000_000, charge=charged.append)
+    assert charged[1] > 3 * charged[0]

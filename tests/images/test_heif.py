@@ -88,6 +88,20 @@ def test_exif_orientation_alone_does_not_turn_a_heic():
     assert decode(data, LIMIT).size == (128, 96)
 
 
+def test_heic_that_turns_a_picture_many_times_is_too_large(monkeypatch):
+    """The decoder turns it each time. A photo has at most one box of each kind."""
+    image, exif = ramp().resize((128, 96)), Image.Exif()
+    exif[0x0112] = 7
+    image.info["exif"] = exif.tobytes()
+    data = heic(image)
+    assert {data.count(b"irot"), data.count(b"imir")} == {1}
+    assert decode(data, LIMIT)
+    monkeypatch.setattr(heif, "TURNS", (b"irot",))
+    assert decode(data, LIMIT)
+    with pytest.raises(TooLarge, match="turns"):
+        decode(data.replace(b"imir", b"irot"), LIMIT)
+
+
 def test_the_primary_image_of_several_is_decoded():
     library = pytest.importorskip("pillow_heif")
     file = library.from_pillow(Image.new("RGB", (64, 64), "blue"))

@@ -121,6 +121,20 @@ def test_tiff_with_missing_strips_or_tiles_is_damaged(blocks, compression):
     assert isinstance(error.value.__cause__, ValueError)
 
 
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        ((273, 4, 1, 400), (278, 4, 1, 64), (325, 4, 1, 4096)),
+        ((322, 4, 1, 64), (323, 4, 1, 64), (324, 4, 1, 400), (279, 4, 1, 4096)),
+    ],
+    ids=["strips", "tiles"],
+)
+def test_strips_have_no_fields_of_tiles_and_tiles_none_of_strips(blocks):
+    """libtiff takes either."""
+    with pytest.raises(DamagedImage):
+        decode(block_tiff(bytes(8192), (259, 3, 1, 1), *blocks), LIMIT)
+
+
 @pytest.mark.parametrize(("count", "sound"), [(4095, False), (4096, True), (0, True)])
 def test_rows_of_a_raw_tiff_are_in_its_strips(count, sound):
     """A count of 0 is not known: libtiff reckons it, too."""

@@ -77,6 +77,24 @@ def test_only_refused_work_is_paced(method, status, paced):
     assert asyncio.run(run()) == [1] * paced
 
 
+@pytest.mark.parametrize(
+    ("sent", "closes"),
+    [("TE, close", True), ("Close", True), ("x\r\nConnection: close", True), ("disclosed", False)],
+)
+def test_client_may_ask_for_the_close_among_other_options(sent, closes):
+    async def run():
+        connection, transport = open_connection(make_worker())
+        connection.data_received(
+            GET.replace(b"\r\n\r\n", f"\r\nConnection: {sent}\r\n\r\n".encode())
+        )
+        await asyncio.sleep(0.01)
+        connection.eof_received()
+        await connection._task
+        return transport.written
+
+    assert (b"Connection: close" in asyncio.run(run())) == closes
+
+
 def test_without_keep_alive_the_response_announces_the_close():
     async def run():
         worker = make_worker()

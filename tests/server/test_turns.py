@@ -10,6 +10,7 @@ import pytest
 from lone_connection import GET, head, make_worker, open_connection
 from predictor.engine.admission import Slots
 from predictor.environ import SLOTS
+from predictor.server.connection import NEW_S
 from predictor.server.event_loop import MAX_PACE_S, PACE_S, EventLoopWorker
 
 
@@ -39,6 +40,29 @@ def test_later_requests_are_answered_one_in_a_round_and_a_new_client_at_once(pip
 
     asyncio.run(run())
     assert any(new_after[:4])
+    assert max(after - before for before, after in pairwise(counts)) == 1
+
+
+def test_clients_that_were_silent_are_answered_one_in_a_round():
+    """A thousand connections, opened slowly, could send their first heads at once."""
+    counts = []
+
+    async def run():
+        worker = make_worker()
+        silent = [open_connection(worker) for _ in range(50)]
+        await asyncio.sleep(0)
+        for connection, _ in silent:
+            connection.since -= 2 * NEW_S
+            connection.data_received(GET)
+        for _ in range(30):
+            counts.append(sum(other.written.count(b"HTTP/1.1") for _, other in silent))
+            await asyncio.sleep(0)
+        for connection, transport in silent:
+            connection.eof_received()
+            transport.abort()
+            connection._task.cancel()
+
+    asyncio.run(run())
     assert max(after - before for before, after in pairwise(counts)) == 1
 
 
