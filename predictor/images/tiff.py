@@ -109,8 +109,8 @@ def _check_structure(tags: "_Tags") -> None:
     parts = [view[at : at + size] for at, size in zip(places, sizes, strict=False)]
     if sum(map(len, parts)) > len(tags.data):  # each use would be decoded, and not be charged
         raise TooLarge("Strips or tiles of the TIFF share their data. Re-save it.")
-    whole = all(JPEG_END in bytes(part[-16:]) for part in parts)
-    if tags.first(COMPRESSION_TAG, 1) == JPEG and not whole:  # libjpeg would add grey
+    is_jpeg = tags.first(COMPRESSION_TAG, 1) == JPEG  # where one is cut off, libjpeg adds grey
+    if is_jpeg and not all(JPEG_END in bytes(part[-16:]) for part in parts):
         raise ValueError("A JPEG in the TIFF is cut off.")
 
 
