@@ -37,9 +37,9 @@ def _count_pixels(data: bytes) -> int:
     Raises:
         TooLarge: an image has layers, more than ``MAX_FRAMES`` frames, or several pieces.
     """
-    left, pixels, size = MAX_OBUS, 0, 0
+    left, pixels, missing, largest = MAX_OBUS, 0, 0, 0
     for begin, end in _images(data):
-        frames = most = 0  # without a sequence header, that of the item before applies
+        frames = most = 0
         for kind, at in _obus(data, begin, min(end, len(data))):
             frames += kind in (FRAME_HEADER, FRAME)
             if kind == SEQUENCE_HEADER:
@@ -47,9 +47,11 @@ def _count_pixels(data: bytes) -> int:
             left -= 1
             if frames > MAX_FRAMES or left < 0:
                 raise TooLarge("The AVIF has too many AV1 frames in one image. Re-save it.")
-        size = most or size
-        pixels += frames * size
-    return pixels // 2
+        largest = max(largest, most)
+        pixels += frames * most
+        missing += 0 if most else frames
+    # Without a sequence header, that of the tile decoded before applies, in whatever order.
+    return (pixels + missing * largest) // 2
 
 
 def _check_samples(data: bytes) -> None:
@@ -138,7 +140,7 @@ def _items(data: bytes, at: int) -> Iterator[tuple[bool, int, int]]:
         inside = bool(version and number(2) & 15)
         number(2)
         begin = number(base_size)
-        if number(2) > 1:
+        if number(2) != 1:
             raise TooLarge("The AVIF has an image in several pieces. Re-save it.")
         number(index_size if version else 0)
         begin += number(offset_size)

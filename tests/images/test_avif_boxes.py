@@ -39,6 +39,31 @@ def test_the_size_of_an_obu_has_a_limited_length():
     assert avif.check(data).pixels == 0
 
 
+def test_an_item_without_a_piece_is_too_large():
+    """Decoders read no offset of it. To read one would put the check out of step with them."""
+    head = FTYP + items(1, at=0, size=0)
+    with pytest.raises(TooLarge, match="pieces"):
+        avif.check(
+            head.replace(struct.pack(">HHHHII", 1, 0, 0, 1, 0, 0), struct.pack(">HHHH", 1, 0, 0, 0))
+        )
+
+
+def test_frames_are_counted_wherever_their_sequence_header_is():
+    """The tiles of a grid are decoded in another order than that of the list."""
+    data = encode(Image.new("RGB", (640, 480)), "AVIF")
+    payload = data[data.index(b"mdat") + 4 :]
+    frame_at = next(at for kind, at in avif._obus(payload, 0, len(payload)) if kind == 6) - 2
+    counted = []
+    for order in (0, 1):
+        at = len(FTYP) + 8 + 16 + 2 * 16
+        entries = [(at, len(payload)), (at + frame_at, len(payload) - frame_at)]
+        pair = entries[::-1] if order else entries
+        iloc = b"".join(struct.pack(">HHHHII", 1, 0, 0, 1, *entry) for entry in pair)
+        head = FTYP + box(b"iloc", b"\1\0\0\0\x44\0" + struct.pack(">H", 2) + iloc)
+        counted.append(avif.check(head + box(b"mdat", payload)).pixels)
+    assert counted[0] == counted[1] == 640 * 480
+
+
 @pytest.mark.parametrize(("chunks", "samples"), [(101, 100), (20_000, 1), (1, 2**31)])
 def test_a_track_of_many_samples_is_too_large(chunks, samples):
     entry = struct.pack(">4I", 1, 1, samples, 1)
