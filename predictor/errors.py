@@ -20,6 +20,7 @@
     │   │   └── TooCostly
     │   ├── UnsupportedImage  415
     │   ├── DamagedImage      422
+    │   ├── WrongSize         422
     │   ├── HeadTooLarge      431
     │   │   └── TargetTooLong 414
     │   ├── NotExplainable    501
@@ -122,6 +123,10 @@ class UnsupportedImage(RequestError, status=415, code="unsupported-image"):
 
 class DamagedImage(RequestError, status=422, code="damaged-image"):
     """The bytes begin like an image but cannot be decoded."""
+
+
+class WrongSize(RequestError, status=422, code="wrong-size"):
+    """The served model takes images of one size only, and the image has another."""
 
 
 class HeadTooLarge(RequestError, status=431, code="head-too-large"):

@@ -47,7 +47,11 @@ class ToyModel:
     """Tells red, green and blue apart by the mean of each channel: checkable by eye."""
 
     preprocessing = Preprocessing(
-        resize=9, crop=8, interpolation=Image.Resampling.BILINEAR, mean=(0, 0, 0), std=(1, 1, 1)
+        size=(8, 8),
+        resize=9,
+        interpolation=Image.Resampling.BILINEAR,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
     )
 
     lanes, max_batch_size, warm_up_sizes = 1, 8, {1, 8}

@@ -1,5 +1,7 @@
 """Encoded images → predictions: decode, preprocess, queue, run the model, rank."""
 
+from __future__ import annotations
+
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -7,6 +9,7 @@ from concurrent.futures import Future
 from functools import partial
 from math import inf
 from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -31,7 +34,11 @@ from predictor.errors import (
 from predictor.images.preprocessing import Pixels
 from predictor.settings import Settings
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as Photo
+
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 # A JPEG decoded at a reduced size keeps at least this many times the side that the model needs.
 # On 50 photographs enlarged to 12 megapixels, EfficientNet-Lite0 gives the same classes as from
@@ -139,7 +146,16 @@ class Classifier:
         """Number of pixels that suffice for a photo's shorter side; None: decode at full size."""
         if self.settings.exact_decode:
             return None
-        return OVERSAMPLING * self.require_model().scorer.preprocessing.resize
+        shorter_side = self.require_model().scorer.preprocessing.shorter_side
+        return None if shorter_side is None else OVERSAMPLING * shorter_side
+
+    def decode(self, data: bytes, call: Call, prepare: Callable[[Photo], Result]) -> Result:
+        """Decode an image as the model needs it, and return what ``prepare`` makes of it.
+
+        For the errors see :meth:`predictor.engine.decoders.Decoders.decode`.
+        """
+        alpha = self.require_model().scorer.preprocessing.channels == "RGBA"
+        return self.process.decoders.decode(data, call, self.enough_pixels, prepare, alpha)
 
     def classify(
         self, images: Sequence[bytes | RequestError], top_k: int = 1, call: Call | None = None
@@ -168,7 +184,7 @@ class Classifier:
         """Return each image's ``(classes,)`` float32 logits, or its error.
 
         Args:
-            images: whole files; or prepared pixels ``(crop, crop, 3)``, 0 to 255, as
+            images: whole files; or prepared pixels ``(height, width, C)``, 0 to 255, as
                 :class:`predictor.images.preprocessing.Preprocessing` makes them. An item
                 may also be an error; the result then has that error at the same position.
             call: the request; its timings and class ids are filled in.
@@ -204,9 +220,7 @@ class Classifier:
 
     def _prepare(self, data: bytes, model: LoadedModel, call: Call) -> Pixels | PredictorError:
         try:
-            return self.process.decoders.decode(
-                data, call, self.enough_pixels, model.scorer.preprocessing
-            )
+            return self.decode(data, call, model.scorer.preprocessing)
         except ClientGone:
             raise
         except (RequestError, Overloaded) as error:
@@ -255,8 +269,8 @@ class Classifier:
     def _warm_up(self, scorer: Scorer) -> None:
         """Run black images, so that the slow first forward passes delay no request."""
         assert self._batcher is not None
-        crop, most = scorer.preprocessing.crop, self.settings.max_queue
-        black: Pixels = np.zeros((crop, crop, 3), np.uint8)
+        most = self.settings.max_queue
+        black: Pixels = np.zeros(scorer.preprocessing.shape, np.uint8)
         for size in sorted({min(size, most) for size in scorer.warm_up_sizes}):
             for job in self._batcher.submit([black] * size):
                 job.future.result()

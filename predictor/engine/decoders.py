@@ -50,12 +50,17 @@ class Decoders:
         return self.turns.waiting + self.dear.waiting
 
     def decode(
-        self, data: bytes, call: Call, enough: int | None, prepare: Callable[[Image], Result]
+        self,
+        data: bytes,
+        call: Call,
+        enough: int | None,
+        prepare: Callable[[Image], Result],
+        alpha: bool = False,
     ) -> Result:
         """Decode an image when it is its turn, and return what ``prepare`` makes of it.
 
         The call pays the estimated CPU seconds from its budget, or more if it took longer. For
-        ``data`` and ``enough`` see :func:`predictor.images.decoding.decode`.
+        ``data``, ``enough`` and ``alpha`` see :func:`predictor.images.decoding.decode`.
 
         Raises:
             RequestError: the image cannot be decoded or is too costly, or the client left.
@@ -74,11 +79,11 @@ class Decoders:
         try:
             with suppress(DearImage), self.turns.take(call):
                 budget.size += len(data)
-                return prepare(run(charge))
+                return prepare(run(charge, alpha))
             # The image has paid. It waits here, where nothing holds it open: an open WebP keeps
             # memory for its pixels.
             with self.dear.take(call), self.turns.take(call):
-                return prepare(run(lambda _: None))
+                return prepare(run(lambda _: None, alpha))
         finally:
             budget.spent_s = max(budget.spent_s, thread_time() - began_s)
 

@@ -143,8 +143,7 @@ class Explainer:
             pixels, box = preprocess(photo), preprocess.visible_box(photo.size)
             return pixels, box, shrink(photo)
 
-        decoders, enough = self._classifier.process.decoders, self._classifier.enough_pixels
-        pixels, box, photo = decoders.decode(task.data, task.call, enough, prepare)
+        pixels, box, photo = self._classifier.decode(task.data, task.call, prepare)
         logits, heat = model.scorer.explain(pixels, task.class_index, wait_for_predictions)
         ranked = rank(logits, model.labels, len(model.labels))
         index = ranked[0].class_index if task.class_index is None else task.class_index

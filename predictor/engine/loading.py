@@ -40,7 +40,7 @@ class Scorer(Protocol):
     def explain(
         self, image: NDArray[np.uint8], class_index: int | None, pause: Callable[[], None]
     ) -> tuple[Logits, Heat]:
-        """Run one ``(crop, crop, 3)`` image, 0 to 255, and explain a class; None: the best class.
+        """Run one ``(height, width, C)`` image and explain a class; None: the best class.
 
         ``pause`` is called before each layer, and returns when the layer may run. Returns
         ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat, 0 to 1.

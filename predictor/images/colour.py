@@ -7,12 +7,18 @@ from PIL import Image
 PHOTOMETRIC_TAG, WHITE_IS_ZERO = 262, 0
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, alpha: bool = False) -> Image.Image:
     """Convert an image of any mode to RGB. Transparent parts become white.
 
     ``convert("RGB")`` alone would clip 16-bit grey to white. It would also drop transparency, and
-    so show hidden colours.
+    so show hidden colours. With ``alpha``, an image that has transparency becomes RGBA.
     """
+    converted = _convert(image)
+    return converted if alpha or converted.mode == "RGB" else _over_white(converted)
+
+
+def _convert(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGBA if it has transparency, else to RGB."""
     key = image.info.get("transparency")
     if image.mode == "RGB" and key is None:
         return image
@@ -23,26 +29,24 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    rgba = image.convert("RGBA")
-    return _over_white(rgba, rgba.getchannel("A"))
+    return image.convert("RGBA")
 
 
-def _over_white(image: Image.Image, mask: Image.Image) -> Image.Image:
-    """Return the image where the mask is white, and white where the mask is black."""
+def _over_white(image: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", image.size, "white")
-    canvas.paste(image, mask=mask)
+    canvas.paste(image, mask=image.getchannel("A"))
     return canvas
 
 
 def _from_16_bits(image: Image.Image, transparent: object) -> Image.Image:
-    """Convert 16-bit grey to RGB. Keep the upper 8 bits of each pixel."""
+    """Convert 16-bit grey to RGB or RGBA. Keep the upper 8 bits of each pixel."""
     values = np.asarray(image)
     if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO:
         values = 65535 - values
     grey = Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if transparent is None:
-        return grey
-    return _over_white(grey, Image.fromarray(values != transparent))
+    if transparent is not None:
+        grey.putalpha(Image.fromarray(values != transparent))
+    return grey
 
 
 def to_8_bits(values: NDArray[np.float32], is_float: bool) -> NDArray[np.uint8]:

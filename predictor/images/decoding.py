@@ -51,7 +51,11 @@ warnings.filterwarnings("ignore", module=r"PIL\.(Jpeg|Mpo|Tiff|Png|Gif|WebP|Avif
 
 
 def decode(
-    data: bytes, max_pixels: int, enough: int | None = None, charge: Charge = lambda _: None
+    data: bytes,
+    max_pixels: int,
+    enough: int | None = None,
+    charge: Charge = lambda _: None,
+    alpha: bool = False,
 ) -> Image.Image:
     """Decode an image's first frame as a person would see it: upright, RGB, alpha over white.
 
@@ -65,6 +69,7 @@ def decode(
             size if its shorter side stays at least this long. ``None`` decodes every pixel.
         charge: called before the pixels are decoded, with the estimated CPU seconds for that. It
             may raise an error to refuse the image.
+        alpha: whether an image that has transparency becomes RGBA.
 
     Raises:
         BadRequest: ``data`` is empty.
@@ -78,7 +83,7 @@ def decode(
     # Pillow's parsers raise many types (OSError, SyntaxError, struct.error, zlib.error, KeyError,
     # …). Each of them means that the client's file is damaged.
     try:
-        return _decode(data, max_pixels, enough, charge)
+        return _decode(data, max_pixels, enough, charge, alpha)
     except (PredictorError, DearImage):
         raise
     except MemoryError:
@@ -93,7 +98,9 @@ def decode(
         ) from error
 
 
-def _decode(data: bytes, max_pixels: int, enough: int | None, charge: Charge) -> Image.Image:
+def _decode(
+    data: bytes, max_pixels: int, enough: int | None, charge: Charge, alpha: bool
+) -> Image.Image:
     checked = _check(data)
     with _open(checked.data, max_pixels) as image:
         size = image.size
@@ -106,7 +113,7 @@ def _decode(data: bytes, max_pixels: int, enough: int | None, charge: Charge) ->
             jpeg.check_last_scan(image, checked.coarse, enough)
         png.scale_transparent_colour(image, data)
         unpacked = checked.samples.unpack(image) if checked.samples else image
-        return keep_profile(_upright(unpacked), data)
+        return keep_profile(_upright(unpacked), data, alpha)
 
 
 def _check(data: bytes) -> Checked:

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
+from predictor.images.colour import to_rgb
 from predictor.images.preprocessing import Box
 from predictor.images.profile import to_srgb
 
@@ -19,7 +20,7 @@ UNSEEN = 0.35  # brightness of the parts that the model does not see
 def shrink(photo: Image.Image) -> Image.Image:
     """Return a decoded photo in sRGB, at most ``MAX_PHOTO_SIDE`` pixels wide and high."""
     photo.thumbnail((MAX_PHOTO_SIDE, MAX_PHOTO_SIDE))
-    return to_srgb(photo)
+    return to_rgb(to_srgb(photo))
 
 
 def paint(photo: Image.Image, heat: NDArray[np.float32], box: Box) -> Image.Image:

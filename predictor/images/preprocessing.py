@@ -1,27 +1,45 @@
-"""RGB image → the square of pixels that a network was trained on."""
+"""Upright image → the pixels that a network was trained on, described as data."""
 
-from dataclasses import dataclass
-from math import ceil, floor
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import ceil, floor, isfinite
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from predictor.images.profile import to_srgb, to_srgb_early
+from predictor.errors import WrongSize
+from predictor.images.colour import to_rgb
+from predictor.images.profile import is_srgb, to_srgb, to_srgb_early
 
 # A longer image is cropped to this ratio of long to short side before it is resized. Otherwise an
 # image of 1 × 50,000,000 pixels would be enlarged to 255 × 12,750,000,000 pixels.
 MAX_ASPECT_RATIO = 16
+MAX_SIDE = 4096  # pixels of what a network takes
 
 Interpolation = Image.Resampling
+Resize = int | Literal["squash", "pad", "none"]
+Channels = Literal["RGB", "BGR", "L", "RGBA"]
+Scale = Literal["0..1", "-1..1", "0..255"]
+
+RULES = ("squash", "pad", "none")
+# What a pixel is divided by, and what is then subtracted.
+UNIT_AND_SHIFT: dict[Scale, tuple[float, float]] = {
+    "0..1": (255, 0), "-1..1": (127.5, 1), "0..255": (1, 0)
+}  # fmt: skip
 
 # From 0 to 255. An image gives uint8; a client's tensor gives float32, which may have fractions.
 Pixels = NDArray[np.uint8 | np.float32]
 
 
 class Box(NamedTuple):
-    """A part of an image. Offsets are fractions of the image's width or height, from 0 to 1."""
+    """A part of an image. Offsets are fractions of the image's width or height.
+
+    Offsets below 0 or above 1 are padding that was added to the image.
+    """
 
     left: float
     top: float
@@ -31,53 +49,185 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """The size, crop and normalisation with which a network's weights were trained.
+    """How a photo becomes the pixels with which a network was trained, and their normalisation.
 
-    ``mean`` and ``std`` are per RGB channel, on the scale 0 to 1. The model applies them to the
-    whole batch on the device, so that only uint8 pixels have to be copied to the device.
+    The model normalises the whole batch on the device, so that only uint8 pixels have to be copied
+    to the device.
+
+    Attributes:
+        size: height and width of what the network takes, in pixels.
+        resize: a whole number is the length of the shorter side after resizing; the centre is then
+            cut out, and padded with black where it is larger. ``squash`` resizes to ``size`` and
+            changes the proportions. ``pad`` fits the photo into ``size``, centred on black.
+            ``none`` accepts only photos that have ``size`` already.
+        interpolation: of Pillow, always antialiased.
+        mean, std: of each channel, on ``scale``.
+        channels: their order. ``RGBA`` has the photo's own alpha, 255 where it is opaque.
+        scale: the range of a pixel before ``mean`` is subtracted.
     """
 
-    resize: int  # length of the shorter side after resizing, in pixels
-    crop: int  # side of the square that is then cut from the centre, in pixels
+    size: tuple[int, int]
+    resize: Resize
     interpolation: Interpolation
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: Channels = "RGB"
+    scale: Scale = "0..1"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if a value is not accepted."""
+        if not (len(self.size) == 2 and all(map(_is_side, self.size))):
+            raise ValueError(f"size is {self.size}; it must be height and width, 1 to {MAX_SIDE}.")
+        if not (_is_side(self.resize) or self.resize in RULES):
+            accepted = f"a whole number from 1 to {MAX_SIDE}, or {' or '.join(RULES)}"
+            raise ValueError(f"resize is {self.resize!r}; it must be {accepted}.")
+        for name, given, choice in (
+            ("channels", self.channels, get_args(Channels)),
+            ("scale", self.scale, get_args(Scale)),
+        ):
+            if given not in choice:
+                raise ValueError(f"{name} is {given!r}; it must be one of {', '.join(choice)}.")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != len(self.channels) or not all(map(isfinite, values)):
+                count = f"{len(self.channels)} finite numbers, one for each of {self.channels}"
+                raise ValueError(f"{name} is {list(values)}; it must be {count}.")
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {list(self.std)}; its numbers must be above 0.")
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Preprocessing:
+        """Read the form that :meth:`as_json` writes. Raise ValueError if it is not valid."""
+        names = [field.name for field in fields(cls)]
+        if unknown := given.keys() - set(names):
+            known = ", ".join(names)
+            raise ValueError(f"The input has {sorted(unknown)[0]!r}; its keys are {known}.")
+        if missing := [name for name in names[:5] if name not in given]:
+            raise ValueError(f"The input has no {', '.join(missing)}.")
+        name = str(given["interpolation"]).upper()
+        if name not in Interpolation.__members__:
+            accepted = ", ".join(Interpolation.__members__).lower()
+            raise ValueError(f"interpolation is {name.lower()!r}; it must be one of {accepted}.")
+        try:
+            lists = {key: tuple(given[key]) for key in ("size", "mean", "std")}
+            values: dict[str, Any] = {
+                **given,
+                **lists,
+                "interpolation": Interpolation.__members__[name],
+            }
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"size, mean and std must be lists of numbers ({error}).") from None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON has them, in lists and texts."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        lists = {key: list(values[key]) for key in ("size", "mean", "std")}
+        return values | lists | {"interpolation": self.interpolation.name.lower()}
+
+    def describe(self) -> str:
+        """Return one line for people: size, rule, channels and normalisation."""
+        height, width = self.size
+        how = {
+            "squash": "resized to it without keeping the proportions",
+            "pad": "resized to fit, padded with black",
+            "none": "photos must have this size",
+        }.get(str(self.resize), f"shorter side resized to {self.resize}, centre cut out")
+        by = "" if self.resize == "none" else f" ({self.interpolation.name.lower()})"
+        mean, std = (
+            ", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std)
+        )
+        return (
+            f"{width} × {height} {self.channels}, {how}{by}; {self.scale}, mean {mean}, std {std}"
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and number of channels."""
+        return *self.size, len(self.channels)
+
+    @property
+    def shorter_side(self) -> int | None:
+        """Length to which the shorter side of a photo may shrink before it is resized.
+
+        None: the photo must keep its size. Both sides may be the longer one of ``size``, because
+        the photo's orientation is not known before it is decoded.
+        """
+        if isinstance(self.resize, int):
+            return self.resize
+        return None if self.resize == "none" else max(self.size)
+
+    @property
+    def offset(self) -> NDArray[np.float32]:
+        """What is subtracted from each channel's pixels, 0 to 255, to normalise them: ``(C,)``."""
+        unit, shift = UNIT_AND_SHIFT[self.scale]
+        offset: NDArray[np.float32] = (np.array(self.mean, np.float32) + shift) * unit
+        return offset
+
+    @property
+    def divisor(self) -> NDArray[np.float32]:
+        """What the rest is then divided by: ``(C,)``."""
+        divisor: NDArray[np.float32] = (
+            np.array(self.std, np.float32) * UNIT_AND_SHIFT[self.scale][0]
+        )
+        return divisor
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize a decoded image and crop its centre: ``(crop, crop, 3)`` uint8, sRGB.
+        """Resize a decoded image, and crop or pad it: ``(height, width, C)`` uint8, sRGB.
 
         The pixels are the same as from torchvision's ``Resize`` and ``CenterCrop``. A large image
         with a colour profile is converted afterwards, when few pixels are left.
+
+        Raises:
+            WrongSize: ``resize`` is ``none``, and the image has another size.
         """
-        centre = _centre(image.size)
+        high, wide = self.size
+        if self.resize == "none" and image.size != (wide, high):
+            sizes = f"{image.width} × {image.height} pixels; the model takes {wide} × {high}"
+            raise WrongSize(f"The image has {sizes} only. Resize it first.")
+        centre = self._centre(image.size)
         if centre != (0, 0, *image.size):
             image = image.crop(centre)
-        size, left, top = self._geometry(image.size)
+        (width, height), left, top = self._geometry(image.size)
         image = to_srgb_early(image, self._used(image.size))
-        image = image.resize(size, self.interpolation)
-        square = image.crop((left, top, left + self.crop, top + self.crop))
-        return np.asarray(to_srgb(square))
+        if self.channels == "L" and is_srgb(image):
+            image = image.convert("L")
+        image = image.resize((width, height), self.interpolation)
+        inside = max(0, left), max(0, top), min(width, left + wide), min(height, top + high)
+        image = to_srgb(image.crop(inside))
+        if self.channels in ("L", "RGBA"):
+            image = image.convert(self.channels)
+        if image.size != (wide, high):
+            image = image.crop((min(0, left), min(0, top), min(0, left) + wide, min(0, top) + high))
+        pixels = np.asarray(image).reshape(self.shape)
+        return np.ascontiguousarray(pixels[..., ::-1]) if self.channels == "BGR" else pixels
 
     def pixels(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Undo the normalisation: ``(N, 3, crop, crop)`` → ``(N, crop, crop, 3)`` from 0 to 255.
+        """Undo the normalisation: ``(N, C, height, width)`` → ``(N, height, width, C)``, 0 to 255.
 
         This lets the model handle a client's normalised tensor like an image. Undoing and
         repeating the normalisation changes a value by about 1e-6.
         """
-        mean, std = np.array([self.mean, self.std], np.float32)
-        pixels: NDArray[np.float32] = (tensor.transpose(0, 2, 3, 1) * std + mean) * np.float32(255)
+        pixels: NDArray[np.float32] = tensor.transpose(0, 2, 3, 1) * self.divisor + self.offset
         return pixels
+
+    def picture(self, pixels: NDArray[np.uint8]) -> Image.Image:
+        """Return ``(height, width, C)`` pixels as an RGB image; transparent parts are white."""
+        if self.channels == "L":
+            pixels = pixels[..., 0]
+        if self.channels == "BGR":
+            pixels = pixels[..., ::-1]
+        return to_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
 
     def visible_box(self, size: tuple[int, int]) -> Box:
         """Return the part that the model sees of an image with this width and height in pixels."""
-        left, top, right, bottom = _centre(size)
+        left, top, right, bottom = self._centre(size)
         (width, height), x, y = self._geometry((right - left, bottom - top))
         across, down = (right - left) / width, (bottom - top) / height
         return Box(
             (left + x * across) / size[0],
             (top + y * down) / size[1],
-            (left + (x + self.crop) * across) / size[0],
-            (top + (y + self.crop) * down) / size[1],
+            (left + (x + self.size[1]) * across) / size[0],
+            (top + (y + self.size[0]) * down) / size[1],
         )
 
     def _used(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -91,19 +241,45 @@ class Preprocessing:
         return (
             max(0, floor(left * across) - wider),
             max(0, floor(top * down) - higher),
-            min(size[0], ceil((left + self.crop) * across) + wider),
-            min(size[1], ceil((top + self.crop) * down) + higher),
+            min(size[0], ceil((left + self.size[1]) * across) + wider),
+            min(size[1], ceil((top + self.size[0]) * down) + higher),
         )
 
     def _geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], int, int]:
-        """Return the width and height after resizing, and then the left and top of the crop."""
-        width, height = (int(self.resize * side / min(size)) for side in size)
-        return (width, height), round((width - self.crop) / 2), round((height - self.crop) / 2)
+        """Return the width and height after resizing, and then the left and top of the crop.
+
+        They are negative if the image is padded there.
+        """
+        high, wide = self.size
+        if isinstance(self.resize, int):
+            width, height = (int(self.resize * side / min(size)) for side in size)
+        elif self.resize == "pad":
+            scale = max(size[0] / wide, size[1] / high)
+            width, height = (max(1, round(side / scale)) for side in size)
+        else:
+            width, height = wide, high
+        return (width, height), _middle(width, wide), _middle(height, high)
+
+    def _centre(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Return left, top, right and bottom of the centre, cropped to ``MAX_ASPECT_RATIO``.
+
+        It counts from the proportions of what the network takes, if these are long themselves.
+        """
+        high, wide = self.size
+        if isinstance(self.resize, int):
+            ratios = max(1, wide / self.resize), max(1, high / self.resize)
+        else:
+            ratios = wide / high, high / wide
+        width = min(size[0], ceil(MAX_ASPECT_RATIO * ratios[0] * size[1]))
+        height = min(size[1], ceil(MAX_ASPECT_RATIO * ratios[1] * size[0]))
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        return left, top, left + width, top + height
 
 
-def _centre(size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of the centre, cropped to ``MAX_ASPECT_RATIO``."""
-    longest = MAX_ASPECT_RATIO * min(size)
-    width, height = (min(side, longest) for side in size)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return left, top, left + width, top + height
+def _is_side(value: object) -> bool:
+    return type(value) is int and 1 <= value <= MAX_SIDE
+
+
+def _middle(length: int, cut: int) -> int:
+    """Return where torchvision's ``CenterCrop`` begins: rounded down in padding, else to even."""
+    return round((length - cut) / 2) if length >= cut else -((cut - length) // 2)

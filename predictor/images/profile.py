@@ -43,15 +43,16 @@ _transforms: OrderedDict[bytes, ImageCms.ImageCmsTransform | None] = OrderedDict
 _lock = threading.Lock()
 
 
-def keep_profile(image: Image.Image, data: bytes) -> Image.Image:
+def keep_profile(image: Image.Image, data: bytes, alpha: bool = False) -> Image.Image:
     """Convert an image of any mode to RGB, but leave its colours to :func:`to_srgb`.
 
-    If the image, from the file ``data``, has a profile that can be used, it stays in ``info``, and
-    CMYK stays CMYK. Nothing else stays in ``info``.
+    With ``alpha``, an image that has transparency becomes RGBA. If the image, from the file
+    ``data``, has a profile that can be used, it stays in ``info``, and CMYK stays CMYK. Nothing
+    else stays in ``info``.
     """
     profile = image.info.get("icc_profile") or _profile_of_primaries(data)
     usable = profile is not None and _is_usable(profile, image.mode)
-    kept = image if usable and image.mode == "CMYK" else to_rgb(image)
+    kept = image if usable and image.mode == "CMYK" else to_rgb(image, alpha)
     kept.info = {"icc_profile": profile} if usable else {}
     return kept
 
@@ -59,9 +60,13 @@ def keep_profile(image: Image.Image, data: bytes) -> Image.Image:
 def to_srgb(image: Image.Image) -> Image.Image:
     """Convert an image of :func:`keep_profile`, or its part, to sRGB. A broken profile is ignored.
 
-    224 × 224 pixels take 1 ms, of CMYK 2.4 ms. The first image with a profile takes 4 ms more, of
-    CMYK 35 ms.
+    RGBA keeps its alpha. 224 × 224 pixels take 1 ms, of CMYK 2.4 ms. The first image with a profile
+    takes 4 ms more, of CMYK 35 ms.
     """
+    if image.mode == "RGBA":
+        converted = to_srgb(image.convert("RGB"))
+        converted.putalpha(image.getchannel("A"))
+        return converted
     profile = image.info.get("icc_profile")
     transform = _transform(profile) if profile else None
     if transform is None:
@@ -69,6 +74,12 @@ def to_srgb(image: Image.Image) -> Image.Image:
     if transform.input_mode == "L":
         image = image.getchannel(0)
     return transform.apply(image)
+
+
+def is_srgb(image: Image.Image) -> bool:
+    """Return whether :func:`to_srgb` would change no colour of the image."""
+    profile = image.info.get("icc_profile")
+    return image.mode != "CMYK" and (profile is None or _transform(profile) is None)
 
 
 def to_srgb_early(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:

@@ -42,14 +42,14 @@ class Model:
         self._network = network
         self.warm_up_sizes = warm_up_sizes(device, lanes, max_batch_size)
         # ToTensor and Normalize in one step: (x / 255 - mean) / std, on pixels from 0 to 255.
-        self._mean = torch.tensor(preprocessing.mean, device=device) * 255
-        self._std = torch.tensor(preprocessing.std, device=device) * 255
+        self._offset = torch.from_numpy(preprocessing.offset).to(device)
+        self._divisor = torch.from_numpy(preprocessing.divisor).to(device)
 
     @torch.inference_mode()
     def logits(self, images: Sequence[Pixels], lanes: int = 1) -> NDArray[np.float32]:
         """Run the network on a batch. This forward pass uses the threads of ``lanes`` lanes.
 
-        N arrays ``(crop, crop, 3)`` from 0 to 255, uint8 or float32 → ``(N, classes)`` float32
+        N arrays ``(height, width, C)`` from 0 to 255, uint8 or float32 → ``(N, classes)`` float32
         logits, in class-index order.
         """
         prepare_thread(max(1, self._threads * lanes // self.lanes))
@@ -61,7 +61,7 @@ class Model:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the network on one image and explain a class. Only one thread at a time may call it.
 
-        ``(crop, crop, 3)`` uint8 → ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat from
+        ``(height, width, C)`` uint8 → ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat,
         0 to 1. ``class_index`` None means the class with the largest logit. ``pause`` is called
         before each layer. If ``pause`` raises an exception, the explanation ends with it.
 
@@ -77,7 +77,7 @@ class Model:
         return GradCAM(self._network)
 
     def _batch(self, images: Sequence[Pixels]) -> Tensor:
-        """Stack and normalise the images: ``(N, 3, crop, crop)`` on the device, channels last."""
+        """Stack and normalise the images: ``(N, C, height, width)``, channels last in memory."""
         # From pinned memory, the GPU copies the batch in the background: this thread waits only
         # when it reads the logits. torch keeps the pinned memory for the next batch.
         shape = len(images), *images[0].shape
@@ -86,8 +86,8 @@ class Model:
         staged = torch.empty(shape, dtype=dtype, pin_memory=self._device.type == "cuda")
         np.stack(images, out=staged.numpy())
         pixels = staged.to(self._device, non_blocking=True)
-        batch = (pixels.float() - self._mean) / self._std  # (N, H, W, 3)
-        return batch.to(self._dtype).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
+        batch = (pixels.float() - self._offset) / self._divisor  # (N, H, W, C)
+        return batch.to(self._dtype).permute(0, 3, 1, 2)  # (N, C, H, W), channels last in memory
 
 
 def prepare_thread(threads: int) -> None:

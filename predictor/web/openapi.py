@@ -120,13 +120,16 @@ def _facts() -> Mapping[str, Any]:
     except NotReady:
         return facts
     classes = len(model.labels)
+    height, width, channels = model.scorer.preprocessing.shape
     return facts | {
         "model": name,
         "models": [name],
         "classes": classes,
         "last_class": classes - 1,
         "top_k": min(TOP_K, classes),
-        "side": model.scorer.preprocessing.crop,
+        "channels": channels,
+        "height": height,
+        "width": width,
     }
 
 

@@ -19,7 +19,7 @@ from predictor.images.preprocessing import Preprocessing
 from profiles import PROPHOTO, cmyk_profile
 
 MAX_PIXELS, ENOUGH, TIMEOUT_S = 50_000_000, 512, 30
-PREPROCESS = Preprocessing(256, 224, Image.Resampling.BILINEAR, (0, 0, 0), (1, 1, 1))
+PREPROCESS = Preprocessing((224, 224), 256, Image.Resampling.BILINEAR, (0, 0, 0), (1, 1, 1))
 
 
 def flat(megapixels, mode="RGB"):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,8 +12,17 @@ from torchvision.transforms import (
     ToTensor,
 )
 
-from predictor.images.preprocessing import MAX_ASPECT_RATIO, Preprocessing
+from predictor.errors import WrongSize
+from predictor.images.preprocessing import MAX_ASPECT_RATIO, Box, Interpolation, Preprocessing
 from predictor.models.zoo import find_model
+
+BILINEAR = Interpolation.BILINEAR
+
+
+def described(size=(224, 224), resize=255, channels="RGB", **options):
+    """A description whose mean is 0 and whose std is 1."""
+    zeros, ones = (0.0,) * len(channels), (1.0,) * len(channels)
+    return Preprocessing(size, resize, BILINEAR, zeros, ones, channels, **options)
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -35,7 +46,7 @@ def noise(width: int, height: int) -> Image.Image:
 )
 @pytest.mark.parametrize("interpolation", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
 def test_pixels_equal_those_of_torchvision(size, interpolation):
-    preprocess = Preprocessing(255, 224, interpolation, (0, 0, 0), (1, 1, 1))
+    preprocess = Preprocessing((224, 224), 255, interpolation, (0, 0, 0), (1, 1, 1))
     oracle = Compose([Resize(255, InterpolationMode[interpolation.name]), CenterCrop(224)])
     image = noise(*size)
     assert np.array_equal(preprocess(image), np.asarray(oracle(image)))
@@ -50,6 +61,126 @@ def test_pixels_are_a_contiguous_uint8_square():
 @pytest.mark.parametrize("size", [(1, 5_000_000), (5_000_000, 1), (3, 3 * MAX_ASPECT_RATIO + 1)])
 def test_very_long_image_is_not_enlarged_first(size):
     assert find_model("vgg16").preprocessing(Image.new("RGB", size)).shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize("resize", [24, "squash", "pad"])
+@pytest.mark.parametrize("size", [(32, 32), (16, 64), (64, 16)])
+@pytest.mark.parametrize("photo", [(1, 3_000_000), (3_000_000, 1)])
+def test_very_long_image_is_cropped_by_every_rule(photo, size, resize):
+    preprocess = described(size, resize)
+    assert preprocess(Image.new("RGB", photo)).shape == (*size, 3)
+    box = preprocess.visible_box(photo)
+    assert min(box.right - box.left, box.bottom - box.top) < 0.01
+
+
+def test_long_image_is_whole_if_the_network_takes_long_images():
+    line = noise(800, 32)
+    assert np.array_equal(described((32, 800), "squash")(line), np.asarray(line))
+    assert np.array_equal(described((32, 800), 32)(line), np.asarray(line))
+
+
+def test_fixed_size_accepts_only_this_size():
+    preprocess = described((20, 30), "none")
+    photo = noise(30, 20)
+    assert np.array_equal(preprocess(photo), np.asarray(photo))
+    with pytest.raises(WrongSize, match="20 × 30 pixels; the model takes 30 × 20 only"):
+        preprocess(noise(20, 30))
+
+
+def test_padding_is_black_and_the_photo_is_in_its_middle():
+    white = Image.new("RGB", (100, 50), "white")
+    rows = described((40, 40), "pad")(white).mean((1, 2))
+    assert rows.tolist() == [0] * 10 + [255] * 20 + [0] * 10
+
+
+def test_padding_is_black_for_a_photo_in_the_colours_of_print():
+    ink = Image.new("CMYK", (100, 50))
+    assert described((40, 40), "pad")(ink)[0, 0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "box"),
+    [
+        ((40, 40), "squash", (0, 0, 1, 1)),
+        ((20, 40), "none", (0, 0, 1, 1)),
+        ((40, 40), "pad", (0, -0.5, 1, 1.5)),
+        ((20, 40), "pad", (0, 0, 1, 1)),
+        ((20, 60), "pad", (-0.25, 0, 1.25, 1)),
+        ((10, 20), 20, (0.25, 0.25, 0.75, 0.75)),
+        ((40, 20), 20, (0.25, -0.5, 0.75, 1.5)),
+    ],
+)
+def test_box_is_what_the_model_sees_of_a_photo_twice_as_wide_as_high(size, resize, box):
+    assert described(size, resize).visible_box((40, 20)) == Box(*box)
+
+
+@pytest.mark.parametrize(
+    ("scale", "black", "white"), [("0..1", 0, 1), ("-1..1", -1, 1), ("0..255", 0, 255)]
+)
+def test_scale_is_the_range_that_mean_and_std_are_on(scale, black, white):
+    preprocess = Preprocessing((1, 1), 1, BILINEAR, (0.5,), (2.0,), "L", scale)
+    normalised = (np.array([0, 255]) - preprocess.offset) / preprocess.divisor
+    assert normalised == pytest.approx([(black - 0.5) / 2, (white - 0.5) / 2])
+
+
+@pytest.mark.parametrize(
+    ("channels", "pixel"),
+    [("RGB", [250, 20, 10]), ("BGR", [10, 20, 250]), ("L", [88]), ("RGBA", [250, 20, 10, 255])],
+)
+def test_channels_have_their_order(channels, pixel):
+    preprocess = described((4, 6), 4, channels)
+    pixels = preprocess(Image.new("RGB", (6, 4), (250, 20, 10)))
+    assert (pixels.shape, pixels.flags.c_contiguous) == ((4, 6, len(pixel)), True)
+    assert pixels[0, 0].tolist() == pixel
+    shown = (88,) * 3 if channels == "L" else (250, 20, 10)
+    assert preprocess.picture(pixels).getpixel((0, 0)) == shown
+
+
+def test_description_survives_json():
+    preprocess = Preprocessing((32, 48), "pad", BILINEAR, (1.5,), (2.5,), "L", "0..255")
+    written = json.loads(json.dumps(preprocess.as_json()))
+    assert written["interpolation"] == "bilinear"
+    assert Preprocessing.from_json(written) == preprocess
+
+
+BAD = {
+    "a size of one number": ({"size": [32]}, "must be height and width"),
+    "a size of zero": ({"size": [32, 0]}, "1 to 4096"),
+    "a size of a fraction": ({"size": [32.0, 32]}, "1 to 4096"),
+    "a large size": ({"size": [32, 4097]}, "1 to 4096"),
+    "size as a number": ({"size": 32}, "must be lists"),
+    "an unknown rule": ({"resize": "stretch"}, "squash or pad or none"),
+    "a side of zero": ({"resize": 0}, "from 1 to 4096"),
+    "a side that is true": ({"resize": True}, "from 1 to 4096"),
+    "unknown channels": ({"channels": "RBG"}, "RGB, BGR, L, RGBA"),
+    "unknown scale": ({"scale": "0-1"}, "0..1, -1..1, 0..255"),
+    "unknown interpolation": ({"interpolation": "cubic"}, "nearest, "),
+    "one mean for three channels": ({"mean": [0.5]}, "3 finite numbers"),
+    "three means for one channel": ({"channels": "L"}, "one for each of L"),
+    "a mean that is infinite": ({"mean": [0, 0, float("inf")]}, "3 finite numbers"),
+    "a mean of texts": ({"mean": ["0", "0", "0"]}, "must be lists of numbers"),
+    "a std of zero": ({"std": [1, 1, 0]}, "above 0"),
+    "an unknown key": ({"crop": 224}, "'crop'; its keys are size, resize"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_invalid_description_is_refused_in_words(name):
+    change, words = BAD[name]
+    with pytest.raises(ValueError, match=words):
+        Preprocessing.from_json(described().as_json() | change)
+
+
+def test_missing_keys_are_named():
+    with pytest.raises(ValueError, match="has no mean, std"):
+        Preprocessing.from_json({"size": [1, 1], "resize": 1, "interpolation": "bicubic"})
+
+
+def test_one_line_describes_it_for_people():
+    assert described((32, 48), "pad").describe() == (
+        "48 × 32 RGB, resized to fit, padded with black (bilinear); 0..1, mean 0, 0, 0, std 1, 1, 1"
+    )
+    assert "shorter side resized to 255, centre cut out" in described().describe()
 
 
 def test_denormalised_tensor_equals_the_original_pixels():

@@ -17,7 +17,7 @@ from predictor.images.profile import to_srgb
 from profiles import cmyk_profile, converted, grey_profile
 
 LIMIT = 50_000_000
-PREPROCESS = Preprocessing(255, 224, Image.Resampling.BILINEAR, (0, 0, 0), (1, 1, 1))
+PREPROCESS = Preprocessing((224, 224), 255, Image.Resampling.BILINEAR, (0, 0, 0), (1, 1, 1))
 PHOTO = Image.fromarray(skimage_data.chelsea()).resize((300, 200))
 RED = Image.new("RGB", (16, 16), COLOURS["red"])
 
@@ -174,7 +174,7 @@ def test_the_pixels_for_the_model_and_the_explained_photo_are_converted():
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (300, 200), (60, 40), (2000, 1500)])
 @pytest.mark.parametrize("filter", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
 def test_a_small_image_is_converted_exactly_and_a_large_one_nearly(size, filter):
-    preprocess = Preprocessing(255, 224, filter, (0, 0, 0), (1, 1, 1))
+    preprocess = Preprocessing((224, 224), 255, filter, (0, 0, 0), (1, 1, 1))
     image = PHOTO.resize(size)
     image.info["icc_profile"] = profiles.PROPHOTO
     exact, pixels = preprocess(to_srgb(image)), preprocess(image)

@@ -97,7 +97,7 @@ def test_reduced_jpeg_gets_the_class_of_the_full_one(lite, photos):
         scale = (12_000_000 / (photo.width * photo.height)) ** 0.5
         enlarged = photo.resize((int(photo.width * scale), int(photo.height * scale)))
         data = encode(enlarged, "JPEG", quality=90)
-        enough = OVERSAMPLING * lite.preprocessing.resize
+        enough = OVERSAMPLING * lite.preprocessing.shorter_side
         decoded = [decode(data, 50_000_000), decode(data, 50_000_000, enough)]
         assert decoded[1].width < decoded[0].width / 3
         logits = lite.logits([lite.preprocessing(image) for image in decoded])

@@ -28,7 +28,7 @@ def torchvisions(monkeypatch):
 def test_vgg16_has_this_apps_own_preprocessing():
     spec = find_model("vgg16")
     assert sum(p.numel() for p in build_empty(spec, 1000).parameters()) == 138_357_544
-    assert (spec.preprocessing.resize, spec.preprocessing.crop) == (255, 224)
+    assert (spec.preprocessing.resize, spec.preprocessing.size) == (255, (224, 224))
     assert spec.url.endswith("/vgg16-397923af.pth")
 
 
@@ -41,7 +41,7 @@ def test_preprocessing_is_that_of_the_published_weights(name):
     transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     preprocessing = find_model(name).preprocessing
     assert [preprocessing.resize] == transforms.resize_size
-    assert [preprocessing.crop] == transforms.crop_size
+    assert [*preprocessing.size] == transforms.crop_size * 2
     assert preprocessing.interpolation == Image.Resampling[transforms.interpolation.name]
     assert list(preprocessing.mean) == transforms.mean
 

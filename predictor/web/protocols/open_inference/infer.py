@@ -106,11 +106,11 @@ def _images(loaded: LoadedModel, tensor: Tensor) -> list[Image]:
             raise BadRequest(f"The BYTES input has shape {tensor.shape}; it must be [N].")
         return all_or_error(tensor.data)
     preprocessing = loaded.scorer.preprocessing
-    side = preprocessing.crop
-    if tensor.shape[1:] != [3, side, side]:
+    height, width, channels = preprocessing.shape
+    if tensor.shape[1:] != [channels, height, width]:
         raise BadRequest(
             f"The {tensor.datatype} input has shape {tensor.shape}; it must be"
-            f" [N, 3, {side}, {side}]."
+            f" [N, {channels}, {height}, {width}]."
         )
     batch = tensor.data.reshape(tensor.shape)
     if tensor.datatype == "UINT8":

@@ -52,8 +52,8 @@ def input_of(model: str, version: str) -> tuple[str, tuple[int, ...]]:
     service = current_service()
     has_tensor = model == service.name + TENSOR_SUFFIX
     service.expect_model(service.name if has_tensor else model, version, [VERSION])
-    crop = service.require_model().scorer.preprocessing.crop
-    return ("FP32", (3, crop, crop)) if has_tensor else ("BYTES", ())
+    height, width, channels = service.require_model().scorer.preprocessing.shape
+    return ("FP32", (channels, height, width)) if has_tensor else ("BYTES", ())
 
 
 # The server
