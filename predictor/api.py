@@ -61,9 +61,8 @@ def get_predictions(image_bytes: Source, top_k: int = 5) -> list[Prediction]:
     Returns:
         The ``top_k`` most probable classes, best first; all classes if the model has fewer.
     """
-    data, classifier = _read(image_bytes), shared.get()
-    top_k = min(top_k, len(classifier.require_model().labels))
-    (predictions,) = all_or_error(classifier.classify([data], top_k))
+    data = _read(image_bytes)
+    (predictions,) = all_or_error(shared.get().classify([data], top_k))
     return predictions
 
 

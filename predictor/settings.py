@@ -71,16 +71,31 @@ class Settings:
 
     # fmt: off
     model: str = _model("vgg16",
-        help="Name of a torchvision classification model, or `efficientnet_lite0`.")
+        help="The model: a name of torchvision, `timm:NAME`, `net.py:build`, or a path. See"
+        " `docs/your-model.md`.")
     weights: str = _model("auto",
         help="Path of a state_dict (`.pth`, `.pt`, `.safetensors`). `auto`: the published weights,"
         " from torch's cache or downloaded. `random`: untrained, for benchmarks.")
     fallback_model: str = _model("none",
         help="Model to serve if the published weights cannot be downloaded. `make serve` and"
         " `python app.py` set `efficientnet_lite0`.")
-    labels: str = _model("imagenet",
+    labels: str = _model("auto",
         help='Path of the class names: `.json` like `{"0": ["n01440764", "tench"], …}` or a list,'
-        " or `.txt` with one name per line. `imagenet`: the 1000 classes of ImageNet.")
+        " or `.txt` with one name per line. `imagenet`: the 1000 classes of ImageNet. `auto`: those"
+        " of the model, or `class 0`, `class 1`, ….")
+    input_size: str = _model("auto",
+        help="Size of what the network takes, in pixels: `224`, or height and width `160x320`."
+        " `auto`: the model's own, as for all settings of the input.")
+    resize: str = _model("auto",
+        help="Length of a photo's shorter side, of which the centre is then cut: `256`. `squash`:"
+        " resize to the input's size. `pad`: fit into it, on black. `none`: photos have this size.")
+    interpolation: str = _model("auto", help="`bilinear`, `bicubic`, `nearest`, ….")
+    mean: str = _model("auto",
+        help="Mean of each channel on the scale from 0 to 1, such as `0.485,0.456,0.406`.")
+    std: str = _model("auto", help="Standard deviation of each channel, like the mean.")
+    activation: str = _model("auto",
+        help="`softmax`: one class is right. `sigmoid`: several can be. `probabilities`: the model"
+        " answers with probabilities. `auto`: the model's own, or `softmax`.")
     served_name: str = _model("auto", parse=parsers.parse_name,
         help="Model name in the URLs of the TorchServe, KServe and Open Inference protocols."
         " `auto`: the loaded model's own name.")

@@ -19,10 +19,11 @@ from app import create_app
 from paths import TESTS
 from pictures import COLOURS
 from predictor.engine.classifier import Classifier
-from predictor.engine.loading import LoadedModel
 from predictor.engine.service import Service
 from predictor.images.preprocessing import Preprocessing
+from predictor.models.card import Card
 from predictor.models.labels import Label
+from predictor.models.scorer import LoadedModel
 from predictor.settings import Settings
 
 pytest_plugins = ["chromium", "cli.fixtures", "clients.fixtures", "engine.fixtures",
@@ -101,7 +102,8 @@ LABELS = tuple(Label(f"n{i:08}", f"{name}_thing") for i, name in enumerate(COLOU
 
 
 def toy_model(model: ToyModel | None = None) -> LoadedModel:
-    return LoadedModel(model or ToyModel(), ToyInfo(), LABELS)  # type: ignore[arg-type]
+    card = Card("toy", "toy", ToyModel.preprocessing, LABELS)
+    return LoadedModel(model or ToyModel(), ToyInfo(), card)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import numpy as np
 from app import create_app
 from conftest import ToyModel, toy_model
 from predictor.engine import classifier
-from predictor.models.spec import ModelInfo
+from predictor.models.scorer import ModelInfo
 from predictor.settings import current_settings
 
 SECONDS = 0.1  # for each forward pass

@@ -106,7 +106,7 @@ def test_get_predictions_returns_all_classes_if_there_are_few(toy):
 
 @pytest.mark.parametrize("top_k", [0, -1])
 def test_get_predictions_refuses_a_top_k_below_one(toy, top_k):
-    with pytest.raises(BadRequest, match="between 1 and 3"):
+    with pytest.raises(BadRequest, match="at least 1"):
         get_predictions(picture(), top_k)
 
 

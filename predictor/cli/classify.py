@@ -149,9 +149,8 @@ def _load(top_k: int) -> Classifier | None:
         loaded = classifier.loading.result()
     except PredictorError:
         return None  # the loader has logged the reason
-    classes = len(loaded.labels)
-    if not 1 <= top_k <= classes:
-        _fail(f"--top-k is {top_k}; it must be between 1 and {classes}.")
+    if top_k < 1:
+        _fail(f"--top-k is {top_k}; it must be at least 1.")
         return None
     if loaded.info.notice:
         print(f"NOTE: {loaded.info.notice}", file=sys.stderr)

@@ -16,7 +16,6 @@ import numpy as np
 from predictor.engine.admission import Process
 from predictor.engine.batching import Batcher
 from predictor.engine.call import Call, Job, map_good
-from predictor.engine.loading import LoadedModel, Logits, Scorer, load_model
 from predictor.engine.ranking import Prediction, finite, rank
 from predictor.errors import (
     BadRequest,
@@ -32,6 +31,8 @@ from predictor.errors import (
     inference_failure,
 )
 from predictor.images.preprocessing import Pixels
+from predictor.models.loading import load_model
+from predictor.models.scorer import LoadedModel, Logits, Scorer
 from predictor.settings import Settings
 
 if TYPE_CHECKING:
@@ -165,18 +166,18 @@ class Classifier:
         Args:
             images: whole files, as :func:`predictor.images.decoding.decode` reads them. An
                 item may also be an error; the result then has that error at the same position.
-            top_k: from 1 to the number of labels.
+            top_k: at least 1; all classes if the model has fewer.
             call: the request; its timings and class ids are filled in.
 
         Raises:
-            RequestError: ``top_k`` is out of range, there are too many images, or the client left.
+            RequestError: ``top_k`` is below 1, there are too many images, or the client left.
             ServiceError: the model is not loaded, the queue is full, or the deadline has passed.
         """
-        labels = self.require_model().labels
-        if not 1 <= top_k <= len(labels):
-            raise BadRequest(f"top_k is {top_k}; it must be between 1 and {len(labels)}.")
+        card = self.require_model().card
+        if top_k < 1:
+            raise BadRequest(f"top_k is {top_k}; it must be at least 1.")
         outcomes = self.logits(images, call)
-        return map_good(lambda found: [rank(logits, labels, top_k) for logits in found], outcomes)
+        return map_good(lambda found: [rank(logits, card, top_k) for logits in found], outcomes)
 
     def logits(
         self, images: Sequence[Image | RequestError], call: Call | None = None
@@ -205,7 +206,7 @@ class Classifier:
             ]
         outcomes = map_good(partial(self._run_all, call=call), prepared)
         call.class_ids += [
-            model.labels[int(logits.argmax())].class_id
+            model.labels[model.card.output.best(logits)].class_id
             for logits in outcomes
             if not isinstance(logits, PredictorError)
         ]

@@ -18,7 +18,6 @@ from predictor.engine.admission import Slots
 from predictor.engine.batching import Batcher
 from predictor.engine.call import POLL_S, Call
 from predictor.engine.classifier import Classifier
-from predictor.engine.loading import Heat
 from predictor.engine.ranking import Prediction, rank
 from predictor.errors import (
     BadRequest,
@@ -30,6 +29,7 @@ from predictor.errors import (
 )
 from predictor.images.heatmap import shrink
 from predictor.images.preprocessing import Box
+from predictor.models.scorer import Heat
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -145,7 +145,7 @@ class Explainer:
 
         pixels, box, photo = self._classifier.decode(task.data, task.call, prepare)
         logits, heat = model.scorer.explain(pixels, task.class_index, wait_for_predictions)
-        ranked = rank(logits, model.labels, len(model.labels))
+        ranked = rank(logits, model.card, len(model.labels))
         index = ranked[0].class_index if task.class_index is None else task.class_index
         prediction = next(p for p in ranked if p.class_index == index)
         return Explanation(prediction, heat, box, photo)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.errors import InferenceFailed
-from predictor.models.labels import Label
+from predictor.models.card import Card
 
 
 class Prediction(NamedTuple):
@@ -19,17 +19,17 @@ class Prediction(NamedTuple):
     probability: float
 
 
-def rank(logits: NDArray[np.float32], labels: Sequence[Label], top_k: int) -> list[Prediction]:
+def rank(logits: NDArray[np.float32], card: Card, top_k: int) -> list[Prediction]:
     """Return the ``top_k`` most probable classes, best first, ties in order of class index.
 
-    ``logits`` are ``(classes,)`` float32, and ``labels`` have the same order.
+    ``logits`` are ``(outputs,)`` float32. If the model has fewer classes than ``top_k``, return
+    all.
 
     Raises:
         InferenceFailed: a logit is infinite or not a number.
     """
-    exponentials = np.exp(finite(logits).astype(np.float64) - logits.max())
-    probabilities = exponentials / exponentials.sum()
-    best = np.argsort(-logits, kind="stable")[:top_k]
+    probabilities, labels = card.output.probabilities(finite(logits)), card.labels
+    best = np.argsort(-probabilities, kind="stable")[:top_k]
     return [
         Prediction(i, labels[i].class_id, labels[i].class_name, probability)
         for i, probability in zip(best.tolist(), probabilities[best].tolist(), strict=True)

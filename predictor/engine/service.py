@@ -8,7 +8,6 @@ from predictor.engine.admission import Slots
 from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier, Image
 from predictor.engine.explainer import Explainer, Explanation
-from predictor.engine.loading import LoadedModel, Logits
 from predictor.engine.metrics import Metrics
 from predictor.engine.ranking import Prediction
 from predictor.errors import (
@@ -20,6 +19,7 @@ from predictor.errors import (
     UnknownModel,
     UnknownVersion,
 )
+from predictor.models.scorer import LoadedModel, Logits
 
 SlotKind = Literal["prediction", "explanation"]
 

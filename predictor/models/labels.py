@@ -53,3 +53,8 @@ def _labels(rows: Any) -> tuple[Label, ...]:
     if not isinstance(rows, list) or not all(isinstance(name, str) for name in rows):
         raise TypeError(rows)
     return tuple(Label(str(index), name) for index, name in enumerate(rows))
+
+
+def numbered(classes: int) -> tuple[Label, ...]:
+    """Return labels for a model whose classes have no names."""
+    return tuple(Label(str(index), f"class {index}") for index in range(classes))

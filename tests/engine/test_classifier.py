@@ -70,10 +70,14 @@ def test_damaged_images_do_not_affect_concurrent_requests(classifier):
     assert [names(o)[0] for o in outcomes[2::3]] == ["blue_thing"] * 20
 
 
-@pytest.mark.parametrize("top_k", [-1, 0, 4])
-def test_top_k_out_of_range_is_a_bad_request(classifier, top_k):
-    with pytest.raises(BadRequest, match="between 1 and 3"):
+@pytest.mark.parametrize("top_k", [-1, 0])
+def test_top_k_below_1_is_a_bad_request(classifier, top_k):
+    with pytest.raises(BadRequest, match="at least 1"):
         classifier.classify([picture()], top_k)
+
+
+def test_top_k_above_the_number_of_classes_answers_all(classifier):
+    assert len(classifier.classify([picture()], 4)[0]) == 3
 
 
 def test_more_images_than_the_queue_holds_are_refused_at_once(make_classifier):

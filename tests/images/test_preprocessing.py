@@ -14,9 +14,11 @@ from torchvision.transforms import (
 
 from predictor.errors import WrongSize
 from predictor.images.preprocessing import MAX_ASPECT_RATIO, Box, Interpolation, Preprocessing
-from predictor.models.zoo import find_model
+from predictor.models.description import input_of
+from predictor.models.sources.torchvision import find_model
 
 BILINEAR = Interpolation.BILINEAR
+VGG16 = input_of(find_model("vgg16").said, {}, "vgg16")
 
 
 def described(size=(224, 224), resize=255, channels="RGB", **options):
@@ -53,14 +55,14 @@ def test_pixels_equal_those_of_torchvision(size, interpolation):
 
 
 def test_pixels_are_a_contiguous_uint8_square():
-    pixels = find_model("vgg16").preprocessing(noise(500, 375))
+    pixels = VGG16(noise(500, 375))
     assert (pixels.shape, pixels.dtype) == ((224, 224, 3), np.uint8)
     assert pixels.flags.c_contiguous
 
 
 @pytest.mark.parametrize("size", [(1, 5_000_000), (5_000_000, 1), (3, 3 * MAX_ASPECT_RATIO + 1)])
 def test_very_long_image_is_not_enlarged_first(size):
-    assert find_model("vgg16").preprocessing(Image.new("RGB", size)).shape == (224, 224, 3)
+    assert VGG16(Image.new("RGB", size)).shape == (224, 224, 3)
 
 
 @pytest.mark.parametrize("resize", [24, "squash", "pad"])
@@ -184,7 +186,7 @@ def test_one_line_describes_it_for_people():
 
 
 def test_denormalised_tensor_equals_the_original_pixels():
-    preprocess = find_model("vgg16").preprocessing
+    preprocess = VGG16
     pixels = preprocess(noise(500, 375))
     tensor = Compose([ToTensor(), Normalize(preprocess.mean, preprocess.std)])(pixels.copy())
     undone = preprocess.pixels(tensor[None].numpy())

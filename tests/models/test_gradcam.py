@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from predictor.errors import NotExplainable
+from predictor.models.building import build_random
 from predictor.models.fused_conv import ConvReLU, pack
 from predictor.models.gradcam import GradCAM, last_feature_maps, twin
-from predictor.models.zoo import build_random, find_model
+from predictor.models.sources.torchvision import find_model
 
 LAST = {
     "vgg16": "features.29",
@@ -33,7 +34,7 @@ def no_pause():
 )
 def named(request):
     spec = find_model(request.param)
-    return request.param, build_random(spec, 1000)
+    return request.param, build_random(spec.build, 1000)
 
 
 def some_images(count=1, side=224):
@@ -83,7 +84,7 @@ def test_best_class_is_explained_by_default(named):
 
 @pytest.mark.slow
 def test_vision_transformer_is_not_explainable():
-    network = build_random(find_model("vit_b_32"), 10)
+    network = build_random(find_model("vit_b_32").build, 10)
     explain, asked = GradCAM(network), []
     with pytest.raises(NotExplainable, match="feature maps"):
         explain(some_images(), 0, no_pause)

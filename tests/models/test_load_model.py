@@ -4,8 +4,9 @@ import requests
 import torch
 
 from predictor.errors import ModelError, WeightsUnavailable
-from predictor.models.loading import choose_device, choose_dtype, load_model
-from predictor.models.zoo import find_model
+from predictor.models.devices import choose_device, choose_dtype
+from predictor.models.loading import load_model
+from predictor.models.sources.torchvision import find_model
 from predictor.settings import Settings
 
 CPU = torch.device("cpu")
@@ -19,7 +20,8 @@ def _same_threads_after_each_test():
 
 
 def load_random(threads=2, **settings):
-    return load_model(Settings(model="squeezenet1_1", weights="random", **settings), 10, threads)
+    model = load_model(Settings(model="squeezenet1_1", weights="random", **settings), threads)
+    return model.scorer, model.info
 
 
 def black():
@@ -28,7 +30,7 @@ def black():
 
 def test_random_weights_are_named_in_the_info():
     _, info = load_random()
-    assert (info.weights, info.classes) == ("random", 10)
+    assert (info.weights, info.classes) == ("random", 1000)
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def _offline(monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures("_offline")
 def test_fallback_model_replaces_one_without_weights(caplog):
-    _, info = load_model(Settings(fallback_model="efficientnet_lite0"), 1000, threads=2)
+    info = load_model(Settings(fallback_model="efficientnet_lite0"), 2).info
     assert (info.name, info.stands_in_for) == ("efficientnet_lite0", "vgg16")
     assert "Serving efficientnet_lite0 instead" in caplog.text
 
@@ -50,7 +52,7 @@ def test_fallback_model_replaces_one_without_weights(caplog):
 @pytest.mark.usefixtures("_offline")
 def test_missing_weights_without_a_fallback_model_are_an_error():
     with pytest.raises(WeightsUnavailable):
-        load_model(Settings(), 1000, threads=2)
+        load_model(Settings(), 2)
 
 
 def test_typo_in_the_fallback_model_is_an_error_at_every_start():
@@ -83,12 +85,12 @@ def test_unavailable_device_is_an_error_that_names_it(name):
 def test_auto_precision_depends_on_processor_and_model(tmp_path, flag, name, dtype):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor\t: 0\nflags\t\t: fpu {flag} sse\n")
-    assert choose_dtype("auto", CPU, find_model(name), cpuinfo) == dtype
+    assert choose_dtype("auto", CPU, find_model(name).bfloat16, cpuinfo) == dtype
 
 
 def test_auto_precision_is_float32_if_the_processor_is_unknown(tmp_path):
     missing = tmp_path / "cpuinfo"
-    assert choose_dtype("auto", CPU, find_model("vgg16"), missing) == torch.float32
+    assert choose_dtype("auto", CPU, True, missing) == torch.float32
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
@@ -96,7 +98,7 @@ def test_chosen_precision_is_used(precision):
     model, info = load_random(precision=precision)
     assert info.precision == precision
     logits = model.logits([black()])
-    assert (logits.shape, logits.dtype) == ((1, 10), np.float32)
+    assert (logits.shape, logits.dtype) == ((1, 1000), np.float32)
 
 
 @pytest.mark.parametrize(("lanes", "threads"), [(1, 1), (2, 2), (4, 4)])

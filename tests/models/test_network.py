@@ -32,8 +32,7 @@ def photos():
 @pytest.fixture(scope="module")
 def lite():
     """The embedded model with its real weights."""
-    model, _ = load_model(Settings(model="efficientnet_lite0", precision="float32"), 1000, 2)
-    return model
+    return load_model(Settings(model="efficientnet_lite0", precision="float32"), 2).scorer
 
 
 @pytest.mark.slow
@@ -54,7 +53,8 @@ def test_vgg16_answers_as_torchvisions_own_pipeline(tmp_path, photos):
         expected = torch.softmax(oracle(torch.stack([pipeline(photo) for photo in photos])), 1)
 
     settings = Settings(weights=str(tmp_path / "vgg16.pth"), precision="float32")
-    model, info = load_model(settings, 1000, threads=2)
+    loaded = load_model(settings, 2)
+    model, info = loaded.scorer, loaded.info
     logits = model.logits([model.preprocessing(photo) for photo in photos])
     probabilities = torch.softmax(torch.from_numpy(logits), 1)
 

@@ -96,10 +96,11 @@ def test_other_processes_wait_while_one_writes(memory):
 
 def test_shared_weights_give_the_same_logits(memory):
     settings = {"model": "efficientnet_lite0", "precision": "float32"}
-    own, _ = load_model(Settings(**settings), 1000, threads=2)
+    own = load_model(Settings(**settings), 2).scorer
     photo = torch.randint(0, 255, (224, 224, 3), dtype=torch.uint8).numpy()
     for _ in range(2):
-        shared, info = load_model(Settings(**settings, shared_weights_fd=memory), 1000, threads=2)
+        model = load_model(Settings(**settings, shared_weights_fd=memory), 2)
+        shared, info = model.scorer, model.info
         assert (shared.logits([photo]) == own.logits([photo])).all()
         assert info.weights.endswith("efficientnet-lite0-57934424.pth")
 

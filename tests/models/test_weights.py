@@ -14,8 +14,9 @@ from torch import nn
 
 from predictor.errors import WeightsError, WeightsUnavailable
 from predictor.models import weights
+from predictor.models.building import build_empty
 from predictor.models.download import download
-from predictor.models.zoo import build_empty, find_model
+from predictor.models.sources.torchvision import find_model
 
 CONTENT = b"the bytes of a network" * 100_000
 
@@ -156,7 +157,7 @@ def test_path_without_a_file_is_an_error_that_names_it(spec):
 def test_weights_are_read_from_every_usual_file(spec, state, tmp_path, save):
     save(state, tmp_path / "net.pth")
     (path,) = tmp_path.iterdir()
-    network = build_empty(spec, 10)
+    network = build_empty(spec.build, 10)
     weights.fill(network, weights.read(path), str(path), spec.name)
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
     assert not any(p.requires_grad for p in network.parameters())
@@ -200,7 +201,7 @@ def test_old_files_give_the_same_logits(tmp_path, name, as_saved, save):
     if name in ("googlenet", "inception_v3"):
         oracle.transform_input = True  # torchvision sets it for published weights
     save(as_saved(oracle), tmp_path / "net.pth")
-    network = build_empty(find_model(name), 7)
+    network = build_empty(find_model(name).build, 7)
     weights.fill(network, weights.read(tmp_path / "net.pth"), "net.pth", name)
     batch = torch.rand(2, 3, 224, 224)
     with torch.inference_mode():
@@ -262,15 +263,15 @@ def test_error_names_the_type_of_other_content(tmp_path):
 
 def test_error_for_another_network_names_the_parameters(spec, state):
     with pytest.raises(WeightsError, match=r"of resnet18: missing .*, unexpected .* more"):
-        weights.fill(build_empty(find_model("resnet18"), 10), state, "net.pth", "resnet18")
+        weights.fill(build_empty(find_model("resnet18").build, 10), state, "net.pth", "resnet18")
 
 
 def test_wrong_number_of_classes_names_the_setting_for_labels(spec, state):
     with pytest.raises(WeightsError, match="10 classes.* 1000.*PREDICTOR_LABELS"):
-        weights.fill(build_empty(spec, 1000), state, "net.pth", spec.name)
+        weights.fill(build_empty(spec.build, 1000), state, "net.pth", spec.name)
 
 
 def test_layer_of_another_shape_is_named(spec, state):
     other = state | {"features.0.weight": torch.zeros(64, 1, 3, 3)}
     with pytest.raises(WeightsError, match=r"features.0.weight has the shape \(64, 1, 3, 3\)"):
-        weights.fill(build_empty(spec, 10), other, "net.pth", spec.name)
+        weights.fill(build_empty(spec.build, 10), other, "net.pth", spec.name)

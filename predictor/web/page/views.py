@@ -16,7 +16,7 @@ from werkzeug.exceptions import (
 
 from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError
-from predictor.models.spec import ModelInfo
+from predictor.models.scorer import ModelInfo
 from predictor.web.params import TOP_K
 from predictor.web.problems import current_problem, handle, with_headers
 from predictor.web.request import current_call, current_record, current_service, needs_slot

@@ -13,8 +13,8 @@ from openapi_spec_validator import validate
 from conftest import LABELS, ToyModel
 from pictures import picture
 from predictor.engine.classifier import Classifier
-from predictor.engine.loading import LoadedModel
-from predictor.models.spec import ModelInfo
+from predictor.models.card import Card
+from predictor.models.scorer import LoadedModel, ModelInfo
 from predictor.setting_parsers import parse_rates
 from predictor.settings import Settings
 from predictor.web import create_app
@@ -22,6 +22,7 @@ from predictor.web.openapi import WEB
 
 TOKEN = "correct-horse-battery"
 INFO = ModelInfo("toy", "toy.pth", "cpu", "float32", threads=1, parameters=3, classes=3)
+CARD = Card("toy", "toy", ToyModel.preprocessing, LABELS)
 VARIANTS = {
     "defaults": {},
     "no explanations": {"max_explanations": 0},
@@ -37,7 +38,7 @@ def serve():
     started = []
 
     def build(variant="defaults"):
-        model = LoadedModel(ToyModel(), INFO, LABELS)
+        model = LoadedModel(ToyModel(), INFO, CARD)
         started.append(Classifier(Settings(**VARIANTS[variant]), load=lambda *_: model))
         started[-1].start()
         started[-1].loading.result(timeout=10)
@@ -101,8 +102,6 @@ def test_document_has_no_placeholder_left(serve, make_loading_app):
 
 def test_document_has_the_limits_and_names_of_the_app(serve):
     described = document(serve())
-    (top_k,) = described["paths"]["/predict"]["post"]["parameters"]
-    assert top_k["schema"]["maximum"] == 3
     assert "20,971,520 bytes" in described["info"]["description"]
     (name,) = described["paths"]["/v2/models/{model}"]["parameters"]
     assert name["$ref"] == "#/components/parameters/model_or_tensor"
@@ -173,7 +172,7 @@ def test_description_is_made_once_for_each_path_prefix(make_app, monkeypatch, pa
 def test_description_has_the_model_once_it_is_loaded():
     let = threading.Event()
     classifier = Classifier(
-        Settings(), lambda *_: let.wait(60) and LoadedModel(ToyModel(), INFO, LABELS)
+        Settings(), lambda *_: let.wait(60) and LoadedModel(ToyModel(), INFO, CARD)
     )
     app = create_app(classifier.settings, classifier)
     classifier.start()

@@ -9,8 +9,9 @@ import pytest
 from conftest import ToyInfo, ToyModel, service_of
 from pictures import picture
 from predictor.engine.classifier import Classifier
-from predictor.engine.loading import LoadedModel
+from predictor.models.card import Card
 from predictor.models.labels import Label
+from predictor.models.scorer import LoadedModel
 from predictor.settings import Settings
 from predictor.web import create_app
 
@@ -142,7 +143,11 @@ def crane_client():
     """A client of a model with six classes, of which two share a label."""
     names = ["boat", "crane", "cat", "crane", "dog", "elk"]
     labels = tuple(Label(f"n{i}", name) for i, name in enumerate(names))
-    model = LoadedModel(ConstantModel([0, 4, 3, 5, 2, 1]), ToyInfo(), labels)
+    model = LoadedModel(
+        ConstantModel([0, 4, 3, 5, 2, 1]),
+        ToyInfo(),
+        Card("toy", "toy", ToyModel.preprocessing, labels),
+    )
     classifier = Classifier(Settings(), load=lambda *_: model)
     classifier.start()
     classifier.loading.result(timeout=10)

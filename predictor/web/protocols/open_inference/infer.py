@@ -12,9 +12,9 @@ from flask import Response, jsonify, request
 from predictor.engine.call import all_or_error
 from predictor.engine.classifier import VERSION, Image
 from predictor.engine.cpus import available_cpus
-from predictor.engine.loading import LoadedModel, Logits
 from predictor.engine.ranking import rank
 from predictor.errors import BadRequest, DeadlineExceeded
+from predictor.models.scorer import LoadedModel, Logits
 from predictor.settings import Settings
 from predictor.web.choosing import Fields
 from predictor.web.json_body import TURN
@@ -154,7 +154,7 @@ def _output(loaded: LoadedModel, logits: Sequence[Logits], options: OutputOption
     best = [
         f"{one[p.class_index]:.6f}:{p.class_index}:{p.class_name}".encode()
         for one in logits
-        for p in rank(one, loaded.labels, classes)
+        for p in rank(one, loaded.card, classes)
     ]
     return Tensor("BYTES", [count, classes], best)
 

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from predictor.models.spec import ModelInfo
+from predictor.models.scorer import ModelInfo
 
 INFO = ModelInfo("net", "/weights/net.pth", "cpu", "float32", threads=1, parameters=3, classes=3)
 

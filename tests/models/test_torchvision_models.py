@@ -5,7 +5,15 @@ from PIL import Image
 from torchvision.models._api import WeightsEnum
 
 from predictor.errors import ModelError
-from predictor.models.zoo import build_empty, build_random, current_name, find_model
+from predictor.models.building import build_empty, build_random
+from predictor.models.description import input_of
+from predictor.models.old_names import current_name
+from predictor.models.sources.torchvision import find_model
+
+
+def preprocessing_of(name):
+    spec = find_model(name)
+    return input_of(spec.said, spec.said, name)
 
 
 def shapes(network):
@@ -27,8 +35,9 @@ def torchvisions(monkeypatch):
 
 def test_vgg16_has_this_apps_own_preprocessing():
     spec = find_model("vgg16")
-    assert sum(p.numel() for p in build_empty(spec, 1000).parameters()) == 138_357_544
-    assert (spec.preprocessing.resize, spec.preprocessing.size) == (255, (224, 224))
+    assert sum(p.numel() for p in build_empty(spec.build, 1000).parameters()) == 138_357_544
+    preprocessing = preprocessing_of("vgg16")
+    assert (preprocessing.resize, preprocessing.size) == (255, (224, 224))
     assert spec.url.endswith("/vgg16-397923af.pth")
 
 
@@ -39,7 +48,7 @@ def test_embedded_model_has_its_weights_installed():
 @pytest.mark.parametrize("name", ["resnet18", "convnext_tiny", "inception_v3", "vit_b_16"])
 def test_preprocessing_is_that_of_the_published_weights(name):
     transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    preprocessing = find_model(name).preprocessing
+    preprocessing = preprocessing_of(name)
     assert [preprocessing.resize] == transforms.resize_size
     assert [*preprocessing.size] == transforms.crop_size * 2
     assert preprocessing.interpolation == Image.Resampling[transforms.interpolation.name]
@@ -50,17 +59,17 @@ def test_preprocessing_is_that_of_the_published_weights(name):
     "name", ["alexnet", "densenet121", "resnet18", "swin_t", "vit_b_16", "vit_h_14"]
 )
 def test_network_has_the_shapes_of_the_published_weights(torchvisions, name):
-    assert shapes(build_empty(find_model(name), 1000)) == shapes(torchvisions(name))
+    assert shapes(build_empty(find_model(name).build, 1000)) == shapes(torchvisions(name))
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_inception_rescales_its_input_as_torchvision_does(torchvisions, name):
     assert torchvisions(name).transform_input
-    assert build_empty(find_model(name), 1000).transform_input
+    assert build_empty(find_model(name).build, 1000).transform_input
 
 
 def test_regnet_which_needs_memory_can_be_built():
-    assert not build_empty(find_model("regnet_y_400mf"), 1000).training
+    assert not build_empty(find_model("regnet_y_400mf").build, 1000).training
 
 
 @pytest.mark.parametrize(
@@ -81,7 +90,7 @@ def test_random_weights_are_repeatable_and_keep_the_rng_state():
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
-    first, second = build_random(spec, 10), build_random(spec, 10)
+    first, second = build_random(spec.build, 10), build_random(spec.build, 10)
     assert torch.equal(torch.rand(1), expected)
     assert all(
         torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
@@ -90,8 +99,8 @@ def test_random_weights_are_repeatable_and_keep_the_rng_state():
 
 def test_every_network_is_in_eval_mode():
     spec = find_model("squeezenet1_1")
-    assert not build_random(spec, 10).training
-    assert not build_empty(spec, 10).training
+    assert not build_random(spec.build, 10).training
+    assert not build_empty(spec.build, 10).training
 
 
 @pytest.mark.parametrize(

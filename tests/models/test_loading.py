@@ -2,18 +2,22 @@ import sys
 
 import pytest
 
-from predictor.engine.loading import load_model
 from predictor.errors import LabelsError, ModelError
+from predictor.models.loading import load_model
 from predictor.settings import Settings
+
+TORCHVISION = "predictor.models.sources.torchvision"
 
 
 def test_a_torch_import_error_names_the_installed_versions(monkeypatch):
-    monkeypatch.setitem(sys.modules, "predictor.models.loading", None)  # importing it fails
+    monkeypatch.setitem(
+        sys.modules, "predictor.models.sources.torchvision", None
+    )  # importing it fails
     with pytest.raises(ModelError, match=r"torch 2\..* and torchvision 0\..*docs/"):
         load_model(Settings(), 1)
 
 
 def test_labels_are_checked_before_torch_is_imported(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "predictor.models.loading", None)
+    monkeypatch.setitem(sys.modules, TORCHVISION, None)
     with pytest.raises(LabelsError):
         load_model(Settings(labels=str(tmp_path / "missing.txt")), 1)

@@ -1,0 +1,57 @@
+"""The grammar of PREDICTOR_MODEL and ``--model``, and of ``source`` in ``model.toml``.
+
+The first row that fits decides:
+
+==================================  ===========================================================
+``timm:NAME``, ``torchvision:NAME``  a source's word (the keys of ``SOURCES``) and a model's name
+``net.py:build``                    a function or class in a file
+``package.module:Net``              a function or class in an installed package
+an existing path                    a file whose content decides, or a folder with ``model.toml``
+``resnet50``, ``resnet50@NAME``     a model of torchvision, and which of its published weights
+==================================  ===========================================================
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+# A source's word → its module in ``predictor.models.sources``.
+WORDS = {"timm": "timm", "torchvision": "torchvision"}
+CODE = re.compile(r"(?P<place>.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
+
+
+class Reference(NamedTuple):
+    """Where a model is."""
+
+    source: str  # a module of ``predictor.models.sources``
+    target: str  # what its function ``find`` looks for
+
+    def __str__(self) -> str:
+        """Return the reference in the grammar of PREDICTOR_MODEL."""
+        word = {module: word for word, module in WORDS.items()}.get(self.source)
+        return f"{word}:{self.target}" if word else self.target
+
+
+def parse(text: str, folder: Path = Path()) -> Reference:
+    """Return what the text names. Paths are relative to ``folder``."""
+    word, _, rest = text.partition(":")
+    if word in WORDS and rest:
+        return Reference(WORDS[word], rest)
+    if match := CODE.fullmatch(text):
+        place = match["place"]
+        at = str(folder / place) if place.endswith(".py") else place
+        return Reference("code", f"{at}:{match['name']}")
+    path = folder / Path(text).expanduser()
+    if path.exists():
+        return Reference("file", str(path))
+    return Reference("torchvision", text)
+
+
+def file_of(reference: Reference) -> Path | None:
+    """Return the file or folder that a reference names, or None."""
+    if reference.source == "file":
+        return Path(reference.target)
+    place = reference.target.rpartition(":")[0]
+    return Path(place) if reference.source == "code" and place.endswith(".py") else None

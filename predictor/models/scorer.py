@@ -1,0 +1,99 @@
+"""The interface of a loaded model to the engine. It does not depend on torch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.images.preprocessing import Pixels, Preprocessing
+from predictor.models.card import Card
+from predictor.models.labels import Label
+
+Logits = NDArray[np.float32]
+Heat = NDArray[np.float32]
+
+RANDOM = "random"  # the value of PREDICTOR_WEIGHTS for untrained weights
+
+
+class Scorer(Protocol):
+    """What the engine calls; :class:`predictor.models.network.Model` is one."""
+
+    preprocessing: Preprocessing  # turns a photo into the pixels that the model takes
+    lanes: int  # number of parallel forward passes, each on a part of the processors
+    max_batch_size: int  # maximum number of images in one forward pass
+    warm_up_sizes: set[int]  # batch sizes to run once before the first request
+
+    def logits(self, images: Sequence[Pixels], lanes: int) -> Logits:
+        """Run N images on a number of lanes; return ``(N, outputs)`` float32 logits."""
+
+    def explain(
+        self, image: NDArray[np.uint8], class_index: int | None, pause: Callable[[], None]
+    ) -> tuple[Logits, Heat]:
+        """Run one image, uint8 as ``preprocessing`` makes it, and explain a class; None: the best.
+
+        ``pause`` is called before each layer, and returns when the layer may run. Returns
+        ``(outputs,)`` float32 logits, and ``(h, w)`` float32 heat, 0 to 1.
+
+        Raises:
+            NotExplainable: the model has no feature maps.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A scorer, and what only its source knows about it."""
+
+    scorer: Scorer
+    weights: str  # a path, or ``random``
+    device: str
+    precision: str
+    threads: int  # of one forward pass on the CPU
+    parameters: int
+    outputs: int | None = None  # numbers per image; None: to be found out
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What clients can read about the loaded model."""
+
+    name: str
+    weights: str  # a path, or ``random``
+    device: str
+    precision: str
+    threads: int  # of one forward pass on the CPU
+    parameters: int
+    classes: int
+    stands_in_for: str | None = None  # the model whose weights could not be downloaded
+
+    @property
+    def notice(self) -> str | None:
+        """A warning to show with every answer, or None."""
+        if self.stands_in_for is not None:
+            return (
+                f"{self.name} stands in for {self.stands_in_for}, whose weights are not on this"
+                " machine and could not be downloaded."
+            )
+        if self.weights == RANDOM:
+            return "The weights are random: every answer is meaningless."
+        return None
+
+    def public(self) -> dict[str, Any]:
+        """Return the fields for clients, with the weights' file name instead of their path."""
+        return asdict(self) | {"weights": Path(self.weights).name}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A loaded model with its description."""
+
+    scorer: Scorer
+    info: ModelInfo
+    card: Card
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The classes, in the order of the card."""
+        return self.card.labels
