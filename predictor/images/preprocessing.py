@@ -21,7 +21,7 @@ MAX_ASPECT_RATIO = 16
 MAX_SIDE = 4096  # pixels of what a network takes
 
 Interpolation = Image.Resampling
-Resize = int | Literal["squash", "pad", "none"]
+Resize = int | tuple[int, int] | Literal["squash", "pad", "none"]
 Channels = Literal["RGB", "BGR", "L", "RGBA"]
 Scale = Literal["0..1", "-1..1", "0..255"]
 
@@ -57,9 +57,10 @@ class Preprocessing:
     Attributes:
         size: height and width of what the network takes, in pixels.
         resize: a whole number is the length of the shorter side after resizing; the centre is then
-            cut out, and padded with black where it is larger. ``squash`` resizes to ``size`` and
-            changes the proportions. ``pad`` fits the photo into ``size``, centred on black.
-            ``none`` accepts only photos that have ``size`` already.
+            cut out, and padded with black where it is larger. Height and width are the size after
+            resizing, which changes the proportions, before the centre is cut out; ``squash`` means
+            ``size`` itself. ``pad`` fits the photo into ``size``, centred on black. ``none``
+            accepts only photos that have ``size`` already.
         interpolation: of Pillow, always antialiased.
         mean, std: of each channel, on ``scale``.
         channels: their order. ``RGBA`` has the photo's own alpha, 255 where it is opaque.
@@ -76,11 +77,11 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Raise ValueError if a value is not accepted."""
-        if not (len(self.size) == 2 and all(map(_is_side, self.size))):
+        if not _is_size(self.size):
             raise ValueError(f"size is {self.size}; it must be height and width, 1 to {MAX_SIDE}.")
-        if not (_is_side(self.resize) or self.resize in RULES):
-            accepted = f"a whole number from 1 to {MAX_SIDE}, or {' or '.join(RULES)}"
-            raise ValueError(f"resize is {self.resize!r}; it must be {accepted}.")
+        if not (_is_side(self.resize) or _is_size(self.resize) or self.resize in RULES):
+            accepted = f"a whole number from 1 to {MAX_SIDE}, height and width, {', '.join(RULES)}"
+            raise ValueError(f"resize is {self.resize!r}; it must be one of: {accepted}.")
         for name, given, choice in (
             ("channels", self.channels, get_args(Channels)),
             ("scale", self.scale, get_args(Scale)),
@@ -108,30 +109,31 @@ class Preprocessing:
             accepted = ", ".join(Interpolation.__members__).lower()
             raise ValueError(f"interpolation is {name.lower()!r}; it must be one of {accepted}.")
         try:
-            lists = {key: tuple(given[key]) for key in ("size", "mean", "std")}
-            values: dict[str, Any] = {
-                **given,
-                **lists,
-                "interpolation": Interpolation.__members__[name],
-            }
-            return cls(**values)
+            values = {**given, **{key: tuple(given[key]) for key in ("size", "mean", "std")}}
+            if isinstance(given["resize"], list):
+                values["resize"] = tuple(given["resize"])
+            return cls(**values | {"interpolation": Interpolation.__members__[name]})
         except TypeError as error:
             raise ValueError(f"size, mean and std must be lists of numbers ({error}).") from None
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them, in lists and texts."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        lists = {key: list(values[key]) for key in ("size", "mean", "std")}
+        lists = {key: list(value) for key, value in values.items() if isinstance(value, tuple)}
         return values | lists | {"interpolation": self.interpolation.name.lower()}
 
     def describe(self) -> str:
         """Return one line for people: size, rule, channels and normalisation."""
         height, width = self.size
+        if isinstance(self.resize, tuple):
+            first = f"resized to {self.resize[1]} × {self.resize[0]}"
+        else:
+            first = f"shorter side resized to {self.resize}"
         how = {
             "squash": "resized to it without keeping the proportions",
             "pad": "resized to fit, padded with black",
             "none": "photos must have this size",
-        }.get(str(self.resize), f"shorter side resized to {self.resize}, centre cut out")
+        }.get(str(self.resize), f"{first}, centre cut out")
         by = "" if self.resize == "none" else f" ({self.interpolation.name.lower()})"
         mean, std = (
             ", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std)
@@ -149,12 +151,17 @@ class Preprocessing:
     def shorter_side(self) -> int | None:
         """Length to which the shorter side of a photo may shrink before it is resized.
 
-        None: the photo must keep its size. Both sides may be the longer one of ``size``, because
-        the photo's orientation is not known before it is decoded.
+        None: the photo must keep its size. It is the longer side of a rectangle, because the
+        photo's orientation is not known before it is decoded.
         """
         if isinstance(self.resize, int):
             return self.resize
-        return None if self.resize == "none" else max(self.size)
+        return None if self.resize == "none" else max(self._resized)
+
+    @property
+    def _resized(self) -> tuple[int, int]:
+        """Height and width to which a photo is resized, if its own size does not matter."""
+        return self.resize if isinstance(self.resize, tuple) else self.size
 
     @property
     def offset(self) -> NDArray[np.float32]:
@@ -257,7 +264,7 @@ class Preprocessing:
             scale = max(size[0] / wide, size[1] / high)
             width, height = (max(1, round(side / scale)) for side in size)
         else:
-            width, height = wide, high
+            height, width = self._resized
         return (width, height), _middle(width, wide), _middle(height, high)
 
     def _centre(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -269,6 +276,7 @@ class Preprocessing:
         if isinstance(self.resize, int):
             ratios = max(1, wide / self.resize), max(1, high / self.resize)
         else:
+            high, wide = self._resized
             ratios = wide / high, high / wide
         width = min(size[0], ceil(MAX_ASPECT_RATIO * ratios[0] * size[1]))
         height = min(size[1], ceil(MAX_ASPECT_RATIO * ratios[1] * size[0]))
@@ -278,6 +286,10 @@ class Preprocessing:
 
 def _is_side(value: object) -> bool:
     return type(value) is int and 1 <= value <= MAX_SIDE
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_side, value))
 
 
 def _middle(length: int, cut: int) -> int:

@@ -8,12 +8,11 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
-from predictor.images.preprocessing import Interpolation
+from predictor.images.preprocessing import MAX_SIDE, RULES, Interpolation
 from predictor.setting_parsers import parse_name
 
 # Values of PREDICTOR_WEIGHTS and PREDICTOR_LABELS that are no paths.
 WORDS = ("auto", "random", "imagenet")
-MAX_SIDE = 4096  # pixels
 
 
 def text(value: Any) -> str:
@@ -77,13 +76,17 @@ def size(value: Any) -> tuple[int, int]:
     return sides[0] or 0, sides[-1] or 0
 
 
-def resize(value: Any) -> int | str:
-    """Length of the shorter side in pixels, or a rule."""
-    if value in ("squash", "pad", "none"):
+def resize(value: Any) -> int | tuple[int, int] | str:
+    """Length of the shorter side in pixels, height and width as of ``size``, or a rule."""
+    if value in RULES:
         return str(value)
-    if (side := _side(value)) is None:
-        raise ValueError(f"squash, pad, none, or the shorter side's length from 1 to {MAX_SIDE}")
-    return side
+    if (side := _side(value)) is not None:
+        return side
+    try:
+        return size(value)
+    except ValueError:
+        sides = f"the shorter side's length or [height, width], from 1 to {MAX_SIDE}"
+        raise ValueError(f"{', '.join(RULES)}, or {sides}") from None
 
 
 def _side(value: Any) -> int | None:

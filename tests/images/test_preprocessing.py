@@ -13,7 +13,7 @@ from torchvision.transforms import (
 )
 
 from predictor.errors import WrongSize
-from predictor.images.preprocessing import MAX_ASPECT_RATIO, Box, Interpolation, Preprocessing
+from predictor.images.preprocessing import MAX_ASPECT_RATIO, Interpolation, Preprocessing
 from predictor.models.description import input_of
 from predictor.models.sources.torchvision import find_model
 
@@ -65,7 +65,7 @@ def test_very_long_image_is_not_enlarged_first(size):
     assert VGG16(Image.new("RGB", size)).shape == (224, 224, 3)
 
 
-@pytest.mark.parametrize("resize", [24, "squash", "pad"])
+@pytest.mark.parametrize("resize", [24, (40, 40), "squash", "pad"])
 @pytest.mark.parametrize("size", [(32, 32), (16, 64), (64, 16)])
 @pytest.mark.parametrize("photo", [(1, 3_000_000), (3_000_000, 1)])
 def test_very_long_image_is_cropped_by_every_rule(photo, size, resize):
@@ -105,6 +105,7 @@ def test_padding_is_black_for_a_photo_in_the_colours_of_print():
     [
         ((40, 40), "squash", (0, 0, 1, 1)),
         ((20, 40), "none", (0, 0, 1, 1)),
+        ((20, 20), (40, 24), (1 / 12, 0.25, 11 / 12, 0.75)),
         ((40, 40), "pad", (0, -0.5, 1, 1.5)),
         ((20, 40), "pad", (0, 0, 1, 1)),
         ((20, 60), "pad", (-0.25, 0, 1.25, 1)),
@@ -113,7 +114,7 @@ def test_padding_is_black_for_a_photo_in_the_colours_of_print():
     ],
 )
 def test_box_is_what_the_model_sees_of_a_photo_twice_as_wide_as_high(size, resize, box):
-    assert described(size, resize).visible_box((40, 20)) == Box(*box)
+    assert described(size, resize).visible_box((40, 20)) == pytest.approx(box)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +139,9 @@ def test_channels_have_their_order(channels, pixel):
     assert preprocess.picture(pixels).getpixel((0, 0)) == shown
 
 
-def test_description_survives_json():
-    preprocess = Preprocessing((32, 48), "pad", BILINEAR, (1.5,), (2.5,), "L", "0..255")
+@pytest.mark.parametrize("resize", ["pad", 32, (40, 50)])
+def test_description_survives_json(resize):
+    preprocess = Preprocessing((32, 48), resize, BILINEAR, (1.5,), (2.5,), "L", "0..255")
     written = json.loads(json.dumps(preprocess.as_json()))
     assert written["interpolation"] == "bilinear"
     assert Preprocessing.from_json(written) == preprocess
@@ -151,7 +153,8 @@ BAD = {
     "a size of a fraction": ({"size": [32.0, 32]}, "1 to 4096"),
     "a large size": ({"size": [32, 4097]}, "1 to 4096"),
     "size as a number": ({"size": 32}, "must be lists"),
-    "an unknown rule": ({"resize": "stretch"}, "squash or pad or none"),
+    "an unknown rule": ({"resize": "stretch"}, "squash, pad, none"),
+    "a rule of three sides": ({"resize": [1, 2, 3]}, "height and width"),
     "a side of zero": ({"resize": 0}, "from 1 to 4096"),
     "a side that is true": ({"resize": True}, "from 1 to 4096"),
     "unknown channels": ({"channels": "RBG"}, "RGB, BGR, L, RGBA"),
