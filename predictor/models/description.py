@@ -60,6 +60,12 @@ class Said(NamedTuple):
 Description = dict[str, Said]
 
 
+def value_of(description: Description, key: str) -> Any:
+    """Return the value of a key, or None if nobody says it."""
+    found = description.get(key)
+    return None if found is None else found.value
+
+
 def describe(content: Mapping[str, Any], origin: str) -> Description:
     """Check the keys and values of ``content``, nested as in ``model.toml``.
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from predictor.errors import NotExplainable
+from predictor.models.outputs import pick
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 
@@ -25,9 +26,12 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 class GradCAM:
     """Explains a network's answers. Only one thread at a time may call it."""
 
-    def __init__(self, network: nn.Module) -> None:
-        """Copy a network that is in eval mode. The original is not changed."""
-        self._network = twin(network)
+    def __init__(self, network: nn.Module, select: str | int | None = None) -> None:
+        """Copy a network that is in eval mode. The original is not changed.
+
+        ``select`` says which part of what it returns are the logits.
+        """
+        self._network, self._select = twin(network), select
         self._pause: Callable[[], None] = lambda: None
         self._source: LayerOutput | None = None
         self._searched = False
@@ -85,7 +89,7 @@ class GradCAM:
             return kept[-1].clone()  # the next layer may work in place
 
         with source.module.register_forward_hook(keep), torch.no_grad():
-            logits = self._network(batch)
+            logits = pick(self._network(batch), self._select).reshape(1, -1)
         (features,) = kept
         return logits, features
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from predictor.images.preprocessing import Pixels, Preprocessing
 from predictor.models.fused_conv import pack
 from predictor.models.gradcam import GradCAM
+from predictor.models.outputs import pick
 
 
 class Model:
@@ -27,11 +28,12 @@ class Model:
 
     def __init__(
         self, network: nn.Module, preprocessing: Preprocessing,
-        *, threads: int, lanes: int, max_batch_size: int,
+        *, threads: int, lanes: int, max_batch_size: int, select: str | int | None = None,
     ) -> None:  # fmt: skip
         """Prepare a network that is already on its device, in its precision and channels last.
 
-        ``threads`` is the number of processors for all lanes together.
+        ``threads`` is the number of processors for all lanes together. ``select`` says which part
+        of what the network returns are the logits; see :func:`predictor.models.outputs.pick`.
         """
         self.preprocessing = preprocessing
         self.lanes, self.max_batch_size = lanes, max_batch_size
@@ -39,7 +41,7 @@ class Model:
         device = parameter.device
         self._device, self._dtype, self._threads = device, parameter.dtype, threads
         pack(network)
-        self._network = network
+        self._network, self._select = network, select
         self.warm_up_sizes = warm_up_sizes(device, lanes, max_batch_size)
         # ToTensor and Normalize in one step: (x / 255 - mean) / std, on pixels from 0 to 255.
         self._offset = torch.from_numpy(preprocessing.offset).to(device)
@@ -49,11 +51,13 @@ class Model:
     def logits(self, images: Sequence[Pixels], lanes: int = 1) -> NDArray[np.float32]:
         """Run the network on a batch. This forward pass uses the threads of ``lanes`` lanes.
 
-        N arrays ``(height, width, C)`` from 0 to 255, uint8 or float32 → ``(N, classes)`` float32
+        N arrays ``(height, width, C)`` from 0 to 255, uint8 or float32 → ``(N, outputs)`` float32
         logits, in class-index order.
         """
         prepare_thread(max(1, self._threads * lanes // self.lanes))
-        logits: NDArray[np.float32] = self._network(self._batch(images)).float().cpu().numpy()
+        picked = pick(self._network(self._batch(images)), self._select)
+        # One logit may come as ``(N,)``.
+        logits: NDArray[np.float32] = picked.float().reshape(len(images), -1).cpu().numpy()
         return logits
 
     def explain(
@@ -74,7 +78,7 @@ class Model:
 
     @cached_property
     def _grad_cam(self) -> GradCAM:
-        return GradCAM(self._network)
+        return GradCAM(self._network, self._select)
 
     def _batch(self, images: Sequence[Pixels]) -> Tensor:
         """Stack and normalise the images: ``(N, C, height, width)``, channels last in memory."""

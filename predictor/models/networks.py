@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from predictor.images.preprocessing import Preprocessing
 from predictor.models import weights
 from predictor.models.building import build_empty, build_random
-from predictor.models.description import Description
+from predictor.models.description import Description, value_of
 from predictor.models.devices import choose_device, choose_dtype, device_name
 from predictor.models.network import Model
 from predictor.models.scorer import RANDOM, Loaded
@@ -83,8 +83,11 @@ class FoundNetwork:
         parameters = sum(p.numel() for p in network.parameters())  # before weights are packed
         lanes = min(threads, MAX_LANES) if on_cpu else 1
         batch = settings.max_batch_size or (CPU_BATCH if on_cpu else CUDA_BATCH)
+        select = value_of(self.said | self.request.said, "output.select")
         return Loaded(
-            Model(network, input, threads=threads, lanes=lanes, max_batch_size=batch),
+            Model(
+                network, input, select=select, threads=threads, lanes=lanes, max_batch_size=batch
+            ),
             weights=RANDOM if path is None else str(path),
             device=device_name(device),
             precision=str(dtype).removeprefix("torch."),

@@ -155,3 +155,22 @@ def test_denormal_numbers_count_as_zero_in_all_threads(lite, small, factor, lane
     if found is None:
         pytest.skip("torch cannot change the mode of this processor")
     assert not found.any()
+
+
+class Parts(torch.nn.Module):
+    """Returns the mean of each channel, and a map, in a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        """``(N, 3, H, W)`` to ``(N, 3, H, W)`` and ``(N, 3)``."""
+        return images, images.mean((2, 3))
+
+
+@pytest.mark.parametrize("select", [None, 1])
+def test_the_logits_are_picked_from_a_tuple(lite, select):
+    model = Model(Parts(), lite.preprocessing, threads=1, lanes=1, max_batch_size=2, select=select)
+    images = [np.full((224, 224, 3), value, np.uint8) for value in (0, 255)]
+    assert np.allclose(model.logits(images), [[-127 / 128] * 3, [1] * 3])
