@@ -88,7 +88,8 @@ class Settings:
         " `auto`: the model's own, as for all settings of the input.")
     resize: str = _model("auto",
         help="Length of a photo's shorter side, of which the centre is then cut: `256`. `squash`:"
-        " resize to the input's size. `pad`: fit into it, on black. `none`: photos have this size.")
+        " resize to the input's size. `256x256`: resize to this size, then cut the centre. `pad`:"
+        " fit into the input's size, on black. `none`: photos have this size.")
     interpolation: str = _model("auto", help="`bilinear`, `bicubic`, `nearest`, ….")
     mean: str = _model("auto",
         help="Mean of each channel on the scale from 0 to 1, such as `0.485,0.456,0.406`.")

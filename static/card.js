@@ -52,6 +52,7 @@ class Card {
     this.picture = new Picture(this.element, file, settings.explain);
     this.find(".cancel").addEventListener("click", () => this.cancel());
     this.find(".again").addEventListener("click", () => this.start());
+    this.find(".details").addEventListener("toggle", ({ target }) => target.open && this.preview());
     for (const button of this.element.querySelectorAll(".copy")) {
       button.addEventListener("click", () => copy(button.parentElement.querySelector("code"), button));
     }
@@ -85,7 +86,7 @@ class Card {
   remove() {
     this.cancelling.abort();
     this.picture.discard();
-    URL.revokeObjectURL(this.find(".save").href);
+    for (const url of [this.find(".save").href, this.find(".seen img")?.src]) URL.revokeObjectURL(url);
     this.element.remove();
   }
 
@@ -201,6 +202,26 @@ class Card {
       row.insertCell().textContent = text;
     }
     return row;
+  }
+
+  /** Show the pixels that the model is given, when the details are opened first. */
+  async preview() {
+    if (this.previewed) return;
+    this.previewed = true;
+    const place = this.find(".seen");
+    const { signal } = this.cancelling;
+    place.textContent = "Loading …";
+    try {
+      const { answer } = await ask(this.settings.preview, this.sent, { signal, accept: "image/png" });
+      const image = new Image();
+      image.alt = "The photo as the model sees it";
+      image.src = URL.createObjectURL(answer);
+      await image.decode();
+      place.replaceChildren(image, `${image.naturalWidth} × ${image.naturalHeight} pixels`);
+    } catch (reason) {
+      this.previewed = false; // opening the details tries again
+      if (!signal.aborted) place.textContent = reason.message;
+    }
   }
 
   offerToSave() {

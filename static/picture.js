@@ -85,7 +85,8 @@ export class Picture {
     const { answer } = await ask(url, photo, { signal });
     draw(this.canvas, answer.heat, answer.box);
     this.canvas.hidden = false;
-    const isCropped = answer.box.join() !== "0,0,1,1";
+    const [left, top, right, bottom] = answer.box; // outside the photo where it was padded
+    const isCropped = left > 0 || top > 0 || right < 1 || bottom < 1;
     return { isHot: answer.heat.flat().some((value) => value > 0), isCropped };
   }
 

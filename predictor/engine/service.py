@@ -1,8 +1,10 @@
 """The engine's interface for front ends. It does not depend on Flask."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from predictor.engine.admission import Slots
 from predictor.engine.call import Call
@@ -20,6 +22,9 @@ from predictor.errors import (
     UnknownVersion,
 )
 from predictor.models.scorer import LoadedModel, Logits
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Photo
 
 SlotKind = Literal["prediction", "explanation"]
 
@@ -125,6 +130,19 @@ class Service:
     ) -> list[Logits | PredictorError]:
         """Run the model on images, as :meth:`Classifier.logits` does."""
         return self.classifier.logits(images, call)
+
+    def preview(self, image: bytes, call: Call) -> Photo:
+        """Return what the model sees of an encoded image, as an RGB picture.
+
+        Raises:
+            RequestError: the image cannot be read, or the client left.
+            ServiceError: the model is not loaded, or there was no time to decode the image.
+        """
+        preprocessing = self.require_model().scorer.preprocessing
+        call = self.classifier.begin(call)
+        with call.timings.measure("decode"):
+            pixels = self.classifier.decode(image, call, preprocessing)
+        return preprocessing.picture(pixels)
 
     def explain(self, image: bytes, class_index: int | None, call: Call) -> Explanation:
         """Explain one class of an encoded image, as :meth:`Explainer.explain` does."""

@@ -26,18 +26,29 @@ def shrink(photo: Image.Image) -> Image.Image:
 def paint(photo: Image.Image, heat: NDArray[np.float32], box: Box) -> Image.Image:
     """Return a copy of an RGB photo with the heat over it and the unseen parts dimmed.
 
-    ``heat`` is ``(h, w)``, from 0 to 1. It covers the box, the part that the model saw.
+    ``heat`` is ``(h, w)``, from 0 to 1. It covers the box, the part that the model saw, of which
+    only what lies in the photo is painted.
     """
-    corners = zip(box, photo.size * 2, strict=True)
+    inside = Box(*(min(1.0, max(0.0, side)) for side in box))
+    corners = zip(inside, photo.size * 2, strict=True)
     left, top, right, bottom = (round(side * length) for side, length in corners)
     size = max(1, right - left), max(1, bottom - top)  # a thin box may round to 0
-    resized = Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)
+    resized = Image.fromarray(heat).resize(
+        size, Image.Resampling.BICUBIC, _cells(heat.shape, box, inside)
+    )
     colours, opacity = _colour(np.asarray(resized))
     seen = photo.crop((left, top, left + size[0], top + size[1]))
     seen.paste(colours, mask=opacity)
     picture = ImageEnhance.Brightness(photo).enhance(UNSEEN)
     picture.paste(seen, (left, top))
     return picture
+
+
+def _cells(shape: tuple[int, ...], box: Box, part: Box) -> Box:
+    """Return where a part of the box is in a heat map of this shape, in cells."""
+    starts, lengths = box[:2] * 2, (box.right - box.left, box.bottom - box.top) * 2
+    cells = zip(part, starts, lengths, shape[::-1] * 2, strict=True)
+    return Box(*((side - start) / length * count for side, start, length, count in cells))
 
 
 def _colour(heat: NDArray[np.float32]) -> tuple[Image.Image, Image.Image]:

@@ -229,12 +229,12 @@ class Preprocessing:
         """Return the part that the model sees of an image with this width and height in pixels."""
         left, top, right, bottom = self._centre(size)
         (width, height), x, y = self._geometry((right - left, bottom - top))
-        across, down = (right - left) / width, (bottom - top) / height
-        return Box(
-            (left + x * across) / size[0],
-            (top + y * down) / size[1],
-            (left + (x + self.size[1]) * across) / size[0],
-            (top + (y + self.size[0]) * down) / size[1],
+        across, down = right - left, bottom - top
+        return Box(  # its offsets are 0 and 1 exactly where nothing is cut or padded
+            (left + x / width * across) / size[0],
+            (top + y / height * down) / size[1],
+            (left + (x + self.size[1]) / width * across) / size[0],
+            (top + (y + self.size[0]) / height * down) / size[1],
         )
 
     def _used(self, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -80,7 +80,8 @@ def resize(value: Any) -> int | tuple[int, int] | str:
     """Length of the shorter side in pixels, height and width as of ``size``, or a rule."""
     if value in RULES:
         return str(value)
-    if (side := _side(value)) is not None:
+    given = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+    if (side := _side(given)) is not None:
         return side
     try:
         return size(value)

@@ -11,7 +11,7 @@ from predictor.engine.service import Service
 from predictor.resources import resource
 from predictor.settings import FRAME_ANCESTORS, Settings
 from predictor.web import head, problems, request_log, security
-from predictor.web.api import explain, health, metrics, openapi, predict
+from predictor.web.api import explain, health, metrics, openapi, predict, preview
 from predictor.web.page import views as page
 from predictor.web.protocols import kserve, open_inference, torchserve
 from predictor.web.relative import address
@@ -50,7 +50,7 @@ def create_app(settings: Settings, classifier: Classifier | None = None) -> Flas
     service.metrics.add_alias(torchserve.metric_aliases)
     request_log.register(app)
     metrics.register(app)
-    for module in (predict, page, health, openapi, *PROTOCOLS):
+    for module in (predict, preview, page, health, openapi, *PROTOCOLS):
         app.register_blueprint(module.blueprint)
     if service.explainer is not None:
         for blueprint in (explain.blueprint, torchserve.explanations, kserve.explanations):

@@ -132,6 +132,33 @@ def test_the_servers_picture_is_shown_if_the_browsers_differs(open_page, folder,
         wait_until(lambda: page.locator(".card img").evaluate(size) == [600, 400])
 
 
+def test_the_details_show_what_the_model_sees(open_page, photo):
+    page = open_page()
+    choose(page, photo)
+    expect(page.locator(".row")).to_have_count(5)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "preview" in request.url else 0)
+    for _ in range(3):  # opened, closed and opened again
+        page.locator("summary").click()
+    expect(page.locator(".seen")).to_have_text("224 × 224 pixels")
+    seen = page.get_by_alt_text("The photo as the model sees it")
+    assert seen.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [224, 224]
+    assert len(asked) == 1
+
+
+def test_an_error_of_the_preview_is_shown_and_it_can_be_tried_again(open_page, photo):
+    page = open_page()
+    choose(page, photo)
+    expect(page.locator(".row")).to_have_count(5)
+    problem = json.dumps({"detail": "The model is busy."})
+    page.route("**/preview", lambda route: route.fulfill(status=500, body=problem))
+    page.locator("summary").click()
+    expect(page.locator(".seen")).to_have_text("The model is busy.")
+    page.unroute("**/preview")
+    page.locator("summary").dblclick()
+    expect(page.locator(".seen")).to_have_text("224 × 224 pixels")
+
+
 def test_an_error_of_explain_is_shown(open_page, photo):
     page = open_page()
     choose(page, photo)

@@ -33,6 +33,7 @@ def ask(app, path="/predict", method="POST", **options):
     [
         ("/predict", "prediction"), ("/", "prediction"), ("/predictions/toy", "prediction"),
         ("/models/toy/invoke", "prediction"), ("/invocations", "prediction"),
+        ("/preview", "prediction"),
         ("/v1/models/toy:predict", "prediction"), ("/v2/models/toy/infer", "prediction"),
         ("/explain", "explanation"), ("/explanations/toy", "explanation"),
         ("/v1/models/toy:explain", "explanation"),

@@ -202,6 +202,8 @@ ANSWERS = {
     "a heat map": ("post", "/explain", {"data": picture()}, 200),
     "heat": ("post", "/explain?format=json", {"data": picture()}, 200),
     "no such class": ("post", "/explain?class_index=3", {"data": picture()}, 400),
+    "a preview": ("post", "/preview", {"data": picture()}, 200),
+    "a preview of text": ("put", "/preview", {"data": b"text"}, 415),
     "alive": ("get", "/healthz", {}, 200),
     "ready": ("get", "/readyz", {}, 200),
     "metrics": ("get", "/metrics", {}, 200),

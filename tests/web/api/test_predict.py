@@ -103,7 +103,7 @@ def test_too_many_images_are_413_before_decoding(client, broken):
 
 
 JSON_ROUTES = [
-    "/predict", "/explain", "/predictions/toy", "/invocations", "/explanations/toy",
+    "/predict", "/explain", "/preview", "/predictions/toy", "/invocations", "/explanations/toy",
     "/v1/models/toy:predict", "/v1/models/toy:explain", "/v2/models/toy/infer",
 ]  # fmt: skip
 
