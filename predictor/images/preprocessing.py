@@ -277,7 +277,7 @@ class Preprocessing:
             ratios = max(1, wide / self.resize), max(1, high / self.resize)
         else:
             high, wide = self._resized
-            ratios = wide / high, high / wide
+            ratios = max(1, wide / high), max(1, high / wide)
         width = min(size[0], ceil(MAX_ASPECT_RATIO * ratios[0] * size[1]))
         height = min(size[1], ceil(MAX_ASPECT_RATIO * ratios[1] * size[0]))
         left, top = (size[0] - width) // 2, (size[1] - height) // 2

@@ -120,3 +120,19 @@ def test_transparent_16_bit_grey_is_compared_in_16_bits():
 def test_transparent_colour_has_the_bit_depth_of_its_file(depth, colour, key, row, expected):
     data = png((2, 1), depth, colour, b"\0" + row, chunk(b"tRNS", key))
     assert np.asarray(decode(data, LIMIT))[0, :, 0].tolist() == expected
+
+
+def test_alpha_is_kept_on_request():
+    ramp_ = ramp()
+    ramp_.putalpha(Image.linear_gradient("L").resize(ramp_.size))
+    kept = decode(encode(ramp_), LIMIT, alpha=True)
+    assert np.array_equal(np.asarray(kept), np.asarray(ramp_))
+    assert decode(encode(ramp()), LIMIT, alpha=True).mode == "RGB"  # opaque
+
+
+def test_transparent_grey_of_16_bits_is_kept_on_request():
+    rows = b"".join(b"\0" + struct.pack(">2H", 0x1234, 0xFF00) for _ in range(2))
+    data = png((2, 2), 16, 0, rows, chunk(b"tRNS", struct.pack(">H", 0x1234)))
+    kept = decode(data, LIMIT, alpha=True)
+    assert (kept.getpixel((0, 0))[3], kept.getpixel((1, 0))) == (0, (255,) * 4)
+    assert decode(data, LIMIT).getpixel((0, 0)) == (255, 255, 255)

@@ -81,6 +81,12 @@ def test_long_image_is_whole_if_the_network_takes_long_images():
     assert np.array_equal(described((32, 800), 32)(line), np.asarray(line))
 
 
+@pytest.mark.parametrize("resize", ["squash", "pad"])
+def test_square_photo_is_whole_if_the_network_takes_long_images(resize):
+    box = described((4, 100), resize).visible_box((90, 90))
+    assert (box.left <= 0, box.top, box.right >= 1, box.bottom) == (True, 0, True, 1)
+
+
 def test_fixed_size_accepts_only_this_size():
     preprocess = described((20, 30), "none")
     photo = noise(30, 20)

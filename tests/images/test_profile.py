@@ -231,3 +231,27 @@ def test_the_primaries_are_those_of_the_standards():
     for code, primaries in {12: profiles.P3, 9: profiles.BT_2020}.items():
         expected = profiles.colorants(primaries, profiles.D65)
         assert np.abs(np.array(profile.PRIMARIES[code]) - expected).max() < 0.0006
+
+
+@pytest.mark.parametrize("size", [(16, 16), (900, 700)])  # converted before and after resizing
+@pytest.mark.parametrize(
+    ("channels", "green"), [("BGR", (0, 255, 0)), ("L", (150,)), ("RGBA", (0, 255, 0, 128))]
+)
+def test_colours_are_converted_for_other_channels(channels, green, size):
+    image = RED.resize(size)
+    if channels == "RGBA":
+        image.putalpha(128)
+    count = len(green)
+    preprocess = Preprocessing(
+        (8, 8), "squash", Image.Resampling.BILINEAR, (0,) * count, (1,) * count, channels
+    )
+    data = encode(image, icc_profile=profiles.SWAPPED)
+    pixels = preprocess(decode(data, LIMIT, alpha=channels == "RGBA"))
+    assert np.abs(pixels[4, 4].astype(int) - green).max() < 25
+
+
+def test_grey_of_a_photo_with_an_srgb_profile_is_made_before_resizing():
+    preprocess = Preprocessing((30, 30), "squash", Image.Resampling.BILINEAR, (0,), (1,), "L")
+    data = encode(PHOTO, icc_profile=_little_cms_srgb())
+    expected = PHOTO.convert("L").resize((30, 30), Image.Resampling.BILINEAR)
+    assert np.array_equal(preprocess(decode(data, LIMIT))[..., 0], np.asarray(expected))

@@ -135,7 +135,12 @@ def config(model: str, version: str = VERSION) -> dict[str, Any]:
     room = (settings.max_upload_bytes - 1024) // (4 * math.prod(shape))
     most = max(1, min(settings.max_queue, room))
     preprocessing, classes = loaded.scorer.preprocessing, len(loaded.labels)
-    normalisation = {"mean": preprocessing.mean, "std": preprocessing.std}
+    normalisation = {
+        "mean": ",".join(map(str, preprocessing.mean)),
+        "std": ",".join(map(str, preprocessing.std)),
+        "channels": preprocessing.channels,
+        "scale": preprocessing.scale,
+    }
     if shape:
         tensor = {"data_type": "TYPE_FP32", "format": "FORMAT_NCHW", "dims": list(shape)}
     else:  # max_batch_size is 0: the dimensions include the batch
@@ -148,10 +153,7 @@ def config(model: str, version: str = VERSION) -> dict[str, Any]:
         "max_batch_size": most if shape else 0,
         "input": [{"name": INPUT, **tensor}],
         "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": dims}],
-        "parameters": {
-            key: {"string_value": ",".join(map(str, values))}
-            for key, values in normalisation.items()
-        },
+        "parameters": {key: {"string_value": text} for key, text in normalisation.items()},
     }
 
 
