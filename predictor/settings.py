@@ -74,15 +74,16 @@ class Settings:
         help="The model: a name of torchvision, `timm:NAME`, `net.py:build`, or a path. See"
         " `docs/your-model.md`.")
     weights: str = _model("auto",
-        help="Path of a state_dict (`.pth`, `.pt`, `.safetensors`). `auto`: the published weights,"
-        " from torch's cache or downloaded. `random`: untrained, for benchmarks.")
+        help="Path of a checkpoint (`.pth`, `.pt`, `.safetensors`), see `docs/checkpoints.md`."
+        " `auto`: the published weights, from torch's cache or downloaded. `random`: untrained, for"
+        " benchmarks.")
     fallback_model: str = _model("none",
         help="Model to serve if the published weights cannot be downloaded. `make serve` and"
         " `python app.py` set `efficientnet_lite0`.")
     labels: str = _model("auto",
-        help='Path of the class names: `.json` like `{"0": ["n01440764", "tench"], …}` or a list,'
-        " or `.txt` with one name per line. `imagenet`: the 1000 classes of ImageNet. `auto`: those"
-        " of the model, or `class 0`, `class 1`, ….")
+        help="Path of the class names: JSON, or a text with one name per line, see"
+        " `docs/checkpoints.md`. `imagenet`: the 1000 classes of ImageNet. `auto`: those of the"
+        " model, or `class 0`, `class 1`, ….")
     input_size: str = _model("auto",
         help="Size of what the network takes, in pixels: `224`, or height and width `160x320`."
         " `auto`: the model's own, as for all settings of the input.")

@@ -27,7 +27,7 @@ from predictor.models.scorer import LoadedModel
 from predictor.settings import Settings
 
 pytest_plugins = ["chromium", "cli.fixtures", "clients.fixtures", "engine.fixtures",
-                  "server.fixtures", "tunnels", "web.fixtures"]  # fmt: skip
+                  "models.fixtures", "server.fixtures", "tunnels", "web.fixtures"]  # fmt: skip
 
 # Tests that get the marker `server`: those with one of these fixtures, or below these paths.
 SERVER_FIXTURES = {"exposition", "guarded", "pair", "server", "start", "start_toy"}

@@ -1,12 +1,20 @@
 """Class index → class id and name."""
 
+import ast
 import json
-from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import LabelsError
 from predictor.resources import resource
+
+# Keys below which TorchServe, timm, Hugging Face and training programs keep the labels.
+INNER = ("object_type_names", "label_names", "id2label", "class_to_idx", "idx_to_class")
+ACCEPTED = (
+    'Accepted are a list of names, {"0": name}, {"0": [id, name]}, {name: 0}, and a text file with'
+    " one name per line."
+)
 
 
 class Label(NamedTuple):
@@ -16,45 +24,100 @@ class Label(NamedTuple):
     class_name: str
 
 
-def load_labels(source: str = "imagenet") -> tuple[Label, ...]:
-    """Read the labels, in class-index order, from ``imagenet`` or a path.
+def numbered(count: int) -> tuple[Label, ...]:
+    """Return labels for a model without any: ``class 0`` to ``class count-1``."""
+    return tuple(Label(str(index), f"class {index}") for index in range(count))
 
-    A JSON file must hold ``{"0": [id, name], …}`` or a list of names. Any other file must have one
-    name per line. A class without an id gets its index as id.
+
+def load_labels(source: Any = "imagenet") -> tuple[Label, ...]:
+    """Read the labels, in class-index order. A class without an id gets its index as id.
+
+    ``source`` is ``imagenet``, a path, or the labels as a list or dictionary.
 
     Raises:
-        LabelsError: the file cannot be read, is in another format, skips an index or repeats an id.
+        LabelsError: the labels cannot be read, are in another format, skip an index or repeat an
+            id. The message names the line or the index.
     """
-    path = resource("imagenet_class_index.json") if source == "imagenet" else Path(source)
+    where = "The labels"
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Notepad puts a byte order mark first
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        labels = _labels(json.loads(text) if path.suffix == ".json" else lines)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise LabelsError(f"The labels in {path} cannot be read: {reason}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise LabelsError(
-            f'The labels in {path} must be {{"0": [id, name], "1": …}} without gaps,'
-            " a JSON list of names, or a text file with one name per line."
-        ) from error
-    if not labels:
-        raise LabelsError(f"{path} contains no labels.")
-    (class_id, count), *_ = Counter(label.class_id for label in labels).most_common()
-    if count > 1:
-        raise LabelsError(f"In {path}, {count} classes have the id {class_id!r}; ids must differ.")
-    return labels
+        if isinstance(source, str | Path):
+            path = Path(source).expanduser()
+            if source == "imagenet":
+                path = resource("imagenet_class_index.json")
+            where = f"The labels in {path}"
+            source = _read(path)
+        return _checked(_label(index, value) for index, value in enumerate(_in_order(source)))
+    except OSError as error:
+        raise LabelsError(f"{where} cannot be read: {error.strerror}.") from error
+    except (ValueError, SyntaxError) as error:  # UnicodeDecodeError and JSONDecodeError, too
+        raise LabelsError(f"{where} cannot be used: {error}. {ACCEPTED}") from error
 
 
-def _labels(rows: Any) -> tuple[Label, ...]:
+def _read(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8-sig").strip()  # Notepad puts a byte order mark first
+    if path.suffix == ".csv":
+        raise ValueError("CSV has no usual order of columns")
+    if path.suffix == ".json":
+        return json.loads(text, object_pairs_hook=_without_duplicates)
+    if text.startswith("{"):  # a printed dictionary, as a much copied list of ImageNet's classes is
+        return ast.literal_eval(text)
+    lines = [line.strip() for line in text.splitlines()]
+    if "" in lines:
+        raise ValueError(f"line {lines.index('') + 1} is empty")
+    return lines
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"{key!r} is there twice")
+        result[key] = value
+    return result
+
+
+def _in_order(rows: Any) -> list[Any]:
+    """Return each class's name, or id and name."""
     if isinstance(rows, dict):
-        pairs = (rows[str(index)] for index in range(len(rows)))
-        return tuple(Label(str(class_id), str(name)) for class_id, name in pairs)
-    if not isinstance(rows, list) or not all(isinstance(name, str) for name in rows):
-        raise TypeError(rows)
-    return tuple(Label(str(index), name) for index, name in enumerate(rows))
+        described = rows.get("label_descriptions") or {}
+        inner = (rows[key] for key in INNER if isinstance(rows.get(key), dict | list))
+        rows = next(inner, rows)
+        if described:  # by timm: the names are ids
+            pairs = rows.items() if isinstance(rows, dict) else enumerate(rows)
+            rows = {str(index): [name, described.get(name, name)] for index, name in pairs}
+    if isinstance(rows, list | tuple):
+        return list(rows)
+    if not isinstance(rows, dict):
+        raise ValueError(f"found {rows!r:.50}")
+    values: dict[int, Any] = {}
+    for key, value in rows.items():
+        by_name = type(value) is int or not str(key).isdecimal()  # {name: 0}
+        name, index = (key, value) if by_name else (value, key)
+        if not str(index).isdecimal():
+            raise ValueError(f"{key!r}: {value!r:.50} has no class index")
+        if int(index) in values:
+            raise ValueError(f"index {index} has {values[int(index)]!r} and {name!r}")
+        values[int(index)] = name
+    if gap := set(range(len(values))) - values.keys():
+        raise ValueError(f"index {min(gap)} is missing; the last one is {max(values)}")
+    return [values[index] for index in range(len(values))]
 
 
-def numbered(classes: int) -> tuple[Label, ...]:
-    """Return labels for a model whose classes have no names."""
-    return tuple(Label(str(index), f"class {index}") for index in range(classes))
+def _label(index: int, value: Any) -> Label:
+    names = value if isinstance(value, list | tuple) and value else [value]
+    if not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"index {index} has {value!r:.50} in place of a name or [id, name]")
+    return Label(names[0] if len(names) > 1 else str(index), names[-1])
+
+
+def _checked(labels: Iterable[Label]) -> tuple[Label, ...]:
+    checked = tuple(labels)
+    if not checked:
+        raise ValueError("they are empty")
+    first: dict[str, int] = {}
+    for index, label in enumerate(checked):
+        if first.setdefault(label.class_id, index) != index:
+            raise ValueError(
+                f"index {first[label.class_id]} and {index} have the id {label.class_id!r}"
+            )
+    return checked

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from predictor.images.preprocessing import Preprocessing
-from predictor.models import weights
+from predictor.models import checkpoints, weights
 from predictor.models.building import build_empty, build_random
+from predictor.models.checkpoints import Checkpoint
 from predictor.models.description import Description, value_of
 from predictor.models.devices import choose_device, choose_dtype, device_name
 from predictor.models.network import Model
@@ -21,7 +21,7 @@ from predictor.models.scorer import RANDOM, Loaded
 from predictor.models.shared_weights import load_shared
 from predictor.models.sources import Request
 
-Read = Callable[[], OrderedDict[str, Tensor]]
+Read = Callable[[], Checkpoint]
 
 # A forward pass of VGG16 in float32 holds 30 to 45 MB of activations per image, so a machine with
 # many processors should not run one pass on each processor. More than two lanes were not measured.
@@ -71,13 +71,14 @@ class FoundNetwork:
         torch.set_num_threads(threads)  # for the conversions below, on this thread
         source = self.request.weights
         path = None if source == RANDOM else weights.locate(spec, source)
-        read = cache(partial(weights.read, path)) if path else None
+        key = value_of(self.request.said, "weights_key")
+        read = cache(partial(checkpoints.read, path, key)) if path else None
         own = read if source not in ("auto", RANDOM) else None
         classes = _classes(spec, own, classes) if own else classes or PUBLISHED
-        build = partial(_build, spec, classes, path, read, device, dtype)
+        build = partial(_build, spec, classes, read, device, dtype)
         if on_cpu and self.proven and (fd := settings.shared_weights_fd) is not None:
             empty = partial(build_empty, spec.build, classes)
-            network = load_shared(fd, f"{spec.name} {path} {dtype}", build, empty)
+            network = load_shared(fd, f"{spec.name} {path} {key} {dtype}", build, empty)
         else:
             network = build()
         parameters = sum(p.numel() for p in network.parameters())  # before weights are packed
@@ -109,13 +110,12 @@ def _classes(spec: ModelSpec, read: Read, labels: int | None) -> int:
 
 
 def _build(
-    spec: ModelSpec, classes: int, path: Path | None, read: Read | None, device: torch.device,
-    dtype: torch.dtype,
-) -> nn.Module:  # fmt: skip
+    spec: ModelSpec, classes: int, read: Read | None, device: torch.device, dtype: torch.dtype
+) -> nn.Module:
     """Return the network on its device, in its precision. Without a file, weights are random."""
     if read is None:
         network = build_random(spec.build, classes)
     else:
         network = build_empty(spec.build, classes)
-        weights.fill(network, read(), str(path), spec.name)
+        weights.fill(network, read(), spec.name)
     return network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,38 +1,41 @@
-"""The weights: find or download the file, read it, and put it into a network."""
+"""The weights: find or download the file, and put its tensors into a network."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from predictor.errors import WeightsError, WeightsUnavailable
-from predictor.models.old_names import current_name
+from predictor.models.checkpoints import Checkpoint, no_weights
+from predictor.models.matching import Match, match
 
 if TYPE_CHECKING:
     from predictor.models.networks import ModelSpec
 
-# Usual names of the state_dict inside a training checkpoint.
-CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "net")
+log = logging.getLogger(__name__)
+
+HEAD = 4  # parameters of one or two last layers
 
 
 def locate(spec: ModelSpec, source: str) -> Path:
     """Return the path of the weights. Download them if necessary.
 
-    ``source`` is a path, or ``auto`` for the published weights in a package or in torch's cache.
+    ``source`` is the path of a file or folder, or ``auto`` for the published weights in a package
+    or in torch's cache.
 
     Raises:
-        WeightsError: the path is not a file, or the download differs from the published file.
+        WeightsError: the path does not exist, or the download differs from the published file.
         WeightsUnavailable: the published weights are not here and cannot be downloaded.
     """
     if source != "auto":
         path = Path(source).expanduser()
-        if not path.is_file():
-            raise WeightsError(f"PREDICTOR_WEIGHTS={source!r} is not a file.")
+        if not path.exists():
+            raise WeightsError(f"PREDICTOR_WEIGHTS={source!r} is not a file or folder.")
         return path
     if spec.packaged is not None:
         return spec.packaged()
@@ -59,111 +62,96 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def read(path: Path) -> OrderedDict[str, Tensor]:
-    """Read a state_dict, memory-mapped if the format allows it. No code in the file is run.
-
-    The state_dict may be inside a training checkpoint. Prefixes that torch.compile and
-    DataParallel add are removed, and names from older torchvision versions are updated.
-
-    Raises:
-        WeightsError: the file is not a state_dict. The message says what the file is.
-    """
-    try:
-        content = _read_any(path)
-    except Exception as error:
-        # An unpickler may raise any exception for other bytes, so the bytes determine the message.
-        raise WeightsError(f"{path} {_what_it_is(path, error)}") from error
-    for key in CHECKPOINT_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise WeightsError(f"{path} must hold a state_dict, but holds a {type(content).__name__}.")
-    current = {name: current_name(_bare(str(name))) for name in content}
-    state = OrderedDict((new, content[old]) for old, new in current.items() if new is not None)
-    # MNASNet reads the metadata to learn which version of its class wrote the file.
-    metadata = getattr(content, "_metadata", {})
-    state._metadata = {_bare(name): m for name, m in metadata.items()}  # type: ignore[attr-defined]
-    return state
-
-
-def _bare(name: str) -> str:
-    """Remove the prefixes of torch.compile and DataParallel."""
-    return name.removeprefix("_orig_mod.").removeprefix("module.")
-
-
-def _read_any(path: Path) -> Any:
-    with path.open("rb") as file:
-        head = file.read(9)
-    if head[8:] == b"{":  # safetensors: 8 bytes of length, then JSON
-        from safetensors.torch import load_file  # here: few files are in this format
-
-        return load_file(path)
-    zipped = head.startswith(b"PK")
-    # Files from before torch 1.6, such as vgg16-397923af.pth, are not zipped and cannot be mapped.
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
-
-
-def _what_it_is(path: Path, error: Exception) -> str:
-    """Return the end of a sentence that says what an unreadable file is and what to do."""
-    with path.open("rb") as file:
-        head = file.read(512)
-    if not head:
-        return "is empty."
-    if head.lstrip()[:1] == b"<":
-        return "is a web page instead of weights. Download the file again."
-    if "TorchScript" in str(error):
-        return "is a TorchScript archive. Save a state_dict: torch.save(net.state_dict(), …)."
-    if "Unsupported global" in str(error) or "Unsupported class" in str(error):
-        return (
-            "holds Python objects, which are not loaded because they may run any code."
-            " Save a state_dict: torch.save(net.state_dict(), …)."
-        )
-    return "is truncated, or was not written by torch.save or safetensors."
-
-
-def fill(network: nn.Module, state: OrderedDict[str, Tensor], origin: str, name: str) -> None:
+def fill(network: nn.Module, checkpoint: Checkpoint, name: str) -> None:
     """Put the weights into a network without copying them. The network may be empty.
 
-    Error messages contain ``origin``, the file's path, and ``name``, the model's name.
+    Args:
+        network: its parameters get the file's tensors, in the file's precision.
+        checkpoint: may hold more than the weights; the log says what was renamed or ignored.
+        name: the model's name, for messages.
 
     Raises:
         WeightsError: the weights belong to another network or to other labels.
     """
     expected = network.state_dict()
-    metadata = getattr(state, "_metadata", None) or getattr(expected, "_metadata", None)
-    state = OrderedDict(state)
+    found = match(checkpoint, expected)
+    state = found.state
     for counter in (n for n in expected if n.endswith("num_batches_tracked")):
         state.setdefault(counter, torch.tensor(0))  # old files lack it; only training reads it
-    missing, unexpected = expected.keys() - state.keys(), state.keys() - expected.keys()
-    if missing or unexpected:
-        found = [f"missing {_some(missing)}"] if missing else []
-        found += [f"unexpected {_some(unexpected)}"] if unexpected else []
-        raise WeightsError(f"{origin} does not hold weights of {name}: {', '.join(found)}.")
+    missing = [n for n in expected if n not in state]
+    if missing and checkpoint.model:
+        raise no_weights(checkpoint)
+    if missing or found.unexpected:
+        text = _difference(missing, found.unexpected)
+        raise WeightsError(f"{checkpoint.path} does not hold weights of {name}: {text}")
     if wrong := [n for n in expected if state[n].shape != expected[n].shape]:
-        raise WeightsError(f"{origin} does not fit {name}: {_misfit(wrong, state, expected)}")
-    state._metadata = metadata  # type: ignore[attr-defined]
+        text = _misfit(wrong, state, expected)
+        raise WeightsError(f"{checkpoint.path} does not fit {name}: {text}")
+    _log(checkpoint, found)
+    # MNASNet requires the version of its class.
+    state._metadata = expected._metadata  # type: ignore[attr-defined]
     network.load_state_dict(state, assign=True)
     network.requires_grad_(False)
 
 
-def _misfit(wrong: list[str], state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    first = wrong[0]
-    shape, right = state[first].shape, expected[first].shape
-    if len(wrong) <= 2 and shape[1:] == right[1:]:  # weight and bias of the last layer
-        return (
-            f"the weights have {shape[0]} classes and the labels {right[0]}."
-            " Set PREDICTOR_LABELS to the labels of these weights."
+def classes_of(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> int | None:
+    """Return the number of classes of the weights in a checkpoint.
+
+    ``expected`` is the state_dict of the same network with another number of classes, which are the
+    first dimension of each parameter whose shape differs.
+
+    Returns:
+        The number; None if no shape differs, or if more differs than one number.
+    """
+    state = match(checkpoint, expected).state
+    pairs = [(state[n].shape, expected[n].shape) for n in state]
+    classes = {
+        found[0] if found[1:] == other[1:] and found else None
+        for found, other in pairs
+        if found != other
+    }
+    return classes.pop() if len(classes) == 1 else None
+
+
+def _log(checkpoint: Checkpoint, found: Match) -> None:
+    """Say what was renamed, ignored or not chosen."""
+    parts = []
+    if found.renamed:
+        example = " → ".join(found.renamed[0])
+        parts.append(f"{len(found.renamed)} names were changed, such as {example}")
+    if found.ignored:
+        parts.append(f"{_some(found.ignored)} were ignored")
+    if checkpoint.objects:
+        parts.append(f"the objects {_some(checkpoint.objects)} were not loaded")
+    if found.others:
+        places = ", ".join(found.others)
+        parts.append(f"other weights that fit are {places} (weights_key in model.toml chooses)")
+    if parts:
+        log.info("%s: %s.", checkpoint.path.name, "; ".join(parts))
+
+
+def _difference(missing: list[str], unexpected: list[str]) -> str:
+    """Return the first names that differ. If only the last layers differ, say what to do."""
+    found = [f"missing {_some(missing)}"] if missing else []
+    found += [f"unexpected {_some(unexpected)}"] if unexpected else []
+    text = f"{', '.join(found)}."
+    if missing and unexpected and len(missing) <= HEAD:
+        text += (
+            " Only these layers differ: the network was changed before its training. Make the same"
+            " change in a function `build` of your own and set PREDICTOR_MODEL=net.py:build."
         )
-    return f"{first} has the shape {tuple(shape)}; expected {tuple(right)}."
+    return text
 
 
-def _some(names: set[str]) -> str:
-    first = min(names)
-    return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
+def _misfit(wrong: list[str], state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    shape, right = state[wrong[0]].shape, expected[wrong[0]].shape
+    if len(wrong) <= HEAD and shape[1:] == right[1:]:
+        return (
+            f"{wrong[0]} has {shape[0]} classes, the labels {right[0]}."
+            f" Set PREDICTOR_LABELS to the labels of these {shape[0]} classes."
+        )
+    return f"{wrong[0]} has the shape {tuple(shape)}; expected {tuple(right)}."
 
 
-def classes_of(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int | None:
-    """Return the number of classes of weights, if only their last layer has another; else None."""
-    shapes = [(state[name].shape, expected[name].shape) for name in expected if name in state]
-    other = {found[0] for found, right in shapes if found != right and found[1:] == right[1:]}
-    return other.pop() if len(other) == 1 else None
+def _some(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

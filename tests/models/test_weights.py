@@ -10,11 +10,11 @@ import requests
 import torch
 import torchvision
 from safetensors.torch import save_file
-from torch import nn
 
 from predictor.errors import WeightsError, WeightsUnavailable
-from predictor.models import weights
+from predictor.models import checkpoints, weights
 from predictor.models.building import build_empty
+from predictor.models.checkpoints import Checkpoint
 from predictor.models.download import download
 from predictor.models.sources.torchvision import find_model
 
@@ -129,40 +129,6 @@ def test_path_without_a_file_is_an_error_that_names_it(spec):
         weights.locate(spec, "nowhere.pth")
 
 
-@pytest.mark.parametrize(
-    "save",
-    [
-        pytest.param(lambda state, path: torch.save(state, path), id="zip"),
-        pytest.param(
-            lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
-            id="legacy, as vgg16-397923af.pth is",
-        ),
-        pytest.param(
-            lambda state, path: torch.save({"state_dict": state, "epoch": 7}, path), id="checkpoint"
-        ),
-        pytest.param(
-            lambda state, path: torch.save({f"module.{n}": t for n, t in state.items()}, path),
-            id="DataParallel",
-        ),
-        pytest.param(
-            lambda state, path: torch.save({f"_orig_mod.{n}": t for n, t in state.items()}, path),
-            id="torch.compile",
-        ),
-        pytest.param(lambda state, path: save_file(state, path), id="safetensors called pth"),
-        pytest.param(
-            lambda state, path: save_file(state, path.with_suffix(".safetensors")), id="safetensors"
-        ),
-    ],
-)
-def test_weights_are_read_from_every_usual_file(spec, state, tmp_path, save):
-    save(state, tmp_path / "net.pth")
-    (path,) = tmp_path.iterdir()
-    network = build_empty(spec.build, 10)
-    weights.fill(network, weights.read(path), str(path), spec.name)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
-    assert not any(p.requires_grad for p in network.parameters())
-
-
 def plain(network):
     return network.state_dict()
 
@@ -202,76 +168,100 @@ def test_old_files_give_the_same_logits(tmp_path, name, as_saved, save):
         oracle.transform_input = True  # torchvision sets it for published weights
     save(as_saved(oracle), tmp_path / "net.pth")
     network = build_empty(find_model(name).build, 7)
-    weights.fill(network, weights.read(tmp_path / "net.pth"), "net.pth", name)
+    weights.fill(network, checkpoints.read(tmp_path / "net.pth"), name)
     batch = torch.rand(2, 3, 224, 224)
     with torch.inference_mode():
         torch.testing.assert_close(network(batch), oracle(batch))
 
 
-class Pickled:
-    """An object in a pickle, which could run any code when it is loaded."""
+@pytest.fixture
+def checkpoint(tmp_path):
+    return lambda state: Checkpoint(tmp_path / "net.pth", dict(state))
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        pytest.param(b"", "is empty", id="empty"),
-        pytest.param(b"\n<!doctype html><title>404</title>", "web page", id="html"),
-        pytest.param(b"{}", "truncated", id="text"),
-        pytest.param(b"PK\x03\x04 and so on", "truncated", id="broken zip"),
-    ],
-)
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_error_says_what_an_unreadable_file_is(tmp_path, content, reason, suffix):
-    path = tmp_path / f"net{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match=reason):
-        weights.read(path)
+def test_tensors_are_put_into_the_network_without_copies(spec, state, checkpoint):
+    network = build_empty(spec.build, 10)
+    weights.fill(network, checkpoint(state), spec.name)
+    assert all(network.state_dict()[name].data_ptr() == t.data_ptr() for name, t in state.items())
+    assert not any(p.requires_grad for p in network.parameters())
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
-def test_error_says_that_a_file_is_truncated(state, tmp_path, fraction, zipped):
-    path = tmp_path / "net.pth"
-    torch.save(state, path, _use_new_zipfile_serialization=zipped)
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
-    with pytest.raises(WeightsError, match="truncated"):
-        weights.read(path)
+def test_log_says_what_was_renamed_ignored_and_not_chosen(spec, state, checkpoint, caplog):
+    caplog.set_level("INFO")
+    file = {f"module.{n}": t for n, t in state.items()} | {f"ema.{n}": t for n, t in state.items()}
+    file |= {"criterion.weight": torch.ones(1), "module.total_ops": torch.ones(1)}
+    found = replace(checkpoint(file), objects=("argparse.Namespace",))
+    weights.fill(build_empty(spec.build, 10), found, spec.name)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"net.pth: {len(state)} names were changed, such as module.features.0.weight →"
+        " features.0.weight; criterion.weight and 1 more were ignored; the objects"
+        " argparse.Namespace were not loaded; other weights that fit are 'ema' (weights_key in"
+        " model.toml chooses)."
+    )
 
 
-def test_pickled_objects_are_refused(tmp_path):
-    path = tmp_path / "net.pth"
-    torch.save(Pickled(), path)
-    with pytest.raises(WeightsError, match="Python objects, which are not loaded"):
-        weights.read(path)
+def test_plain_state_dict_is_not_worth_a_line_in_the_log(spec, state, checkpoint, caplog):
+    caplog.set_level("INFO")
+    weights.fill(build_empty(spec.build, 10), checkpoint(state), spec.name)
+    assert not caplog.records
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_error_says_that_a_file_is_torchscript(tmp_path):
-    path = tmp_path / "net.pt"
-    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
-    with pytest.raises(WeightsError, match="TorchScript"):
-        weights.read(path)
+def test_key_chooses_among_the_weights_of_a_file(spec, state, checkpoint):
+    file = checkpoint(state | {f"ema.module.{n}": t + 1 for n, t in state.items()})
+    network = build_empty(spec.build, 10)
+    weights.fill(network, replace(file, key="ema"), spec.name)
+    bias = "classifier.1.bias"
+    assert torch.equal(network.state_dict()[bias], state[bias] + 1)
+    with pytest.raises(WeightsError, match="weights_key='teacher'.* at the top, 'ema'"):
+        weights.fill(network, replace(file, key="teacher"), spec.name)
 
 
-def test_error_names_the_type_of_other_content(tmp_path):
-    path = tmp_path / "net.pth"
-    torch.save([1, 2, 3], path)
-    with pytest.raises(WeightsError, match="a list"):
-        weights.read(path)
+def test_error_for_another_network_names_the_first_parameters(state, checkpoint):
+    message = "of resnet18: missing conv1.weight and 101 more, unexpected features.0.weight and 51"
+    with pytest.raises(WeightsError, match=message):
+        weights.fill(build_empty(find_model("resnet18").build, 10), checkpoint(state), "resnet18")
 
 
-def test_error_for_another_network_names_the_parameters(spec, state):
-    with pytest.raises(WeightsError, match=r"of resnet18: missing .*, unexpected .* more"):
-        weights.fill(build_empty(find_model("resnet18").build, 10), state, "net.pth", "resnet18")
+def test_deeper_network_with_the_same_names_is_refused(checkpoint):
+    deep = build_empty(find_model("resnet34").build, 10).state_dict()
+    with pytest.raises(WeightsError, match=r"of resnet18: unexpected layer1.2.conv1.weight and 95"):
+        weights.fill(build_empty(find_model("resnet18").build, 10), checkpoint(deep), "resnet18")
 
 
-def test_wrong_number_of_classes_names_the_setting_for_labels(spec, state):
-    with pytest.raises(WeightsError, match="10 classes.* 1000.*PREDICTOR_LABELS"):
-        weights.fill(build_empty(spec.build, 1000), state, "net.pth", spec.name)
+def test_changed_head_gets_a_hint_to_build_it(checkpoint):
+    network = build_empty(find_model("resnet18").build, 10)
+    file = {name.replace("fc.", "fc.1."): t for name, t in network.state_dict().items()}
+    message = r"missing fc.weight and 1 more, unexpected fc.1.weight and 1 more.*net.py:build"
+    with pytest.raises(WeightsError, match=message):
+        weights.fill(network, checkpoint(file), "resnet18")
 
 
-def test_layer_of_another_shape_is_named(spec, state):
-    other = state | {"features.0.weight": torch.zeros(64, 1, 3, 3)}
+def test_wrong_number_of_classes_names_layer_numbers_and_setting(spec, state, checkpoint):
+    message = "classifier.1.weight has 10 classes, the labels 1000. Set PREDICTOR_LABELS"
+    with pytest.raises(WeightsError, match=message):
+        weights.fill(build_empty(spec.build, 1000), checkpoint(state), spec.name)
+
+
+def test_layer_of_another_shape_is_named(spec, state, checkpoint):
+    other = checkpoint(state | {"features.0.weight": torch.zeros(64, 1, 3, 3)})
     with pytest.raises(WeightsError, match=r"features.0.weight has the shape \(64, 1, 3, 3\)"):
-        weights.fill(build_empty(spec.build, 10), other, "net.pth", spec.name)
+        weights.fill(build_empty(spec.build, 10), other, spec.name)
+
+
+def test_whole_model_beside_other_tensors_is_named(spec, checkpoint):
+    file = replace(checkpoint({"optimizer.step": torch.ones(1)}), model="net.Net")
+    with pytest.raises(WeightsError, match=r"whole model \(net.Net\).*predictor convert"):
+        weights.fill(build_empty(spec.build, 10), file, spec.name)
+
+
+@pytest.mark.parametrize(("built", "classes"), [(1000, 10), (10, None)])
+def test_number_of_classes_is_where_shapes_differ(spec, state, checkpoint, built, classes):
+    expected = build_empty(spec.build, built).state_dict()
+    file = checkpoint({f"model.{name}": tensor for name, tensor in state.items()})
+    assert weights.classes_of(file, expected) == classes
+
+
+def test_number_of_classes_is_unclear_if_another_layer_differs(spec, state, checkpoint):
+    other = checkpoint(state | {"features.0.weight": torch.zeros(64, 1, 3, 3)})
+    assert weights.classes_of(other, build_empty(spec.build, 1000).state_dict()) is None
