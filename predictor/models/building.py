@@ -24,13 +24,20 @@ class Uninitialised(TorchFunctionMode):
 
 
 def build_empty(build: Callable[[int], nn.Module], classes: int) -> nn.Module:
-    """Return the network in eval mode, without memory for its weights."""
+    """Return the network in eval mode, if possible without memory for its weights."""
     try:
         with torch.device("meta"), Uninitialised():
             network = build(classes)
-    except NotImplementedError:  # RegNet computes its widths with tensors that need memory
-        network = build(classes)
+    except (NotImplementedError, RuntimeError):  # RegNet's widths are tensors that need memory
+        return _build_in_memory(build, classes)
+    if {name for name, _ in network.named_buffers()} - network.state_dict().keys():
+        return _build_in_memory(build, classes)  # no file has the values of such buffers
     return network.eval()
+
+
+def _build_in_memory(build: Callable[[int], nn.Module], classes: int) -> nn.Module:
+    with Uninitialised():
+        return build(classes).eval()
 
 
 def build_random(build: Callable[[int], nn.Module], classes: int) -> nn.Module:

@@ -1,5 +1,6 @@
 """A network on its device: pixels in, float32 logits out."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -28,19 +29,24 @@ class Model:
 
     def __init__(
         self, network: nn.Module, preprocessing: Preprocessing,
-        *, threads: int, lanes: int, max_batch_size: int, select: str | int | None = None,
+        *, threads: int, lanes: int, max_batch_size: int,
+        select: str | int | None = None, plain: bool = False,
     ) -> None:  # fmt: skip
-        """Prepare a network that is already on its device, in its precision and channels last.
+        """Prepare a network that is already on its device, in its precision and in eval mode.
 
         ``threads`` is the number of processors for all lanes together. ``select`` says which part
-        of what the network returns are the logits; see :func:`predictor.models.outputs.pick`.
+        of what the network returns are the logits; see :func:`predictor.models.outputs.pick`. A
+        ``plain`` network gets contiguous batches, and its layers are not replaced. Others are
+        channels last in memory.
         """
         self.preprocessing = preprocessing
         self.lanes, self.max_batch_size = lanes, max_batch_size
-        parameter = next(network.parameters())
-        device = parameter.device
-        self._device, self._dtype, self._threads = device, parameter.dtype, threads
-        pack(network)
+        tensors = itertools.chain(network.parameters(), network.buffers())
+        first = next(filter(torch.is_floating_point, tensors), torch.empty(0))
+        device = first.device
+        self._device, self._dtype, self._threads, self._plain = device, first.dtype, threads, plain
+        if not plain:
+            pack(network)
         self._network, self._select = network, select
         self.warm_up_sizes = warm_up_sizes(device, lanes, max_batch_size)
         # ToTensor and Normalize in one step: (x / 255 - mean) / std, on pixels from 0 to 255.
@@ -81,7 +87,7 @@ class Model:
         return GradCAM(self._network, self._select)
 
     def _batch(self, images: Sequence[Pixels]) -> Tensor:
-        """Stack and normalise the images: ``(N, C, height, width)``, channels last in memory."""
+        """Stack and normalise the images: ``(N, C, height, width)``."""
         # From pinned memory, the GPU copies the batch in the background: this thread waits only
         # when it reads the logits. torch keeps the pinned memory for the next batch.
         shape = len(images), *images[0].shape
@@ -91,7 +97,8 @@ class Model:
         np.stack(images, out=staged.numpy())
         pixels = staged.to(self._device, non_blocking=True)
         batch = (pixels.float() - self._offset) / self._divisor  # (N, H, W, C)
-        return batch.to(self._dtype).permute(0, 3, 1, 2)  # (N, C, H, W), channels last in memory
+        batch = batch.to(self._dtype).permute(0, 3, 1, 2)  # (N, C, H, W), channels last in memory
+        return batch.contiguous() if self._plain else batch
 
 
 def prepare_thread(threads: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,27 +21,30 @@ from predictor.models.scorer import RANDOM, Loaded
 from predictor.models.shared_weights import load_shared
 from predictor.models.sources import Request
 
-Read = Callable[[], Checkpoint]
-
 # A forward pass of VGG16 in float32 holds 30 to 45 MB of activations per image, so a machine with
 # many processors should not run one pass on each processor. More than two lanes were not measured.
 MAX_LANES = 4
 # Measured with VGG16 in float32, two passes at once on two processors. Batches of 2: 6.9 images/s
 # and 129 MB of activations. Batches of 4: 6.5 images/s and 332 MB. 32 on a GPU was not measured.
 CPU_BATCH, CUDA_BATCH = 2, 32
-PUBLISHED = 1000  # classes of the published weights
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """How a network is built, and where its published weights are."""
+    """How a network is built, and where its own weights are: in a file, or in what it builds."""
 
     name: str
     build: Callable[[int], nn.Module]  # number of classes → untrained network
     said: Description = field(default_factory=dict)
     url: str | None = None  # of the published weights; its file name ends in a SHA-256 prefix
+    classes: int = 1000  # of the published weights
     packaged: Callable[[], Path] | None = None  # returns their path in a package
+    filled: Callable[[], nn.Module] | None = None  # builds the network with its own weights
+    origin: str = ""  # of the weights of ``filled``
     bfloat16: bool = False  # whether measurements showed the same answers as in float32
+    # Whether it is known to work in channels last, with packed weights, and with memory that other
+    # processes share. An own network may have view() where only reshape() would work.
+    proven: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,6 @@ class FoundNetwork:
 
     spec: ModelSpec
     request: Request
-    proven: bool = True
 
     @property
     def name(self) -> str:
@@ -70,52 +72,67 @@ class FoundNetwork:
         dtype = choose_dtype(settings.precision, device, spec.bfloat16)
         torch.set_num_threads(threads)  # for the conversions below, on this thread
         source = self.request.weights
-        path = None if source == RANDOM else weights.locate(spec, source)
+        in_file = source != RANDOM and not (source == "auto" and spec.filled)
+        path = weights.locate(spec, source) if in_file else None
         key = value_of(self.request.said, "weights_key")
-        read = cache(partial(checkpoints.read, path, key)) if path else None
-        own = read if source not in ("auto", RANDOM) else None
-        classes = _classes(spec, own, classes) if own else classes or PUBLISHED
-        build = partial(_build, spec, classes, read, device, dtype)
-        if on_cpu and self.proven and (fd := settings.shared_weights_fd) is not None:
-            empty = partial(build_empty, spec.build, classes)
-            network = load_shared(fd, f"{spec.name} {path} {key} {dtype}", build, empty)
+        build = Builder(spec, classes, key)
+        make = partial(build, path, source == RANDOM, device, dtype)
+        if on_cpu and spec.proven and (fd := settings.shared_weights_fd) is not None:
+            identity = f"{spec.name} {path} {key} {dtype}"
+            network = load_shared(fd, identity, make, lambda s: build.empty(Checkpoint(Path(), s)))
         else:
-            network = build()
+            network = make()
         parameters = sum(p.numel() for p in network.parameters())  # before weights are packed
         lanes = min(threads, MAX_LANES) if on_cpu else 1
         batch = settings.max_batch_size or (CPU_BATCH if on_cpu else CUDA_BATCH)
         select = value_of(self.said | self.request.said, "output.select")
         return Loaded(
             Model(
-                network, input, select=select, threads=threads, lanes=lanes, max_batch_size=batch
+                network, input, threads=threads, lanes=lanes, max_batch_size=batch, select=select,
+                plain=not spec.proven,
             ),
-            weights=RANDOM if path is None else str(path),
+            weights=str(path or (RANDOM if source == RANDOM else spec.origin)),
             device=device_name(device),
             precision=str(dtype).removeprefix("torch."),
             threads=threads,
             parameters=parameters,
-            outputs=classes if self.proven else None,
-        )
+            outputs=build.classes if spec.proven else None,
+        )  # fmt: skip
 
 
-def _classes(spec: ModelSpec, read: Read, labels: int | None) -> int:
-    """Return the number of classes of the operator's own weights, or of the labels if unclear.
+class Builder:
+    """Builds a network for the number of classes that its weights have.
 
-    Two labels may belong to one logit. Otherwise the labels are right, and the weights refused.
+    Two labels may belong to one logit. Otherwise the labels, if there are any, are right and the
+    weights are refused.
     """
-    expected = build_empty(spec.build, labels or PUBLISHED).state_dict()
-    found = weights.classes_of(read(), expected)
-    fits = labels is None or (labels, found) == (2, 1)
-    return found if found and fits else labels or PUBLISHED
 
+    def __init__(self, spec: ModelSpec, labels: int | None, key: str | None) -> None:
+        self._spec, self._labels, self._key = spec, labels, key
+        self.classes = labels or spec.classes
 
-def _build(
-    spec: ModelSpec, classes: int, read: Read | None, device: torch.device, dtype: torch.dtype
-) -> nn.Module:
-    """Return the network on its device, in its precision. Without a file, weights are random."""
-    if read is None:
-        network = build_random(spec.build, classes)
-    else:
-        network = build_empty(spec.build, classes)
-        weights.fill(network, read(), spec.name)
-    return network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    def __call__(
+        self, path: Path | None, random: bool, device: torch.device, dtype: torch.dtype
+    ) -> nn.Module:
+        """Return the network on its device, in its precision, with the weights of a file or own."""
+        if path is not None:
+            checkpoint = checkpoints.read(path, self._key)
+            network = self.empty(checkpoint)
+            weights.fill(network, checkpoint, self._spec.name)
+        elif self._spec.filled is None or random:
+            network = build_random(self._spec.build, self.classes)
+        else:
+            network = self._spec.filled()
+        layout = torch.channels_last if self._spec.proven else torch.contiguous_format
+        return network.to(device, dtype, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+    def empty(self, checkpoint: Checkpoint) -> nn.Module:
+        """Return the network for these weights, if possible without memory for its own."""
+        if not self._spec.proven:
+            return build_random(self._spec.build, self.classes)
+        network = build_empty(self._spec.build, self.classes)
+        found = weights.classes_of(checkpoint, network.state_dict())
+        if found and (self._labels is None or (self._labels, found) == (2, 1)):
+            self.classes = found
+            network = build_empty(self._spec.build, found)
+        return network

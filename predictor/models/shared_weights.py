@@ -7,21 +7,24 @@ files that torch can map have another precision and layout.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def load_shared(
-    fd: int, identity: str, build: Callable[[], nn.Module], build_empty: Callable[[], nn.Module]
+    fd: int,
+    identity: str,
+    build: Callable[[], nn.Module],
+    build_empty: Callable[[dict[str, Tensor]], nn.Module],
 ) -> nn.Module:
     """Return the network with weights that are mapped from a memory file.
 
     ``fd`` is a file from ``memfd_create`` with ``MFD_ALLOW_SEALING``. The file is empty at first,
     and all processes inherit it. The first process calls ``build`` for the network with its weights
-    on the CPU. ``build_empty`` returns the same network without memory for its weights. If the file
-    holds weights with another ``identity``, return the network from ``build``.
+    on the CPU. ``build_empty`` returns the network for a state_dict, without memory for weights.
+    If the file holds weights with another ``identity``, return the network from ``build``.
     """
     _write_once(fd, identity, build)
     # Pass a path, because torch cannot map a descriptor. The mapping is private, and its pages are
@@ -29,7 +32,7 @@ def load_shared(
     content = torch.load(f"/proc/self/fd/{fd}", mmap=True, weights_only=True)
     if content["identity"] != identity:
         return build()
-    network = build_empty()
+    network = build_empty(content["state"])
     network.load_state_dict(content["state"], assign=True)
     return network.requires_grad_(False)
 

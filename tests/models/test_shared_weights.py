@@ -26,7 +26,7 @@ def layer():
     return nn.Conv2d(3, 4, 3).eval().to(torch.bfloat16, memory_format=torch.channels_last)
 
 
-def empty():
+def empty(_state):
     with torch.device("meta"):
         return nn.Conv2d(3, 4, 3).eval()
 
