@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import math
+import re
 from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, IPv6Network
 from time import monotonic
@@ -46,6 +47,7 @@ MAX_CLIENTS = 100_000  # that a rate limit counts one by one; they take 11 MB
 FORWARDED = {"HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_PREFIX"}
 MAX_FORWARDED = 2000  # characters, of which proxies write the last; to parse 57 kB takes 23 ms
 MAX_AUTHORIZATION = 4096  # characters; to parse 62 kB of parameters takes 25 ms
+WITH_PORT = re.compile(r"\A(?:\[(.*)\](?::\d*)?|([^:]*):\d*)\Z")
 REALM = "the token is the password"  # some browsers show this text
 SEND_TOKEN = (
     'send the header "Authorization: Bearer <token>". In a browser, enter any name, and the token'
@@ -180,7 +182,11 @@ class Window:
 
 
 def network(address: str) -> str:
-    """Return the client's address; for IPv6 its /64, because one client can use the whole /64."""
+    """Return the client's address without a port; for IPv6 its /64, which one client can use whole.
+
+    Some proxies forward ``192.0.2.1:50000`` or ``[2001:db8::1]:50000``.
+    """
+    address = WITH_PORT.sub(r"\1\2", address)
     try:
         ip = IPv6Address(address)
     except ValueError:

@@ -145,6 +145,28 @@ def test_only_the_end_of_a_long_header_is_read(serve):
     assert len(environ["HTTP_X_FORWARDED_FOR"]) == security.MAX_FORWARDED
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("192.0.2.9:50000", "192.0.2.9:50001", True),
+        ("192.0.2.9:50000", "192.0.2.9", True),
+        ("192.0.2.8:50000", "192.0.2.9:50000", False),
+        ("[2001:db8::1]:50000", "[2001:db8::1]:50001", True),
+        ("[2001:db8::1]:50000", "[2001:db8::2]", True),
+        ("[2001:db8::1]", "2001:db8::2", True),
+        ("[2001:db8::1]:50000", "[2001:db8:0:1::1]:50000", False),
+        ("[::ffff:192.0.2.1]:50000", "192.0.2.1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("2001:db8:0:1:0:0:0:1", "2001:db8:0:2:0:0:0:1", False),
+        ("[", "]", False),
+    ],
+)
+def test_a_port_that_a_proxy_adds_does_not_make_a_new_client(serve, first, second, same):
+    client = serve(rate_limit="1/day", trusted_proxies=1)
+    found = [ask(client, **{"X-Forwarded-For": sent}).status_code for sent in (first, second)]
+    assert found == [200, 429 if same else 200]
+
+
 def test_outer_of_two_proxies_names_the_client(serve):
     client = serve(rate_limit="1/day", trusted_proxies=2)
     for outer, status in (("192.0.2.8", 200), ("192.0.2.9", 200), ("192.0.2.9", 429)):
