@@ -2,7 +2,8 @@ import pytest
 from gunicorn.config import Config
 
 from predictor.errors import BadRequest, HeadTooLarge, TargetTooLong, TooLarge
-from predictor.server.reception import MAX_HEAD, Reception
+from predictor.server import reception as module
+from predictor.server.reception import CHUNK_LINE, MAX_HEAD, Reception
 
 MAX_BODY = 100_000
 POST = b"POST /predict HTTP/1.1\r\nHost: a\r\n"
@@ -39,6 +40,34 @@ def test_a_request_is_whole_with_its_last_byte(request_, step):
     assert reception.whole
     assert reception.body == WHOLE[request_]
     assert buffer == b"GET /next"
+
+
+class CountedPattern:
+    """Stands in for CHUNK_LINE, and counts how often it is used."""
+
+    uses = 0
+
+    def fullmatch(self, *args):
+        self.uses += 1
+        return CHUNK_LINE.fullmatch(*args)
+
+
+def test_a_chunk_that_arrives_in_bytes_has_its_line_parsed_twice(monkeypatch):
+    pattern = CountedPattern()
+    monkeypatch.setattr(module, "CHUNK_LINE", pattern)
+    reception, buffer = receive(CHUNKED)
+    for byte in b"64;name=value\r\n" + b"x" * 100 + b"\r\n":
+        buffer.append(byte)
+        reception.take(buffer)
+    assert not buffer  # the chunk was taken
+    assert pattern.uses == 2
+
+
+def test_a_lowered_limit_refuses_a_chunk_before_it_is_complete():
+    reception, buffer = receive(CHUNKED + b"5000\r\n")
+    reception.max_body = 1000
+    with pytest.raises(TooLarge):
+        reception.take(buffer + b"x" * 1000)
 
 
 def test_the_head_is_parsed_before_the_body_arrives():
