@@ -7,7 +7,7 @@ files that torch can map have another precision and layout.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
