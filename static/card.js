@@ -176,6 +176,9 @@ class Card {
     });
     this.find(".classes").replaceChildren(...predictions.map((one) => this.detailRow(one)));
     this.write(".time", timeTaken(times, ms));
+    const model = document.querySelector("#model").dataset;
+    this.write(".input", `The model takes ${model.input}.`);
+    this.write(".id", model.id);
     const url = new URL(this.settings.endpoint, location.href).href;
     const guarded = "guarded" in this.settings;
     this.find(".curl code").textContent = curl(url, this.sent.name, guarded);

@@ -23,7 +23,7 @@ from predictor.engine.service import Service
 from predictor.images.preprocessing import Preprocessing
 from predictor.models.card import Card
 from predictor.models.labels import Label
-from predictor.models.scorer import LoadedModel
+from predictor.models.scorer import LoadedModel, Logits
 from predictor.settings import Settings
 
 pytest_plugins = ["chromium", "cli.fixtures", "clients.fixtures", "engine.fixtures",
@@ -67,13 +67,13 @@ class ToyModel:
     def explain(
         self,
         image: NDArray[np.uint8],
-        class_index: int | None,
+        evidence: Callable[[Logits], Logits],
         pause: Callable[[], None],
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The heat of a class is its channel, averaged to 2 × 2."""
         pause()
         logits = self.logits([image], 1)[0]
-        index = int(logits.argmax()) if class_index is None else class_index
+        index = int(evidence(logits).argmax())
         return logits, image[..., index].reshape(2, 4, 2, 4).mean((1, 3)).astype(np.float32) / 255
 
 
@@ -92,7 +92,8 @@ class StuckModel(ToyModel):
 
 
 class ToyInfo:
-    name, weights, notice, classes, device = "toy", "toy.pth", None, 3, "cpu"
+    name, weights, labels, notice, device = "toy", "toy.pth", "numbers", None, "cpu"
+    classes = outputs = 3
 
     def public(self) -> dict[str, Any]:
         return {"name": "toy", "weights": "toy.pth"}

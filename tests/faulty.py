@@ -43,7 +43,8 @@ class FaultyModel(ToyModel):
 def load(*_):
     """Load the toy model, with the facts that the start prints."""
     time.sleep(float(os.environ.get("FAULTY_LOAD_S", 1)))
-    info = ModelInfo("toy", "toy.pth", "cpu", "float32", threads=1, parameters=1, classes=3)
+    counts = {"threads": 1, "parameters": 1, "classes": 3, "outputs": 3}
+    info = ModelInfo("toy", "toy.pth", "cpu", "float32", **counts, labels="numbers")
     model = ToyModel() if "FAULTLESS" in os.environ else FaultyModel()
     return replace(toy_model(model), info=info)
 

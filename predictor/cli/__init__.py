@@ -49,7 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     add = classify.add_argument
     add("paths", nargs="*", metavar="PATH", help="photo, folder, or - for a photo on stdin")
     add("--files-from", metavar="FILE", help="read more paths from FILE, one per line; - is stdin")
-    add("--top-k", type=int, default=1, metavar="N", help="classes per photo (default: 1)")
+    add(
+        "--top-k", type=int, metavar="N",
+        help="classes per photo (default: 1, or all that are likely if several can be right)",
+    )  # fmt: skip
     add(
         "--format", choices=("table", "csv", "jsonl"),
         help="default: what the name of --output ends in, or table",

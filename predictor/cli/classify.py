@@ -134,7 +134,7 @@ def _output(name: str | None, earlier: resume.Earlier) -> Iterator[Write]:
         yield partial(tqdm.write, file=file, end="")
 
 
-def _load(top_k: int) -> Classifier | None:
+def _load(top_k: int | None) -> Classifier | None:
     """Load the model. If that fails, say why and return None."""
     # Use development's defaults if PREDICTOR_MODEL is not set.
     defaults = {} if unquoted(os.environ.get("PREDICTOR_MODEL", "")) else DEVELOPMENT
@@ -149,7 +149,7 @@ def _load(top_k: int) -> Classifier | None:
         loaded = classifier.loading.result()
     except PredictorError:
         return None  # the loader has logged the reason
-    if top_k < 1:
+    if top_k is not None and top_k < 1:
         _fail(f"--top-k is {top_k}; it must be at least 1.")
         return None
     if loaded.info.notice:
@@ -158,7 +158,7 @@ def _load(top_k: int) -> Classifier | None:
 
 
 def _classify_all(
-    names: Iterable[str], classifier: Classifier, top_k: int
+    names: Iterable[str], classifier: Classifier, top_k: int | None
 ) -> Iterator[tuple[str, Outcome]]:
     """Classify in parallel and yield in order. A photo that fails does not stop the others."""
     # Enough callers to fill the next batch while other batches run, but at most the queue's length.
@@ -178,7 +178,7 @@ def _classify_all(
         pool.shutdown(cancel_futures=True)
 
 
-def _classify(classifier: Classifier, top_k: int, name: str) -> Outcome:
+def _classify(classifier: Classifier, top_k: int | None, name: str) -> Outcome:
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return classifier.classify([data], top_k)[0]

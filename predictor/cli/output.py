@@ -42,5 +42,5 @@ def json_line(name: str, outcome: Outcome) -> str:
     if isinstance(outcome, PredictorError):
         answer: dict[str, Any] = {"error": str(outcome)}
     else:
-        answer = as_answer(outcome, detailed=True)
+        answer = as_answer(outcome, len(outcome), None)
     return json.dumps({"file": name, **answer}, ensure_ascii=False) + "\n"

@@ -159,14 +159,16 @@ class Classifier:
         return self.process.decoders.decode(data, call, self.enough_pixels, prepare, alpha)
 
     def classify(
-        self, images: Sequence[bytes | RequestError], top_k: int = 1, call: Call | None = None
-    ) -> list[list[Prediction] | PredictorError]:
+        self, images: Sequence[bytes | RequestError], top_k: int | None = 1,
+        call: Call | None = None,
+    ) -> list[list[Prediction] | PredictorError]:  # fmt: skip
         """Return each image's ``top_k`` predictions, best first, or its error.
 
         Args:
             images: whole files, as :func:`predictor.images.decoding.decode` reads them. An
                 item may also be an error; the result then has that error at the same position.
-            top_k: at least 1; all classes if the model has fewer.
+            top_k: at least 1; all classes if the model has fewer. None: the best class; if several
+                labels can be right, also all others from the threshold on.
             call: the request; its timings and class ids are filled in.
 
         Raises:
@@ -174,7 +176,7 @@ class Classifier:
             ServiceError: the model is not loaded, the queue is full, or the deadline has passed.
         """
         card = self.require_model().card
-        if top_k < 1:
+        if top_k is not None and top_k < 1:
             raise BadRequest(f"top_k is {top_k}; it must be at least 1.")
         outcomes = self.logits(images, call)
         return map_good(lambda found: [rank(logits, card, top_k) for logits in found], outcomes)
@@ -182,7 +184,7 @@ class Classifier:
     def logits(
         self, images: Sequence[Image | RequestError], call: Call | None = None
     ) -> list[Logits | PredictorError]:
-        """Return each image's ``(classes,)`` float32 logits, or its error.
+        """Return each image's ``(outputs,)`` float32 logits, or its error.
 
         Args:
             images: whole files; or prepared pixels ``(height, width, C)``, 0 to 255, as

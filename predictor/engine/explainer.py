@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,7 +145,8 @@ class Explainer:
             return pixels, box, shrink(photo)
 
         pixels, box, photo = self._classifier.decode(task.data, task.call, prepare)
-        logits, heat = model.scorer.explain(pixels, task.class_index, wait_for_predictions)
+        evidence = partial(model.card.output.evidence, class_index=task.class_index)
+        logits, heat = model.scorer.explain(pixels, evidence, wait_for_predictions)
         ranked = rank(logits, model.card, len(model.labels))
         index = ranked[0].class_index if task.class_index is None else task.class_index
         prediction = next(p for p in ranked if p.class_index == index)

@@ -19,8 +19,10 @@ class Prediction(NamedTuple):
     probability: float
 
 
-def rank(logits: NDArray[np.float32], card: Card, top_k: int) -> list[Prediction]:
+def rank(logits: NDArray[np.float32], card: Card, top_k: int | None) -> list[Prediction]:
     """Return the ``top_k`` most probable classes, best first, ties in order of class index.
+
+    None: the best class; if several labels can be right, also all others from the threshold on.
 
     ``logits`` are ``(outputs,)`` float32. If the model has fewer classes than ``top_k``, return
     all.
@@ -29,6 +31,9 @@ def rank(logits: NDArray[np.float32], card: Card, top_k: int) -> list[Prediction
         InferenceFailed: a logit is infinite or not a number.
     """
     probabilities, labels = card.output.probabilities(finite(logits)), card.labels
+    if top_k is None:
+        least = card.output.threshold
+        top_k = 1 if least is None else max(1, int((probabilities >= least).sum()))
     best = np.argsort(-probabilities, kind="stable")[:top_k]
     return [
         Prediction(i, labels[i].class_id, labels[i].class_name, probability)
@@ -43,10 +48,16 @@ def finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return logits
 
 
-def as_answer(predictions: Sequence[Prediction], detailed: bool) -> dict[str, Any]:
-    """Return the JSON answer for one image: the best class, and all predictions if ``detailed``."""
+def as_answer(
+    predictions: Sequence[Prediction], top_k: int | None, threshold: float | None
+) -> dict[str, Any]:
+    """Return the JSON answer for one image: the best class, and which predictions were asked for.
+
+    Without ``top_k``, these are all from the ``threshold`` on; without both, there are none.
+    """
     best = predictions[0]
     answer: dict[str, Any] = {"class_id": best.class_id, "class_name": best.class_name}
-    if detailed:
-        answer["predictions"] = [prediction._asdict() for prediction in predictions]
+    least = threshold if top_k is None else 0
+    if least is not None:
+        answer["predictions"] = [p._asdict() for p in predictions if p.probability >= least]
     return answer

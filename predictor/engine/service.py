@@ -120,7 +120,7 @@ class Service:
             yield model
 
     def classify(
-        self, images: Sequence[bytes | RequestError], top_k: int, call: Call
+        self, images: Sequence[bytes | RequestError], top_k: int | None, call: Call
     ) -> list[list[Prediction] | PredictorError]:
         """Classify encoded images, as :meth:`Classifier.classify` does."""
         return self.classifier.classify(images, top_k, call)

@@ -66,13 +66,27 @@ def value_of(description: Description, key: str) -> Any:
     return None if found is None else found.value
 
 
+def table(description: Description, name: str) -> dict[str, Any]:
+    """Return the keys of a table with their values."""
+    start = f"{name}."
+    return {
+        key.removeprefix(start): said.value
+        for key, said in description.items()
+        if key.startswith(start)
+    }
+
+
 def describe(content: Mapping[str, Any], origin: str) -> Description:
     """Check the keys and values of ``content``, nested as in ``model.toml``.
 
     Raises:
         ModelError: a key or a value is not valid. The message says what is accepted.
     """
-    return {key: said(key, value, f"{origin}: {key}") for key, value in _flat(content, origin)}
+    return {
+        key: said(key, value, f"{origin}: {key}")
+        for key, value in _flat(content, origin)
+        if not (key in SETTINGS and value == "auto")
+    }
 
 
 def said(key: str, value: Any, origin: str) -> Said:
@@ -150,7 +164,7 @@ def input_of(said: Description, own: Description, name: str) -> Preprocessing:
     Raises:
         ModelError: something is missing, or does not fit together.
     """
-    given = {key.removeprefix("input."): one.value for key, one in said.items() if "input." in key}
+    given = table(said, "input")
     if "scale" in given:  # it may be all of the normalisation
         given = {"mean": (0.0,), "std": (1.0,)} | given
     if missing := [key for key in ("size", "resize", "mean", "std") if key not in given]:

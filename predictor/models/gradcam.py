@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from predictor.errors import NotExplainable
 from predictor.models.outputs import pick
+from predictor.models.scorer import Evidence
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 
@@ -40,15 +41,15 @@ class GradCAM:
                 module.register_forward_pre_hook(lambda *_: self._pause())
 
     def __call__(
-        self, batch: Tensor, class_index: int | None, pause: Callable[[], None]
+        self, batch: Tensor, evidence: Evidence, pause: Callable[[], None]
     ) -> tuple[Tensor, Tensor]:
         """Run the network on one normalised image ``(1, 3, H, W)`` and explain a class.
 
-        ``class_index`` None means the class with the largest logit. ``pause`` is called before each
+        ``evidence`` says how each logit counts for the class. ``pause`` is called before each
         layer. If ``pause`` raises an exception, the explanation ends with it.
 
         Returns:
-            ``(1, classes)`` logits, and ``(h, w)`` float32 heat from 0 to 1, in the size of the
+            ``(1, outputs)`` logits, and ``(h, w)`` float32 heat from 0 to 1, in the size of the
             last feature maps. Without evidence for the class, the heat is 0 everywhere.
 
         Raises:
@@ -59,8 +60,8 @@ class GradCAM:
             logits, features = self._forward(batch, self._last_feature_maps(batch))
         finally:
             self._pause = lambda: None  # the caller's function may hold a reference to a photo
-        index = int(logits.argmax()) if class_index is None else class_index
-        (gradient,) = torch.autograd.grad(logits[0, index], features)
+        counts = torch.from_numpy(evidence(logits.detach()[0].float().cpu().numpy()))
+        (gradient,) = torch.autograd.grad(logits, features, counts[None].to(logits))
         features = features.detach().float()
         heat = (gradient.float().mean((2, 3), keepdim=True) * features).sum(1)[0].relu()
         return logits.detach(), heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)

@@ -12,16 +12,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-
 from predictor.errors import LabelsError, ModelError, WeightsUnavailable
 from predictor.models import description, reference
 from predictor.models.card import Card
-from predictor.models.description import Description, Said
+from predictor.models.description import Description, Said, value_of
 from predictor.models.labels import Label, load_labels, numbered
-from predictor.models.outputs import Output
+from predictor.models.outputs import settle
+from predictor.models.probe import probe
 from predictor.models.reference import Reference
-from predictor.models.scorer import LoadedModel, ModelInfo, Scorer
+from predictor.models.scorer import LoadedModel, ModelInfo
 from predictor.models.sources import Found, Request
 from predictor.settings import Settings
 
@@ -141,33 +140,43 @@ def load(found: Found, asked: Request, where: Reference) -> LoadedModel:
     said = found.said | asked.said
     given = None if asked.labels is None else len(asked.labels)
     loaded = found.load(description.input_of(said, asked.said, found.name), given)
-    outputs = loaded.outputs or _outputs(loaded.scorer)
-    labels = asked.labels or _labels(found, outputs)
-    if len(labels) != outputs:
-        raise LabelsError(
-            f"{found.name} has {outputs} classes and the labels {len(labels)}."
-            " Set PREDICTOR_LABELS to the labels of these weights."
-        )
-    name = said["name"].value if "name" in said else found.name
-    card = Card(name, str(where), loaded.scorer.preprocessing, labels, Output())
+    scorer = loaded.scorer
+    if value_of(said, "batchable") is False:
+        scorer.max_batch_size = 1
+    wanted, outputs, tried = description.table(said, "output"), loaded.outputs, None
+    if outputs is None or wanted.get("activation") == "probabilities":
+        tried = probe(loaded, found.name)
+        outputs = tried.shape[1]
+    output = settle(wanted, outputs, tried, found.name)
+    labels, origin = _labels(found, asked, outputs)
+    name = value_of(said, "name") or found.name
+    version = value_of(said, "version") or "1"
+    card = Card(name, str(where), scorer.preprocessing, labels, output, version)
     info = ModelInfo(
         name,
         **{field: getattr(loaded, field) for field in FROM_SOURCE},
         classes=len(labels),
+        outputs=outputs,
+        labels=origin,
     )
-    return LoadedModel(loaded.scorer, info, card)
+    return LoadedModel(scorer, info, card)
 
 
-def _outputs(scorer: Scorer) -> int:
-    """Return how many numbers the model answers for an image."""
-    logits = scorer.logits([np.zeros(scorer.preprocessing.shape, np.uint8)], 1)
-    return int(logits.shape[1])
-
-
-def _labels(found: Found, outputs: int) -> tuple[Label, ...]:
-    """Return the labels that the model's own files say, if there are as many, or numbers."""
-    labels = load_labels(found.said["labels"].value) if "labels" in found.said else ()
-    return labels if len(labels) == outputs else numbered(outputs)
+def _labels(found: Found, asked: Request, outputs: int) -> tuple[tuple[Label, ...], str]:
+    """Return the labels, and who says them: the operator, the model's own files, or nobody."""
+    classes = 2 if outputs == 1 else outputs
+    said = asked.said.get("labels") or found.said.get("labels")
+    labels = asked.labels or (load_labels(said.value) if said else ())
+    if asked.labels is None and len(labels) != classes:
+        return numbered(classes), "numbers"
+    assert said is not None
+    if len(labels) != classes:
+        pair = ", which needs 2 labels" if outputs == 1 else ""
+        raise LabelsError(
+            f"{found.name} has {outputs} output{'s'[: outputs - 1]}{pair}; {said.origin} has"
+            f" {len(labels)}. Set PREDICTOR_LABELS to the labels of these weights."
+        )
+    return labels, "ImageNet" if said.value == "imagenet" else said.origin
 
 
 def _version(package: str) -> str:

@@ -13,6 +13,7 @@ from predictor.images.preprocessing import Pixels, Preprocessing
 from predictor.models.fused_conv import pack
 from predictor.models.gradcam import GradCAM
 from predictor.models.outputs import pick
+from predictor.models.scorer import Evidence
 
 
 class Model:
@@ -67,19 +68,19 @@ class Model:
         return logits
 
     def explain(
-        self, image: NDArray[np.uint8], class_index: int | None, pause: Callable[[], None]
+        self, image: NDArray[np.uint8], evidence: Evidence, pause: Callable[[], None]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the network on one image and explain a class. Only one thread at a time may call it.
 
-        ``(height, width, C)`` uint8 → ``(classes,)`` float32 logits, and ``(h, w)`` float32 heat,
-        0 to 1. ``class_index`` None means the class with the largest logit. ``pause`` is called
-        before each layer. If ``pause`` raises an exception, the explanation ends with it.
+        ``(height, width, C)`` uint8 → ``(outputs,)`` float32 logits, and ``(h, w)`` float32 heat,
+        0 to 1. ``evidence`` says how each logit counts for the class. ``pause`` is called before
+        each layer. If ``pause`` raises an exception, the explanation ends with it.
 
         Raises:
             NotExplainable: the network has no feature maps.
         """
         prepare_thread(self._threads)
-        logits, heat = self._grad_cam(self._batch([image]), class_index, pause)
+        logits, heat = self._grad_cam(self._batch([image]), evidence, pause)
         return logits[0].float().cpu().numpy(), heat.cpu().numpy()
 
     @cached_property

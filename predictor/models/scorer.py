@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from predictor.images.preprocessing import Pixels, Preprocessing
 from predictor.models.card import Card
 from predictor.models.labels import Label
+from predictor.models.outputs import Logits as Logits
 
-Logits = NDArray[np.float32]
 Heat = NDArray[np.float32]
+Evidence = Callable[[Logits], Logits]  # ``(outputs,)`` logits → how much each output counts
 
 RANDOM = "random"  # the value of PREDICTOR_WEIGHTS for untrained weights
 
@@ -30,12 +31,13 @@ class Scorer(Protocol):
         """Run N images on a number of lanes; return ``(N, outputs)`` float32 logits."""
 
     def explain(
-        self, image: NDArray[np.uint8], class_index: int | None, pause: Callable[[], None]
+        self, image: NDArray[np.uint8], evidence: Evidence, pause: Callable[[], None]
     ) -> tuple[Logits, Heat]:
-        """Run one image, uint8 as ``preprocessing`` makes it, and explain a class; None: the best.
+        """Run one image, uint8 as ``preprocessing`` makes it, and explain its answer.
 
-        ``pause`` is called before each layer, and returns when the layer may run. Returns
-        ``(outputs,)`` float32 logits, and ``(h, w)`` float32 heat, 0 to 1.
+        ``evidence`` says how each output counts for the class in question. ``pause`` is called
+        before each layer, and returns when the layer may run. Returns ``(outputs,)`` float32
+        logits, and ``(h, w)`` float32 heat, 0 to 1.
 
         Raises:
             NotExplainable: the model has no feature maps.
@@ -52,7 +54,7 @@ class Loaded:
     precision: str
     threads: int  # of one forward pass on the CPU
     parameters: int
-    outputs: int | None = None  # numbers per image; None: to be found out
+    outputs: int | None = None  # numbers per image; None: the model has to be tried first
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class ModelInfo:
     threads: int  # of one forward pass on the CPU
     parameters: int
     classes: int
+    outputs: int  # numbers for each photo: 1 for two classes, otherwise as many as classes
+    labels: str  # who names the classes
     stands_in_for: str | None = None  # the model whose weights could not be downloaded
 
     @property
@@ -81,8 +85,9 @@ class ModelInfo:
         return None
 
     def public(self) -> dict[str, Any]:
-        """Return the fields for clients, with the weights' file name instead of their path."""
-        return asdict(self) | {"weights": Path(self.weights).name}
+        """Return the fields for clients, with file names instead of paths."""
+        names = {key: Path(getattr(self, key)).name for key in ("weights", "labels")}
+        return asdict(self) | names
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +102,11 @@ class LoadedModel:
     def labels(self) -> tuple[Label, ...]:
         """The classes, in the order of the card."""
         return self.card.labels
+
+    def public(self) -> dict[str, Any]:
+        """Return what clients can read: also what the model takes, and how it answers."""
+        return self.info.public() | {
+            "input": self.card.input.as_json(),
+            "output": self.card.output.as_json(),
+            "max_batch_size": self.scorer.max_batch_size,
+        }

@@ -30,7 +30,7 @@ def announce(classifier: Classifier, url: str, status: int = EXIT_APP_LOAD_ERROR
         if loading.exception() is not None:
             os._exit(status)  # sys.exit would end only this thread, which is the loader
         model = loading.result()
-        fields = {"url": url, "model": model.info.public()}
+        fields = {"url": url, "model": model.public()}
         block = summary(model, url)
         log.info("Ready at %(url)s", fields, extra={"block": block})
         if classifier.settings.log_format == "auto" and not logs.is_text():
@@ -43,6 +43,7 @@ def announce(classifier: Classifier, url: str, status: int = EXIT_APP_LOAD_ERROR
 def summary(model: LoadedModel, url: str) -> str:
     """Return the block of text that says what is served and how to try it."""
     info = model.info
+    single = ", one photo at a time" if model.scorer.max_batch_size == 1 else ""
     threads = "1 thread" if info.threads == 1 else f"{info.threads} threads"
     notice = f"\n  NOTE       {info.notice}\n" if info.notice else ""
     return f"""
@@ -50,7 +51,10 @@ Ready at {url}
 {notice}
   model      {info.name}, {info.parameters:,} parameters, {info.classes} classes
   weights    {info.weights}
-  device     {info.device}, {info.precision}, {threads}
+  labels     {info.labels}
+  input      {model.card.input.describe()}
+  output     {model.card.output.describe()}
+  device     {info.device}, {info.precision}, {threads}{single}
   try        curl -F file=@photo.jpg {url}/predict
 """
 

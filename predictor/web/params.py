@@ -7,6 +7,7 @@ from typing import Any
 from flask import request
 
 from predictor.errors import BadRequest
+from predictor.models.scorer import LoadedModel
 
 TOP_K = 5  # default number of classes on the page and in the protocols of other servers
 # What clients write in place of a parameter's name, besides other cases and separators.
@@ -79,6 +80,12 @@ def whole_number(name: str, given: Mapping[str, Any] | None = None) -> int | Non
     if number is None or number < 0:
         raise BadRequest(f"{name} is {quoted(value)}; it must be a whole number.")
     return number
+
+
+def top_k_of(given: Mapping[str, Any], model: LoadedModel) -> int | None:
+    """Return ``top_k`` for a protocol of other servers, or None for a model of several labels."""
+    top_k = whole_number("top_k", given)
+    return TOP_K if top_k is None and model.card.output.threshold is None else top_k
 
 
 def as_integer(value: object) -> int | None:

@@ -82,7 +82,7 @@ class Failing(ToyModel):
         super().__init__()
         self.error = error
 
-    def explain(self, image, class_index, pause):
+    def explain(self, image, evidence, pause):
         raise self.error
 
 
@@ -103,10 +103,10 @@ class Layered(ToyModel):
         super().__init__()
         self.between, self.go_on, self.finished = (threading.Event() for _ in range(3))
 
-    def explain(self, image, class_index, pause):
+    def explain(self, image, evidence, pause):
         self.between.set()
         assert self.go_on.wait(60)
-        answer = super().explain(image, class_index, pause)
+        answer = super().explain(image, evidence, pause)
         self.finished.set()
         return answer
 

@@ -41,8 +41,8 @@ def test_nan_and_infinite_logits_are_an_error(logits, value):
 
 def test_the_answer_has_the_keys_of_the_contract_in_order(logits):
     best = rank(logits, CARD, 1)
-    assert list(as_answer(best, detailed=False)) == ["class_id", "class_name"]
-    detailed = as_answer(best, detailed=True)
+    assert list(as_answer(best, None, None)) == ["class_id", "class_name"]
+    detailed = as_answer(best, 1, None)
     assert list(detailed["predictions"][0]) == [
         "class_index",
         "class_id",

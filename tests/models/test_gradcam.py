@@ -1,5 +1,7 @@
 """Compares Grad-CAM with its definition, on networks of many kinds."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from predictor.errors import NotExplainable
 from predictor.models.building import build_random
 from predictor.models.fused_conv import ConvReLU, pack
 from predictor.models.gradcam import GradCAM, last_feature_maps, twin
+from predictor.models.outputs import Output
 from predictor.models.sources.torchvision import find_model
 
 LAST = {
@@ -35,6 +38,10 @@ def no_pause():
 def named(request):
     spec = find_model(request.param)
     return request.param, build_random(spec.build, 1000)
+
+
+def of_class(index):
+    return partial(Output().evidence, class_index=index)
 
 
 def some_images(count=1, side=224):
@@ -69,7 +76,7 @@ def test_heat_equals_the_papers_definition(named):
     )
     expected = by_definition(network, layer, batch, class_index)
     pack(network)  # as it is served; these operators have no gradient
-    logits, heat = GradCAM(network)(batch, class_index, no_pause)
+    logits, heat = GradCAM(network)(batch, of_class(class_index), no_pause)
     assert heat.max() == 1
     assert torch.allclose(heat, expected, atol=1e-3)
     assert torch.allclose(logits, expected_logits, atol=1e-3)
@@ -78,8 +85,8 @@ def test_heat_equals_the_papers_definition(named):
 def test_best_class_is_explained_by_default(named):
     _, network = named
     explain = GradCAM(network)
-    logits, heat = explain(some_images(), None, no_pause)
-    assert torch.equal(heat, explain(some_images(), int(logits.argmax()), no_pause)[1])
+    logits, heat = explain(some_images(), of_class(None), no_pause)
+    assert torch.equal(heat, explain(some_images(), of_class(int(logits.argmax())), no_pause)[1])
 
 
 @pytest.mark.slow
@@ -87,9 +94,9 @@ def test_vision_transformer_is_not_explainable():
     network = build_random(find_model("vit_b_32").build, 10)
     explain, asked = GradCAM(network), []
     with pytest.raises(NotExplainable, match="feature maps"):
-        explain(some_images(), 0, no_pause)
+        explain(some_images(), of_class(0), no_pause)
     with pytest.raises(NotExplainable):
-        explain(some_images(), 0, lambda: asked.append(1))
+        explain(some_images(), of_class(0), lambda: asked.append(1))
     assert asked == []  # the network is searched only once
 
 
@@ -118,7 +125,7 @@ def test_last_call_of_a_module_used_twice_counts():
     graded = []
     network.second.register_forward_hook(lambda *_: graded.append(torch.is_grad_enabled()))
     explain = GradCAM(network)
-    assert explain(some_images(side=8), 0, no_pause)[1].shape == (4, 4)
+    assert explain(some_images(side=8), of_class(0), no_pause)[1].shape == (4, 4)
     assert graded == [False, False]  # once for the search and once for the explanation
 
 
@@ -131,7 +138,7 @@ class Small(nn.Sequential):
 def test_heat_without_evidence_is_zero_everywhere():
     network = Small()
     nn.init.constant_(network[3].weight, -1.0)
-    _, heat = GradCAM(network)(some_images(side=8), 0, no_pause)
+    _, heat = GradCAM(network)(some_images(side=8), of_class(0), no_pause)
     assert torch.equal(heat, torch.zeros(6, 6))
 
 
@@ -149,21 +156,35 @@ def test_twin_shares_the_weights_and_not_the_hooks():
 
 def test_pause_is_called_before_each_layer_and_can_end_it():
     explain, asked = GradCAM(Small()), []
-    explain(some_images(side=8), 0, no_pause)
-    explain(some_images(side=8), 0, lambda: asked.append(1))
+    explain(some_images(side=8), of_class(0), no_pause)
+    explain(some_images(side=8), of_class(0), lambda: asked.append(1))
     assert len(asked) == 4
 
     def refuse():
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        explain(some_images(side=8), 0, refuse)
+        explain(some_images(side=8), of_class(0), refuse)
     assert torch.is_grad_enabled()
-    assert explain(some_images(side=8), 0, no_pause)[1].shape == (6, 6)
+    assert explain(some_images(side=8), of_class(0), no_pause)[1].shape == (6, 6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_heat_is_float32_in_every_precision(dtype):
     network = Small().to(dtype)
-    logits, heat = GradCAM(network)(some_images(side=8).to(dtype), 0, no_pause)
+    logits, heat = GradCAM(network)(some_images(side=8).to(dtype), of_class(0), no_pause)
     assert (logits.dtype, heat.dtype) == (dtype, torch.float32)
+
+
+def test_class_0_of_one_logit_is_explained_by_the_evidence_against_class_1():
+    """By a network of two logits, of which the first is the negative of the one logit."""
+    one, two = Small(), Small()
+    one[3] = nn.Linear(4 * 36, 1)
+    two[0] = one[0]
+    two[3].weight.data = torch.cat((-one[3].weight, one[3].weight, one[3].weight)).detach()
+    heats = {}
+    for index in (0, 1):
+        _, heats[index] = GradCAM(one)(some_images(side=8), of_class(index), no_pause)
+        _, expected = GradCAM(two)(some_images(side=8), of_class(index), no_pause)
+        assert torch.allclose(heats[index], expected, atol=1e-5)
+    assert not torch.allclose(heats[0], heats[1], atol=0.1)

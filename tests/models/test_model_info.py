@@ -2,10 +2,13 @@ from dataclasses import replace
 
 from predictor.models.scorer import ModelInfo
 
-INFO = ModelInfo("net", "/weights/net.pth", "cpu", "float32", threads=1, parameters=3, classes=3)
+INFO = ModelInfo(
+    "net", "/weights/net.pth", "cpu", "float32",
+    threads=1, parameters=3, classes=3, outputs=3, labels="/weights/model.toml: labels",
+)  # fmt: skip
 
 
-def test_public_info_has_the_weights_name_without_its_folder():
+def test_public_info_has_file_names_without_folders():
     assert INFO.public() == {
         "name": "net",
         "weights": "net.pth",
@@ -14,6 +17,8 @@ def test_public_info_has_the_weights_name_without_its_folder():
         "threads": 1,
         "parameters": 3,
         "classes": 3,
+        "outputs": 3,
+        "labels": "model.toml: labels",
         "stands_in_for": None,
     }
 

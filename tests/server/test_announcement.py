@@ -39,13 +39,16 @@ def test_summary_says_what_is_served_and_how_to_try_it():
         notice = "A stands in for B."
 
     model = toy_model()
-    text = summary(type(model)(model.scorer, Notable(), model.labels), "http://127.0.0.1:5000")
+    text = summary(type(model)(model.scorer, Notable(), model.card), "http://127.0.0.1:5000")
     parts = [
         "NOTE",
         "A stands in for B.",
         "toy, 1,234 parameters, 3 classes",
         "toy.pth",
-        "cpu, float32, 2 threads",
+        "labels     numbers",
+        "input      8 × 8 RGB, shorter side resized to 9",
+        "output     softmax",
+        "cpu, float32, 2 threads\n",
         TRY,
     ]
     assert [part for part in parts if part not in text] == []
@@ -82,7 +85,7 @@ def announced(monkeypatch):
         monkeypatch.setattr(sys, "stdout", printed)
         logs.configure(log_format, [logging.StreamHandler(log)])
         model = toy_model()
-        loaded = type(model)(model.scorer, Info(), model.labels)
+        loaded = type(model)(model.scorer, Info(), model.card)
         classifier = Classifier(Settings(log_format=log_format), load=lambda *_: loaded)
         announce(classifier, "http://127.0.0.1:5000")
         classifier.start()

@@ -21,4 +21,4 @@ def healthz() -> dict[str, str]:
 @probe
 def readyz() -> dict[str, Any]:
     """Answer 200 with the served model if the process can answer now; otherwise 503 or 500."""
-    return {"status": "ready", "model": current_service().expect_ready().info.public()}
+    return {"status": "ready", "model": current_service().expect_ready().public()}

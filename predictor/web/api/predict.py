@@ -23,18 +23,21 @@ def predict(filename: str = "") -> dict[str, Any]:
     ``curl -T photo.jpg`` appends the file's name to a URL that ends in a slash.
     """
     service, call = current_service(), current_call()
-    with service.admit(call):
+    with service.admit(call) as loaded:
         upload, given = read_upload(request, service.settings.max_queue)
         top_k = whole_number("top_k", given)
-        outcomes = service.classify(upload.images, 1 if top_k is None else top_k, call)
+        outcomes = service.classify(upload.images, top_k, call)
+        threshold = loaded.card.output.threshold
     if upload.shape != "one":
-        return {"results": [_result(outcome, top_k) for outcome in outcomes]}
+        return {"results": [_result(outcome, top_k, threshold) for outcome in outcomes]}
     if isinstance(outcomes[0], PredictorError):
         raise outcomes[0]
-    return as_answer(outcomes[0], detailed=top_k is not None)
+    return as_answer(outcomes[0], top_k, threshold)
 
 
-def _result(outcome: list[Prediction] | PredictorError, top_k: int | None) -> dict[str, Any]:
+def _result(
+    outcome: list[Prediction] | PredictorError, top_k: int | None, threshold: float | None
+) -> dict[str, Any]:
     if isinstance(outcome, PredictorError):
         return {"error": current_problem(outcome)}
-    return as_answer(outcome, detailed=top_k is not None)
+    return as_answer(outcome, top_k, threshold)

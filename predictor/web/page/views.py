@@ -107,10 +107,12 @@ def _page(
     classifier.start()
     loaded = classifier.loading.done()  # read once: it can change from one line to the next
     healthy = loaded and classifier.unhealthy_reason() is None
-    model = classifier.require_model().info if healthy else None
+    served = classifier.require_model() if healthy else None
+    model = served.info if served else None
     page = render_template(
         "index.html",
         model=model,
+        input=served.card.input.describe() if served else "",
         loading=not loaded,
         max_upload_bytes=service.settings.max_upload_bytes,
         top_k=_top_k(model),

@@ -13,11 +13,11 @@ from predictor.errors import BadRequest
 from predictor.web.choosing import Chosen, Fields, from_instances, targets_in
 from predictor.web.json_body import parse_json
 from predictor.web.params import (
-    TOP_K,
     as_target,
     known_among,
     parameters,
     parameters_of,
+    top_k_of,
     whole_number,
 )
 from predictor.web.problems import Problem
@@ -76,10 +76,10 @@ def predict(model: str, version: str = VERSION) -> dict[str, Any]:
     with service.admit(call) as loaded:
         service.expect_model(model, version, [VERSION])
         upload, given = _read(service.settings.max_queue, FIELDS)
-        top_k = whole_number("top_k", given)
-        top_k = min(TOP_K, len(loaded.labels)) if top_k is None else top_k
+        top_k = top_k_of(given, loaded)
         ranked = all_or_error(service.classify(all_or_error(upload.images), top_k, call))
-    return {"predictions": [as_answer(one, detailed=True) for one in ranked]}
+    threshold = loaded.card.output.threshold
+    return {"predictions": [as_answer(one, top_k, threshold) for one in ranked]}
 
 
 @explanations.post("/models/<name:model>:explain")

@@ -6,7 +6,17 @@ from predictor.errors import WeightsError
 
 def test_ready_app_is_alive_and_names_its_model(client):
     assert client.get("/healthz").json == {"status": "alive"}
-    assert client.get("/readyz").json == {"status": "ready", "model": ToyInfo().public()}
+    ready = client.get("/readyz").json
+    assert ready["status"] == "ready"
+    assert ready["model"] == {
+        **ToyInfo().public(),
+        "input": {
+            "size": [8, 8], "resize": 9, "interpolation": "bilinear", "mean": [0, 0, 0],
+            "std": [1, 1, 1], "channels": "RGB", "scale": "0..1",
+        },
+        "output": {"activation": "softmax"},
+        "max_batch_size": 8,
+    }  # fmt: skip
 
 
 def test_loading_app_is_alive_but_not_ready(loading_client):

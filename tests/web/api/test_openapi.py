@@ -21,7 +21,8 @@ from predictor.web import create_app
 from predictor.web.openapi import WEB
 
 TOKEN = "correct-horse-battery"
-INFO = ModelInfo("toy", "toy.pth", "cpu", "float32", threads=1, parameters=3, classes=3)
+COUNTS = {"threads": 1, "parameters": 3, "classes": 3, "outputs": 3}
+INFO = ModelInfo("toy", "toy.pth", "cpu", "float32", **COUNTS, labels="numbers")
 CARD = Card("toy", "toy", ToyModel.preprocessing, LABELS)
 VARIANTS = {
     "defaults": {},

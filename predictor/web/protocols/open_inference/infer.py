@@ -12,7 +12,7 @@ from flask import Response, jsonify, request
 from predictor.engine.call import all_or_error
 from predictor.engine.classifier import VERSION, Image
 from predictor.engine.cpus import available_cpus
-from predictor.engine.ranking import rank
+from predictor.engine.ranking import Prediction, rank
 from predictor.errors import BadRequest, DeadlineExceeded
 from predictor.models.scorer import LoadedModel, Logits
 from predictor.settings import Settings
@@ -145,18 +145,23 @@ def _output_options(content: dict[str, Any]) -> OutputOptions:
 
 
 def _output(loaded: LoadedModel, logits: Sequence[Logits], options: OutputOptions) -> Tensor:
-    """Return the logits, or the best classes of each image as ``logit:index:name``."""
+    """Return the logits, or the best classes of each image as ``value:index:name``."""
     count = len(logits)
     if not options.classes:
         batch = np.stack(logits)
         return Tensor("FP32", list(batch.shape), batch.ravel())
     classes = min(options.classes, len(loaded.labels))
     best = [
-        f"{one[p.class_index]:.6f}:{p.class_index}:{p.class_name}".encode()
+        f"{_value(one, p):.6f}:{p.class_index}:{p.class_name}".encode()
         for one in logits
         for p in rank(one, loaded.card, classes)
     ]
     return Tensor("BYTES", [count, classes], best)
+
+
+def _value(logits: Logits, prediction: Prediction) -> float:
+    """Return the class's logit, or its probability if one logit is for both classes."""
+    return float(logits[prediction.class_index]) if len(logits) > 1 else prediction.probability
 
 
 def _respond(answer: dict[str, Any], output: Tensor, is_binary: bool) -> Response:

@@ -105,13 +105,13 @@ def index() -> Response:
 def metadata(model: str, version: str = VERSION) -> dict[str, Any]:
     """Return the model's inputs and outputs."""
     datatype, shape = input_of(model, version)
-    classes = len(current_service().require_model().labels)
+    outputs = current_service().require_model().info.outputs
     return {
         "name": model,
         "versions": [VERSION],
         "platform": "pytorch_eager",
         "inputs": [{"name": INPUT, "datatype": datatype, "shape": [-1, *shape]}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, classes]}],
+        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, outputs]}],
     }
 
 
@@ -134,18 +134,19 @@ def config(model: str, version: str = VERSION) -> dict[str, Any]:
     # The number of tensors that fit into a body, with 1 kB for the JSON before them.
     room = (settings.max_upload_bytes - 1024) // (4 * math.prod(shape))
     most = max(1, min(settings.max_queue, room))
-    preprocessing, classes = loaded.scorer.preprocessing, len(loaded.labels)
-    normalisation = {
+    preprocessing, outputs = loaded.scorer.preprocessing, loaded.info.outputs
+    facts = {
         "mean": ",".join(map(str, preprocessing.mean)),
         "std": ",".join(map(str, preprocessing.std)),
         "channels": preprocessing.channels,
         "scale": preprocessing.scale,
+        "activation": loaded.card.output.activation,
     }
     if shape:
         tensor = {"data_type": "TYPE_FP32", "format": "FORMAT_NCHW", "dims": list(shape)}
     else:  # max_batch_size is 0: the dimensions include the batch
         tensor = {"data_type": "TYPE_STRING", "format": "FORMAT_NONE", "dims": [-1]}
-    dims = [classes] if shape else [-1, classes]
+    dims = [outputs] if shape else [-1, outputs]
     return {
         "name": model,
         "platform": "pytorch_eager",
@@ -153,7 +154,7 @@ def config(model: str, version: str = VERSION) -> dict[str, Any]:
         "max_batch_size": most if shape else 0,
         "input": [{"name": INPUT, **tensor}],
         "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": dims}],
-        "parameters": {key: {"string_value": text} for key, text in normalisation.items()},
+        "parameters": {key: {"string_value": text} for key, text in facts.items()},
     }
 
 

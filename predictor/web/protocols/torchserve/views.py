@@ -16,7 +16,7 @@ from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError
 from predictor.web.choosing import Chosen, Fields
 from predictor.web.openapi import description
-from predictor.web.params import TOP_K, as_target, parameters, whole_number
+from predictor.web.params import as_target, parameters, top_k_of, whole_number
 from predictor.web.problems import Problem
 from predictor.web.protocols.torchserve.metrics import VERSION
 from predictor.web.request import current_call, current_service, needs_slot, probe
@@ -120,8 +120,7 @@ def _predict(model: str, version: str) -> Response:
     with service.admit(call) as loaded:
         service.expect_model(model, _version(version), [VERSION])
         upload, given = read_upload(request, service.settings.max_queue, FIELDS)
-        top_k = whole_number("top_k", given)
-        top_k = min(TOP_K, len(loaded.labels)) if top_k is None else top_k
+        top_k = top_k_of(given, loaded)
         ranked = all_or_error(service.classify(all_or_error(upload.images), top_k, call))
     return _pretty(_wrap(upload, [by_label(one) for one in ranked], "predictions"))
 
