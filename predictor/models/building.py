@@ -40,8 +40,8 @@ def _build_in_memory(build: Callable[[int], nn.Module], classes: int) -> nn.Modu
         return build(classes).eval()
 
 
-def build_random(build: Callable[[int], nn.Module], classes: int) -> nn.Module:
-    """Return the network in eval mode with random weights, the same ones each time."""
+def build_random(build: Callable[[int], nn.Module], classes: int, seed: int = 0) -> nn.Module:
+    """Return the network in eval mode with random weights, the same ones for the same seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return build(classes).eval()

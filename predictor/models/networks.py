@@ -123,6 +123,9 @@ class Builder:
             network = build_random(self._spec.build, self.classes)
         else:
             network = self._spec.filled()
+        network.requires_grad_(False)
+        for module in filter(lambda module: module.training, network.modules()):
+            module.training = False  # its eval() does something else
         layout = torch.channels_last if self._spec.proven else torch.contiguous_format
         return network.to(device, dtype, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
