@@ -5,6 +5,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 CLIENTS ?= .venv-clients
 JUPYTER ?= .venv-jupyter
+ONNX ?= .venv-onnx
 HOST ?= 127.0.0.1
 PORT ?= 5000
 BIN := $(VENV)/bin
@@ -14,10 +15,11 @@ BIN := $(VENV)/bin
 TWO_AT_A_TIME = $(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target
 CORE := tests/images tests/models tests/engine
 PROGRAMS := $(addprefix tests/,browser clients tools test_benchmarks.py test_notebook.py test_wheel.py)
+WITHOUT_TORCH := tests/test_without_torch.py
 
-.PHONY: serve lint check check-core check-rest test test-server test-programs test-rest
+.PHONY: serve lint check check-core check-rest test test-server test-programs test-rest test-onnx
 .PHONY: bench fuzz soak format
-export HOST PORT CLIENTS JUPYTER
+export HOST PORT CLIENTS JUPYTER ONNX
 unexport PYTHONDONTWRITEBYTECODE # or each of the tests' many servers compiles the app again
 
 # If VGG16's weights cannot be downloaded, a small model replaces it, and the log says so. A
@@ -42,12 +44,14 @@ check-core check-rest:
 
 test: lint $(CLIENTS)/requirements-clients.stamp $(CLIENTS)/npm.stamp
 test: $(JUPYTER)/requirements-jupyter.stamp
-	$(TWO_AT_A_TIME) test-server test-programs test-rest
+	$(TWO_AT_A_TIME) test-server test-programs test-rest test-onnx
 
 test-server: PART := tests/server
 test-programs: PART := $(PROGRAMS)
-test-rest: PART := --ignore=tests/server $(PROGRAMS:%=--ignore=%)
-test-server test-programs test-rest:
+test-rest: PART := --ignore=tests/server $(PROGRAMS:%=--ignore=%) --ignore=$(WITHOUT_TORCH)
+test-onnx: PART := $(WITHOUT_TORCH)
+test-onnx: $(ONNX)/package.stamp
+test-server test-programs test-rest test-onnx:
 	$(BIN)/pytest $(PART) $(PYTEST)
 
 # For the options: make bench BENCH="--help"
@@ -66,7 +70,7 @@ format: $(VENV)/requirements-dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-$(VENV)/requirements-dev.stamp: requirements.txt requirements-heif.txt
+$(VENV)/requirements-dev.stamp: requirements.txt requirements-heif.txt requirements-onnx.txt
 $(VENV)/requirements.stamp $(VENV)/requirements-dev.stamp: requirements-torch.txt
 
 $(VENV)/%.stamp: %.txt $(CONSTRAINTS) | $(BIN)/python
@@ -89,7 +93,13 @@ $(JUPYTER)/%.stamp: %.txt | $(JUPYTER)/bin/python
 	$(JUPYTER)/bin/python -m pip install --disable-pip-version-check -q -r $<
 	touch $@
 
-$(BIN)/python $(CLIENTS)/bin/python $(JUPYTER)/bin/python: %/bin/python:
+# The package with the extra "onnx", so without torch. It runs the code of this folder.
+$(ONNX)/package.stamp: pyproject.toml requirements.txt requirements-onnx.txt $(CONSTRAINTS)
+$(ONNX)/package.stamp: | $(ONNX)/bin/python
+	$(ONNX)/bin/python -m pip install --disable-pip-version-check -q -e '.[onnx]' -c $(CONSTRAINTS)
+	touch $@
+
+$(BIN)/python $(CLIENTS)/bin/python $(JUPYTER)/bin/python $(ONNX)/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is required: make PYTHON=/path/to/python3.11 …"; exit 1; }
 	$(PYTHON) -m venv $*

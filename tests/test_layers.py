@@ -6,12 +6,14 @@ some libraries belong to one layer.
 
 import ast
 import functools
+import os
 import subprocess
 import sys
 
 import pytest
 
 import predictor
+from onnx_files import write
 from paths import ROOT
 
 PACKAGE = ROOT / "predictor"
@@ -26,6 +28,7 @@ LIBRARIES = {
     "torch": {"models"},
     "torchvision": {"models"},
     "safetensors": {"models"},
+    "onnxruntime": {"models"},
     "flask": {"web"},
     "jinja2": {"web"},
     "werkzeug": {"web", "server"},
@@ -50,6 +53,12 @@ for path in ("/predict", "/explain"):
     assert app.test_client().post(path, data=photo).status_code == 200
 classifier.close()
 """
+
+
+SERVE_ONNX = SERVE_ONE_MODEL.replace(
+    '"squeezenet1_1", "PREDICTOR_WEIGHTS": "random"',
+    'os.environ["NET"], "PREDICTOR_RESIZE": "64", "PREDICTOR_MEAN": "0", "PREDICTOR_STD": "1"',
+).replace('("/predict", "/explain")', '["/predict"]')
 
 
 def module_name(path):
@@ -133,12 +142,21 @@ def test_endpoint_imports_no_other_endpoint(path):
             | {"pyngrok", "requests", "safetensors", "sympy", "torch._dynamo", "torch._inductor"},
             marks=pytest.mark.slow,
         ),
+        (
+            SERVE_ONNX,
+            {"limits", "onnx", "predictor.models.network", "predictor.share", "requests"}
+            | {"safetensors", "torch", "torchvision"},
+        ),
     ],
-    ids=["settings", "share", "gunicorn's master", "wsgi", "serve one model"],
+    ids=["settings", "share", "gunicorn's master", "wsgi", "serve one model", "serve an ONNX file"],
 )
-def test_start_imports_nothing_that_it_does_not_need(start, needless):
+def test_start_imports_nothing_that_it_does_not_need(start, needless, tmp_path):
     check = f"{start}\nimport sys; print({needless} & sys.modules.keys())"
+    environ = {**os.environ, "NET": str(tmp_path / "net.onnx")}
+    if start is SERVE_ONNX:
+        write(tmp_path / "net.onnx")
     done = subprocess.run(
-        [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+        [sys.executable, "-c", check], cwd=ROOT, env=environ, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
     assert done.stdout == "set()\n", done.stderr

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.server
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 MODEL = "efficientnet_lite0"
+EXTRAS = ("torch", "heif", "onnx")
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +86,12 @@ def name_and_range(requirement):
 
 def test_wheel_has_the_ranges_of_requirements_txt(wheel):
     declared = [Requirement(text) for text in metadata(wheel).get_all("Requires-Dist")]
-    needed = requirements(ROOT / "requirements.txt") | requirements(ROOT / "requirements-heif.txt")
+    extras = {extra: requirements(ROOT / f"requirements-{extra}.txt") for extra in EXTRAS}
+    needed = requirements(ROOT / "requirements.txt").union(*extras.values())
     assert {name_and_range(r) for r in declared} == needed
-    for extra in ("torch", "heif"):
+    for extra, expected in extras.items():
         added = {name_and_range(r) for r in declared if extra in str(r.marker)}
-        assert added == requirements(ROOT / f"requirements-{extra}.txt")
+        assert added == expected
 
 
 def test_wheel_has_the_version_of_the_package(wheel):

@@ -7,6 +7,8 @@ something in the settings and in ``model.toml``; the model's own files only fill
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -42,6 +44,8 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "output.select": values.select,
 }
 TABLES = ("input", "output")
+# What a file may say about the model in it: not where a model is, nor whether to trust it.
+CARRIED = re.compile(r"name|version|labels|(input|output)\..+")
 # Settings for the simple case, by key. Their value "auto" says nothing.
 SETTINGS = {
     "weights": "weights", "labels": "labels", "input.size": "input_size", "input.resize": "resize",
@@ -131,6 +135,22 @@ def read(path: Path) -> Description:
         if key in found and isinstance(text := found[key].value, str) and text not in values.WORDS:
             found[key] = found[key]._replace(value=str(path.parent / text))
     return found
+
+
+def carried(text: str | bytes | None, origin: str) -> Description:
+    """Return what a file says about the model in it, from the card's JSON.
+
+    Raises:
+        ModelError: the text is not JSON, or it has an invalid key or value.
+    """
+    try:
+        content = json.loads(text or "{}")
+        found = describe(content, f"{origin}, predictor")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{origin}: what it says of itself is not a JSON object: {error}"
+        ) from None
+    return {key: said for key, said in found.items() if CARRIED.fullmatch(key)}
 
 
 def from_settings(settings: Settings) -> Description:

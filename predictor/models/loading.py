@@ -36,6 +36,9 @@ INSTALL_RUNTIME = (
     " --index-url https://download.pytorch.org/whl/cpu\n"
     'Then, or with a GPU, run: pip install "photo-predictor[torch]"'
 )
+INSTALL = dict.fromkeys(RUNTIME, INSTALL_RUNTIME) | {
+    "onnxruntime": 'Run: pip install "photo-predictor[onnx]"'
+}
 
 
 def load_model(settings: Settings, cpus: int) -> LoadedModel:
@@ -112,9 +115,9 @@ def find(asked: Request, where: Reference) -> Found:
     try:
         found: Found = _module(where.source).find(asked)
     except ModuleNotFoundError as error:
-        if error.name not in RUNTIME:
+        if error.name not in INSTALL:
             raise
-        raise ModelError(f"{error.name} is not installed. {INSTALL_RUNTIME}") from error
+        raise ModelError(f"{error.name} is not installed. {INSTALL[error.name]}") from error
     return found
 
 
@@ -122,7 +125,7 @@ def _module(source: str) -> ModuleType:
     try:  # here: importing torch takes seconds, and the server must listen before that
         return import_module(f"predictor.models.sources.{source}")
     except (ImportError, RuntimeError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name in RUNTIME:
+        if isinstance(error, ModuleNotFoundError) and error.name in INSTALL:
             raise
         raise ModelError(
             f"torch {_version('torch')} and torchvision {_version('torchvision')} cannot be"

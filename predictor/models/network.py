@@ -13,7 +13,7 @@ from predictor.images.preprocessing import Pixels, Preprocessing
 from predictor.models.fused_conv import pack
 from predictor.models.gradcam import GradCAM
 from predictor.models.outputs import pick
-from predictor.models.scorer import Evidence
+from predictor.models.scorer import Evidence, warm_up_sizes
 
 
 class Model:
@@ -49,7 +49,7 @@ class Model:
         if not plain:
             pack(network)
         self._network, self._select = network, select
-        self.warm_up_sizes = warm_up_sizes(device, lanes, max_batch_size)
+        self.warm_up_sizes = warm_up_sizes(device.type == "cpu", lanes, max_batch_size)
         # ToTensor and Normalize in one step: (x / 255 - mean) / std, on pixels from 0 to 255.
         self._offset = torch.from_numpy(preprocessing.offset).to(device)
         self._divisor = torch.from_numpy(preprocessing.divisor).to(device)
@@ -111,14 +111,3 @@ def prepare_thread(threads: int) -> None:
     """
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)  # of this thread only
-
-
-def warm_up_sizes(device: torch.device, lanes: int, max_batch_size: int) -> set[int]:
-    """Return the batch sizes to run before the first request.
-
-    On the CPU: one image, one per lane and a full batch. On a GPU: all powers of two and a full
-    batch, because CUDA chooses kernels by the batch size and loads a kernel at its first use.
-    """
-    if device.type == "cpu":
-        return {1, lanes, max_batch_size}
-    return {min(2**power, max_batch_size) for power in range(max_batch_size.bit_length() + 1)}

@@ -17,16 +17,9 @@ from predictor.models.checkpoints import Checkpoint
 from predictor.models.description import Description, value_of
 from predictor.models.devices import choose_device, choose_dtype, device_name
 from predictor.models.network import Model
-from predictor.models.scorer import RANDOM, Loaded
+from predictor.models.scorer import RANDOM, Loaded, lanes_and_batch
 from predictor.models.shared_weights import load_shared
 from predictor.models.sources import Request
-
-# A forward pass of VGG16 in float32 holds 30 to 45 MB of activations per image, so a machine with
-# many processors should not run one pass on each processor. More than two lanes were not measured.
-MAX_LANES = 4
-# Measured with VGG16 in float32, two passes at once on two processors. Batches of 2: 6.9 images/s
-# and 129 MB of activations. Batches of 4: 6.5 images/s and 332 MB. 32 on a GPU was not measured.
-CPU_BATCH, CUDA_BATCH = 2, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +76,7 @@ class FoundNetwork:
         else:
             network = make()
         parameters = sum(p.numel() for p in network.parameters())  # before weights are packed
-        lanes = min(threads, MAX_LANES) if on_cpu else 1
-        batch = settings.max_batch_size or (CPU_BATCH if on_cpu else CUDA_BATCH)
+        lanes, batch = lanes_and_batch(on_cpu, threads, settings.max_batch_size)
         select = value_of(self.said | self.request.said, "output.select")
         return Loaded(
             Model(

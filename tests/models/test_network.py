@@ -13,7 +13,8 @@ from predictor import get_prediction, get_predictions
 from predictor.engine.classifier import OVERSAMPLING
 from predictor.images.decoding import decode
 from predictor.models.loading import load_model
-from predictor.models.network import Model, warm_up_sizes
+from predictor.models.network import Model
+from predictor.models.scorer import warm_up_sizes
 from predictor.settings import Settings
 
 CPU = torch.device("cpu")
@@ -107,11 +108,10 @@ def test_reduced_jpeg_gets_the_class_of_the_full_one(lite, photos):
 
 
 def test_gpu_is_warmed_up_with_powers_of_two():
-    cuda = torch.device("cuda")
-    assert warm_up_sizes(cuda, 1, 32) == {1, 2, 4, 8, 16, 32}
-    assert warm_up_sizes(cuda, 1, 24) == {1, 2, 4, 8, 16, 24}
-    assert warm_up_sizes(cuda, 1, 1) == {1}
-    assert warm_up_sizes(CPU, 2, 8) == {1, 2, 8}
+    assert warm_up_sizes(False, 1, 32) == {1, 2, 4, 8, 16, 32}
+    assert warm_up_sizes(False, 1, 24) == {1, 2, 4, 8, 16, 24}
+    assert warm_up_sizes(False, 1, 1) == {1}
+    assert warm_up_sizes(True, 2, 8) == {1, 2, 8}
 
 
 def test_denormalised_tensor_gets_the_logits_of_its_photo(lite, photos):

@@ -16,9 +16,13 @@ def find(request: Request) -> Found:
     Raises:
         ModelError: it holds no model, or only weights of a network that nobody names.
     """
+    path = Path(request.target)
+    if path.suffix == ".onnx":
+        from predictor.models.sources import onnx
+
+        return onnx.find(request)
     from predictor.models.sources import torchvision
 
-    path = Path(request.target)
     published = torchvision.published_by_torchvision(path.name)
     if published is None:
         raise ModelError(
