@@ -94,6 +94,7 @@ class StuckModel(ToyModel):
 class ToyInfo:
     name, weights, labels, notice, device = "toy", "toy.pth", "numbers", None, "cpu"
     classes = outputs = 3
+    parameters, precision = 0, "float32"
 
     def public(self) -> dict[str, Any]:
         return {"name": "toy", "weights": "toy.pth"}
@@ -223,10 +224,13 @@ def _compile_url_rules_once() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the developer's own shell reaches a test."""
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No setting of the developer's own shell, or of another test, reaches a test."""
     import os
 
     for name in list(os.environ):
         if name.startswith("PREDICTOR_") or name == "NGROK_AUTHTOKEN":
             monkeypatch.delenv(name)
+    yield
+    for name in [name for name in os.environ if name.startswith("PREDICTOR_")]:
+        del os.environ[name]  # what --model has set

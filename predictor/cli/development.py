@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from predictor.cli import model_options
 from predictor.errors import SettingsError
 from predictor.server.address import host_from_env
 from predictor.server.console import announce
@@ -24,6 +25,7 @@ TOKEN_LINE = "export PREDICTOR_TOKENS=$(openssl rand -hex 16); echo $PREDICTOR_T
 def main(arguments: list[str] | None = None) -> None:
     """Serve the app with werkzeug's server."""
     options = _parser().parse_args(arguments)
+    model_options.apply(options)
     options.host = options.host or host_from_env()
     try:
         app = create_app()
@@ -44,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "--share", nargs="?", const="auto", choices=NAMES, metavar="PROVIDER",
         help=f"also open a public URL, with {', '.join(NAMES)} (auto: the first that works)",
     )  # fmt: skip
+    model_options.add(parser)
     return parser
 
 

@@ -8,10 +8,10 @@ import io
 import json
 from typing import Any
 
+from predictor.cli.photos import Outcome
 from predictor.engine.ranking import Prediction, as_answer
 from predictor.errors import PredictorError
 
-Outcome = list[Prediction] | PredictorError
 COLUMNS = ["file", *Prediction._fields, "error"]
 CSV_HEADER = ",".join(COLUMNS)
 

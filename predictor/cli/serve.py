@@ -1,5 +1,6 @@
 """``predictor serve``: run ``gunicorn wsgi:app``, or werkzeug's server on Windows."""
 
+import argparse
 import os
 import sys
 
@@ -9,13 +10,13 @@ from predictor.settings import Settings, unquoted
 NOTE = "NOTE: gunicorn does not run on Windows. This is werkzeug's server, for development only."
 
 
-def run(further: list[str]) -> int:
-    """Serve until the process is ended. Return the exit status. ``further``: gunicorn's options."""
+def run(options: argparse.Namespace) -> int:
+    """Serve until the process is ended. Return the exit status."""
     if sys.platform == "win32":
-        return _serve_on_windows(further)
+        return _serve_on_windows(options.further)
     from predictor.server import production
 
-    production.serve(further)
+    production.serve(options.further)
     return 0
 
 

@@ -162,7 +162,7 @@ def load(found: Found, asked: Request, where: Reference) -> LoadedModel:
         outputs=outputs,
         labels=origin,
     )
-    return LoadedModel(scorer, info, card)
+    return LoadedModel(scorer, info, card, said)
 
 
 def _labels(found: Found, asked: Request, outputs: int) -> tuple[tuple[Label, ...], str]:

@@ -1,7 +1,7 @@
 """The interface of a loaded model to the engine. It does not depend on torch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from predictor.images.preprocessing import Pixels, Preprocessing
 from predictor.models.card import Card
+from predictor.models.description import Description
 from predictor.models.labels import Label
 from predictor.models.outputs import Logits as Logits
 
@@ -104,6 +105,7 @@ class LoadedModel:
     scorer: Scorer
     info: ModelInfo
     card: Card
+    said: Description = field(default_factory=dict)  # what was said about it, and by whom
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -117,6 +119,7 @@ class LoadedModel:
             "output": self.card.output.as_json(),
             "max_batch_size": self.scorer.max_batch_size,
         }
+
 
 def lanes_and_batch(on_cpu: bool, threads: int, chosen: int | None) -> tuple[int, int]:
     """Return the forward passes at once, and the images in each; ``chosen`` by a setting."""

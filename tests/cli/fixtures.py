@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import toy_model
-from predictor.cli import classify, main
+from predictor.cli import main, photos
 from predictor.engine.classifier import Classifier
 
 
@@ -12,7 +12,7 @@ def predict(monkeypatch, capsys):
     """Run the command with a toy model; return its exit status, its output and its errors."""
 
     def run(*arguments, load=lambda *_: toy_model()):
-        monkeypatch.setattr(classify, "Classifier", lambda settings: Classifier(settings, load))
+        monkeypatch.setattr(photos, "Classifier", lambda settings: Classifier(settings, load))
         status = main([str(argument) for argument in arguments])
         return status, *capsys.readouterr()
 

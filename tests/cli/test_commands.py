@@ -52,7 +52,7 @@ def test_photo_without_a_command_is_classified(monkeypatch, arguments):
 
 def test_serve_passes_all_other_options_to_gunicorn(monkeypatch):
     seen = []
-    monkeypatch.setattr(serve, "run", lambda further: seen.append(further) or 0)
+    monkeypatch.setattr(serve, "run", lambda options: seen.append(options.further) or 0)
     assert main(["serve", "--workers", "2", "-b", ":80", "--he"]) == 0
     assert seen == [["--workers", "2", "-b", ":80", "--he"]]
 
@@ -61,7 +61,7 @@ def test_serve_runs_gunicorn_with_its_configuration(monkeypatch):
     seen = []
     monkeypatch.setattr(sys, "argv", ["predictor"])
     monkeypatch.setattr(production.wsgiapp, "run", lambda prog: seen.extend([prog, *sys.argv[1:]]))
-    serve.run(["--workers", "2"])
+    main(["serve", "--workers", "2"])
     config = str(ROOT / "gunicorn.conf.py")
     assert seen == ["gunicorn", "--config", config, "--workers", "2", "wsgi:app"]
 

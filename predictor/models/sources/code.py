@@ -140,8 +140,8 @@ def _line(error: BaseException, folder: Path) -> str:
     """Return the last line of the operator's code, or of a library if there is none."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    frames = [f for f in frames if f.filename != __file__ and not f.filename.startswith("<frozen")]
+    found = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in found if f.filename != __file__ and not f.filename.startswith("<frozen")]
     own = [f for f in frames if Path(f.filename).is_relative_to(folder)]
     own = [f for f in own if "site-packages" not in f.filename] or frames
     return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""

@@ -1,0 +1,100 @@
+"""``predictor inspect``: what would be served, who says so, and what it answers for a photo."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from predictor.cli import photos
+from predictor.cli.output import table
+from predictor.cli.report import render
+from predictor.engine.call import all_or_error
+from predictor.engine.classifier import Classifier
+from predictor.engine.ranking import rank
+from predictor.errors import PredictorError
+from predictor.images.preprocessing import Pixels, Preprocessing
+from predictor.models.card import Card
+from predictor.models.scorer import Logits
+from predictor.resources import resource
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TOP = 5
+FEW = 10  # classes: by chance, one of so many may win for several pictures
+ALIKE = 0.02  # largest difference of two probabilities
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what would be served. Return the exit status."""
+    return photos.exit_status(partial(_run, options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    if (classifier := photos.load()) is None:
+        return 2
+    card = classifier.require_model().card
+    if options.json:
+        print(json.dumps(card.as_json(), indent=2, ensure_ascii=False))
+    else:
+        print(render("inspect.txt", classifier))
+    name = options.photo or str(resource("static") / "samples" / "espresso.jpg")
+
+    def score(pixels: Pixels) -> Logits:
+        return all_or_error(classifier.logits([pixels]))[0]
+
+    try:
+        pixels = _seen(classifier, name, sample=options.photo is None)
+        ranked = rank(score(pixels), card, TOP)
+        warnings = [*scale_doubts(card.input), *doubts(card, score, pixels)]
+    except PredictorError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    if options.picture:
+        card.input.picture(pixels.astype(np.uint8)).save(options.picture, "PNG")
+    if not options.json:
+        print(f"{name}\n{table(0, '', ranked)}", end="")
+    for warning in warnings:
+        print(f"WARNING: {warning}", file=sys.stderr)
+    return 0
+
+
+def _seen(classifier: Classifier, name: str, sample: bool) -> Pixels:
+    """Return the pixels that the model sees of a photo. The sample fits each model."""
+    preprocessing = classifier.require_model().scorer.preprocessing
+
+    def prepare(image: Image) -> Pixels:
+        fits = not sample or preprocessing.resize != "none"
+        return preprocessing(image if fits else image.resize(preprocessing.size[::-1]))
+
+    return classifier.decode(photos.read(name), classifier.begin(None), prepare)
+
+
+def scale_doubts(input: Preprocessing) -> Iterator[str]:
+    """Yield what shows that mean and std may be on another scale than ``input.scale``."""
+    black, white = ((value - input.offset) / input.divisor for value in (0, 255))
+    furthest, least = np.abs([black, white]).max(), (white - black).min()
+    question = f"Are input.mean and input.std on the scale {input.scale}?"
+    if furthest > (300 if input.scale == "0..255" else 10):
+        yield f"Normalised pixels reach {furthest:,.0f}; most networks take -3 to 3. {question}"
+    if least < 0.2:
+        yield f"Normalised, black and white differ by only {least:.3f}. {question}"
+
+
+def doubts(card: Card, score: Callable[[Pixels], Logits], photo: Pixels) -> Iterator[str]:
+    """Yield what shows that the weights or the preprocessing may be wrong."""
+    pictures = np.zeros_like(photo), np.full_like(photo, 255), photo
+    found = np.stack([card.output.probabilities(score(picture)) for picture in pictures])
+    best = set(found.argmax(1).tolist())
+    if len(best) == 1 and (len(card.labels) > FEW or np.ptp(found, axis=0).max() < ALIKE):
+        name = card.labels[best.pop()].class_name
+        yield (
+            f"{name} wins for a black picture, a white one and the photo alike. The weights may be"
+            " untrained or belong to another network, or mean and std may be wrong."
+        )

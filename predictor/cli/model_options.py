@@ -1,0 +1,26 @@
+"""The options ``--model``, ``--weights`` and ``--labels``, which every command has."""
+
+import argparse
+import os
+
+OPTIONS = {
+    "model": "resnet18, timm:NAME, net.py:build, or a file or folder; see docs/your-model.md",
+    "weights": "file of the model's weights",
+    "labels": "file of the class names",
+}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of a command."""
+    for name, text in OPTIONS.items():
+        help = f"{text} (default: PREDICTOR_{name.upper()})"
+        parser.add_argument(f"--{name}", metavar=name.upper(), help=help)
+
+
+def apply(options: argparse.Namespace) -> None:
+    """Set the environment variable of each given option; the option replaces the variable.
+
+    The processes that a server starts, now and at a reload, thus get the same values.
+    """
+    given = {f"PREDICTOR_{name.upper()}": getattr(options, name) for name in OPTIONS}
+    os.environ.update({name: value for name, value in given.items() if value is not None})
