@@ -145,7 +145,6 @@ def test_origins_of_a_real_models_values(tmp_path, monkeypatch, capsys):
     ):
         assert re.search(row.replace("(/", r"\(/"), out), row
     assert "The weights are random" in err
-    assert re.search("WARNING: [ab] wins for a black picture, a white one and the photo", err)
 
 
 # Warnings
