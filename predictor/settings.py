@@ -71,33 +71,38 @@ class Settings:
 
     # fmt: off
     model: str = _model("vgg16",
-        help="The model: a name of torchvision, `timm:NAME`, `net.py:build`, or a path. See"
-        " `docs/your-model.md`.")
+        help="The model: a name of torchvision (`resnet50`, or `resnet50@IMAGENET1K_V1` to choose"
+        " the weights), `timm:NAME`, a function or class (`net.py:build`, `package.module:Net`), or"
+        " the path of a file or folder. `--model`, `--weights` and `--labels` of a command replace"
+        " these settings. See `docs/your-model.md`.")
     weights: str = _model("auto",
         help="Path of a checkpoint (`.pth`, `.pt`, `.safetensors`), see `docs/checkpoints.md`."
         " `auto`: the published weights, from torch's cache or downloaded. `random`: untrained, for"
         " benchmarks.")
     fallback_model: str = _model("none",
         help="Model to serve if the published weights cannot be downloaded. `make serve` and"
-        " `python app.py` set `efficientnet_lite0`.")
+        " `python app.py` set `efficientnet_lite0`. It never replaces a model for which weights,"
+        " labels or input are set.")
     labels: str = _model("auto",
-        help="Path of the class names: JSON, or a text with one name per line, see"
-        " `docs/checkpoints.md`. `imagenet`: the 1000 classes of ImageNet. `auto`: those of the"
-        " model, or `class 0`, `class 1`, ….")
+        help="Path of the class names in the order of the outputs: JSON, or a text with one name"
+        " per line, see `docs/checkpoints.md`. `imagenet`: the 1000 classes of ImageNet. `auto`:"
+        " those of the model, or `class 0`, `class 1`, ….")
     input_size: str = _model("auto",
         help="Size of what the network takes, in pixels: `224`, or height and width `160x320`."
-        " `auto`: the model's own, as for all settings of the input.")
+        " `PREDICTOR_RESIZE` must be set, too. `auto`, here and below: the model's own.")
     resize: str = _model("auto",
-        help="Length of a photo's shorter side, of which the centre is then cut: `256`. `squash`:"
-        " resize to the input's size. `256x256`: resize to this size, then cut the centre. `pad`:"
-        " fit into the input's size, on black. `none`: photos have this size.")
-    interpolation: str = _model("auto", help="`bilinear`, `bicubic`, `nearest`, ….")
+        help="`256`: resize the shorter side to this length, then cut out the centre. `256x256`:"
+        " resize to this size, then cut out the centre. `squash`: resize to the input's size."
+        " `pad`: fit into the input's size, on black. `none`: photos must have this size.")
+    interpolation: str = _model("auto",
+        help="How photos are resized: `bilinear`, `bicubic`, `nearest`, `lanczos`, `box`, ….")
     mean: str = _model("auto",
-        help="Mean of each channel on the scale from 0 to 1, such as `0.485,0.456,0.406`.")
+        help="Mean of each channel, such as `0.485,0.456,0.406`, for pixels from 0 to 1. Another"
+        " scale can be set in `model.toml`.")
     std: str = _model("auto", help="Standard deviation of each channel, like the mean.")
     activation: str = _model("auto",
-        help="`softmax`: one class is right. `sigmoid`: several can be. `probabilities`: the model"
-        " answers with probabilities. `auto`: the model's own, or `softmax`.")
+        help="`softmax`: one class is right. `sigmoid`: several can be, or one output tells two"
+        " classes apart. `probabilities`: the model answers with probabilities.")
     served_name: str = _model("auto", parse=parsers.parse_name,
         help="Model name in the URLs of the TorchServe, KServe and Open Inference protocols."
         " `auto`: the loaded model's own name.")

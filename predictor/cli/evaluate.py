@@ -41,27 +41,19 @@ def _run(options: argparse.Namespace) -> int:
             f"{card.name} answers with several labels at once. This command evaluates only models"
             " of which one class is right for each photo."
         )
-    truth, finder, evaluation = (
-        Truth(Path(options.source), card.labels),
-        Finder(),
-        Evaluation(card.labels),
-    )
-    began = monotonic()
+    truth, finder = Truth(Path(options.source), card.labels), Finder()
+    evaluation, began = Evaluation(card.labels), monotonic()
     with open(options.csv or os.devnull, "w", 1, "utf-8", "backslashreplace", "") as file:
         _evaluate(truth, finder, classifier, evaluation, file)
-    values = {
-        "source": options.source,
-        "truth": truth,
-        "evaluation": evaluation,
-        "seconds": monotonic() - began,
-    }
+    seconds = monotonic() - began
     if summary := finder.summary():
         print(summary, file=sys.stderr)
     if not evaluation.photos:
         return photos.fail(f"No photo of {options.source} can be evaluated.")
-    print(render("evaluation.txt", classifier, **values), end="")
+    values = {"source": options.source, "called_by": truth.called_by, "seconds": seconds}
+    print(render("evaluation.txt", classifier, evaluation=evaluation, **values), end="")
     if options.html:
-        page = render("evaluation.html", classifier, **values)
+        page = render("evaluation.html", classifier, evaluation=evaluation, **values)
         Path(options.html).write_text(page, "utf-8", "backslashreplace")
     return 1 if evaluation.failed else 0
 
@@ -69,21 +61,20 @@ def _run(options: argparse.Namespace) -> int:
 def _evaluate(
     truth: Truth, finder: Finder, classifier: Classifier, evaluation: Evaluation, file: TextIO
 ) -> None:
-    """Classify the photos and count their answers. Write a row for each of them to a CSV file."""
+    """Classify the photos, count their answers and write a row of CSV for each."""
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow(COLUMNS)
     total = sum(1 for _ in truth.photos(Finder())) if sys.stderr.isatty() else None
     outcomes = photos.in_parallel(
-        truth.photos(finder), lambda one: photos.classify(classifier, TOP, one.file), classifier
+        truth.photos(finder), lambda photo: photos.classify(classifier, TOP, photo[0]), classifier
     )
-    for example, outcome in tqdm(outcomes, None, total, False, unit="photo", disable=None):
-        name, index = example
+    for (name, index), outcome in tqdm(outcomes, None, total, False, unit="photo", disable=None):
         row = [name, index, *evaluation.labels[index]]
         if isinstance(outcome, PredictorError):
             evaluation.failed += 1
             tqdm.write(f"{name}: {outcome}", sys.stderr)
             rows.writerow([*row, *[""] * 6, outcome])
         else:
-            evaluation.add(example, outcome)
+            evaluation.add(name, index, outcome)
             right = [prediction.class_index == index for prediction in outcome]
             rows.writerow([*row, *outcome[0], right[0], any(right), ""])

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappush, heappushpop, nlargest
 from math import ceil, nan, sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from predictor.cli.truth import Example
 from predictor.engine.ranking import Prediction
 from predictor.models.labels import Label
 
@@ -17,15 +16,6 @@ TOP = 5
 BINS = 15  # of the calibration, as in Guo et al., "On Calibration of Modern Neural Networks" (2017)
 PICTURES = 100  # wrong photos that are kept: those of which the model was most certain
 Z = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
-
-
-class Wrong(NamedTuple):
-    """A photo with a wrong answer."""
-
-    probability: float  # of the answer
-    file: str
-    class_index: int  # of the photo's own class
-    answer: int
 
 
 @dataclass
@@ -36,13 +26,14 @@ class Evaluation:
     failed: int = 0  # photos that gave an error
     in_top: int = 0  # photos with the right class among the ``TOP`` best
     answers: Counter[tuple[int, int]] = field(default_factory=Counter)  # class and answer → photos
-    wrong: list[Wrong] = field(default_factory=list)  # a heap
+    # A heap of wrong answers: probability, file, class and answer.
+    wrong: list[tuple[float, str, int, int]] = field(default_factory=list)
     # Of each bin: photos, right answers, sum of the answers' probabilities.
     bins: Any = field(default_factory=lambda: np.zeros((BINS, 3)))
 
-    def add(self, example: Example, predictions: Sequence[Prediction]) -> None:
-        """Count a photo with its ``TOP`` best classes."""
-        best, truth = predictions[0], example.class_index
+    def add(self, file: str, truth: int, predictions: Sequence[Prediction]) -> None:
+        """Count a photo of class ``truth`` with its ``TOP`` best classes."""
+        best = predictions[0]
         right = best.class_index == truth
         self.answers[truth, best.class_index] += 1
         self.in_top += truth in [prediction.class_index for prediction in predictions]
@@ -50,7 +41,7 @@ class Evaluation:
         self.bins[bin] += 1, right, best.probability
         if not right:
             keep = heappush if len(self.wrong) < PICTURES else heappushpop
-            keep(self.wrong, Wrong(best.probability, example.file, truth, best.class_index))
+            keep(self.wrong, (best.probability, file, truth, best.class_index))
 
     @property
     def photos(self) -> int:
@@ -72,10 +63,10 @@ class Evaluation:
         for (truth, best), count in self.answers.items():
             photos[truth] += count
             answers[best] += count
-        right = {index: self.answers[index, index] for index in sorted(photos | answers)}
         return [
-            (self.labels[i], photos[i], _share(n, photos[i]), _share(n, answers[i]))
-            for i, n in right.items()
+            (self.labels[i], photos[i], right / (photos[i] or nan), right / (answers[i] or nan))
+            for i in sorted(photos | answers)
+            for right in [self.answers[i, i]]
         ]
 
     def confused(self, most: int) -> list[tuple[int, Label, Label]]:
@@ -94,10 +85,6 @@ class Evaluation:
     def calibration_error(self) -> float:
         """Expected calibration error, 0 to 1: the photos' mean of |mean probability - share|."""
         return float(np.abs(self.bins[:, 1] - self.bins[:, 2]).sum()) / self.photos
-
-
-def _share(hits: int, total: int) -> float:
-    return hits / total if total else nan
 
 
 def interval(hits: int, total: int) -> tuple[float, float]:

@@ -1,15 +1,13 @@
 """``predictor inspect``: what would be served, who says so, and what it answers for a photo."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from predictor.cli import photos
 from predictor.cli.output import table
@@ -22,9 +20,6 @@ from predictor.images.preprocessing import Pixels, Preprocessing
 from predictor.models.card import Card
 from predictor.models.scorer import Logits
 from predictor.resources import resource
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 TOP = 5
 FEW = 10  # classes: by chance, one of so many may win for several pictures
@@ -45,35 +40,42 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print(render("inspect.txt", classifier))
     name = options.photo or str(resource("static") / "samples" / "espresso.jpg")
-
-    def score(pixels: Pixels) -> Logits:
-        return all_or_error(classifier.logits([pixels]))[0]
-
     try:
-        pixels = _seen(classifier, name, sample=options.photo is None)
-        ranked = rank(score(pixels), card, TOP)
-        warnings = [*scale_doubts(card.input), *doubts(card, score, pixels)]
+        pixels = _seen(classifier, name, is_sample=not options.photo)
+        answer, warnings = _answer(card, classifier, pixels), list(doubts(card, classifier, pixels))
     except PredictorError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     if options.picture:
-        card.input.picture(pixels.astype(np.uint8)).save(options.picture, "PNG")
+        card.input.picture(pixels).save(options.picture, "PNG")
     if not options.json:
-        print(f"{name}\n{table(0, '', ranked)}", end="")
-    for warning in warnings:
+        print(f"{name}\n{answer}", end="")
+    for warning in [*scale_doubts(card.input), *warnings]:
         print(f"WARNING: {warning}", file=sys.stderr)
     return 0
 
 
-def _seen(classifier: Classifier, name: str, sample: bool) -> Pixels:
+def _seen(classifier: Classifier, name: str, is_sample: bool) -> NDArray[np.uint8]:
     """Return the pixels that the model sees of a photo. The sample fits each model."""
-    preprocessing = classifier.require_model().scorer.preprocessing
+    prepare = classifier.require_model().card.input
+    size = prepare.size[::-1] if is_sample and prepare.resize == "none" else None
+    return classifier.decode(
+        photos.read(name), classifier.begin(None),
+        lambda image: prepare(image.resize(size) if size else image),
+    )  # fmt: skip
 
-    def prepare(image: Image) -> Pixels:
-        fits = not sample or preprocessing.resize != "none"
-        return preprocessing(image if fits else image.resize(preprocessing.size[::-1]))
 
-    return classifier.decode(photos.read(name), classifier.begin(None), prepare)
+def _answer(card: Card, classifier: Classifier, pixels: Pixels) -> str:
+    """Return the best classes in lines, and for a photo in colours, what its order changes."""
+    text = table(0, "", rank(_logits(classifier, pixels), card, TOP))
+    if len(card.input.channels) == 3:
+        (best,) = rank(_logits(classifier, np.ascontiguousarray(pixels[..., ::-1])), card, 1)
+        text += f"If red and blue change places: {best.probability:.1%}  {best.class_name}\n"
+    return text
+
+
+def _logits(classifier: Classifier, pixels: Pixels) -> Logits:
+    return all_or_error(classifier.logits([pixels]))[0]
 
 
 def scale_doubts(input: Preprocessing) -> Iterator[str]:
@@ -87,10 +89,12 @@ def scale_doubts(input: Preprocessing) -> Iterator[str]:
         yield f"Normalised, black and white differ by only {least:.3f}. {question}"
 
 
-def doubts(card: Card, score: Callable[[Pixels], Logits], photo: Pixels) -> Iterator[str]:
+def doubts(card: Card, classifier: Classifier, photo: Pixels) -> Iterator[str]:
     """Yield what shows that the weights or the preprocessing may be wrong."""
     pictures = np.zeros_like(photo), np.full_like(photo, 255), photo
-    found = np.stack([card.output.probabilities(score(picture)) for picture in pictures])
+    found = np.stack(
+        [card.output.probabilities(_logits(classifier, picture)) for picture in pictures]
+    )
     best = set(found.argmax(1).tolist())
     if len(best) == 1 and (len(card.labels) > FEW or np.ptp(found, axis=0).max() < ALIKE):
         name = card.labels[best.pop()].class_name

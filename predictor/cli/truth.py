@@ -4,7 +4,6 @@ import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from predictor.cli.files import Finder
 from predictor.errors import StartError
@@ -16,13 +15,6 @@ CLASSES = ("class", "label", "class_id", "wnid", "class_index", "class_name")
 
 # Finds the photos one after the other: yields a path, and what its class is called.
 Find = Callable[[Finder], Iterator[tuple[str, str]]]
-
-
-class Example(NamedTuple):
-    """A photo's path, and the index of its class."""
-
-    file: str
-    class_index: int
 
 
 class Truth:
@@ -40,21 +32,24 @@ class Truth:
             reason = getattr(error, "strerror", None) or error
             raise StartError(f"{source} cannot be read: {reason}.") from error
         if not words:
-            raise StartError(
-                f"{source} has no classes. A folder has one sub-folder for each class."
-            )
+            raise StartError(f"{source} has no classes. In a folder, each has a sub-folder.")
         self.called_by, self._classes = _match(words, labels, source)
 
-    def photos(self, finder: Finder) -> Iterator[Example]:
-        """Yield the photos, class by class or in the order of the file."""
-        return (Example(file, self._classes[word]) for file, word in self._find(finder))
+    def photos(self, finder: Finder) -> Iterator[tuple[str, int]]:
+        """Yield each photo's path and the index of its class."""
+        return ((file, self._classes[word]) for file, word in self._find(finder))
 
 
 def _in_folder(folder: Path) -> tuple[list[str], Find]:
-    words = sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
-    return words, lambda finder: (
-        (file, word) for word in words for file in finder.find([str(folder / word)])
-    )
+    entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    words = [entry.name for entry in entries if entry.is_dir()]
+
+    def find(finder: Finder) -> Iterator[tuple[str, str]]:
+        finder.left_out["in no sub-folder"] += len(entries) - len(words)
+        for word in words:
+            yield from ((file, word) for file in finder.find([str(folder / word)]))
+
+    return words, find
 
 
 def _in_csv(path: Path) -> tuple[list[str], Find]:
@@ -67,9 +62,9 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
         delimiter = max(",;\t", key=file.readline().count)
         file.seek(0)
         rows = csv.DictReader(file, delimiter=delimiter)
-        names = rows.fieldnames or ()
-        columns = [next(filter(names.__contains__, known), None) for known in (PATHS, CLASSES)]
-        if None in columns:
+        known = set(rows.fieldnames or ())
+        columns = [next(filter(known.__contains__, names), "") for names in (PATHS, CLASSES)]
+        if "" in columns:
             raise ValueError("its first line must name the columns path and class")
         for row in rows:
             photo, word = (row[column] for column in columns)
@@ -80,14 +75,13 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
 
 def _match(words: list[str], labels: Sequence[Label], source: Path) -> tuple[str, dict[str, int]]:
     """Return what the words are, and the class index of each of them."""
-    names, ids = ([label[part] for label in labels] for part in (1, 0))
-    kinds = {"name": names, "id": ids, "index": [str(index) for index in range(len(labels))]}
+    ids, names = zip(*labels, strict=True)
     unknown = words
-    for kind, known in kinds.items():
-        for form in (str, _loosely):
-            counts = Counter(map(form, known))
-            found = {form(one): index for index, one in enumerate(known) if counts[form(one)] == 1}
-            missing = [word for word in words if form(word) not in found]
+    for kind, known in ("name", names), ("id", ids), ("index", [str(i) for i in range(len(ids))]):
+        for form in (str, _in_lower_case):
+            forms = [form(one) for one in known]
+            counts, found = Counter(forms), {one: index for index, one in enumerate(forms)}
+            missing = [word for word in words if counts[form(word)] != 1]
             if not missing:
                 return kind, {word: found[form(word)] for word in words}
             unknown = min(unknown, missing, key=len)
@@ -102,12 +96,12 @@ def _match(words: list[str], labels: Sequence[Label], source: Path) -> tuple[str
     )
 
 
+def _in_lower_case(name: str) -> str:
+    return name.casefold().replace(" ", "_")
+
+
 IMAGE_FOLDER = (
     " If the model was trained with torchvision's ImageFolder on these sub-folders, its classes are"
     " their names in alphabetical order. Write them to a file, and add --labels labels.txt:\n"
     "(cd '{source}' && LC_ALL=C ls -d */ | tr -d /) > labels.txt"
 )
-
-
-def _loosely(name: str) -> str:
-    return name.casefold().replace(" ", "_").replace("-", "_")

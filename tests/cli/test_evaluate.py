@@ -75,6 +75,13 @@ def test_without_an_error_the_exit_status_is_0(predict, put):
     assert predict("evaluate", put("red_thing", "red"))[0] == 0
 
 
+def test_photos_outside_of_sub_folders_are_counted(predict, put):
+    folder = put("red_thing", "red")
+    (folder / "a.png").write_bytes(picture("red"))
+    status, _, err = predict("evaluate", folder)
+    assert (status, err) == (0, "1 file left out: 1 in no sub-folder\n")
+
+
 def test_csv_has_a_row_for_each_photo(predict, folder, tmp_path):
     predict("evaluate", folder, "--csv", tmp_path / "rows.csv")
     rows = rows_of((tmp_path / "rows.csv").read_text())

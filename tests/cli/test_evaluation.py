@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from predictor.cli.evaluation import BINS, PICTURES, TOP, Evaluation, interval
-from predictor.cli.truth import Example
 from predictor.engine.ranking import Prediction
 from predictor.models.labels import numbered
 
@@ -32,7 +31,7 @@ def evaluation(answers):
     for number, (truth, row) in enumerate(zip(*answers, strict=True)):
         best = np.argsort(-row)[:TOP].tolist()
         predictions = [Prediction(index, *LABELS[index], float(row[index])) for index in best]
-        evaluation.add(Example(f"{number}.jpg", int(truth)), predictions)
+        evaluation.add(f"{number}.jpg", int(truth), predictions)
     return evaluation
 
 
@@ -100,8 +99,8 @@ def test_the_most_certain_wrong_photos_are_kept_and_no_more():
     certain = np.linspace(0.3, 0.9, 3 * PICTURES)
     for number in np.random.default_rng(1).permutation(3 * PICTURES):
         wrong = Prediction(1, *LABELS[1], float(certain[number]))
-        evaluation.add(Example(str(number), 0), [wrong])
-    kept = {wrong.probability for wrong in evaluation.wrong}
+        evaluation.add(str(number), 0, [wrong])
+    kept = {probability for probability, *_ in evaluation.wrong}
     assert len(evaluation.wrong) == PICTURES
     assert kept == set(nlargest(PICTURES, certain.tolist()))
 
@@ -109,5 +108,5 @@ def test_the_most_certain_wrong_photos_are_kept_and_no_more():
 def test_probabilities_0_and_1_have_a_bin():
     evaluation = Evaluation(LABELS)
     for probability in 0.0, 1.0:
-        evaluation.add(Example("a", 0), [Prediction(0, *LABELS[0], probability)])
+        evaluation.add("a", 0, [Prediction(0, *LABELS[0], probability)])
     assert [row[:2] for row in evaluation.reliability()] == [(0, 1), (14 / 15, 1)]

@@ -10,7 +10,7 @@ from conftest import ToyInfo, ToyModel, toy_model
 from paths import ROOT
 from pictures import COLOURS, picture
 from predictor.cli import main
-from predictor.cli.inspect import doubts, scale_doubts
+from predictor.cli.inspect import scale_doubts
 from predictor.images.preprocessing import Interpolation, Preprocessing
 from predictor.models.description import Said
 from predictor.models.labels import numbered
@@ -60,7 +60,13 @@ def test_the_photos_best_classes_follow(predict, photo):
     _, out, _ = predict("inspect", photo)
     lines = out.split("\n\n")[1].splitlines()
     assert lines[0] == str(photo)
-    assert [line.split()[-1] for line in lines[1:]] == ["green_thing", "red_thing", "blue_thing"]
+    assert [line.split()[-1] for line in lines[1:4]] == ["green_thing", "red_thing", "blue_thing"]
+
+
+def test_what_the_order_of_channels_changes_is_shown(predict, photo):
+    photo.write_bytes(picture("red"))
+    _, out, _ = predict("inspect", photo)
+    assert out.endswith("If red and blue change places: 100.0%  blue_thing\n")
 
 
 def test_without_a_photo_the_sample_is_read(predict):
@@ -200,14 +206,15 @@ def test_class_that_wins_for_every_picture_gives_a_warning(predict, photo):
 
 
 @pytest.mark.parametrize(("classes", "warns"), [(3, False), (1000, True)])
-def test_one_of_few_classes_may_win_by_chance(classes, warns):
+def test_one_of_few_classes_may_win_by_chance(predict, photo, classes, warns):
     """If its probability depends on the picture. Of many classes, it is unlikely."""
 
-    def score(pixels):
-        return np.eye(1, classes, 1, np.float32)[0] * (2 + pixels.mean() / 255)
+    class Second(ToyModel):
+        def logits(self, images, lanes):
+            return np.stack([np.eye(classes)[1] * (2 + image.mean() / 255) for image in images])
 
-    card = replace(toy_model().card, labels=numbered(classes))
-    assert bool(list(doubts(card, score, np.full((8, 8, 3), 90, np.uint8)))) is warns
+    _, _, err = predict("inspect", photo, load=toy(Second(), labels=numbered(classes)))
+    assert ("class 1 wins" in err) is warns
 
 
 def test_random_weights_give_their_notice(predict, photo):

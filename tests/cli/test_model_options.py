@@ -1,7 +1,9 @@
 """``--model``, ``--weights`` and ``--labels`` of every command."""
 
 import os
+import signal
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -9,6 +11,8 @@ from conftest import toy_model
 from pictures import picture
 from predictor.cli import COMMANDS, development, main
 from predictor.server import production
+from running_server import Server
+from waiting import wait_until
 
 OPTIONS = ["--model", "resnet18", "--weights", "a.pth", "--labels=a.txt"]
 EXPECTED = {
@@ -71,3 +75,14 @@ def test_a_named_model_has_no_replacement(predict, tmp_path, options, fallback):
     load = lambda settings, _: seen.append(settings) or toy_model()  # noqa: E731
     predict(tmp_path / "a.png", *options, load=load)
     assert seen[0].fallback_model == fallback
+
+
+@pytest.mark.slow
+def test_served_model_is_that_of_the_option_also_after_a_reload():
+    command = [sys.executable, "-m", "predictor", "serve", "--model", "squeezenet1_1"]
+    command += ["--weights=random", "--workers=1"]
+    with closing(Server(command=command, model="resnet18").wait_until_ready()) as server:
+        assert server.get("/readyz").json()["model"]["name"] == "squeezenet1_1"
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: server.loaded == 2)
+        assert server.log.count("model      squeezenet1_1") == 2

@@ -2,9 +2,10 @@ import subprocess
 
 import pytest
 
+from paths import ROOT
 from pictures import picture
 from predictor.cli.files import Finder
-from predictor.cli.truth import Truth
+from predictor.cli.truth import CLASSES, PATHS, Truth
 from predictor.errors import StartError
 from predictor.models.labels import Label, numbered
 
@@ -90,10 +91,8 @@ def test_the_lines_for_an_image_folder_make_the_labels(folder_of, tmp_path):
 
 def test_folder_without_sub_folders_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(picture())
-    assert (
-        refusal(tmp_path)
-        == f"{tmp_path} has no classes. A folder has one sub-folder for each class."
-    )
+    message = f"{tmp_path} has no classes. In a folder, each has a sub-folder."
+    assert refusal(tmp_path) == message
 
 
 def test_source_that_does_not_exist_is_refused(tmp_path):
@@ -116,6 +115,12 @@ def test_source_that_does_not_exist_is_refused(tmp_path):
 def test_csv_of_any_delimiter_and_order_is_read(tmp_path, text):
     (tmp_path / "list.csv").write_bytes(text.encode())
     assert read(tmp_path / "list.csv")[1] == [("a.png", 0), ("sub/b.png", 3)]
+
+
+def test_every_name_of_a_column_is_documented():
+    text = (ROOT / "docs" / "evaluate.md").read_text()
+    assert [name for name in PATHS + CLASSES if f"`{name}`" not in text] == ["path", "class"]
+    assert "path,class\n" in text
 
 
 def test_paths_in_a_csv_may_be_absolute(tmp_path):

@@ -33,6 +33,11 @@ def test_random_weights_are_named_in_the_info():
     assert (info.weights, info.classes) == ("random", 1000)
 
 
+def test_one_mean_is_for_all_channels_of_a_network_that_takes_colours():
+    preprocessing = load_random(mean="0.4")[0].preprocessing
+    assert (preprocessing.channels, preprocessing.mean) == ("RGB", (0.4, 0.4, 0.4))
+
+
 @pytest.fixture
 def _offline(monkeypatch, tmp_path):
     def fails(*_args, **_kwargs):

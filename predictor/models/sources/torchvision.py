@@ -88,6 +88,7 @@ def _torchvision(name: str, weights: Weights) -> ModelSpec:
             "interpolation": transforms.interpolation.name,
             "mean": transforms.mean,
             "std": transforms.std,
+            "channels": "RGB",  # also if the operator gives one mean for all channels
         },
     }
     said = describe(content, f"torchvision's {weights}")
@@ -117,7 +118,8 @@ def _efficientnet_lite0() -> ModelSpec:
     content = {
         "labels": "imagenet",
         "input": {
-            "resize": 256, "size": 224, "interpolation": "bicubic", "mean": mean, "std": std
+            "resize": 256, "size": 224, "interpolation": "bicubic", "mean": mean, "std": std,
+            "channels": "RGB",
         },
     }  # fmt: skip
     return ModelSpec(
