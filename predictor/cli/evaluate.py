@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     for output in filter(None, (options.csv, options.html)):
-        if os.path.exists(output) and os.path.samefile(output, options.source):
+        if os.path.realpath(output) == os.path.realpath(options.source):
             return photos.fail(f"{output} has the classes. Write the results to another file.")
         open(output, "a").close()  # if it cannot be written, stop before reading the photos
     if (classifier := photos.load()) is None:

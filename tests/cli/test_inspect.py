@@ -56,6 +56,15 @@ def test_every_value_has_who_says_it(predict, photo):
     assert set(ToyModel.preprocessing.as_json()) <= {key.removeprefix("input.") for key in rows}
 
 
+def test_numbered_labels_are_named_by_nobody(predict, photo):
+    """The labels of the weights do not count if they are of another number."""
+    load = toy(said={"labels": Said("imagenet", "the source")}, labels=numbered(3))
+    assert (
+        "3, from 0 class 0 to 2 class 2 (nobody names them)"
+        in predict("inspect", photo, load=load)[1]
+    )
+
+
 def test_the_photos_best_classes_follow(predict, photo):
     _, out, _ = predict("inspect", photo)
     lines = out.split("\n\n")[1].splitlines()
