@@ -54,11 +54,10 @@ export class Picture {
     this.say("Computing the heat map …");
     try {
       const url = `${this.endpoint}?class_index=${classIndex}`;
-      const { isHot, isCropped } = await (this.alike
+      const { isHot, edges } = await (this.alike
         ? this.drawHeat(url, photo, signal)
         : this.replace(url, photo, signal));
       const areas = isHot ? "The brighter an area, the more it counts" : "No area counts";
-      const edges = isCropped ? " The model does not see the dark edges." : "";
       this.say(`${areas} towards ${name}.${edges}`);
     } catch (reason) {
       if (signal.aborted) return;
@@ -87,7 +86,8 @@ export class Picture {
     this.canvas.hidden = false;
     const [left, top, right, bottom] = answer.box; // outside the photo where it was padded
     const isCropped = left > 0 || top > 0 || right < 1 || bottom < 1;
-    return { isHot: answer.heat.flat().some((value) => value > 0), isCropped };
+    const edges = isCropped ? " The model does not see the dark edges." : "";
+    return { isHot: answer.heat.flat().some((value) => value > 0), edges };
   }
 
   /** Show the server's picture in place of the photo. */
@@ -95,6 +95,6 @@ export class Picture {
     const { answer } = await ask(url, photo, { signal, accept: "image/png" });
     this.put(URL.createObjectURL(answer));
     await this.image.decode();
-    return { isHot: true, isCropped: true };
+    return { isHot: true, edges: " The model does not see dark edges." };
   }
 }

@@ -15,8 +15,9 @@ from predictor.errors import WrongSize
 from predictor.images.colour import to_rgb
 from predictor.images.profile import is_srgb, to_srgb, to_srgb_early
 
-# A longer image is cropped to this ratio of long to short side before it is resized. Otherwise an
-# image of 1 × 50,000,000 pixels would be enlarged to 255 × 12,750,000,000 pixels.
+# A longer image is cropped to this ratio of long to short side before it is resized, or to so many
+# times the ratio of what the network takes. Otherwise an image of 1 × 50,000,000 pixels would be
+# enlarged to 255 × 12,750,000,000 pixels.
 MAX_ASPECT_RATIO = 16
 MAX_SIDE = 4096  # pixels of what a network takes
 

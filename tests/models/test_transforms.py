@@ -86,6 +86,15 @@ def test_preset_of_published_weights_is_read(name):
         torch.testing.assert_close(values(preprocess, photo), transform(photo), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("options", [{"crop_mode": "squash", "crop_pct": 0.9}, {"crop_pct": 0.8}])
+def test_transform_of_timm_is_read(options):
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install '.[timm]'")
+    transform = timm.data.create_transform((3, 64, 64), mean=MEAN, std=STD, **options)
+    preprocess = read_transform(transform)
+    for photo in PHOTOS:
+        torch.testing.assert_close(values(preprocess, photo), transform(photo), rtol=0, atol=2e-5)
+
+
 class Resize(v1.Resize):
     """The user's own class of the same name."""
 
