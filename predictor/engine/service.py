@@ -134,15 +134,11 @@ class Service:
     def preview(self, image: bytes, call: Call) -> Photo:
         """Return what the model sees of an encoded image, as an RGB picture.
 
-        Raises:
-            RequestError: the image cannot be read, or the client left.
-            ServiceError: the model is not loaded, or there was no time to decode the image.
+        For the errors see :meth:`predictor.engine.decoders.Decoders.decode`.
         """
         preprocessing = self.require_model().scorer.preprocessing
-        call = self.classifier.begin(call)
-        with call.timings.measure("decode"):
-            pixels = self.classifier.decode(image, call, preprocessing)
-        return preprocessing.picture(pixels)
+        with self.classifier.begin(call).timings.measure("decode"):
+            return preprocessing.picture(self.classifier.decode(image, call, preprocessing))
 
     def explain(self, image: bytes, class_index: int | None, call: Call) -> Explanation:
         """Explain one class of an encoded image, as :meth:`Explainer.explain` does."""

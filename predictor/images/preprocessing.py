@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from math import ceil, floor, isfinite
+from math import ceil, floor, inf, isfinite
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -78,44 +78,29 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Raise ValueError if a value is not accepted."""
-        if not _is_size(self.size):
-            raise ValueError(f"size is {self.size}; it must be height and width, 1 to {MAX_SIDE}.")
-        if not (_is_side(self.resize) or _is_size(self.resize) or self.resize in RULES):
-            accepted = f"a whole number from 1 to {MAX_SIDE}, height and width, {', '.join(RULES)}"
-            raise ValueError(f"resize is {self.resize!r}; it must be one of: {accepted}.")
-        for name, given, choice in (
-            ("channels", self.channels, get_args(Channels)),
-            ("scale", self.scale, get_args(Scale)),
+        is_rule = _is_side(self.resize) or _is_size(self.resize) or self.resize in RULES
+        sides, rules, count = f"from 1 to {MAX_SIDE}", ", ".join(RULES), len(self.channels)
+        for name, is_valid, accepted in (
+            ("size", _is_size(self.size), f"height and width {sides}"),
+            ("resize", is_rule, f"{rules}, the shorter side or height and width {sides}"),
+            ("channels", self.channels in get_args(Channels), ", ".join(get_args(Channels))),
+            ("scale", self.scale in UNIT_AND_SHIFT, ", ".join(UNIT_AND_SHIFT)),
+            ("mean", _are_numbers(self.mean, count), f"{count} finite numbers"),
+            ("std", _are_numbers(self.std, count, 0.0), f"{count} finite numbers above 0"),
         ):
-            if given not in choice:
-                raise ValueError(f"{name} is {given!r}; it must be one of {', '.join(choice)}.")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != len(self.channels) or not all(map(isfinite, values)):
-                count = f"{len(self.channels)} finite numbers, one for each of {self.channels}"
-                raise ValueError(f"{name} is {list(values)}; it must be {count}.")
-        if min(self.std) <= 0:
-            raise ValueError(f"std is {list(self.std)}; its numbers must be above 0.")
+            if not is_valid:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {accepted}.")
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Preprocessing:
-        """Read the form that :meth:`as_json` writes. Raise ValueError if it is not valid."""
-        names = [field.name for field in fields(cls)]
-        if unknown := given.keys() - set(names):
-            known = ", ".join(names)
-            raise ValueError(f"The input has {sorted(unknown)[0]!r}; its keys are {known}.")
-        if missing := [name for name in names[:5] if name not in given]:
-            raise ValueError(f"The input has no {', '.join(missing)}.")
-        name = str(given["interpolation"]).upper()
-        if name not in Interpolation.__members__:
-            accepted = ", ".join(Interpolation.__members__).lower()
-            raise ValueError(f"interpolation is {name.lower()!r}; it must be one of {accepted}.")
-        try:
-            values = {**given, **{key: tuple(given[key]) for key in ("size", "mean", "std")}}
-            if isinstance(given["resize"], list):
-                values["resize"] = tuple(given["resize"])
-            return cls(**values | {"interpolation": Interpolation.__members__[name]})
-        except TypeError as error:
-            raise ValueError(f"size, mean and std must be lists of numbers ({error}).") from None
+        """Read the form that :meth:`as_json` writes. Raise ValueError if values do not fit.
+
+        :mod:`predictor.models.description` has checked its keys and texts.
+        """
+        name, values = str(given["interpolation"]).upper(), dict[str, Any]()
+        for key, one in given.items():
+            values[key] = tuple(one) if isinstance(one, list) else one
+        return cls(**values | {"interpolation": Interpolation.__members__[name]})
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them, in lists and texts."""
@@ -125,23 +110,17 @@ class Preprocessing:
 
     def describe(self) -> str:
         """Return one line for people: size, rule, channels and normalisation."""
-        height, width = self.size
-        if isinstance(self.resize, tuple):
-            first = f"resized to {self.resize[1]} × {self.resize[0]}"
-        else:
-            first = f"shorter side resized to {self.resize}"
+        width_first = " × ".join(map(str, self._resized[::-1]))
+        rule = f"shorter side {self.resize}" if isinstance(self.resize, int) else width_first
         how = {
             "squash": "resized to it without keeping the proportions",
             "pad": "resized to fit, padded with black",
             "none": "photos must have this size",
-        }.get(str(self.resize), f"{first}, centre cut out")
+        }.get(str(self.resize), f"resized to {rule}, centre cut out")
         by = "" if self.resize == "none" else f" ({self.interpolation.name.lower()})"
-        mean, std = (
-            ", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std)
-        )
-        return (
-            f"{width} × {height} {self.channels}, {how}{by}; {self.scale}, mean {mean}, std {std}"
-        )
+        mean, std = (", ".join(f"{one:g}" for one in values) for values in (self.mean, self.std))
+        size = f"{self.size[1]} × {self.size[0]} {self.channels}"
+        return f"{size}, {how}{by}; {self.scale}, mean {mean}, std {std}"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -291,6 +270,10 @@ def _is_side(value: object) -> bool:
 
 def _is_size(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(map(_is_side, value))
+
+
+def _are_numbers(values: tuple[float, ...], count: int, above: float = -inf) -> bool:
+    return len(values) == count and all(isfinite(value) and value > above for value in values)
 
 
 def _middle(length: int, cut: int) -> int:

@@ -5,6 +5,7 @@ imported here.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
@@ -72,18 +73,19 @@ def _floats(values: Any, count: int) -> tuple[float, ...]:
     return floats * count if len(floats) == 1 else floats
 
 
+@dataclass
 class _Reader:
     """What the steps so far have described."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.step = name, ""
-        self.size: tuple[int, int] | None = None
-        self.resize: int | tuple[int, int] | None = None
-        self.interpolation = Interpolation.BILINEAR
-        self.channels: Channels = "RGB"
-        self.scale: Scale = "0..1"
-        self.values: Literal["Pillow", "uint8", "float32"] = "Pillow"  # what the next step gets
-        self.mean_and_std: tuple[Any, Any] | None = None
+    name: str
+    step: str = ""
+    size: tuple[int, int] | None = None
+    resize: int | tuple[int, int] | None = None
+    interpolation: Interpolation = Interpolation.BILINEAR
+    channels: Channels = "RGB"
+    scale: Scale = "0..1"
+    values: Literal["Pillow", "uint8", "float32"] = "Pillow"  # what the next step gets
+    mean_and_std: tuple[Any, Any] | None = None
 
     def read(self, step: Any) -> None:
         """Add a step, or raise ModelError."""

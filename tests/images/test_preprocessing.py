@@ -155,23 +155,21 @@ def test_description_survives_json(resize):
 
 BAD = {
     "a size of one number": ({"size": [32]}, "must be height and width"),
-    "a size of zero": ({"size": [32, 0]}, "1 to 4096"),
-    "a size of a fraction": ({"size": [32.0, 32]}, "1 to 4096"),
-    "a large size": ({"size": [32, 4097]}, "1 to 4096"),
-    "size as a number": ({"size": 32}, "must be lists"),
-    "an unknown rule": ({"resize": "stretch"}, "squash, pad, none"),
+    "a size of zero": ({"size": [32, 0]}, "from 1 to 4096"),
+    "a size of a fraction": ({"size": [32.0, 32]}, "from 1 to 4096"),
+    "a large size": ({"size": [32, 4097]}, "from 1 to 4096"),
+    "size as a number": ({"size": 32}, "must be height and width"),
+    "an unknown rule": ({"resize": "stretch"}, "squash, pad, none, the shorter side"),
     "a rule of three sides": ({"resize": [1, 2, 3]}, "height and width"),
     "a side of zero": ({"resize": 0}, "from 1 to 4096"),
     "a side that is true": ({"resize": True}, "from 1 to 4096"),
     "unknown channels": ({"channels": "RBG"}, "RGB, BGR, L, RGBA"),
     "unknown scale": ({"scale": "0-1"}, "0..1, -1..1, 0..255"),
-    "unknown interpolation": ({"interpolation": "cubic"}, "nearest, "),
     "one mean for three channels": ({"mean": [0.5]}, "3 finite numbers"),
-    "three means for one channel": ({"channels": "L"}, "one for each of L"),
+    "three means for one channel": ({"channels": "L"}, "1 finite numbers"),
     "a mean that is infinite": ({"mean": [0, 0, float("inf")]}, "3 finite numbers"),
-    "a mean of texts": ({"mean": ["0", "0", "0"]}, "must be lists of numbers"),
     "a std of zero": ({"std": [1, 1, 0]}, "above 0"),
-    "an unknown key": ({"crop": 224}, "'crop'; its keys are size, resize"),
+    "a std that is not a number": ({"std": [1, 1, float("nan")]}, "above 0"),
 }
 
 
@@ -182,16 +180,12 @@ def test_invalid_description_is_refused_in_words(name):
         Preprocessing.from_json(described().as_json() | change)
 
 
-def test_missing_keys_are_named():
-    with pytest.raises(ValueError, match="has no mean, std"):
-        Preprocessing.from_json({"size": [1, 1], "resize": 1, "interpolation": "bicubic"})
-
-
 def test_one_line_describes_it_for_people():
     assert described((32, 48), "pad").describe() == (
         "48 × 32 RGB, resized to fit, padded with black (bilinear); 0..1, mean 0, 0, 0, std 1, 1, 1"
     )
-    assert "shorter side resized to 255, centre cut out" in described().describe()
+    assert "resized to shorter side 255, centre cut out" in described().describe()
+    assert "resized to 50 × 40, centre cut out" in described(resize=(40, 50)).describe()
 
 
 def test_denormalised_tensor_equals_the_original_pixels():

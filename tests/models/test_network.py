@@ -12,12 +12,14 @@ from pictures import encode
 from predictor import get_prediction, get_predictions
 from predictor.engine.classifier import OVERSAMPLING
 from predictor.images.decoding import decode
+from predictor.images.preprocessing import Interpolation, Preprocessing
 from predictor.models.loading import load_model
 from predictor.models.network import Model
 from predictor.models.scorer import warm_up_sizes
 from predictor.settings import Settings
 
 CPU = torch.device("cpu")
+BILINEAR = Interpolation.BILINEAR
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +176,27 @@ def test_the_logits_are_picked_from_a_tuple(lite, select):
     model = Model(Parts(), lite.preprocessing, threads=1, lanes=1, max_batch_size=2, select=select)
     images = [np.full((224, 224, 3), value, np.uint8) for value in (0, 255)]
     assert np.allclose(model.logits(images), [[-127 / 128] * 3, [1] * 3])
+
+
+@pytest.mark.parametrize("channels", ["L", "BGR", "RGBA"])
+@pytest.mark.parametrize("scale", ["0..1", "-1..1", "0..255"])
+def test_network_gets_its_channels_on_its_scale(photos, channels, scale):
+    """A network of 1, 3 or 4 channels that takes a rectangle."""
+    torch.manual_seed(0)
+    count = len(channels)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(count, 8, 5, stride=4), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.LazyLinear(5),
+    ).eval()  # fmt: skip
+    mean, std = (0.1, 0.2, 0.3, 0.4)[:count], (0.5, 0.6, 0.7, 0.8)[:count]
+    preprocess = Preprocessing((32, 48), "pad", BILINEAR, mean, std, channels, scale)
+    pixels = [preprocess(photo) for photo in photos]
+    unit = {"0..1": 255, "-1..1": 127.5, "0..255": 1}[scale]
+    batch = torch.from_numpy(np.stack(pixels)).float() / unit - int(scale == "-1..1")
+    expected = network(((batch - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2))
+    model = Model(network, preprocess, threads=1, lanes=1, max_batch_size=4)
+    scored = torch.from_numpy(model.logits(pixels))
+    torch.testing.assert_close(scored, expected.detach(), rtol=1e-4, atol=1e-4)
+    logits, heat = model.explain(pixels[0], 1, lambda: None)
+    assert logits == pytest.approx(scored[0].numpy(), rel=1e-3, abs=1e-3)
+    assert heat.shape == (7, 11)
