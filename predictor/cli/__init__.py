@@ -62,7 +62,7 @@ COMMANDS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
         "--files-from": {"metavar": "FILE", "help": "more paths, one per line; - is stdin"},
         "--top-k": {
             "type": int, "metavar": "N",
-            "help": "classes per photo (default: 1, or all that are likely if several can be right)",
+            "help": "classes per photo (default: 1; of several at once, the likely ones)",
         },
         "--format": {
             "choices": ("table", "csv", "jsonl"),
