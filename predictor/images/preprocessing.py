@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from math import ceil, floor, inf, isfinite
+from math import ceil, floor, isfinite
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -15,9 +14,8 @@ from predictor.errors import WrongSize
 from predictor.images.colour import to_rgb
 from predictor.images.profile import is_srgb, to_srgb, to_srgb_early
 
-# A longer image is cropped to this ratio of long to short side before it is resized, or to so many
-# times the ratio of what the network takes. Otherwise an image of 1 × 50,000,000 pixels would be
-# enlarged to 255 × 12,750,000,000 pixels.
+# A longer image is cropped to this ratio of long to short side before it is resized. Otherwise an
+# image of 1 × 50,000,000 pixels would be enlarged to 255 × 12,750,000,000 pixels.
 MAX_ASPECT_RATIO = 16
 MAX_SIDE = 4096  # pixels of what a network takes
 
@@ -78,29 +76,23 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Raise ValueError if a value is not accepted."""
-        is_rule = _is_side(self.resize) or _is_size(self.resize) or self.resize in RULES
-        sides, rules, count = f"from 1 to {MAX_SIDE}", ", ".join(RULES), len(self.channels)
-        for name, is_valid, accepted in (
-            ("size", _is_size(self.size), f"height and width {sides}"),
-            ("resize", is_rule, f"{rules}, the shorter side or height and width {sides}"),
-            ("channels", self.channels in get_args(Channels), ", ".join(get_args(Channels))),
-            ("scale", self.scale in UNIT_AND_SHIFT, ", ".join(UNIT_AND_SHIFT)),
-            ("mean", _are_numbers(self.mean, count), f"{count} finite numbers"),
-            ("std", _are_numbers(self.std, count, 0.0), f"{count} finite numbers above 0"),
+        if not _is_size(self.size):
+            raise ValueError(f"size is {self.size}; it must be height and width, 1 to {MAX_SIDE}.")
+        if not (_is_side(self.resize) or _is_size(self.resize) or self.resize in RULES):
+            accepted = f"a whole number from 1 to {MAX_SIDE}, height and width, {', '.join(RULES)}"
+            raise ValueError(f"resize is {self.resize!r}; it must be one of: {accepted}.")
+        for name, given, choice in (
+            ("channels", self.channels, get_args(Channels)),
+            ("scale", self.scale, get_args(Scale)),
         ):
-            if not is_valid:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {accepted}.")
-
-    @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Preprocessing:
-        """Read the form that :meth:`as_json` writes. Raise ValueError if values do not fit.
-
-        :mod:`predictor.models.description` has checked its keys and texts.
-        """
-        name, values = str(given["interpolation"]).upper(), dict[str, Any]()
-        for key, one in given.items():
-            values[key] = tuple(one) if isinstance(one, list) else one
-        return cls(**values | {"interpolation": Interpolation.__members__[name]})
+            if given not in choice:
+                raise ValueError(f"{name} is {given!r}; it must be one of {', '.join(choice)}.")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != len(self.channels) or not all(map(isfinite, values)):
+                count = f"one finite number for each channel of {self.channels}"
+                raise ValueError(f"{name} is {list(values)}; it must be {count}.")
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {list(self.std)}; its numbers must be above 0.")
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them, in lists and texts."""
@@ -110,17 +102,23 @@ class Preprocessing:
 
     def describe(self) -> str:
         """Return one line for people: size, rule, channels and normalisation."""
-        width_first = " × ".join(map(str, self._resized[::-1]))
-        rule = f"shorter side {self.resize}" if isinstance(self.resize, int) else width_first
+        height, width = self.size
+        if isinstance(self.resize, tuple):
+            first = f"resized to {self.resize[1]} × {self.resize[0]}"
+        else:
+            first = f"shorter side resized to {self.resize}"
         how = {
             "squash": "resized to it without keeping the proportions",
             "pad": "resized to fit, padded with black",
             "none": "photos must have this size",
-        }.get(str(self.resize), f"resized to {rule}, centre cut out")
+        }.get(str(self.resize), f"{first}, centre cut out")
         by = "" if self.resize == "none" else f" ({self.interpolation.name.lower()})"
-        mean, std = (", ".join(f"{one:g}" for one in values) for values in (self.mean, self.std))
-        size = f"{self.size[1]} × {self.size[0]} {self.channels}"
-        return f"{size}, {how}{by}; {self.scale}, mean {mean}, std {std}"
+        mean, std = (
+            ", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std)
+        )
+        return (
+            f"{width} × {height} {self.channels}, {how}{by}; {self.scale}, mean {mean}, std {std}"
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -270,10 +268,6 @@ def _is_side(value: object) -> bool:
 
 def _is_size(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(map(_is_side, value))
-
-
-def _are_numbers(values: tuple[float, ...], count: int, above: float = -inf) -> bool:
-    return len(values) == count and all(isfinite(value) and value > above for value in values)
 
 
 def _middle(length: int, cut: int) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import ModelError
-from predictor.images.preprocessing import Preprocessing
+from predictor.images.preprocessing import Interpolation, Preprocessing
 from predictor.models import values
 from predictor.settings import PREFIX, Settings
 
@@ -107,7 +107,9 @@ def said(key: str, value: Any, origin: str) -> Said:
 
 def _flat(content: Mapping[str, Any], origin: str) -> Iterator[tuple[str, Any]]:
     for key, value in content.items():
-        if key in TABLES and isinstance(value, Mapping):
+        if key in TABLES:
+            if not isinstance(value, Mapping):
+                raise ModelError(f"{origin}: {key} is {value!r}; it must be a table of keys.")
             inner = {f"{key}.{name}": one for name, one in value.items()}
         else:
             inner = {key: value}
@@ -204,6 +206,9 @@ def input_of(said: Description, own: Description, name: str) -> Preprocessing:
         if len(given[key]) == 1:
             given[key] *= len(given["channels"])
     try:
-        return Preprocessing.from_json(given)
+        given["interpolation"] = Interpolation[given["interpolation"].upper()]
+        return Preprocessing(**given)
     except ValueError as error:
-        raise ModelError(f"The input of {name} cannot be prepared: {error}") from None
+        key, _, rest = str(error).partition(" ")
+        origin = said[f"input.{key}"].origin if f"input.{key}" in said else f"{key} of {name}"
+        raise ModelError(f"{origin} {rest}") from None

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
-from predictor.errors import LabelsError, ModelError, WeightsUnavailable
+from predictor.errors import LabelsError, ModelError, WeightsError, WeightsUnavailable
 from predictor.models import description, reference
 from predictor.models.card import Card
 from predictor.models.description import Description, Said, value_of
@@ -20,7 +20,7 @@ from predictor.models.labels import Label, load_labels, numbered
 from predictor.models.outputs import settle
 from predictor.models.probe import probe
 from predictor.models.reference import Reference
-from predictor.models.scorer import LoadedModel, ModelInfo
+from predictor.models.scorer import RANDOM, LoadedModel, ModelInfo
 from predictor.models.sources import Found, Request
 from predictor.settings import Settings
 
@@ -53,7 +53,7 @@ def load_model(settings: Settings, cpus: int) -> LoadedModel:
     asked, where = ask(settings, cpus)
     # Look it up at every start: a typo must not stay hidden until the fallback is needed.
     fallback = settings.fallback_model != "none" and where.source == "torchvision"
-    stand_in = find(replace(asked, target=settings.fallback_model), where) if fallback else None
+    stand_in = _stand_in(asked, where) if fallback else None
     try:
         return load(find(asked, where), asked, where)
     except WeightsUnavailable as error:
@@ -62,6 +62,14 @@ def load_model(settings: Settings, cpus: int) -> LoadedModel:
         log.warning("%s Serving %s instead.", error, stand_in.name)
         model = load(stand_in, asked, where._replace(target=settings.fallback_model))
         return replace(model, info=replace(model.info, stands_in_for=settings.model))
+
+
+def _stand_in(asked: Request, where: Reference) -> Found:
+    name = asked.settings.fallback_model
+    try:
+        return find(replace(asked, target=name), where)
+    except ModelError as error:
+        raise ModelError(f"PREDICTOR_FALLBACK_MODEL is {name!r}: {error}") from error
 
 
 def ask(settings: Settings, cpus: int) -> tuple[Request, Reference]:
@@ -73,7 +81,10 @@ def ask(settings: Settings, cpus: int) -> tuple[Request, Reference]:
     said, where = description.from_settings(settings), reference.parse(settings.model)
     if (path := _description_file(where, said)) is not None:
         said, where = _with_file(said, where, path)
-    labels = load_labels(said["labels"].value) if "labels" in said else None
+    weights = said.get("weights")
+    if weights and weights.value != RANDOM and not Path(weights.value).expanduser().exists():
+        raise WeightsError(f"{weights.origin} is {weights.value!r}, which does not exist.")
+    labels = _read_labels(said["labels"]) if "labels" in said else None
     return Request(where.target, said, labels, settings, cpus), where
 
 
@@ -147,7 +158,7 @@ def load(found: Found, asked: Request, where: Reference) -> LoadedModel:
     if value_of(said, "batchable") is False:
         scorer.max_batch_size = 1
     wanted, outputs, tried = description.table(said, "output"), loaded.outputs, None
-    if outputs is None or wanted.get("activation") == "probabilities":
+    if outputs is None or "select" in wanted or wanted.get("activation") == "probabilities":
         tried = probe(loaded, found.name)
         outputs = tried.shape[1]
     output = settle(wanted, outputs, tried, found.name)
@@ -169,7 +180,7 @@ def _labels(found: Found, asked: Request, outputs: int) -> tuple[tuple[Label, ..
     """Return the labels, and who says them: the operator, the model's own files, or nobody."""
     classes = 2 if outputs == 1 else outputs
     said = asked.said.get("labels") or found.said.get("labels")
-    labels = asked.labels or (load_labels(said.value) if said else ())
+    labels = asked.labels or (_read_labels(said) if said else ())
     if asked.labels is None and len(labels) != classes:
         return numbered(classes), "numbers"
     assert said is not None
@@ -180,6 +191,13 @@ def _labels(found: Found, asked: Request, outputs: int) -> tuple[tuple[Label, ..
             f" {len(labels)}. Set PREDICTOR_LABELS to the labels of these weights."
         )
     return labels, "ImageNet" if said.value == "imagenet" else said.origin
+
+
+def _read_labels(said: Said) -> tuple[Label, ...]:
+    try:
+        return load_labels(said.value)
+    except LabelsError as error:
+        raise LabelsError(f"{said.origin}: {error}") from error
 
 
 def _version(package: str) -> str:

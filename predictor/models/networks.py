@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from predictor.errors import WeightsError
 from predictor.images.preprocessing import Preprocessing
 from predictor.models import checkpoints, weights
 from predictor.models.building import build_empty, build_random
@@ -65,6 +66,11 @@ class FoundNetwork:
         dtype = choose_dtype(settings.precision, device, spec.bfloat16)
         torch.set_num_threads(threads)  # for the conversions below, on this thread
         source = self.request.weights
+        if source == "auto" and not spec.filled and classes not in (None, spec.classes):
+            raise WeightsError(
+                f"There are {classes} labels, but the published weights of {spec.name} have"
+                f" {spec.classes} classes. Set PREDICTOR_WEIGHTS to the file of your own weights."
+            )
         in_file = source != RANDOM and not (source == "auto" and spec.filled)
         path = weights.locate(spec, source) if in_file else None
         key = value_of(self.request.said, "weights_key")

@@ -129,7 +129,9 @@ def pick(returned: Any, select: str | int | None = None) -> Any:
     Raises:
         ModelError: there is no such part, or several parts could be the logits.
     """
-    parts = {"": returned} if hasattr(returned, "shape") and select is None else _parts(returned)
+    if hasattr(returned, "shape") and select is not None:
+        raise ModelError(f"The model returns one array: remove [output] select = {select!r}.")
+    parts = {"": returned} if hasattr(returned, "shape") else _parts(returned)
     if isinstance(select, int) and select not in parts and 0 <= select < len(parts):
         select = [*parts][select]
     rows = [key for key, part in parts.items() if _has_rows(part)]
@@ -145,13 +147,13 @@ def pick(returned: Any, select: str | int | None = None) -> Any:
 
 
 def _parts(returned: Any) -> dict[Any, Any]:
-    """Return the parts by key or index; none if there is only one array."""
+    """Return the parts by key or index."""
     if isinstance(returned, Mapping):
         return dict(returned)
     if isinstance(returned, tuple | list):
         named = getattr(returned, "_asdict", None)
         return named() if named else dict(enumerate(returned))
-    return {} if hasattr(returned, "shape") else dict(getattr(returned, "__dict__", {}))
+    return dict(getattr(returned, "__dict__", {}))
 
 
 def _has_rows(part: Any) -> bool:

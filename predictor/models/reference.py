@@ -17,8 +17,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from predictor.errors import ModelError
+
 # A source's word → its module in ``predictor.models.sources``.
 WORDS = {"timm": "timm", "torchvision": "torchvision"}
+ACCEPTED = "a path, timm:NAME, file.py:name, package.module:name, resnet50, and resnet50@WEIGHTS"
 CODE = re.compile(r"(?P<place>.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
 
 
@@ -35,7 +38,11 @@ class Reference(NamedTuple):
 
 
 def parse(text: str, folder: Path = Path()) -> Reference:
-    """Return what the text names. Paths are relative to ``folder``."""
+    """Return what the text names. Paths are relative to ``folder``.
+
+    Raises:
+        ModelError: it is a path, and there is no such file or folder.
+    """
     word, _, rest = text.partition(":")
     if word in WORDS and rest:
         return Reference(WORDS[word], rest)
@@ -46,6 +53,8 @@ def parse(text: str, folder: Path = Path()) -> Reference:
     path = folder / Path(text).expanduser()
     if path.exists():
         return Reference("file", str(path))
+    if not re.fullmatch(r"[\w-]+(@\w+)?", text):
+        raise ModelError(f"There is no file, folder or model {text!r}. Accepted are {ACCEPTED}.")
     return Reference("torchvision", text)
 
 

@@ -5,10 +5,12 @@ Each function raises ValueError with what is accepted, to follow "it must be".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, get_args
 
-from predictor.images.preprocessing import MAX_SIDE, RULES, Interpolation
+from predictor.images.preprocessing import MAX_SIDE, RULES, Channels, Interpolation, Scale
+from predictor.models.outputs import Activation
 from predictor.setting_parsers import parse_name
 
 # Values of PREDICTOR_WEIGHTS and PREDICTOR_LABELS that are no paths.
@@ -23,9 +25,9 @@ def text(value: Any) -> str:
 
 
 def name(value: Any) -> str:
-    """A name for URLs."""
+    """A name or version for URLs."""
     try:
-        return parse_name(value if isinstance(value, str) else "")
+        return parse_name(str(value) if type(value) in (str, int) else "")
     except ValueError:
         raise ValueError(
             "letters, digits, dots, hyphens and underscores, and begin with a letter or digit"
@@ -58,7 +60,7 @@ def numbers(value: Any) -> tuple[float, ...]:
     given = value.split(",") if isinstance(value, str) else value
     given = given if isinstance(given, list | tuple) else [given]
     try:
-        found = tuple(float(one) for one in given)
+        found = () if bool in map(type, given) else tuple(map(float, given))
     except (TypeError, ValueError):
         found = ()
     if len(found) not in (1, 3, 4) or not all(map(isfinite, found)):
@@ -104,17 +106,17 @@ def interpolation(value: Any) -> str:
 
 def channels(value: Any) -> str:
     """What the channels are."""
-    return _one_of(value, ["RGB", "BGR", "L", "RGBA"])
+    return _one_of(value, get_args(Channels))
 
 
 def scale(value: Any) -> str:
     """The range of a pixel's values before mean and std."""
-    return _one_of(value, ["0..1", "-1..1", "0..255"])
+    return _one_of(value, get_args(Scale))
 
 
 def activation(value: Any) -> str:
     """How outputs become probabilities."""
-    return _one_of(value, ["softmax", "sigmoid", "probabilities"])
+    return _one_of(value, get_args(Activation))
 
 
 def threshold(value: Any) -> float:
@@ -131,7 +133,7 @@ def select(value: Any) -> str | int:
     return value
 
 
-def _one_of(value: Any, known: list[str]) -> str:
+def _one_of(value: Any, known: Sequence[str]) -> str:
     if value not in known:
         raise ValueError(f"one of {', '.join(known)}")
     return str(value)

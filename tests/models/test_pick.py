@@ -55,7 +55,7 @@ def test_the_logits_are_found(returned, select):
         ((LOGITS, AUXILIARY), None, r"0 \(2, 10\), 1 \(2, 10\)"),
         ({"a": LOGITS, "b": LOGITS}, "c", r"a \(2, 10\), b"),
         ((LOGITS, AUXILIARY), 2, r"1 \(2, 10\)"),
-        (LOGITS, "logits", "ndarray"),
+        (LOGITS, "logits", "one array: remove"),
         (MAPS, None, r"\(2, 512, 7, 7\)"),
         ({"out": MAPS}, "out", r"out \(2, 512, 7, 7\)"),
         (None, None, "NoneType"),

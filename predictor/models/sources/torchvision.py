@@ -33,6 +33,9 @@ def find(request: Request) -> FoundNetwork:
     Raises:
         ModelError: there is no such model, or it has no such weights.
     """
+    if said := request.said.get("arguments"):
+        accepted = "timm:NAME, file.py:name and package.module:name"
+        raise ModelError(f"{said.origin}: only {accepted} have arguments.")
     path = Path(request.weights).name
     return FoundNetwork(find_model(request.target, path), request)
 
