@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from math import ceil, floor, isfinite
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,12 @@ from predictor.images.profile import is_srgb, to_srgb, to_srgb_early
 # A longer image is cropped to this ratio of long to short side before it is resized. Otherwise an
 # image of 1 × 50,000,000 pixels would be enlarged to 255 × 12,750,000,000 pixels.
 MAX_ASPECT_RATIO = 16
-MAX_SIDE = 4096  # pixels of what a network takes
 
 Interpolation = Image.Resampling
 Resize = int | tuple[int, int] | Literal["squash", "pad", "none"]
 Channels = Literal["RGB", "BGR", "L", "RGBA"]
 Scale = Literal["0..1", "-1..1", "0..255"]
 
-RULES = ("squash", "pad", "none")
 # What a pixel is divided by, and what is then subtracted.
 UNIT_AND_SHIFT: dict[Scale, tuple[float, float]] = {
     "0..1": (255, 0), "-1..1": (127.5, 1), "0..255": (1, 0)
@@ -75,18 +73,7 @@ class Preprocessing:
     scale: Scale = "0..1"
 
     def __post_init__(self) -> None:
-        """Raise ValueError if a value is not accepted."""
-        if not _is_size(self.size):
-            raise ValueError(f"size is {self.size}; it must be height and width, 1 to {MAX_SIDE}.")
-        if not (_is_side(self.resize) or _is_size(self.resize) or self.resize in RULES):
-            accepted = f"a whole number from 1 to {MAX_SIDE}, height and width, {', '.join(RULES)}"
-            raise ValueError(f"resize is {self.resize!r}; it must be one of: {accepted}.")
-        for name, given, choice in (
-            ("channels", self.channels, get_args(Channels)),
-            ("scale", self.scale, get_args(Scale)),
-        ):
-            if given not in choice:
-                raise ValueError(f"{name} is {given!r}; it must be one of {', '.join(choice)}.")
+        """Raise ValueError if mean and std do not fit the channels."""
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != len(self.channels) or not all(map(isfinite, values)):
                 count = f"one finite number for each channel of {self.channels}"
@@ -260,14 +247,6 @@ class Preprocessing:
         height = min(size[1], ceil(MAX_ASPECT_RATIO * ratios[1] * size[0]))
         left, top = (size[0] - width) // 2, (size[1] - height) // 2
         return left, top, left + width, top + height
-
-
-def _is_side(value: object) -> bool:
-    return type(value) is int and 1 <= value <= MAX_SIDE
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_side, value))
 
 
 def _middle(length: int, cut: int) -> int:

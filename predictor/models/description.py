@@ -201,12 +201,16 @@ def input_of(said: Description, own: Description, name: str) -> Preprocessing:
             " before the centre is cut, squash, pad or none."
         )
     count = max(len(given["mean"]), len(given["std"]))
-    given = {"channels": {1: "L", 4: "RGBA"}.get(count, "RGB"), "interpolation": "bilinear"} | given
+    given = {
+        "interpolation": "bilinear",
+        "channels": {1: "L", 4: "RGBA"}.get(count, "RGB"),
+        **given,
+    }
     for key in ("mean", "std"):  # one number is for all channels
         if len(given[key]) == 1:
             given[key] *= len(given["channels"])
     try:
-        given["interpolation"] = Interpolation[given["interpolation"].upper()]
+        given["interpolation"] = Interpolation.__members__[given["interpolation"].upper()]
         return Preprocessing(**given)
     except ValueError as error:
         key, _, rest = str(error).partition(" ")

@@ -5,23 +5,49 @@ Each function raises ValueError with what is accepted, to follow "it must be".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Any, get_args
 
-from predictor.images.preprocessing import MAX_SIDE, RULES, Channels, Interpolation, Scale
+from predictor.images.preprocessing import Channels, Interpolation, Scale
 from predictor.models.outputs import Activation
 from predictor.setting_parsers import parse_name
 
 # Values of PREDICTOR_WEIGHTS and PREDICTOR_LABELS that are no paths.
 WORDS = ("auto", "random", "imagenet")
+RULES = ("squash", "pad", "none")
+MAX_SIDE = 4096  # pixels of what a network takes
 
 
-def text(value: Any) -> str:
-    """Any text that is not empty."""
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("a text")
-    return value
+def _valid(accepted: str, is_valid: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    """Return a function that returns a valid value as it is."""
+
+    def check(value: Any) -> Any:
+        if not is_valid(value):
+            raise ValueError(accepted)
+        return value
+
+    return check
+
+
+def _one_of(known: Sequence[str]) -> Callable[[Any], Any]:
+    return _valid(f"one of {', '.join(known)}", lambda value: value in known)
+
+
+text = _valid("a text", lambda value: isinstance(value, str) and bool(value.strip()))
+switch = _valid("true or false", lambda value: isinstance(value, bool))
+table = _valid("a table of keyword arguments", lambda value: isinstance(value, dict))
+# As ``load_labels`` takes them.
+labels = _valid(
+    "a path, or a list of names", lambda value: isinstance(value, str | list | dict) and bool(value)
+)
+channels, scale, activation = map(_one_of, map(get_args, (Channels, Scale, Activation)))
+threshold = _valid(
+    "a number from 0 to 1", lambda value: type(value) in (int, float) and 0 <= value <= 1
+)
+select = _valid(
+    "a key or an index of what the model returns", lambda value: type(value) in (str, int)
+)
 
 
 def name(value: Any) -> str:
@@ -32,27 +58,6 @@ def name(value: Any) -> str:
         raise ValueError(
             "letters, digits, dots, hyphens and underscores, and begin with a letter or digit"
         ) from None
-
-
-def switch(value: Any) -> bool:
-    """Return true or false."""
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
-
-
-def table(value: Any) -> dict[str, Any]:
-    """Keyword arguments."""
-    if not isinstance(value, dict):
-        raise ValueError("a table of keyword arguments")
-    return value
-
-
-def labels(value: Any) -> Any:
-    """A path, or the labels themselves, as ``load_labels`` takes them."""
-    if not isinstance(value, str | list | dict) or not value:
-        raise ValueError("a path, or a list of names")
-    return value
 
 
 def numbers(value: Any) -> tuple[float, ...]:
@@ -101,39 +106,4 @@ def _side(value: Any) -> int | None:
 
 def interpolation(value: Any) -> str:
     """The name of one of Pillow's interpolations, in lower case."""
-    return _one_of(str(value).lower(), [one.lower() for one in Interpolation.__members__])
-
-
-def channels(value: Any) -> str:
-    """What the channels are."""
-    return _one_of(value, get_args(Channels))
-
-
-def scale(value: Any) -> str:
-    """The range of a pixel's values before mean and std."""
-    return _one_of(value, get_args(Scale))
-
-
-def activation(value: Any) -> str:
-    """How outputs become probabilities."""
-    return _one_of(value, get_args(Activation))
-
-
-def threshold(value: Any) -> float:
-    """The least probability of a label, of several at once."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError("a number from 0 to 1")
-    return float(value)
-
-
-def select(value: Any) -> str | int:
-    """A key of a dict, or an index of a tuple."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError("a key or an index of what the model returns")
-    return value
-
-
-def _one_of(value: Any, known: Sequence[str]) -> str:
-    if value not in known:
-        raise ValueError(f"one of {', '.join(known)}")
-    return str(value)
+    return str(_one_of([one.lower() for one in Interpolation.__members__])(str(value).lower()))

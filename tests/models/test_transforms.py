@@ -126,7 +126,7 @@ REFUSED = {
     "a step after Normalize": ([v1.Resize((9, 9)), TENSOR, v1.Normalize(MEAN, STD),
                                 v1.Normalize(MEAN, STD)], "follows Normalize"),
     "another number of means": ([v1.Resize((9, 9)), TENSOR, v1.Normalize((0, 0), (1, 1))],
-                                "3 finite numbers"),
+                                "one finite number for each channel of RGB"),
     "a std of zero": ([v1.Resize((9, 9)), TENSOR, v1.Normalize(0.0, 0.0)], "above 0"),
     "grey after Resize": ([v1.Resize((9, 9)), v1.Grayscale(), TENSOR], "must be the first step"),
     "grey of a tensor": ([v2.ToImage(), v2.Grayscale(1)], "must be the first step"),
