@@ -42,7 +42,7 @@ def find(request: Request) -> FoundNetwork:
         classes=classes or 1000,
         packaged=(lambda: Path(folder).expanduser()) if in_folder else None,
         filled=None if in_folder else partial(_download, build),
-        origin=target,
+        origin=f"timm:{target}",
     )
     return FoundNetwork(spec, request)
 
@@ -56,9 +56,12 @@ def _untrained(build: partial[nn.Module], target: str) -> nn.Module:
     except ModuleNotFoundError as error:
         if error.name != "timm":
             raise
-        raise ModelError("timm is not installed. Run: pip install 'photo-predictor[timm]'") from None
+        raise ModelError(
+            "timm is not installed. Run: pip install 'photo-predictor[timm]'"
+        ) from None
     except Exception as error:
-        close = difflib.get_close_matches(target, timm.list_models(pretrained=True), n=3)
+        names = timm.list_models() + timm.list_models(pretrained=True)
+        close = difflib.get_close_matches(target, names, n=3)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise ModelError(f"timm cannot build {target!r}: {error}.{hint}") from error
 
@@ -69,7 +72,9 @@ def _create(
     """Build a network with ``classes`` outputs; None: as many as its weights have."""
     import timm
 
-    network: nn.Module = timm.create_model(target, pretrained, **{"num_classes": classes} | arguments)
+    network: nn.Module = timm.create_model(
+        target, pretrained, **{"num_classes": classes} | arguments
+    )
     return network
 
 
