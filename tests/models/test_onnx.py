@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,7 @@ from torch import nn
 from torchvision.transforms import CenterCrop, Compose, Grayscale, Normalize, Resize, ToTensor
 
 from onnx_files import CLASSES, FLOAT, FLOAT16, UINT8, write, write_in_two
+from paths import ROOT
 from photographs import (
     answers,
     assert_alike,
@@ -27,6 +29,7 @@ from predictor.errors import NotExplainable
 from predictor.models.loading import load_model
 from predictor.settings import Settings
 
+LANGUAGES = ("python", "toml")
 NAMES = [f"class {index}" for index in range(CLASSES)]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BGR_MEAN = (103.939, 116.779, 123.68)  # of Keras' VGG16, ResNet50 and others
@@ -123,18 +126,20 @@ def test_grey_file_takes_one_channel(tmp_path):
 
 
 @pytest.mark.slow
-def test_exported_mobilenet_answers_as_torch(tmp_path):
-    batch = prepared(PIPELINE)
+def test_exported_file_of_the_documentation_answers_as_torch(tmp_path, monkeypatch):
+    """docs/your-model.md, from the training script's last line to the served model."""
+    text = (ROOT / "docs" / "your-model.md").read_text().split("## ONNX\n")[1].split("\n## ")[0]
+    (export,), (toml,) = (re.findall(rf"```{kind}\n(.*?)```", text, re.S) for kind in LANGUAGES)
+    batch = prepared(Compose([Resize(256), CenterCrop(224), *PIPELINE.transforms[2:]]))
     torch.manual_seed(0)
     network = torchvision.models.mobilenet_v3_small(num_classes=CLASSES).eval()
     spread(network, batch)
-    path = tmp_path / "mobilenet.onnx"
+    monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():  # of torch about itself
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network, (batch[:2],), path, dynamo=True, dynamic_shapes=({0: "batch"},), verbose=False
-        )
-    model = load(path)
+        exec(export, {"torch": torch, "net": network})
+    (tmp_path / "labels.txt").write_text("\n".join(NAMES))
+    model = load(tmp_path / "net.onnx", toml)
     assert_only_right_is_alike(model, answers(network, batch), NAMES, within=1e-3)
     parameters = sum(p.numel() for p in network.parameters())
     assert model.info.parameters == pytest.approx(parameters, rel=0.02)  # batch norms are folded

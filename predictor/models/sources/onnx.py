@@ -121,12 +121,7 @@ class FoundGraph:
         lanes, most = lanes_and_batch(on_cpu, threads, settings.max_batch_size)
         if self.image.batch:
             most = self.image.batch
-            log.info(
-                "%s always computes %d image%s at once: its shape says so.",
-                self.path,
-                most,
-                "s"[: most - 1],
-            )
+            log.info("The batch size of %s is fixed at %d.", self.path, most)
         return Loaded(
             Graph(self.session, self.image, output.name, input, lanes, most, on_cpu),
             weights=str(self.path),
