@@ -43,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
         command = group.add_parser(name, help=help, allow_abbrev=name != "serve", **texts)
         for option, values in options.items():
             command.add_argument(option, **values)
-        model_options.add(command)
+        if name != "convert":
+            model_options.add(command)
     return parser
 
 
@@ -72,6 +73,16 @@ COMMANDS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
         "--resume": {
             "action": "store_true",
             "help": "continue FILE after a broken run: skip the photos that it has (csv and jsonl)",
+        },
+    }),
+    "convert": ("turn a pickled model, or an archive for TorchServe, into a folder to serve", {
+        "description": "Write a folder with the weights and a model.toml, and compare its answers."
+        " The file is EXECUTED: it can run any program. Convert only files that you trust.",
+    }, {
+        "path": {"metavar": "FILE", "help": "model.pth, or model.mar or its folder"},
+        "--output": {"metavar": "FOLDER", "help": "default: FILE without its ending"},
+        "--program": {
+            "metavar": "train.py", "help": "the program that wrote FILE, if it has the class",
         },
     }),
     "evaluate": ("measure how often the model is right", {

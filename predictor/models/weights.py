@@ -135,7 +135,7 @@ def _difference(missing: list[str], unexpected: list[str]) -> str:
     found = [f"missing {_some(missing)}"] if missing else []
     found += [f"unexpected {_some(unexpected)}"] if unexpected else []
     text = f"{', '.join(found)}."
-    if missing and unexpected and len(missing) <= HEAD:
+    if 0 < len(missing) <= HEAD and len(unexpected) <= 2 * HEAD:
         text += (
             " Only these layers differ: the network was changed before its training. Make the same"
             " change in a function `build` of your own and set PREDICTOR_MODEL=net.py:build."

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -12,3 +14,13 @@ def torch_save(request, tmp_path):
         return tmp_path / "n.pth"
 
     return save
+
+
+@pytest.fixture
+def forget_modules(tmp_path, monkeypatch):
+    """Forgets the modules that a test has imported from its folder, and where they were found."""
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]

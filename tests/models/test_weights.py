@@ -229,11 +229,18 @@ def test_deeper_network_with_the_same_names_is_refused(checkpoint):
         weights.fill(build_empty(find_model("resnet18").build, 10), checkpoint(deep), "resnet18")
 
 
-def test_changed_head_gets_a_hint_to_build_it(checkpoint):
+@pytest.mark.parametrize(
+    ("head", "difference"),
+    [
+        ("net.fc.1.", "missing fc.weight and 1 more, unexpected net.fc.1.weight and 1 more"),
+        ("classifier.", "missing fc.weight and 1 more"),
+    ],
+)
+def test_changed_head_gets_a_hint_to_build_it(checkpoint, head, difference):
     network = build_empty(find_model("resnet18").build, 10)
-    file = {name.replace("fc.", "fc.1."): t for name, t in network.state_dict().items()}
-    message = r"missing fc.weight and 1 more, unexpected fc.1.weight and 1 more.*net.py:build"
-    with pytest.raises(WeightsError, match=message):
+    file = {f"net.{name}": tensor for name, tensor in network.state_dict().items()}
+    file = {name.replace("net.fc.", head): tensor for name, tensor in file.items()}
+    with pytest.raises(WeightsError, match=f"{difference}. .*net.py:build"):
         weights.fill(network, checkpoint(file), "resnet18")
 
 
