@@ -1,4 +1,4 @@
-"""The options ``--model``, ``--weights`` and ``--labels``, which every command has."""
+"""The options ``--model``, ``--weights`` and ``--labels``, which all commands but convert have."""
 
 import argparse
 import os
@@ -22,5 +22,5 @@ def apply(options: argparse.Namespace) -> None:
 
     The processes that a server starts, now and at a reload, thus get the same values.
     """
-    given = {f"PREDICTOR_{name.upper()}": getattr(options, name) for name in OPTIONS}
+    given = {f"PREDICTOR_{name.upper()}": getattr(options, name, None) for name in OPTIONS}
     os.environ.update({name: value for name, value in given.items() if value is not None})

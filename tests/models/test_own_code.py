@@ -136,7 +136,7 @@ def test_a_description_of_the_operator_replaces_a_transform_that_cannot_be_read(
         ("raise SystemExit(2)", "net.py:build", "net.py, line 1.*SystemExit: 2"),
         (TRANSFORM + "def build():\n    1 / 0", "net.py:build", "net.py, line 8.*division by zero"),
         (TRANSFORM + "def build():\n    return {}", "net.py:build", "net.py:build returned a dict"),
-        (TRANSFORM + "def build(depth): ...", "net.py:build", "with no arguments.*missing 1.*'depth'"),
+        (TRANSFORM + "def build(depth): ...", "net.py:build", "missing 1 required.*'depth'"),
         (NET, "absent.nets:Net", "absent.nets:Net failed.*No module named 'absent'"),
         (NET, "net.py:build", "The input of net is not described: size, resize, mean, std"),
         (NET + "transform = 3", "net.py:build", "transform has the step 3"),
