@@ -1,13 +1,62 @@
-"""A file or a folder: its content decides what it is."""
+"""A file or a folder: its content decides what it is, because an ending can mean many things."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import BinaryIO
+from zipfile import BadZipFile, ZipFile
 
 from predictor.errors import ModelError
 from predictor.models.description import Said
 from predictor.models.sources import Found, Request
+
+# Modules beside this one. Every other kind is a sentence about what the file is and what to do.
+SOURCES = ("exported", "onnx", "timm", "torchscript")
+WEIGHTS = "weights"
+ARCHIVE = "is an archive. Unpack it, and name the model's file or folder."
+CONVERT = "is made for TorchServe. Convert it first: predictor convert {path}"
+KERAS = (
+    "is a model of Keras. Serve the ONNX file that Keras writes:"
+    ' keras.models.load_model("{path}").export("net.onnx", format="onnx")'
+)
+TENSORFLOW = "is a model of TensorFlow. Serve the ONNX file that python -m tf2onnx.convert writes."
+MOBILE = "is a program for phones. Serve the torch.export or TorchScript file of the network."
+PICTURE = "is a picture, not a model."
+HUGGING_FACE = (
+    "is a folder of Hugging Face. Write net.py with: def build(): return"
+    ' transformers.AutoModelForImageClassification.from_pretrained("{path}") and set'
+    " PREDICTOR_MODEL=net.py:build"
+)
+# In each table, the first row that fits counts. By the end of a record's name in a zip archive:
+RECORDS = {
+    "/constants.pkl": "torchscript", "/archive_format": "exported", "/data.pkl": WEIGHTS,
+    "/serialized_exported_program.json": "is of torch before 2.8. Export the network again.",
+    "/MAR-INF/MANIFEST.json": CONVERT, "/model.weights.h5": KERAS,
+    ".npy": "holds arrays of NumPy. Save a state_dict instead: torch.save(net.state_dict(), …).",
+    "": ARCHIVE,
+}  # fmt: skip
+# By a name in a folder:
+NAMES = {
+    "saved_model.pb": TENSORFLOW, "MAR-INF": CONVERT, "config.json": HUGGING_FACE,
+    "model.safetensors": WEIGHTS, "model.safetensors.index.json": WEIGHTS,
+    "pytorch_model.bin": WEIGHTS,
+    "": "is a folder without model.toml. Add one, or name the model's file in it.",
+}  # fmt: skip
+# By bytes at an offset, after white space; a pickle and safetensors hold weights:
+MAGIC = {
+    (0, b"\x80"): WEIGHTS, (8, b"{"): WEIGHTS,
+    (0, b"version https://git-lfs"): "is a pointer of Git LFS. Get the file itself: git lfs pull",
+    (0, b"<?xml"): "is XML. Of a model of OpenVINO, serve the ONNX file that it was made from.",
+    (0, b"<"): "is a web page instead of a model. Download the file again.",
+    (0, b"\x89HDF"): KERAS, (4, b"TFL3"): TENSORFLOW, (4, b"ET12"): MOBILE, (4, b"PTMF"): MOBILE,
+    (0, b"\x89PNG"): PICTURE, (0, b"\xff\xd8\xff"): PICTURE,
+    (0, b"\x1f\x8b"): ARCHIVE, (257, b"ustar"): ARCHIVE,
+    (0, b""): "holds no model of a known format, or it is truncated.",
+}  # fmt: skip
+# Numbers and wire types of the fields of ONNX's ModelProto; 1 is ir_version, and 7 is graph.
+ONNX_FIELDS = {(1, 0), (5, 0), *((number, 2) for number in (2, 3, 4, 6, 7, 8, 14, 20, 25, 26))}
 
 
 def find(request: Request) -> Found:
@@ -17,17 +66,87 @@ def find(request: Request) -> Found:
         ModelError: it holds no model, or only weights of a network that nobody names.
     """
     path = Path(request.target)
-    if path.suffix == ".onnx":
-        from predictor.models.sources import onnx
+    kind = recognise(path)
+    if kind == WEIGHTS:
+        return _published(path, request)
+    if kind not in SOURCES:
+        raise ModelError(f"{path} {kind.format(path=path)}")
+    if kind == "timm":
+        request = replace(request, target=f"local-dir:{path}")
+    found: Found = import_module(f"predictor.models.sources.{kind}").find(request)
+    return found
 
-        return onnx.find(request)
+
+def _published(path: Path, request: Request) -> Found:
+    """Find the model of weights that torchvision has published, or say what else they need."""
+    from predictor.models import checkpoints
     from predictor.models.sources import torchvision
 
-    published = torchvision.published_by_torchvision(path.name)
-    if published is None:
+    if (published := torchvision.published_by_torchvision(path.name)) is None:
+        checkpoint = checkpoints.read(path)
+        if checkpoint.model or not checkpoint.tensors:
+            raise checkpoints.no_weights(checkpoint)
         raise ModelError(
             f"{path} holds only weights. Set PREDICTOR_MODEL to their network, such as resnet18 or"
             f" net.py:build, and PREDICTOR_WEIGHTS={path}."
         )
     said = request.said | {"weights": Said(str(path), "PREDICTOR_MODEL")}
     return torchvision.find(replace(request, target=published, said=said))
+
+
+def recognise(path: Path) -> str:
+    """Return what an existing file or folder is: a row of one of the tables above."""
+    if path.is_dir():
+        config = path / "config.json"
+        if config.is_file() and b'"architecture"' in config.read_bytes():
+            return "timm"
+        return next(kind for name, kind in NAMES.items() if (path / name).exists())
+    with path.open("rb") as file:
+        head = file.read(512)
+        if head.startswith(b"PK"):
+            return _in_archive(path)
+        if _is_onnx(file):
+            return "onnx"
+    if not head:
+        return "is empty. Save or download it again."
+    if path.suffix == ".py":
+        return "is code. Name what builds the network in it, such as {path}:build"
+    rows = MAGIC.items()
+    return next(kind for (at, magic), kind in rows if head[at:].lstrip().startswith(magic))
+
+
+def _in_archive(path: Path) -> str:
+    try:
+        with ZipFile(path) as archive:
+            names = [f"/{name}" for name in archive.namelist()] or [""]
+            # Of a truncated archive, zipfile may read another one inside it.
+            whole = min((one.header_offset for one in archive.infolist()), default=0) == 0
+    except BadZipFile:
+        whole = False
+    if not whole:
+        return "is truncated. Save or download it again."
+    return next(kind for end, kind in RECORDS.items() for name in names if name.endswith(end))
+
+
+def _is_onnx(file: BinaryIO) -> bool:
+    """Return whether a file has the fields of ONNX's ModelProto, which is a message of protobuf."""
+    seen = set()
+    file.seek(0)
+    while (key := _varint(file)) is not None:
+        field = key >> 3, key & 7
+        if field not in ONNX_FIELDS or (value := _varint(file)) is None:
+            return False
+        seen.add(field)
+        file.seek(value if field[1] else 0, 1)
+    return {(1, 0), (7, 2)} <= seen
+
+
+def _varint(file: BinaryIO) -> int | None:
+    """Read a number of protobuf; None at the end of the file, or if it has more than 64 bits."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        value |= (byte[0] & 127) << shift if byte else 0
+        if not byte or byte[0] < 128:
+            return value if byte else None
+    return None

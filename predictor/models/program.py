@@ -1,0 +1,196 @@
+"""Networks saved as programs, TorchScript or torch.export: what their sources share."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import ZipFile
+
+import torch
+from torch import Tensor, nn
+
+from predictor.errors import ModelError, NotExplainable
+from predictor.images.preprocessing import Preprocessing
+from predictor.models.description import Description, describe, value_of
+from predictor.models.devices import choose_device, device_name
+from predictor.models.network import Model, prepare_thread
+from predictor.models.networks import CPU_BATCH, CUDA_BATCH, MAX_LANES
+from predictor.models.outputs import pick
+from predictor.models.scorer import Loaded
+from predictor.models.sources import Request
+
+log = logging.getLogger(__name__)
+
+# What a file may say of itself: not where the model is, nor that it can be trusted.
+OWN = re.compile(r"name|version|labels|(input|output)\..*")
+CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+class Program(NamedTuple):
+    """A program on its device."""
+
+    run: Callable[[Tensor], Any]  # ``(N, C, height, width)``, normalised → what it returns
+    dtype: torch.dtype  # of what it takes
+    parameters: int
+    # Whether it is for batches that are channels last in memory. Two passes at once are then 8 to
+    # 18 % faster than with contiguous batches (VGG16, EfficientNet-Lite0), but a view() may fail.
+    channels_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FoundProgram:
+    """A file that holds a program."""
+
+    path: Path
+    request: Request
+    read_shape: Callable[[], list[int | None] | None]
+    open: Callable[[torch.device, int, bool], Program]  # device, lanes, whether channels last
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", self.path.stem).strip("-") or "program"
+
+    @property
+    def said(self) -> Description:
+        """What ``predictor.json`` in the file says, or else the shape of the program's input."""
+        text = record(self.path, "/predictor.json")
+        try:
+            said = describe(json.loads(text or "{}"), f"{self.path}: predictor.json")
+        except (ValueError, AttributeError) as error:
+            raise ModelError(f"predictor.json in {self.path} cannot be read: {error}.") from None
+        said = {key: one for key, one in said.items() if OWN.fullmatch(key)}
+        shape = [] if "input.size" in said | self.request.said else self._shape()
+        if len(shape) != 4 or None in shape[1:] or shape[1] not in CHANNELS:
+            return said
+        example = {"size": shape[2:], "channels": CHANNELS[shape[1]]}
+        return describe({"input": example}, f"{self.path}: its example") | said
+
+    def _shape(self) -> list[int | None]:
+        """Return ``[N, C, H, W]`` of the input, None for what is not fixed; empty if unknown."""
+        with suppress(Exception):  # of any class; to load the program raises one that says more
+            return self.read_shape() or []
+        return []
+
+    def load(self, input: Preprocessing, classes: int | None) -> Loaded:
+        """Load the program on its device, and find out how many images it takes at once."""
+        settings, threads = self.request.settings, self.request.cpus
+        device = choose_device(settings.device)
+        on_cpu = device.type == "cpu"
+        lanes = min(threads, MAX_LANES) if on_cpu else 1
+        prepare_thread(threads)
+        network = self._tried(device, lanes, input.shape)
+        program = network.program
+        precision = str(program.dtype).removeprefix("torch.")
+        if settings.precision not in ("auto", precision):
+            raise ModelError(
+                f"PREDICTOR_PRECISION is {settings.precision}, but {self.path} is a program for"
+                f" {precision}. Remove the setting, or save the network in this precision."
+            )
+        size = settings.max_batch_size or (CPU_BATCH if on_cpu else CUDA_BATCH)
+        why = ""
+        while size > 1 and (failure := network.failure(size)):
+            size, why = size // 2, f"{size} fail: {reason(failure)}"
+        if why:
+            log.info("%s takes %d image(s) at once, because %s", self.path, size, why)
+        return Loaded(
+            ProgramModel(network, input, threads=threads, lanes=lanes, max_batch_size=size),
+            weights=str(self.path),
+            device=device_name(device),
+            precision=precision,
+            threads=threads,
+            parameters=program.parameters,
+        )
+
+    def _tried(self, device: torch.device, lanes: int, shape: tuple[int, int, int]) -> Network:
+        """Return the program after it has run one image."""
+        select = value_of(self.said | self.request.said, "output.select")
+        for channels_last in (True, False):
+            try:
+                program = self.open(device, lanes, channels_last)
+            except Exception as error:  # of any class, because the file is read by others
+                raise ModelError(
+                    f"{self.path} cannot be loaded by torch {torch.__version__}: {reason(error)}"
+                    " Save it again on this device, with this torch or an older one."
+                ) from error
+            network = Network(program, device, shape, select)
+            failure = network.failure(1)
+            if failure is None:
+                return network
+            if not program.channels_last:
+                break
+        assert failure is not None
+        if isinstance(failure, ModelError):
+            raise ModelError(f"{self.path}: {failure}")
+        example = self._shape()
+        was = f" It was saved with the shape {example}." if example else ""
+        raise ModelError(
+            f"{self.path} cannot run one image of the shape {[1, shape[2], *shape[:2]]}:"
+            f" {reason(failure)}{was} Correct [input] in model.toml, or save the network for one"
+            " image or any number."
+        )
+
+
+class Network(nn.Module):
+    """A program as a network: from a batch to logits."""
+
+    def __init__(
+        self, program: Program, device: torch.device, shape: tuple[int, int, int],
+        select: str | int | None,
+    ) -> None:  # fmt: skip
+        """Wrap a program for images of ``shape``, height, width and channels."""
+        super().__init__()
+        self.program, self._shape, self._select = program, shape, select
+        self.like = nn.Parameter(torch.empty(0, dtype=program.dtype, device=device), False)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """``(N, C, height, width)``, channels last in memory → ``(N, outputs)`` logits."""
+        batch = batch if self.program.channels_last else batch.contiguous()
+        logits: Tensor = pick(self.program.run(batch), self._select)
+        if len(logits) != len(batch):
+            raise ModelError(f"{len(batch)} images give {len(logits)} rows.")
+        return logits
+
+    @torch.inference_mode()
+    def failure(self, count: int) -> Exception | None:
+        """Run ``count`` random images; return why that fails, or None."""
+        images = torch.rand(count, *self._shape).to(self.like).permute(0, 3, 1, 2)
+        try:
+            if torch.allclose(self(images), self(images), 0.01, 0.01, equal_nan=True):
+                return None
+            return ModelError(
+                "two answers to the same image differ. Call net.eval() before you save the network."
+            )
+        except Exception as error:  # of any class, because it comes out of a program
+            return error
+
+
+class ProgramModel(Model):
+    """Runs batches of images through a program."""
+
+    def explain(self, *_: Any) -> Any:
+        """Raise NotExplainable."""
+        raise NotExplainable(
+            "The served model is a program whose layers cannot be watched. Serve its network and"
+            " weights to get explanations."
+        )
+
+
+def record(path: Path, end: str) -> bytes | None:
+    """Return the record of a zip archive whose name ends like this, or None."""
+    with ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(end)]
+        return archive.read(names[0]) if names else None
+
+
+def reason(error: Exception) -> str:
+    """Return the line of an error that says most."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = lines[-1 if "TorchScript" in lines[0] else 0]
+    return said.removeprefix("RuntimeError: ").rstrip(".")[:300] + "."
