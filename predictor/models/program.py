@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable
@@ -17,18 +16,15 @@ from torch import Tensor, nn
 
 from predictor.errors import ModelError, NotExplainable
 from predictor.images.preprocessing import Preprocessing
-from predictor.models.description import Description, describe, value_of
+from predictor.models.description import Description, carried, describe, value_of
 from predictor.models.devices import choose_device, device_name
 from predictor.models.network import Model, prepare_thread
-from predictor.models.networks import CPU_BATCH, CUDA_BATCH, MAX_LANES
 from predictor.models.outputs import pick
-from predictor.models.scorer import Loaded
+from predictor.models.scorer import Loaded, lanes_and_batch
 from predictor.models.sources import Request
 
 log = logging.getLogger(__name__)
 
-# What a file may say of itself: not where the model is, nor that it can be trusted.
-OWN = re.compile(r"name|version|labels|(input|output)\..*")
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -60,12 +56,7 @@ class FoundProgram:
     @property
     def said(self) -> Description:
         """What ``predictor.json`` in the file says, or else the shape of the program's input."""
-        text = record(self.path, "/predictor.json")
-        try:
-            said = describe(json.loads(text or "{}"), f"{self.path}: predictor.json")
-        except (ValueError, AttributeError) as error:
-            raise ModelError(f"predictor.json in {self.path} cannot be read: {error}.") from None
-        said = {key: one for key, one in said.items() if OWN.fullmatch(key)}
+        said = carried(record(self.path, "/predictor.json"), str(self.path))
         shape = [] if "input.size" in said | self.request.said else self._shape()
         if len(shape) != 4 or None in shape[1:] or shape[1] not in CHANNELS:
             return said
@@ -82,8 +73,7 @@ class FoundProgram:
         """Load the program on its device, and find out how many images it takes at once."""
         settings, threads = self.request.settings, self.request.cpus
         device = choose_device(settings.device)
-        on_cpu = device.type == "cpu"
-        lanes = min(threads, MAX_LANES) if on_cpu else 1
+        lanes, size = lanes_and_batch(device.type == "cpu", threads, settings.max_batch_size)
         prepare_thread(threads)
         network = self._tried(device, lanes, input.shape)
         program = network.program
@@ -93,7 +83,6 @@ class FoundProgram:
                 f"PREDICTOR_PRECISION is {settings.precision}, but {self.path} is a program for"
                 f" {precision}. Remove the setting, or save the network in this precision."
             )
-        size = settings.max_batch_size or (CPU_BATCH if on_cpu else CUDA_BATCH)
         why = ""
         while size > 1 and (failure := network.failure(size)):
             size, why = size // 2, f"{size} fail: {reason(failure)}"

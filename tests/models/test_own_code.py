@@ -55,7 +55,8 @@ def test_an_own_network_answers_as_its_own_pipeline(load):
 
 def test_arguments_of_model_toml_reach_the_class(load):
     network = network_in(num_classes=3)
-    toml = '[arguments]\nnum_classes = 3\n[input]\nsize = 64\nresize = "squash"\nmean = [0, 0, 0]\nstd = 1'
+    toml = "[arguments]\nnum_classes = 3\n[input]\nsize = 64\n"
+    toml += 'resize = "squash"\nmean = [0, 0, 0]\nstd = 1'
     files = {"model.toml": toml}
     model = load(NET, "net.py:Net", network.state_dict(), files)
     assert model.info.classes == 3
