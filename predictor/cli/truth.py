@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 
 from predictor.cli.files import Finder
 from predictor.errors import StartError
@@ -92,7 +93,7 @@ def _match(words: list[str], labels: Sequence[Label], source: Path) -> tuple[str
         f" several have the name: {listed}. Call all classes by their name, all by their id or all"
         f" by their index. The model's class 0 has the id {ids[0]} and the name {names[0]}."
         + as_trained
-        * IMAGE_FOLDER.format(source=source)
+        * IMAGE_FOLDER.format(source=quote(str(source)))
     )
 
 
@@ -103,5 +104,5 @@ def _in_lower_case(name: str) -> str:
 IMAGE_FOLDER = (
     " If the model was trained with torchvision's ImageFolder on these sub-folders, its classes are"
     " their names in alphabetical order. Write them to a file, and add --labels labels.txt:\n"
-    "(cd '{source}' && LC_ALL=C ls -d */ | tr -d /) > labels.txt"
+    "(cd {source} && LC_ALL=C ls -d */ | tr -d /) > labels.txt"
 )

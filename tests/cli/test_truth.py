@@ -78,7 +78,7 @@ def test_a_class_that_the_model_lacks_is_refused_by_its_name(folder_of, names):
 
 
 def test_the_lines_for_an_image_folder_make_the_labels(folder_of, tmp_path):
-    top = folder_of("dog", "Cat", "ape's", "10", "9")
+    top = folder_of("dog", "Cat", "ape's", "10", "9").rename(tmp_path / "ape's photos")
     (top / "readme.txt").write_text("not a class")
     message = refusal(top, numbered(5))
     assert "--labels labels.txt" in message
