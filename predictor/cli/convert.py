@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from predictor.errors import StartError
@@ -17,6 +18,7 @@ def run(options: argparse.Namespace) -> int:
         return _fail(f"{folder} exists. Remove it, or name another folder with --output.")
     print(f"{path} is executed now. It can run any program.", file=sys.stderr)
     sys.path.insert(0, "")  # for classes of the current folder
+    warnings.simplefilter("ignore", FutureWarning)  # torch prefers torch.export to TorchScript
     from predictor.models.conversion import convert  # here: torch takes seconds
 
     try:

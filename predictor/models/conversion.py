@@ -132,13 +132,14 @@ def _from_archive(path: Path, folder: Path) -> str:
     )
     if not (folder / weights).is_file():
         raise ModelError("its manifest has no serializedFile that is in the archive.")
+    said = {"name": manifest["modelName"], "version": str(manifest.get("modelVersion", "1.0"))}
     if code:
         network = _only_network(_imported(folder / code))
         network.load_state_dict(checkpoints.read(folder / weights).tensors)
-        said = {"source": f"{code}:{type(network).__name__}", "weights": weights}
+        said |= {"source": f"{code}:{type(network).__name__}", "weights": weights}
     else:
         network = torch.jit.load(folder / weights, "cpu")  # type: ignore[no-untyped-call]
-        said = {"source": weights}
+        said |= {"source": weights}
     if (folder / "index_to_name.json").is_file():
         said["labels"] = "index_to_name.json"
     _write(folder, said, IMAGE_CLASSIFIER if handler == "image_classifier" else "")

@@ -12,7 +12,9 @@ from predictor.server import development, production
 HEAVY = {"torch", "numpy", "PIL", "flask", "gunicorn", "predictor.settings"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["classify", "--help"], ["serve", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["classify", "--help"], ["convert", "--help"], ["serve", "--help"]]
+)
 def test_help_imports_no_heavy_package(arguments):
     check = f"""
 import sys

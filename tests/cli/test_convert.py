@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 import torchvision
@@ -8,6 +10,7 @@ from predictor.cli import main
 @pytest.fixture
 def model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     torch.save(torchvision.models.squeezenet1_1(num_classes=3), "net.pth")
     return tmp_path / "net.pth"
 

@@ -43,7 +43,11 @@ def archive(tmp_path, network):
     own = {"served_net.py": CODE, "index_to_name.json": LABELS, "net.pt": weights.getvalue()}
 
     def write(manifest, files=None, as_folder=False):
-        manifest = {"modelName": "n", "modelVersion": "1.0", "serializedFile": "net.pt"} | manifest
+        manifest = {
+            "modelName": "flowers",
+            "modelVersion": "1.0",
+            "serializedFile": "net.pt",
+        } | manifest
         content = json.dumps({"runtime": "python", "model": manifest, "archiverVersion": "0.12.0"})
         with zipfile.ZipFile(tmp_path / "net.mar", "w") as file:
             for name, data in {**own, **(files or {}), "MAR-INF/MANIFEST.json": content}.items():
@@ -64,6 +68,7 @@ def assert_serves(folder, network):
     difference = np.abs(model.scorer.logits([photo]) - logits.numpy()).max()
     assert difference < 1e-4 * logits.abs().max()
     assert model.labels == (Label("0", "cat"), Label("n1", "dog"), Label("2", "bird"))
+    assert model.info.name == "flowers"
     assert (model.card.input.resize, model.card.input.size) == (256, (224, 224))
 
 
