@@ -83,6 +83,12 @@ def test_second_file_in_another_folder_is_not_read(tmp_path):
         load(path)
 
 
+def test_weights_beside_an_onnx_file_are_refused(tmp_path):
+    path = write(tmp_path / "net.onnx")
+    with pytest.raises(ModelError, match="net.onnx has its own weights. Remove PREDICTOR_WEIGHTS"):
+        load_model(Settings(model=str(path), weights="random"), 2)
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_precision_of_an_onnx_file_cannot_be_changed(tmp_path, precision):
     path = write(tmp_path / "net.onnx", type=FLOAT)

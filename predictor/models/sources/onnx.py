@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -18,7 +18,6 @@ from predictor.errors import ModelError, NotExplainable
 from predictor.images.preprocessing import Pixels, Preprocessing
 from predictor.models.description import Description, carried, describe, value_of
 from predictor.models.outputs import pick
-from predictor.models.protobuf import fields
 from predictor.models.scorer import Heat, Loaded, Logits, lanes_and_batch, warm_up_sizes
 from predictor.models.sources import Request
 
@@ -49,6 +48,8 @@ def find(request: Request) -> FoundGraph:
         ModelError: ONNX Runtime cannot open the file, or it does not take images.
     """
     path = Path(request.target)
+    if request.weights not in ("auto", request.target):
+        raise ModelError(f"{path} has its own weights. Remove {request.said['weights'].origin}.")
     session = _open(path, request.settings.device, request.cpus)
     return FoundGraph(path, request, session, _image(session, path))
 
@@ -245,7 +246,23 @@ def _parameters(path: Path) -> int:
     """Count the numbers in the initializers. The field numbers are those of onnx.proto."""
     with path.open("rb") as file:
         return sum(
-            prod(fields(file, 1, tensor))  # their dims
-            for graph in fields(file, 7, path.stat().st_size)
-            for tensor in fields(file, 5, graph)
+            prod(_fields(file, 1, tensor))  # the lengths of its axes
+            for graph in _fields(file, 7, path.stat().st_size)
+            for tensor in _fields(file, 5, graph)
         )
+
+
+def _fields(file: BinaryIO, wanted: int, end: int) -> Iterator[int]:
+    """Yield the values of a field in the protobuf message before ``end``; of a message, its end."""
+    while file.tell() < end:
+        key, value = _varint(file), _varint(file)
+        has_length = key & 7 == 2
+        after = file.tell() + value * has_length
+        if key >> 3 == wanted:
+            yield after if has_length else value
+        file.seek(after)
+
+
+def _varint(file: BinaryIO) -> int:
+    (byte,) = file.read(1)
+    return byte if byte < 128 else byte - 128 + (_varint(file) << 7)
