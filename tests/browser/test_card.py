@@ -216,6 +216,8 @@ def test_the_details_show_class_ids_and_timings(open_page, photo):
     page.locator("summary").click()
     first = page.locator(".classes tr").first.locator("td").all_text_contents()
     assert first == ["espresso", "n07920052", "967"]
+    assert page.locator("th").all_text_contents() == ["Class", "WordNet id", "Index"]
+    assert "The model takes 224 × 224 RGB" in page.locator(".details .input").text_content()
     text = page.locator(".time").text_content()
     (seconds, parts), steps = text.split(" s: "), r"(\w[\w ]*) (\d+) ms"
     split = {step: int(ms) for step, ms in re.findall(steps, parts)}

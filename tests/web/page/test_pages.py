@@ -5,6 +5,7 @@ from concurrent.futures import wait
 import pytest
 
 from app import create_app
+from conftest import ToyInfo
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.errors import WeightsError
@@ -27,6 +28,15 @@ def test_the_page_shows_the_model_and_a_form(client):
     page = client.get("/").text
     assert "<strong>toy</strong>" in page
     assert re.search(r'<form method="post" action="./" enctype="multipart/form-data"', page)
+
+
+def test_the_page_says_the_preprocessing_and_what_ids_are(client, loading_client, monkeypatch):
+    page = client.get("/").text
+    assert 'data-input="8 × 8 RGB, shorter side resized to 9, centre cut out' in page
+    assert 'data-id="Id"' in page
+    monkeypatch.setattr(ToyInfo, "labels", "ImageNet")
+    assert 'data-id="WordNet id"' in client.get("/").text
+    assert 'data-id="Id"' in loading_client.get("/").text
 
 
 @pytest.mark.parametrize(("kinds", "mimetype"), [(200, "application/json"), (300, "text/html")])
