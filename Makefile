@@ -71,6 +71,7 @@ format: $(VENV)/requirements-dev.stamp
 	$(BIN)/ruff check --fix .
 
 $(VENV)/requirements-dev.stamp: requirements.txt requirements-heif.txt requirements-onnx.txt
+$(VENV)/requirements-dev.stamp: requirements-timm.txt
 $(VENV)/requirements.stamp $(VENV)/requirements-dev.stamp: requirements-torch.txt
 
 $(VENV)/%.stamp: %.txt $(CONSTRAINTS) | $(BIN)/python

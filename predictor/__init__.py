@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from predictor.api import BestClass, get_prediction, get_predictions
+    from predictor.api import BestClass, create_app, get_prediction, get_predictions
     from predictor.engine.classifier import Classifier
     from predictor.engine.ranking import Prediction
     from predictor.errors import PredictorError
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["BestClass", "Classifier", "Prediction", "PredictorError", "Settings"]
-__all__ += ["get_prediction", "get_predictions"]
+__all__ += ["create_app", "get_prediction", "get_predictions"]
 
 # Modules to import at first use: gunicorn's master imports this package and must stay small.
 _MODULES = {
     "BestClass": "predictor.api",
+    "create_app": "predictor.api",
     "get_prediction": "predictor.api",
     "get_predictions": "predictor.api",
     "Classifier": "predictor.engine.classifier",

@@ -1,16 +1,22 @@
-"""The public functions: classify an image from Python, without a server."""
+"""The public functions: classify an image from Python, and serve a network in memory."""
+
+from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from predictor.engine.call import all_or_error
 from predictor.engine.classifier import Classifier
 from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError
 from predictor.settings import Settings
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from torch.nn import Module
 
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 
@@ -64,6 +70,37 @@ def get_predictions(image_bytes: Source, top_k: int = 5) -> list[Prediction]:
     data = _read(image_bytes)
     (predictions,) = all_or_error(shared.get().classify([data], top_k))
     return predictions
+
+
+def create_app(
+    model: Module,
+    labels: Sequence[str] | str | None = None,
+    transform: Any = None,
+    settings: Settings | None = None,
+) -> Flask:
+    """Build the app around a network in memory, as a notebook has it after its training.
+
+    The app serves a copy of the network, made by this call, in eval mode, in float32, and on the
+    device of ``PREDICTOR_DEVICE``. The network itself is not changed, and may be trained further.
+
+    Args:
+        model: takes ``(N, C, H, W)`` float32, and returns ``(N, outputs)`` logits.
+        labels: the names of the classes in class-index order, or the path of a file of them; None:
+            those of the settings, or ``class 0``, ``class 1``, ….
+        transform: torchvision's transform of the validation: a Compose of Resize, CenterCrop,
+            ToTensor and Normalize, or the transforms() of published weights. None: the settings
+            describe the input.
+        settings: None reads the ``PREDICTOR_`` environment variables.
+
+    Raises:
+        PredictorError: the model, labels or transform cannot be used; the message says why.
+    """
+    from predictor.models.sources.memory import loader
+    from predictor.web import create_app as create_web_app
+
+    settings = settings or Settings.from_env()
+    load = loader(model, labels, transform, settings)
+    return create_web_app(settings, Classifier(settings, load))
 
 
 def _read(source: Source) -> bytes:

@@ -29,6 +29,7 @@ LIBRARIES = {
     "torchvision": {"models"},
     "safetensors": {"models"},
     "onnxruntime": {"models"},
+    "timm": {"models"},
     "flask": {"web"},
     "jinja2": {"web", "top"},  # of the reports on the command line, too
     "werkzeug": {"web", "server"},

@@ -55,21 +55,24 @@ def run(clone, tmp_path, monkeypatch):
 
 
 def test_in_colab_the_notebook_classifies_through_the_tunnel(run):
-    install, _, serve, ready, ask, show = run("ngrok.py", "google")
+    install, _, serve, ready, ask, show, train, own = run("ngrok.py", "google")
     assert "error" not in install.lower()
     local, public = re.findall(r"Running on (http://127.0.0.1:\d+)", serve)
     assert local != public
     assert "efficientnet_lite0" in ready or "vgg16" in ready
     assert f"{public} {{'class_id': 'n07920052', 'class_name': 'espresso'}}" in ask
     assert f"Colab shows port {local.rpartition(':')[2]}." in show
+    assert float(re.search(r"Loss of the last batch: ([0-9.]+)", train)[1]) < 0.7
+    assert re.search(r"http\S+ {'class_id': '2', 'class_name': 'coffee', 'predictions'", own)
 
 
 def test_outside_colab_the_notebook_works_and_leaves_no_files(run, clone, monkeypatch):
     monkeypatch.setenv("NGROK_AUTHTOKEN", "a-token-of-the-environments")
-    *_, serve, _, ask, show = run("ngrok.py")
+    *_, serve, _, ask, show, _, own = run("ngrok.py")
     local, public = re.findall(r"Running on (http://127.0.0.1:\d+)", serve)
     assert f"{public} {{'class_id': 'n07920052', 'class_name': 'espresso'}}" in ask
     assert f'src="{local}"' in show
+    assert "'class_name': 'coffee'" in own
     status = subprocess.run(
         ["git", "status", "--porcelain"], cwd=clone, capture_output=True, timeout=60, check=True
     )
@@ -78,9 +81,10 @@ def test_outside_colab_the_notebook_works_and_leaves_no_files(run, clone, monkey
 
 def test_the_notebook_sends_the_token_of_the_environment(run, monkeypatch):
     monkeypatch.setenv("PREDICTOR_TOKENS", "correct-horse-battery")
-    *_, serve, _, ask, _ = run("ngrok.py", "google")
-    assert "Anyone who has this URL" not in serve
+    *_, serve, _, ask, _, _, own = run("ngrok.py", "google")
+    assert "Anyone who has this URL" not in serve + own
     assert "espresso" in ask
+    assert "'class_name': 'coffee'" in own
 
 
 def test_the_notebook_installs_what_it_imports():

@@ -16,6 +16,7 @@ def test_the_public_names_are_these():
         "Prediction",
         "PredictorError",
         "Settings",
+        "create_app",
         "get_prediction",
         "get_predictions",
     ]

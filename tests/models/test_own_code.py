@@ -55,9 +55,8 @@ def test_an_own_network_answers_as_its_own_pipeline(load):
 
 def test_arguments_of_model_toml_reach_the_class(load):
     network = network_in(num_classes=3)
-    toml = "[arguments]\nnum_classes = 3\n[input]\nsize = 64\n"
-    toml += 'resize = "squash"\nmean = [0, 0, 0]\nstd = 1'
-    files = {"model.toml": toml}
+    said = '[input]\nsize = 64\nresize = "squash"\nmean = [0, 0, 0]\nstd = 1'
+    files = {"model.toml": f"[arguments]\nnum_classes = 3\n{said}"}
     model = load(NET, "net.py:Net", network.state_dict(), files)
     assert model.info.classes == 3
     assert [label.class_name for label in model.labels] == ["class 0", "class 1", "class 2"]
@@ -137,7 +136,7 @@ def test_a_description_of_the_operator_replaces_a_transform_that_cannot_be_read(
         ("raise SystemExit(2)", "net.py:build", "net.py, line 1.*SystemExit: 2"),
         (TRANSFORM + "def build():\n    1 / 0", "net.py:build", "net.py, line 8.*division by zero"),
         (TRANSFORM + "def build():\n    return {}", "net.py:build", "net.py:build returned a dict"),
-        (TRANSFORM + "def build(depth): ...", "net.py:build", "missing 1 required.*'depth'"),
+        (TRANSFORM + "def build(depth): ...", "net.py:build", "with no arguments.*missing"),
         (NET, "absent.nets:Net", "absent.nets:Net failed.*No module named 'absent'"),
         (NET, "net.py:build", "The input of net is not described: size, resize, mean, std"),
         (NET + "transform = 3", "net.py:build", "transform has the step 3"),

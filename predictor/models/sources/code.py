@@ -140,11 +140,13 @@ def _line(error: BaseException, folder: Path) -> str:
     """Return the last line of the operator's code, or of a library if there is none."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}"
-    found = traceback.extract_tb(error.__traceback__)
-    frames = [f for f in found if f.filename != __file__ and not f.filename.startswith("<frozen")]
-    own = [f for f in frames if Path(f.filename).is_relative_to(folder)]
-    own = [f for f in own if "site-packages" not in f.filename] or frames
-    return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
+    frames = [
+        (frame.filename, frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and not frame.filename.startswith("<frozen")
+    ]
+    own = [f for f in frames if Path(f[0]).is_relative_to(folder) and "site-packages" not in f[0]]
+    return "{}, line {}".format(*(own or frames)[-1]) if frames else ""
 
 
 def _said(module: ModuleType, described: bool) -> Description:

@@ -86,7 +86,7 @@ def _download(build: partial[nn.Module]) -> nn.Module:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise WeightsUnavailable(
             f"The weights of timm:{build.args[0]} are not on this machine and cannot be downloaded"
-            f" ({reason}). Set PREDICTOR_WEIGHTS to a file that has them, such as model.safetensors."
+            f" ({reason}). Set PREDICTOR_WEIGHTS to a file of them, such as model.safetensors."
         ) from error
 
 
