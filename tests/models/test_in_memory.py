@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision import transforms as T
 
-from models.own_networks import network_in
+from models.own_code import network_in
 from photographs import answers, assert_only_right_is_alike, photographs, prepared, spread
 from pictures import encode
 from predictor import Settings, create_app
