@@ -5,12 +5,23 @@ import zipfile
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
-from photographs import assert_only_right_is_alike
+from paths import ROOT
+from photographs import answers, assert_only_right_is_alike, prepared, spread
 from predictor.errors import ModelError
 from predictor.models.loading import load_model
 from predictor.settings import Settings
-from program_files import INPUT, NAMES, Small, load, own_answers, ready, save_exported
+from program_files import (
+    INPUT,
+    NAMES,
+    Small,
+    deprecated,
+    load,
+    own_answers,
+    ready,
+    save_exported,
+)
 
 
 class Views(Small):
@@ -144,6 +155,7 @@ def test_description_in_the_file_is_used(tmp_path):
     assert_only_right_is_alike(model, own_answers(network), labels)
 
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TOML = """
 weights = "net.pt2"
 [input]
@@ -183,3 +195,23 @@ def test_native_code_answers_as_its_network_and_checks_the_size(tmp_path):
     (tmp_path / "model.toml").write_text("trust = true\n" + TOML.replace("64", "63"))
     with pytest.raises(ModelError, match="expected: 64, but got: 63"):
         load_model(Settings(model=str(path)), 2)
+
+
+@pytest.mark.parametrize(
+    ("heading", "file"), [("TorchScript", "net.pt"), ("torch.export", "net.pt2")]
+)
+def test_example_of_the_documentation_answers_as_its_network(tmp_path, monkeypatch, heading, file):
+    """docs/your-model.md, from the training script's last line to the served model."""
+    text = (ROOT / "docs" / "your-model.md").read_text()
+    export = text.split(f"## {heading}\n")[1].split("```python\n")[1].split("```")[0]
+    toml = text.split("## TorchScript\n")[1].split("```toml\n")[1].split("```")[0]
+    network = Small().eval()
+    batch = prepared(Compose([Resize(256), CenterCrop(224), ToTensor(), Normalize(*IMAGENET)]))
+    spread(network, batch)
+    monkeypatch.chdir(tmp_path)
+    with deprecated():
+        exec(export, {"torch": torch, "net": network})
+    (tmp_path / "labels.txt").write_text("\n".join(NAMES))
+    (tmp_path / "model.toml").write_text(toml.replace("net.pt", file))
+    model = load_model(Settings(model=file), 2)
+    assert_only_right_is_alike(model, answers(network, batch), NAMES)

@@ -110,7 +110,7 @@ from torch import nn
 
 class Net(nn.Module):
     def forward(self, x):
-        return x.mean((2, 3)) if x.mean() > 0 else -x.amax((2, 3))
+        return x.mean((2, 3)) if x.ndim == 4 else None
 """
     model = load(code, "net.py:Net", **INPUT)
     assert (model.info.parameters, model.info.classes) == (0, 3)

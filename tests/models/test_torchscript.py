@@ -1,6 +1,7 @@
 """Each file is written as its kind is written elsewhere, and compared with the network itself."""
 
 import logging
+from contextlib import closing
 from typing import Optional
 
 import numpy as np
@@ -8,13 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app import create_app
 from photographs import assert_only_right_is_alike
+from pictures import picture
 from predictor.errors import LabelsError, ModelError, NotExplainable
 from predictor.models.loading import load_model
 from predictor.settings import Settings
 from program_files import (
     INPUT,
     NAMES,
+    SETTINGS,
     Small,
     deprecated,
     load,
@@ -271,8 +275,8 @@ def test_description_in_the_file_is_used_and_model_toml_overrides_it(tmp_path):
 @pytest.mark.parametrize(
     ("card", "message"),
     [
-        ({"input": INPUT | {"size": "big"}}, "predictor.json: input.size is 'big'; it must be"),
-        ({"inputs": INPUT}, "predictor.json: there is no key inputs"),
+        ({"input": INPUT | {"size": "big"}}, "net.pt, predictor: input.size is 'big'; it must be"),
+        ({"inputs": INPUT}, "net.pt, predictor: there is no key inputs"),
         ({"labels": "missing.txt"}, "missing.txt"),
     ],
 )
@@ -286,3 +290,22 @@ def test_program_is_not_explained(tmp_path):
     model = load(save_script(tmp_path / "net.pt", traced(Small().eval())))
     with pytest.raises(NotExplainable, match="network and weights"):
         model.scorer.explain(BLACK, None, lambda: None)
+
+
+def test_program_answers_over_http_without_explanations(tmp_path):
+    path = save_script(tmp_path / "net.pt", traced(Small().eval()))
+    app = create_app(Settings(model=path, **SETTINGS))
+    classifier = app.extensions["predictor"].classifier
+    classifier.start()
+    classifier.loading.result(timeout=60)
+    with closing(classifier):
+        response = app.test_client().post("/predict", data=picture())
+        assert response.get_json()["class_name"] in NAMES
+        response = app.test_client().post("/explain", data=picture())
+        assert (response.status_code, "network and weights" in response.text) == (501, True)
+
+
+def test_weights_beside_a_program_are_refused(tmp_path):
+    path = save_script(tmp_path / "net.pt", traced(Small().eval()))
+    with pytest.raises(ModelError, match="has its own weights. Remove PREDICTOR_WEIGHTS"):
+        load(path, weights="random")

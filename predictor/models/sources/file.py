@@ -73,6 +73,8 @@ def find(request: Request) -> Found:
         raise ModelError(f"{path} {kind.format(path=path)}")
     if kind == "timm":
         request = replace(request, target=f"local-dir:{path}")
+    elif request.weights not in ("auto", request.target):
+        raise ModelError(f"{path} has its own weights. Remove {request.said['weights'].origin}.")
     found: Found = import_module(f"predictor.models.sources.{kind}").find(request)
     return found
 

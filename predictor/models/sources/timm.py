@@ -92,7 +92,8 @@ def _download(build: partial[nn.Module]) -> nn.Module:
 
 def _said(network: Any, request: Request) -> Description:
     """Return what timm's configuration of the weights says, and the operator does not."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     config, cfg = resolve_model_data_config(network), network.pretrained_cfg
     channels, *size = config["input_size"]
