@@ -101,8 +101,9 @@ class Settings:
         " scale can be set in `model.toml`.")
     std: str = _model("auto", help="Standard deviation of each channel, like the mean.")
     activation: str = _model("auto",
-        help="`softmax`: one class is right. `sigmoid`: several can be, or one output tells two"
-        " classes apart. `probabilities`: the model answers with probabilities.")
+        help="`softmax`: one class is right. `sigmoid`: several can be. `probabilities`: the model"
+        " answers with probabilities. `auto`: what the outputs show: `softmax`, or"
+        " `probabilities` if they sum to 1; `sigmoid` for a single output.")
     served_name: str = _model("auto", parse=parsers.parse_name,
         help="Model name in the URLs of the TorchServe, KServe and Open Inference protocols."
         " `auto`: the loaded model's own name.")

@@ -61,7 +61,8 @@ class GradCAM:
         finally:
             self._pause = lambda: None  # the caller's function may hold a reference to a photo
         counts = torch.from_numpy(evidence(logits.detach()[0].float().cpu().numpy()))
-        (gradient,) = torch.autograd.grad(logits, features, counts[None].to(logits))
+        # The sum, not grad_outputs, for which torch would import sympy.
+        (gradient,) = torch.autograd.grad((logits[0] * counts.to(logits)).sum(), features)
         features = features.detach().float()
         heat = (gradient.float().mean((2, 3), keepdim=True) * features).sum(1)[0].relu()
         return logits.detach(), heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)
