@@ -54,7 +54,7 @@ def test_a_model_of_timm_answers_as_its_own_pipeline(timm, name, tmp_path):
     assert (model.info.name, model.card.source) == (name, f"timm:{name}")
 
 
-@pytest.mark.parametrize("form", ["{}", "timm:local-dir:{}"])
+@pytest.mark.parametrize("form", ["timm:local-dir:{}"])
 def test_a_folder_of_timm_is_served_with_its_own_classes(timm, form, tmp_path):
     torch.manual_seed(0)
     network = timm.create_model(SMALL, num_classes=12)
@@ -75,7 +75,7 @@ def test_a_folder_of_timm_is_served_with_its_own_classes(timm, form, tmp_path):
         ({"crop_mode": "squash", "crop_pct": 1.0}, {"size": [224, 224], "resize": "squash"}),
         ({"crop_pct": 0.9}, {"resize": 248}),
         ({"interpolation": "bilinear"}, {"interpolation": "bilinear"}),
-        ({"input_size": [3, 160, 192], "crop_mode": "squash"}, {"resize": [182, 219]}),
+        ({"input_size": [3, 160, 192], "crop_mode": "squash"}, {"resize": [168, 202]}),
         ({"input_size": [1, 28, 28], "mean": [0.1], "std": [0.3]}, {"channels": "L"}),
     ],
 )
