@@ -68,7 +68,8 @@ def test_tensor_config_says_all_of_the_normalisation(make_client):
     assert config["input"][0]["dims"] == [3, 6, 10]
     said = {key: value["string_value"] for key, value in config["parameters"].items()}
     assert said == {
-        "mean": "0.25,0.25,0.25", "std": "0.5,0.5,0.5", "channels": "BGR", "scale": "0..255"
+        "mean": "0.25,0.25,0.25", "std": "0.5,0.5,0.5", "channels": "BGR", "scale": "0..255",
+        "activation": "softmax",
     }  # fmt: skip
 
 
