@@ -3,7 +3,7 @@
 The first row that fits decides:
 
 ==================================  ===========================================================
-``timm:NAME``, ``torchvision:NAME``  a source's word (the keys of ``SOURCES``) and a model's name
+``timm:NAME``, ``torchvision:NAME``  a source's word (the keys of ``WORDS``) and a model's name
 ``net.py:build``                    a function or class in a file
 ``package.module:Net``              a function or class in an installed package
 an existing path                    a file whose content decides, or a folder with ``model.toml``

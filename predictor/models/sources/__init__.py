@@ -2,7 +2,7 @@
 
 A module has a function ``find(request) -> Found``. Only ``Found.load`` reads the weights.
 To add a source, write such a module, and add its word to ``predictor.models.reference.WORDS``, or
-its kind of file to ``predictor.models.sources.file.KINDS``.
+its kind of file to the tables of ``predictor.models.sources.file``.
 """
 
 from __future__ import annotations
