@@ -37,7 +37,8 @@ INSTALL_RUNTIME = (
     'Then, or with a GPU, run: pip install "photo-predictor[torch]"'
 )
 INSTALL = dict.fromkeys(RUNTIME, INSTALL_RUNTIME) | {
-    "onnxruntime": 'Run: pip install "photo-predictor[onnx]"'
+    "onnxruntime": 'Run: pip install "photo-predictor[onnx]"',
+    "timm": 'Run: pip install "photo-predictor[timm]"',
 }
 
 

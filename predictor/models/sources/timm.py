@@ -27,7 +27,8 @@ def find(request: Request) -> FoundNetwork:
     ``arguments`` of ``model.toml`` are passed to ``timm.create_model``.
 
     Raises:
-        ModelError: timm is not installed, has no such model, or cannot read the folder.
+        ModelError: timm has no such model, or cannot read the folder.
+        ModuleNotFoundError: timm is not installed.
     """
     target, folder = request.target, request.target.removeprefix(FOLDER)
     in_folder = target.startswith(FOLDER)
@@ -49,16 +50,10 @@ def find(request: Request) -> FoundNetwork:
 
 def _untrained(build: partial[nn.Module], target: str) -> nn.Module:
     """Return the network without weights. Raise ModelError if timm cannot build it."""
-    try:
-        import timm
+    import timm
 
+    try:
         return build_empty(lambda _: build(None), 0)
-    except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise
-        raise ModelError(
-            "timm is not installed. Run: pip install 'photo-predictor[timm]'"
-        ) from None
     except Exception as error:
         names = timm.list_models() + timm.list_models(pretrained=True)
         close = difflib.get_close_matches(target, names, n=3)
