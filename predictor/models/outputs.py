@@ -115,10 +115,6 @@ def _automatic(outputs: int, inside: Logits | None, name: str) -> Activation:
     log.warning("%s answers test photos with numbers from 0 to 1. %s", name, CHOICE)
     return "softmax"
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields that say something."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
-
 
 def pick(returned: Any, select: str | int | None = None) -> Any:
     """Return the logits among what a model returned, an array of any library.
