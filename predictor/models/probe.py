@@ -41,8 +41,9 @@ def probe(loaded: Loaded, name: str) -> Logits:
     allowed = (EXACT if exact else ROUNDED) * np.abs(finite).max()
     if not _same(again, alone, allowed):
         raise ModelError(
-            f"{name} answers the same photo differently each time, as with dropout in training"
-            " mode. Its eval() must turn that off."
+            f"{name} ({loaded.weights}) answers the same photo differently each time, as with"
+            " dropout in training mode. Its eval() must turn that off; call net.eval() before you"
+            " save a program."
         )
     if (most := min(scorer.max_batch_size, len(images))) > 1:
         around = [*range(len(images)), 0]  # in twos, each photo has another one beside it
@@ -63,11 +64,11 @@ def _score(loaded: Loaded, images: list[Pixels], size: int, name: str) -> Logits
         raise
     except Exception as error:
         if size > 1:
-            reason = f"{name} fails on several photos at once: {_reason(error)} {BATCHABLE}"
+            failed = f"{name} fails on several photos at once: {reason(error)} {BATCHABLE}"
         else:
             shape = " × ".join(map(str, images[0].shape))
-            reason = f"{name} fails on a photo of {shape}: {_reason(error)}"
-        raise ModelError(reason) from error
+            failed = f"{name} fails on a photo of {shape}: {reason(error)}"
+        raise ModelError(failed) from error
 
 
 def _same(one: Logits, other: Logits, allowed: float) -> bool:
@@ -82,8 +83,9 @@ def _sample(preprocessing: Preprocessing) -> Pixels:
     return preprocessing(photo)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return the line of an error that says what is wrong. TorchScript says it last."""
     lines = str(error).strip().splitlines() or [""]
-    line = lines[-1] if "TorchScript" in lines[0] else lines[0]
-    return f"{type(error).__name__}: {line}".rstrip(".") + "."
+    line = lines[-1 if "TorchScript" in lines[0] else 0]
+    kind = f"{type(error).__name__}: "
+    return f"{kind}{line.removeprefix(kind)[:300]}".rstrip(".: ") + "."

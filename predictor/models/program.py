@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZipFile
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from predictor.models.description import Description, carried, describe, value_o
 from predictor.models.devices import choose_device, device_name
 from predictor.models.network import Model, prepare_thread
 from predictor.models.outputs import pick
+from predictor.models.probe import reason
 from predictor.models.scorer import Loaded, lanes_and_batch
 from predictor.models.sources import Request
 
@@ -75,8 +77,18 @@ class FoundProgram:
         device = choose_device(settings.device)
         lanes, size = lanes_and_batch(device.type == "cpu", threads, settings.max_batch_size)
         prepare_thread(threads)
-        network = self._tried(device, lanes, input.shape)
-        program = network.program
+        select = value_of(self.said | self.request.said, "output.select")
+        for channels_last in (True, False):
+            program = self._opened(device, lanes, channels_last)
+            model = ProgramModel(
+                Network(program, device, select), input, threads=threads, lanes=lanes,
+                max_batch_size=size, plain=not program.channels_last,
+            )  # fmt: skip
+            failure = model.failure(1)
+            if failure is None or not program.channels_last:
+                break
+        if failure is not None:
+            raise self._not_run(failure, input.shape)
         precision = str(program.dtype).removeprefix("torch.")
         if settings.precision not in ("auto", precision):
             raise ModelError(
@@ -84,12 +96,13 @@ class FoundProgram:
                 f" {precision}. Remove the setting, or save the network in this precision."
             )
         why = ""
-        while size > 1 and (failure := network.failure(size)):
+        while size > 1 and (failure := model.failure(size)):
             size, why = size // 2, f"{size} fail: {reason(failure)}"
         if why:
+            model.max_batch_size = size
             log.info("%s takes %d image(s) at once, because %s", self.path, size, why)
         return Loaded(
-            ProgramModel(network, input, threads=threads, lanes=lanes, max_batch_size=size),
+            model,
             weights=str(self.path),
             device=device_name(device),
             precision=precision,
@@ -97,29 +110,22 @@ class FoundProgram:
             parameters=program.parameters,
         )
 
-    def _tried(self, device: torch.device, lanes: int, shape: tuple[int, int, int]) -> Network:
-        """Return the program after it has run one image."""
-        select = value_of(self.said | self.request.said, "output.select")
-        for channels_last in (True, False):
-            try:
-                program = self.open(device, lanes, channels_last)
-            except Exception as error:  # of any class, because the file is read by others
-                raise ModelError(
-                    f"{self.path} cannot be loaded by torch {torch.__version__}: {reason(error)}"
-                    " Save it again on this device, with this torch or an older one."
-                ) from error
-            network = Network(program, device, shape, select)
-            failure = network.failure(1)
-            if failure is None:
-                return network
-            if not program.channels_last:
-                break
-        assert failure is not None
+    def _opened(self, device: torch.device, lanes: int, channels_last: bool) -> Program:
+        try:
+            return self.open(device, lanes, channels_last)
+        except Exception as error:  # of any class, because the file is read by others
+            raise ModelError(
+                f"{self.path} cannot be loaded by torch {torch.__version__}: {reason(error)}"
+                " Save it again on this device, with this torch or an older one."
+            ) from error
+
+    def _not_run(self, failure: Exception, shape: tuple[int, int, int]) -> ModelError:
+        """Return the error of a program that cannot run one image."""
         if isinstance(failure, ModelError):
-            raise ModelError(f"{self.path}: {failure}")
+            return ModelError(f"{self.path}: {failure}")
         example = self._shape()
         was = f" It was saved with the shape {example}." if example else ""
-        raise ModelError(
+        return ModelError(
             f"{self.path} cannot run one image of the shape {[1, shape[2], *shape[:2]]}:"
             f" {reason(failure)}{was} Correct [input] in model.toml, or save the network for one"
             " image or any number."
@@ -129,39 +135,30 @@ class FoundProgram:
 class Network(nn.Module):
     """A program as a network: from a batch to logits."""
 
-    def __init__(
-        self, program: Program, device: torch.device, shape: tuple[int, int, int],
-        select: str | int | None,
-    ) -> None:  # fmt: skip
-        """Wrap a program for images of ``shape``, height, width and channels."""
+    def __init__(self, program: Program, device: torch.device, select: str | int | None) -> None:
+        """Wrap a program. ``select`` is as of :func:`predictor.models.outputs.pick`."""
         super().__init__()
-        self.program, self._shape, self._select = program, shape, select
+        self._program, self._select = program, select
         self.like = nn.Parameter(torch.empty(0, dtype=program.dtype, device=device), False)
 
     def forward(self, batch: Tensor) -> Tensor:
-        """``(N, C, height, width)``, channels last in memory → ``(N, outputs)`` logits."""
-        batch = batch if self.program.channels_last else batch.contiguous()
-        logits: Tensor = pick(self.program.run(batch), self._select)
+        """``(N, C, height, width)`` → ``(N, outputs)`` logits."""
+        logits: Tensor = pick(self._program.run(batch), self._select)
         if len(logits) != len(batch):
             raise ModelError(f"{len(batch)} images give {len(logits)} rows.")
         return logits
 
-    @torch.inference_mode()
-    def failure(self, count: int) -> Exception | None:
-        """Run ``count`` random images; return why that fails, or None."""
-        images = torch.rand(count, *self._shape).to(self.like).permute(0, 3, 1, 2)
-        try:
-            if torch.allclose(self(images), self(images), 0.01, 0.01, equal_nan=True):
-                return None
-            return ModelError(
-                "two answers to the same image differ. Call net.eval() before you save the network."
-            )
-        except Exception as error:  # of any class, because it comes out of a program
-            return error
-
 
 class ProgramModel(Model):
     """Runs batches of images through a program."""
+
+    def failure(self, count: int) -> Exception | None:
+        """Run ``count`` black images; return why that fails, or None."""
+        try:
+            self.logits([np.zeros(self.preprocessing.shape, np.uint8)] * count)
+        except Exception as error:  # of any class, because it comes out of a program
+            return error
+        return None
 
     def explain(self, *_: Any) -> Any:
         """Raise NotExplainable."""
@@ -176,10 +173,3 @@ def record(path: Path, end: str) -> bytes | None:
     with ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(end)]
         return archive.read(names[0]) if names else None
-
-
-def reason(error: Exception) -> str:
-    """Return the line of an error that says most."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    said = lines[-1 if "TorchScript" in lines[0] else 0]
-    return said.removeprefix("RuntimeError: ").rstrip(".")[:300] + "."
