@@ -21,6 +21,7 @@ MAX_ASPECT_RATIO = 16
 Interpolation = Image.Resampling
 Resize = int | tuple[int, int] | Literal["squash", "pad", "none"]
 Channels = Literal["RGB", "BGR", "L", "RGBA"]
+CHANNELS: dict[int, Channels] = {3: "RGB", 1: "L", 4: "RGBA"}  # by number, RGB first
 Scale = Literal["0..1", "-1..1", "0..255"]
 
 # What a pixel is divided by, and what is then subtracted.

@@ -21,14 +21,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from predictor.errors import ModelError, StartError
-from predictor.images.preprocessing import Channels, Interpolation, Preprocessing
+from predictor.images.preprocessing import CHANNELS, Interpolation, Preprocessing
 from predictor.models import checkpoints, description, loading
 from predictor.models.outputs import pick
 from predictor.settings import Settings
 
 WRAPPERS = ("AveragedModel", "DataParallel", "DistributedDataParallel", "OptimizedModule")
 SIDES = (224, 32, 28, 64, 96, 128, 160, 256, 299, 384)  # of photos that networks usually take
-CHANNELS: dict[int, Channels] = {3: "RGB", 1: "L", 4: "RGBA"}
 MAX_DIFFERENCE = 1e-4  # of the largest logit: the same network, in another memory layout
 MANIFEST = "MAR-INF/MANIFEST.json"
 # How TorchServe's handler image_classifier prepares photos.

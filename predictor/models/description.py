@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import ModelError
-from predictor.images.preprocessing import Interpolation, Preprocessing
+from predictor.images.preprocessing import CHANNELS, Interpolation, Preprocessing
 from predictor.models import values
 from predictor.settings import PREFIX, Settings
 
@@ -201,11 +201,7 @@ def input_of(said: Description, own: Description, name: str) -> Preprocessing:
             " before the centre is cut, squash, pad or none."
         )
     count = max(len(given["mean"]), len(given["std"]))
-    given = {
-        "interpolation": "bilinear",
-        "channels": {1: "L", 4: "RGBA"}.get(count, "RGB"),
-        **given,
-    }
+    given = {"interpolation": "bilinear", "channels": CHANNELS[count], **given}
     for key in ("mean", "std"):  # one number is for all channels
         if len(given[key]) == 1:
             given[key] *= len(given["channels"])

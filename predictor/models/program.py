@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from predictor.errors import ModelError, NotExplainable
-from predictor.images.preprocessing import Preprocessing
+from predictor.images.preprocessing import CHANNELS, Preprocessing
 from predictor.models.description import Description, carried, describe, value_of
 from predictor.models.devices import choose_device, device_name
 from predictor.models.network import Model, prepare_thread
@@ -26,8 +26,6 @@ from predictor.models.scorer import Loaded, lanes_and_batch
 from predictor.models.sources import Request
 
 log = logging.getLogger(__name__)
-
-CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class Program(NamedTuple):

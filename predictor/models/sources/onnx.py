@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import DTypeLike, NDArray
 
 from predictor.errors import ModelError, NotExplainable
-from predictor.images.preprocessing import Pixels, Preprocessing
+from predictor.images.preprocessing import CHANNELS, Pixels, Preprocessing
 from predictor.models.description import Description, carried, describe, value_of
 from predictor.models.outputs import pick
 from predictor.models.scorer import Heat, Loaded, Logits, lanes_and_batch, warm_up_sizes
@@ -24,7 +24,6 @@ from predictor.models.sources import Request
 log = logging.getLogger(__name__)
 
 CUDA = "CUDAExecutionProvider"
-CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 TYPES: dict[str, DTypeLike] = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8
 }  # fmt: skip

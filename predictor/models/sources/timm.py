@@ -12,13 +12,13 @@ from typing import Any
 from torch import nn
 
 from predictor.errors import ModelError, WeightsUnavailable
+from predictor.images.preprocessing import CHANNELS
 from predictor.models.building import build_empty
 from predictor.models.description import Description, describe, value_of
 from predictor.models.networks import FoundNetwork, ModelSpec
 from predictor.models.sources import Request
 
 FOLDER = "local-dir:"
-CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def find(request: Request) -> FoundNetwork:
