@@ -116,6 +116,8 @@ def test_source_is_chosen_by_content(tmp_path, write, kind):
         (content(b"\xff\xd8\xff\xe0"), "picture"),
         (content(IR + PRODUCER), "no model"),
         (content(b"layers: 3\n"), "no model"),
+        (content(b":" + b"\xff" * 9 + b"\1\x08\1"), "no model"),  # of 2**64 bytes
+        (content(b"\xff" * 5000), "no model"),
         (cut(scripted), "is truncated"),
         (cut(lambda path: torch.save(Small().state_dict(), path)), "is truncated"),
         (lambda path: torch.save(Small(), path), "whole model.*predictor convert"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -55,8 +57,9 @@ MAGIC = {
     (0, b"\x1f\x8b"): ARCHIVE, (257, b"ustar"): ARCHIVE,
     (0, b""): "holds no model of a known format, or it is truncated.",
 }  # fmt: skip
-# Numbers and wire types of the fields of ONNX's ModelProto; 1 is ir_version, and 7 is graph.
-ONNX_FIELDS = {(1, 0), (5, 0), *((number, 2) for number in (2, 3, 4, 6, 7, 8, 14, 20, 25, 26))}
+# Keys of the fields of ONNX's ModelProto, in octal the number and the type; 1 is ir_version, and 7
+# is graph.
+ONNX_KEYS = {0o10, 0o50, *(8 * number + 2 for number in (2, 3, 4, 6, 7, 8, 14, 20, 25, 26))}
 
 
 def find(request: Request) -> Found:
@@ -107,7 +110,8 @@ def recognise(path: Path) -> str:
         head = file.read(512)
         if head.startswith(b"PK"):
             return _in_archive(path)
-        if _is_onnx(file):
+        file.seek(0)
+        if _is_onnx(file, path.stat().st_size):
             return "onnx"
     if not head:
         return "is empty. Save or download it again."
@@ -130,25 +134,30 @@ def _in_archive(path: Path) -> str:
     return next(kind for end, kind in RECORDS.items() for name in names if name.endswith(end))
 
 
-def _is_onnx(file: BinaryIO) -> bool:
+def _is_onnx(file: BinaryIO, size: int) -> bool:
     """Return whether a file has the fields of ONNX's ModelProto, which is a message of protobuf."""
     seen = set()
-    file.seek(0)
-    while (key := _varint(file)) is not None:
-        field = key >> 3, key & 7
-        if field not in ONNX_FIELDS or (value := _varint(file)) is None:
-            return False
-        seen.add(field)
-        file.seek(value if field[1] else 0, 1)
-    return {(1, 0), (7, 2)} <= seen
+    with suppress(ValueError, RecursionError):  # it is truncated, or a number has no end
+        for key, _ in fields(file, size):
+            if key not in ONNX_KEYS:
+                return False
+            seen.add(key)
+    return {0o10, 0o72} <= seen
 
 
-def _varint(file: BinaryIO) -> int | None:
-    """Read a number of protobuf; None at the end of the file, or if it has more than 64 bits."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        value |= (byte[0] & 127) << shift if byte else 0
-        if not byte or byte[0] < 128:
-            return value if byte else None
-    return None
+def fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the fields of the protobuf message before ``end``: 8 × number + type, and the value.
+
+    Of a field with a length, which is type 2, the value is its end.
+    """
+    while file.tell() < end:
+        key, value = _varint(file), _varint(file)
+        has_length = key & 7 == 2
+        after = min(file.tell() + value * has_length, end)
+        yield key, after if has_length else value
+        file.seek(after)
+
+
+def _varint(file: BinaryIO) -> int:
+    (byte,) = file.read(1)
+    return byte if byte < 128 else byte - 128 + (_varint(file) << 7)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -20,6 +20,7 @@ from predictor.models.description import Description, carried, describe, value_o
 from predictor.models.outputs import pick
 from predictor.models.scorer import Heat, Loaded, Logits, lanes_and_batch, warm_up_sizes
 from predictor.models.sources import Request
+from predictor.models.sources.file import fields
 
 log = logging.getLogger(__name__)
 
@@ -242,26 +243,12 @@ def _image(session: ort.InferenceSession, path: Path) -> Image:
 
 
 def _parameters(path: Path) -> int:
-    """Count the numbers in the initializers. The field numbers are those of onnx.proto."""
+    """Count the numbers in the initializers. The keys are those of onnx.proto, in octal."""
     with path.open("rb") as file:
         return sum(
-            prod(_fields(file, 1, tensor))  # the lengths of its axes
-            for graph in _fields(file, 7, path.stat().st_size)
-            for tensor in _fields(file, 5, graph)
+            prod(length for key, length in fields(file, tensor) if key == 0o10)
+            for graph_key, graph in fields(file, path.stat().st_size)
+            if graph_key == 0o72
+            for tensor_key, tensor in fields(file, graph)
+            if tensor_key == 0o52
         )
-
-
-def _fields(file: BinaryIO, wanted: int, end: int) -> Iterator[int]:
-    """Yield the values of a field in the protobuf message before ``end``; of a message, its end."""
-    while file.tell() < end:
-        key, value = _varint(file), _varint(file)
-        has_length = key & 7 == 2
-        after = file.tell() + value * has_length
-        if key >> 3 == wanted:
-            yield after if has_length else value
-        file.seek(after)
-
-
-def _varint(file: BinaryIO) -> int:
-    (byte,) = file.read(1)
-    return byte if byte < 128 else byte - 128 + (_varint(file) << 7)
