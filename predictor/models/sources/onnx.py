@@ -48,8 +48,6 @@ def find(request: Request) -> FoundGraph:
         ModelError: ONNX Runtime cannot open the file, or it does not take images.
     """
     path = Path(request.target)
-    if request.weights not in ("auto", request.target):
-        raise ModelError(f"{path} has its own weights. Remove {request.said['weights'].origin}.")
     session = _open(path, request.settings.device, request.cpus)
     return FoundGraph(path, request, session, _image(session, path))
 
@@ -202,16 +200,14 @@ def _open(path: Path, device: str, threads: int) -> ort.InferenceSession:
 
 def _providers(device: str) -> list[Any]:
     """Return what ONNX Runtime calls the device, and the CPU for what the device cannot do."""
-    available, match = (
-        ort.get_available_providers(),
-        re.fullmatch(r"cuda(:(\d+))?|auto|cpu", device),
-    )
-    if match is None or (device.startswith("cuda") and CUDA not in available):
+    match = re.fullmatch(r"cuda(:(\d+))?|auto|cpu", device)
+    has_cuda = CUDA in ort.get_available_providers()
+    if match is None or (device.startswith("cuda") and not has_cuda):
         raise ModelError(
             f"PREDICTOR_DEVICE is {device!r}; for an ONNX file it must be auto or cpu, or cuda if"
             " the package onnxruntime-gpu is installed in place of onnxruntime."
         )
-    gpu = [(CUDA, {"device_id": match[2] or "0"})] if device != "cpu" and CUDA in available else []
+    gpu = [(CUDA, {"device_id": match[2] or "0"})] if device != "cpu" and has_cuda else []
     return [*gpu, "CPUExecutionProvider"]
 
 
