@@ -181,11 +181,12 @@ def _labels(found: Found, asked: Request, outputs: int) -> tuple[tuple[Label, ..
     """Return the labels, and who says them: the operator, the model's own files, or nobody."""
     classes = 2 if outputs == 1 else outputs
     said = asked.said.get("labels") or found.said.get("labels")
-    labels = asked.labels or (_read_labels(said) if said else ())
-    if asked.labels is None and len(labels) != classes:
+    if said is None:
         return numbered(classes), "numbers"
-    assert said is not None
+    labels = asked.labels or _read_labels(said)
     if len(labels) != classes:
+        if asked.labels is None and said.value == "imagenet":  # the source's own for other weights
+            return numbered(classes), "numbers"
         pair = ", which needs 2 labels" if outputs == 1 else ""
         raise LabelsError(
             f"{found.name} has {outputs} output{'s'[: outputs - 1]}{pair}; {said.origin} has"

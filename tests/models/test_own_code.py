@@ -9,7 +9,7 @@ from torchvision import transforms as T
 
 from models.own_code import NET, TRANSFORM, network_in
 from photographs import answers, assert_only_right_is_alike, photographs, prepared, spread
-from predictor.errors import ModelError, StartError, WeightsError
+from predictor.errors import LabelsError, ModelError, StartError, WeightsError
 from predictor.models.loading import load_model
 from predictor.settings import Settings
 
@@ -152,3 +152,11 @@ def test_what_is_wrong_with_own_code_is_said_in_one_sentence(load, code, model, 
 def test_weights_of_another_number_of_classes_are_an_error(load):
     with pytest.raises(WeightsError, match="5 classes"):
         load(NET + TRANSFORM, state=network_in(num_classes=5).state_dict())
+
+
+def test_labels_in_the_file_must_fit_unless_they_are_imagenets(load):
+    said = r"net has 12 outputs; .*net\.py: labels has 2\. Set PREDICTOR_LABELS"
+    with pytest.raises(LabelsError, match=said):
+        load(NET + TRANSFORM + "labels = ['cat', 'dog']", weights="random")
+    model = load(NET + TRANSFORM + "labels = 'imagenet'", weights="random")
+    assert (model.info.labels, model.info.classes) == ("numbers", 12)

@@ -278,6 +278,7 @@ def test_description_in_the_file_is_used_and_model_toml_overrides_it(tmp_path):
         ({"input": INPUT | {"size": "big"}}, "net.pt, predictor: input.size is 'big'; it must be"),
         ({"inputs": INPUT}, "net.pt, predictor: there is no key inputs"),
         ({"labels": "missing.txt"}, "missing.txt"),
+        ({"labels": ["one"]}, "net has 20 outputs; .*net.pt, predictor: labels has 1"),
     ],
 )
 def test_invalid_description_in_the_file_is_an_error(tmp_path, card, message):
