@@ -97,8 +97,8 @@ class Settings:
     interpolation: str = _model("auto",
         help="How photos are resized: `bilinear`, `bicubic`, `nearest`, `lanczos`, `box`, ….")
     mean: str = _model("auto",
-        help="Mean of each channel, such as `0.485,0.456,0.406`, for pixels from 0 to 1. Another"
-        " scale can be set in `model.toml`.")
+        help="Mean of each channel, such as `0.485,0.456,0.406`, or one for all channels; for"
+        " pixels from 0 to 1. Another scale can be set in `model.toml`.")
     std: str = _model("auto", help="Standard deviation of each channel, like the mean.")
     activation: str = _model("auto",
         help="`softmax`: one class is right. `sigmoid`: several can be. `probabilities`: the model"

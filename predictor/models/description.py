@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import ModelError
-from predictor.images.preprocessing import CHANNELS, Interpolation, Preprocessing
+from predictor.images.preprocessing import Interpolation, Preprocessing
 from predictor.models import values
 from predictor.settings import PREFIX, Settings
 
@@ -200,8 +200,8 @@ def input_of(said: Description, own: Description, name: str) -> Preprocessing:
             f"{own['input.size'].origin} needs input.resize, too: the length of the shorter side"
             " before the centre is cut, squash, pad or none."
         )
-    count = max(len(given["mean"]), len(given["std"]))
-    given = {"interpolation": "bilinear", "channels": CHANNELS[count], **given}
+    channels = "RGBA" if 4 in (len(given["mean"]), len(given["std"])) else "RGB"
+    given = {"interpolation": "bilinear", "channels": channels, **given}
     for key in ("mean", "std"):  # one number is for all channels
         if len(given[key]) == 1:
             given[key] *= len(given["channels"])

@@ -91,7 +91,7 @@ def _torchvision(name: str, weights: Weights) -> ModelSpec:
             "interpolation": transforms.interpolation.name,
             "mean": transforms.mean,
             "std": transforms.std,
-            "channels": "RGB",  # also if the operator gives one mean for all channels
+            "channels": "RGB",
         },
     }
     said = describe(content, f"torchvision's {weights}")
