@@ -37,10 +37,10 @@ QUANTISED = (
     " that network as TorchScript (torch.jit.save(torch.jit.trace(net, photo), …)), or save the"
     " state_dict before quantisation."
 )
-# A record of a zip archive → what the archive is.
+# A record of a zip archive → what the archive is. A program in PREDICTOR_MODEL is served.
 OTHER_ARCHIVES = {
-    "constants.pkl": f"is a TorchScript archive, a program. {SAVE}",
-    "archive_format": f"is an archive of torch.export, a program. {SAVE}",
+    "constants.pkl": "is a program of TorchScript. Set PREDICTOR_MODEL={path} instead.",
+    "archive_format": "is a program of torch.export. Set PREDICTOR_MODEL={path} instead.",
     "MANIFEST.json": "is an archive for TorchServe; `predictor convert` reads it.",
 }
 
@@ -205,7 +205,7 @@ def _read_zip(path: Path, file: BinaryIO) -> Checkpoint:
     with ZipFile(file) as archive:
         records = {record.filename.partition("/")[2]: record for record in archive.infolist()}
         for name in OTHER_ARCHIVES.keys() & records:
-            raise WeightsError(OTHER_ARCHIVES[name])
+            raise WeightsError(OTHER_ARCHIVES[name].format(path=path))
         reader = Reader(io.BytesIO(archive.read(records["data.pkl"])))
     mapped = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=path.stat().st_size)
 

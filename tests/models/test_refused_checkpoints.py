@@ -204,13 +204,16 @@ def test_error_says_that_a_file_is_truncated(torch_save, fraction):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_error_says_that_a_file_is_torchscript(tmp_path):
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "net.pt")
-    with pytest.raises(WeightsError, match="TorchScript"):
+    with pytest.raises(WeightsError, match=r"TorchScript.*PREDICTOR_MODEL=.*net\.pt"):
         checkpoints.read(tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize(
     ("record", "reason"),
-    [("net/archive_format", "torch.export"), ("MAR-INF/MANIFEST.json", "predictor convert")],
+    [
+        ("net/archive_format", r"torch\.export.*PREDICTOR_MODEL=.*net\.pth"),
+        ("MAR-INF/MANIFEST.json", "predictor convert"),
+    ],
 )
 def test_error_says_what_another_archive_is(tmp_path, record, reason):
     with zipfile.ZipFile(tmp_path / "net.pth", "w") as archive:
