@@ -107,12 +107,10 @@ def said(key: str, value: Any, origin: str) -> Said:
 
 def _flat(content: Mapping[str, Any], origin: str) -> Iterator[tuple[str, Any]]:
     for key, value in content.items():
-        if key in TABLES:
-            if not isinstance(value, Mapping):
-                raise ModelError(f"{origin}: {key} is {value!r}; it must be a table of keys.")
-            inner = {f"{key}.{name}": one for name, one in value.items()}
-        else:
-            inner = {key: value}
+        is_table = key in TABLES
+        if is_table and not isinstance(value, Mapping):
+            raise ModelError(f"{origin}: {key} is {value!r}; it must be a table of keys.")
+        inner = {f"{key}.{name}": one for name, one in value.items()} if is_table else {key: value}
         for name, one in inner.items():
             if name not in KEYS:
                 close = difflib.get_close_matches(name, KEYS, n=1)

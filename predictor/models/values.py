@@ -75,33 +75,32 @@ def numbers(value: Any) -> tuple[float, ...]:
 
 def size(value: Any) -> tuple[int, int]:
     """Height and width in pixels: ``224``, ``[160, 320]``, or as text ``160x320``."""
-    given = value.lower().split("x") if isinstance(value, str) else value
-    given = given if isinstance(given, list | tuple) else [given]
-    sides = [_side(one) for one in given]
-    if len(sides) not in (1, 2) or None in sides:
+    if not (sides := _sides(value)):
         raise ValueError(f"a side or [height, width], whole numbers from 1 to {MAX_SIDE}")
-    return sides[0] or 0, sides[-1] or 0
+    return sides[0], sides[-1]
 
 
 def resize(value: Any) -> int | tuple[int, int] | str:
     """Length of the shorter side in pixels, height and width as of ``size``, or a rule."""
     if value in RULES:
         return str(value)
-    given = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
-    if (side := _side(given)) is not None:
-        return side
-    try:
-        return size(value)
-    except ValueError:
-        sides = f"the shorter side's length or [height, width], from 1 to {MAX_SIDE}"
-        raise ValueError(f"{', '.join(RULES)}, or {sides}") from None
+    if not (sides := _sides(value)):
+        accepted = f"the shorter side's length or [height, width], from 1 to {MAX_SIDE}"
+        raise ValueError(f"{', '.join(RULES)}, or {accepted}")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
-def _side(value: Any) -> int | None:
+def _sides(value: Any) -> list[int]:
+    """One or two sides in pixels; none if they are not valid."""
+    given = value.lower().split("x") if isinstance(value, str) else value
+    sides = [_side(one) for one in (given if isinstance(given, list | tuple) else [given])]
+    return sides if len(sides) in (1, 2) and all(sides) else []
+
+
+def _side(value: Any) -> int:
     if isinstance(value, str) and value.strip().isdigit() and value.isascii():
         value = int(value)
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_whole and 1 <= value <= MAX_SIDE else None
+    return value if type(value) is int and 1 <= value <= MAX_SIDE else 0
 
 
 def interpolation(value: Any) -> str:
