@@ -5,6 +5,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from predictor.cli.photos import fail
 from predictor.errors import StartError
 
 
@@ -13,9 +14,9 @@ def run(options: argparse.Namespace) -> int:
     path = Path(options.path)
     folder = Path(options.output or (f"{path}-model" if path.is_dir() else path.with_suffix("")))
     if not path.exists():
-        return _fail(f"{path} does not exist.")
+        return fail(f"{path} does not exist.")
     if folder.exists():
-        return _fail(f"{folder} exists. Remove it, or name another folder with --output.")
+        return fail(f"{folder} exists. Remove it, or name another folder with --output.")
     print(f"{path} is executed now. It can run any program.", file=sys.stderr)
     sys.path.insert(0, "")  # for classes of the current folder
     warnings.simplefilter("ignore", FutureWarning)  # torch prefers torch.export to TorchScript
@@ -24,12 +25,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         remaining = convert(path, folder, Path(options.program) if options.program else None)
     except StartError as error:
-        return _fail(str(error))
+        return fail(str(error))
     print(f"{folder} answers as {path} does. {remaining}".rstrip())
     print(f"Serve it: PREDICTOR_MODEL={folder} predictor serve")
     return 0
-
-
-def _fail(message: str) -> int:
-    print(message, file=sys.stderr)
-    return 2

@@ -155,11 +155,10 @@ def carried(text: str | bytes | None, origin: str) -> Description:
 
 def from_settings(settings: Settings) -> Description:
     """Return what the settings say about the model, except PREDICTOR_MODEL itself."""
-    given = {key: getattr(settings, field) for key, field in SETTINGS.items()}
     return {
-        key: said(key, value, f"{PREFIX}{SETTINGS[key].upper()}")
-        for key, value in given.items()
-        if value != "auto"
+        key: said(key, value, f"{PREFIX}{field.upper()}")
+        for key, field in SETTINGS.items()
+        if (value := getattr(settings, field)) != "auto"
     }
 
 

@@ -2,7 +2,6 @@
 
 import ast
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,12 +40,11 @@ def load_labels(source: Any = "imagenet") -> tuple[Label, ...]:
     where = "The labels"
     try:
         if isinstance(source, str | Path):
-            path = Path(source).expanduser()
-            if source == "imagenet":
-                path = resource("imagenet_class_index.json")
+            own = source != "imagenet"
+            path = Path(source).expanduser() if own else resource("imagenet_class_index.json")
             where = f"The labels in {path}"
             source = _read(path)
-        return _checked(_label(index, value) for index, value in enumerate(_in_order(source)))
+        return _checked([_label(index, value) for index, value in enumerate(_in_order(source))])
     except OSError as error:
         raise LabelsError(f"{where} cannot be read: {error.strerror}.") from error
     except (ValueError, SyntaxError) as error:  # UnicodeDecodeError and JSONDecodeError, too
@@ -110,14 +108,13 @@ def _label(index: int, value: Any) -> Label:
     return Label(names[0] if len(names) > 1 else str(index), names[-1])
 
 
-def _checked(labels: Iterable[Label]) -> tuple[Label, ...]:
-    checked = tuple(labels)
-    if not checked:
+def _checked(labels: list[Label]) -> tuple[Label, ...]:
+    if not labels:
         raise ValueError("they are empty")
     first: dict[str, int] = {}
-    for index, label in enumerate(checked):
+    for index, label in enumerate(labels):
         if first.setdefault(label.class_id, index) != index:
             raise ValueError(
                 f"index {first[label.class_id]} and {index} have the id {label.class_id!r}"
             )
-    return checked
+    return tuple(labels)
