@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from predictor.images.preprocessing import Channels, Interpolation, Scale
 from predictor.models.outputs import Activation
-from predictor.setting_parsers import parse_name
+from predictor.setting_parsers import NAME_PATTERN
 
 # Values of PREDICTOR_WEIGHTS and PREDICTOR_LABELS that are no paths.
 WORDS = ("auto", "random", "imagenet")
@@ -52,12 +52,12 @@ select = _valid(
 
 def name(value: Any) -> str:
     """A name or version for URLs."""
-    try:
-        return parse_name(str(value) if type(value) in (str, int) else "")
-    except ValueError:
+    text = str(value) if type(value) in (str, int) else ""
+    if not NAME_PATTERN.fullmatch(text):
         raise ValueError(
             "letters, digits, dots, hyphens and underscores, and begin with a letter or digit"
-        ) from None
+        )
+    return text
 
 
 def numbers(value: Any) -> tuple[float, ...]:

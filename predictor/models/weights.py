@@ -95,20 +95,15 @@ def fill(network: nn.Module, checkpoint: Checkpoint, name: str) -> None:
 
 
 def classes_of(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> int | None:
-    """Return the number of classes of the weights in a checkpoint.
+    """Return the number of classes of the weights; None if no shape or more than it differs.
 
     ``expected`` is the state_dict of the same network with another number of classes, which are the
     first dimension of each parameter whose shape differs.
-
-    Returns:
-        The number; None if no shape differs, or if more differs than one number.
     """
     state = match(checkpoint, expected).state
-    pairs = [(state[n].shape, expected[n].shape) for n in state]
+    pairs = ((tensor.shape, expected[name].shape) for name, tensor in state.items())
     classes = {
-        found[0] if found[1:] == other[1:] and found else None
-        for found, other in pairs
-        if found != other
+        one[0] if one and one[1:] == other[1:] else None for one, other in pairs if one != other
     }
     return classes.pop() if len(classes) == 1 else None
 
