@@ -117,7 +117,7 @@ def test_weights_that_vanish_are_missed_at_the_next_start_only(start, squeezenet
     assert server.predict(picture("red")).ok
     os.kill(server.worker, signal.SIGKILL)
     assert server.process.wait(timeout=60) != 0
-    assert f"PREDICTOR_WEIGHTS='{squeezenet}' is not a file." in server.log
+    assert f"PREDICTOR_WEIGHTS is '{squeezenet}', which does not exist." in server.log
 
 
 # A reload

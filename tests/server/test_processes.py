@@ -139,7 +139,11 @@ def test_several_processes_serve_one_port(pair, coffee):
     [
         ([], {"modle": "vgg16"}, "Did you mean PREDICTOR_MODEL?"),
         ([], {"model": "resnet81"}, "Did you mean"),
-        ([], {"weights": "/nowhere.pth"}, "PREDICTOR_WEIGHTS='/nowhere.pth' is not a file"),
+        (
+            [],
+            {"weights": "/nowhere.pth"},
+            "PREDICTOR_WEIGHTS is '/nowhere.pth', which does not exist",
+        ),
         ([], {"labels": "/nowhere.json"}, "No such file"),
         (["--preload"], {}, "Remove --preload"),
     ],
