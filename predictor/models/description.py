@@ -166,15 +166,20 @@ def agree(one: Description, other: Description) -> Description:
     """Return what both say.
 
     Raises:
-        ModelError: they say something different.
+        ModelError: they say something different. Paths to the same place are the same.
     """
     for key in one.keys() & other.keys():
-        if one[key].value != other[key].value:
+        if _absolute(key, one[key].value) != _absolute(key, other[key].value):
             (value, origin), (second, where) = one[key], other[key]
             raise ModelError(
                 f"{origin} is {value!r}, but {where} is {second!r}. Remove one of the two."
             )
     return one | other
+
+
+def _absolute(key: str, value: Any) -> Any:
+    is_path = key in ("weights", "labels") and isinstance(value, str) and value not in values.WORDS
+    return Path(value).expanduser().absolute() if is_path else value
 
 
 def input_of(said: Description, own: Description, name: str) -> Preprocessing:

@@ -3,6 +3,7 @@ import sys
 import pytest
 
 from predictor.errors import LabelsError, ModelError
+from predictor.models import description
 from predictor.models.loading import load_model
 from predictor.settings import Settings
 
@@ -15,6 +16,15 @@ def test_a_torch_import_error_names_the_installed_versions(monkeypatch):
     )  # importing it fails
     with pytest.raises(ModelError, match=r"torch 2\..* and torchvision 0\..*docs/"):
         load_model(Settings(), 1)
+
+
+def test_paths_to_the_same_file_agree(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    inside = description.describe({"weights": str(tmp_path / "net.pth")}, "model.toml")
+    given = description.from_settings(Settings(weights="net.pth"))
+    assert description.agree(inside, given)["weights"].value == "net.pth"
+    with pytest.raises(ModelError, match="PREDICTOR_WEIGHTS is 'other.pth', but model.toml"):
+        description.agree(description.from_settings(Settings(weights="other.pth")), inside)
 
 
 def test_labels_are_checked_before_torch_is_imported(monkeypatch, tmp_path):
