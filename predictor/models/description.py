@@ -65,7 +65,7 @@ Description = dict[str, Said]
 
 
 def value_of(description: Description, key: str) -> Any:
-    """Return the value of a key, or None if nobody says it."""
+    """Return the value of a key, or None if the description lacks it."""
     found = description.get(key)
     return None if found is None else found.value
 

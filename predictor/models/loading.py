@@ -178,7 +178,7 @@ def load(found: Found, asked: Request, where: Reference) -> LoadedModel:
 
 
 def _labels(found: Found, asked: Request, outputs: int) -> tuple[tuple[Label, ...], str]:
-    """Return the labels, and who says them: the operator, the model's own files, or nobody."""
+    """Return the labels, and their origin: a setting, a file, ``ImageNet`` or ``numbers``."""
     classes = 2 if outputs == 1 else outputs
     said = asked.said.get("labels") or found.said.get("labels")
     if said is None:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 Activation = Literal["softmax", "sigmoid", "probabilities"]
 Logits = NDArray[np.float32]
 
-THRESHOLD = 0.5  # of several labels at once, if nobody says another
+THRESHOLD = 0.5  # the default for several labels at once
 SLACK = 0.01  # of sums of rounded probabilities
 CHOICE = (
     'Set PREDICTOR_ACTIVATION, or in model.toml [output] activation, to "probabilities" if the'
