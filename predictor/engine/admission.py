@@ -7,7 +7,8 @@ from time import monotonic
 
 from predictor.engine.cpus import available_cpus
 from predictor.engine.decoders import Decoders
-from predictor.errors import Overloaded, ServiceError
+from predictor.engine.lanes import Lanes
+from predictor.errors import ExplainerBusy, Overloaded, ServiceError
 from predictor.settings import Settings
 
 
@@ -72,11 +73,13 @@ class Slots:
 
 
 class Process:
-    """The processors, decoders and admission slots of this process."""
+    """The processors, inference threads, decoders and admission slots of this process."""
 
     def __init__(self, settings: Settings) -> None:
         self.cpus = settings.torch_threads or available_cpus()  # for the models
         self.slots = Slots(settings.max_in_flight)  # for predictions, not for explanations
+        self.explanations = Slots(settings.max_explanations, "explanations", ExplainerBusy)
+        self.lanes = Lanes()  # that run the models
         # Decoding competes with the models for processors, and decoded photos are large.
         self.decoders = Decoders(available_cpus(), settings)
         self.draining = False  # whether the process is shutting down and should get no requests

@@ -1,11 +1,9 @@
 """Batching: items that wait at the same time run in one forward pass.
 
-This module depends neither on torch nor on HTTP. Any thread may submit items. The items run on the
-batcher's own threads, which live as long as the batcher. torch keeps a pool of workers for each
-thread that ever computed, so one thread per request would leak memory.
+This module depends neither on torch nor on HTTP. Any thread may submit items. They run on the
+threads of :class:`predictor.engine.lanes.Lanes`.
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import InvalidStateError
@@ -15,6 +13,7 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from predictor.engine.call import Job
+from predictor.engine.lanes import Lanes, Pass, fail
 from predictor.errors import DeadlineExceeded, InferenceFailed, Overloaded
 
 Item = TypeVar("Item")
@@ -24,7 +23,7 @@ EWMA_WEIGHT = 0.2  # weight of the newest call in the running mean of the second
 
 
 class ItemCost:
-    """Running mean of the seconds that one item takes. The batcher's lock guards it."""
+    """Running mean of the seconds that one item takes. Its owner's lock guards it."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         """Start at ``seconds``; 0 means that nothing has been measured."""
@@ -44,22 +43,21 @@ class ItemCost:
 class Batcher(Generic[Item, Result]):
     """Runs ``infer`` on waiting items, at most ``max_batch_size`` in a call.
 
-    The processors are divided into ``lanes``. A single waiting item gets all lanes, for the
-    shortest latency. Many waiting items are split into as many parallel calls as there are lanes,
-    for the highest throughput: such calls do not wait for each other's threads.
-
     Args:
-        infer: takes items and a number of lanes; returns one result per item, in the same order.
-            Several of the batcher's threads may call it at once.
+        shared: the inference threads, which other batchers may share.
+        infer: takes items and a number of lanes, at most ``lanes``; returns one result per item,
+            in the same order. Several threads may call it at once.
         max_batch_size: maximum number of items in one call.
         max_queue: maximum number of waiting items; further items are refused immediately.
         max_delay_s: maximum seconds that the oldest item waits for a batch to fill.
         lanes: maximum number of parallel calls.
-        cost: estimate of the seconds per item, used to refuse items that would miss their deadline.
+        cost: estimate of the seconds per item on all lanes, used to refuse items that would miss
+            their deadline.
     """
 
     def __init__(
         self,
+        shared: Lanes,
         infer: Callable[[list[Item], int], Iterable[Result]],
         *,
         max_batch_size: int,
@@ -68,24 +66,16 @@ class Batcher(Generic[Item, Result]):
         lanes: int = 1,
         cost: ItemCost | None = None,
     ) -> None:
-        """Start the inference threads, one per lane."""
+        """Let the items run on the shared lanes until :meth:`close`."""
+        self._shared, self._changed = shared, shared.changed
         self._infer = infer
-        self._max_batch_size = max_batch_size
         self._max_queue = max_queue
         self._max_delay_s = max_delay_s
-        self._lanes = self._free = lanes
-        self._cost = cost or ItemCost()
-        self._waiting: deque[Job[Item, Result]] = deque()
-        self._changed = threading.Condition()
         self._closed = False
-        self._busy_since: dict[int, float] = {}  # by thread
-        self._running: dict[int, list[Job[Item, Result]]] = {}  # by thread
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"inference-{number}", daemon=True)
-            for number in range(lanes)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self.max_batch_size, self.lanes, self.cost = max_batch_size, lanes, cost or ItemCost()
+        self.queue: deque[Job[Item, Result]] = deque()
+        self.used_s = 0.0  # seconds on all lanes, see `Lanes`
+        shared.add(self)
 
     def submit(self, items: Sequence[Item], deadline: float = inf) -> list[Job[Item, Result]]:
         """Queue all items or none; return their jobs. A job with a cancelled future will not run.
@@ -99,19 +89,20 @@ class Batcher(Generic[Item, Result]):
         jobs: list[Job[Item, Result]] = [Job(item, deadline) for item in items]
         with self._changed:
             self.require_alive()
-            if len(self._waiting) + len(jobs) > self._max_queue:
-                self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
-            if len(self._waiting) + len(jobs) > self._max_queue:
-                detail = f"{len(self._waiting)} images are waiting for the model. Retry later."
+            if len(self.queue) + len(jobs) > self._max_queue:
+                self.queue = deque(job for job in self.queue if not job.future.cancelled())
+            if len(self.queue) + len(jobs) > self._max_queue:
+                detail = f"{len(self.queue)} images are waiting for the model. Retry later."
                 raise Overloaded(detail, self.backlog_s)
             # An empty queue always accepts: otherwise one slow call would make the estimate
             # refuse every later request.
-            ready = monotonic() + self.backlog_s + len(jobs) * self._cost.seconds
-            if self._waiting and ready > deadline:
+            if not self.queue:
+                self.used_s = max(self.used_s, self._shared.used_s)  # idle time earns nothing
+            elif monotonic() + self._shared.backlog_s(self, len(jobs)) > deadline:
                 raise Overloaded(
                     "The request could not be answered in time. Retry later.", self.backlog_s
                 )
-            self._waiting.extend(jobs)
+            self.queue.extend(jobs)
             self._changed.notify_all()
         return jobs
 
@@ -125,111 +116,54 @@ class Batcher(Generic[Item, Result]):
             raise InferenceFailed("The model has stopped; this process cannot answer any more.")
 
     def close(self) -> None:
-        """Wait for the running calls, fail the waiting items, and end the threads."""
+        """Wait for the running calls and fail the waiting items. Other batchers keep the lanes."""
+        self._closed = True
+        self._shared.remove(self)
         with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
-
-    def abandon(self) -> None:
-        """Fail all items, including those of a call that hangs, without waiting for that call."""
-        self._fail([*self._running], "The model hangs. Retry later.")
+            jobs = self.take(len(self.queue))
+        fail(jobs, "The model has stopped.")
 
     @property
     def backlog_s(self) -> float:
         """Estimated seconds until all waiting and running items are done."""
-        with self._changed:  # reentrant
-            running = sum(map(len, self._running.values()))
-            return (len(self._waiting) + running) * self._cost.seconds
+        return self._shared.backlog_s(self)
 
     @property
     def alive(self) -> bool:
         """Whether an item submitted now will be run."""
-        return not self._closed and all(thread.is_alive() for thread in self._threads)
+        return not self._closed and self._shared.alive
 
     @property
     def waiting(self) -> int:
         """Number of waiting items, without cancelled ones."""
         with self._changed:
-            return sum(not job.future.cancelled() for job in self._waiting)
+            return sum(not job.future.cancelled() for job in self.queue)
 
-    @property
-    def busy_s(self) -> float:
-        """Seconds since the oldest running call began; 0 if no call is running."""
-        since = min(list(self._busy_since.values()), default=None)
-        return 0.0 if since is None else monotonic() - since
-
-    def _serve(self) -> None:
-        me = threading.get_ident()
-        try:
-            while taken := self._take():
-                jobs, lanes = taken
-                began = self._busy_since[me] = monotonic()
-                count = self._run(jobs, lanes)
-                del self._busy_since[me]
-                with self._changed:
-                    self._running.pop(me, None)
-                    self._cost.learn((monotonic() - began) * lanes / self._lanes, count)
-                    self._free += lanes
-                    self._changed.notify_all()
-                del taken, jobs  # frees the pixels before the thread waits for the next items
-        finally:  # fail the items however the thread ended, or they would wait for ever
-            self._fail([me], "The model has stopped.")
-
-    def _fail(self, threads: Iterable[int], sentence: str) -> None:
-        """Close the batcher; fail the waiting items and the items that ``threads`` are running."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-            jobs = [*self._waiting, *(job for t in threads for job in self._running.get(t, ()))]
-            self._waiting.clear()
-        for job in jobs:
-            with suppress(InvalidStateError):  # done or cancelled in the meantime
-                job.future.set_exception(InferenceFailed(sentence))
-
-    def _take(self) -> tuple[list[Job[Item, Result]], int] | None:
-        """Wait until a call may begin; return its jobs and lanes, or None once closed."""
-        with self._changed:
-            while not self._closed:
-                wait_s = self._seconds_to_wait()
-                if wait_s == 0:
-                    return self._split_off()
-                self._changed.wait(wait_s)
-        return None
-
-    def _seconds_to_wait(self) -> float | None:
-        """Return the seconds until a call may begin; None: wait for a change."""
-        if not self._waiting or not self._free:
+    def seconds_to_wait(self) -> float | None:
+        """Return the seconds until a call may begin if lanes are free; None: wait for a change."""
+        if not self.queue or self._shared.running(self) >= self.lanes:
             return None
-        if len(self._waiting) >= self._max_batch_size:
+        if len(self.queue) >= self.max_batch_size:
             return 0
-        return max(0.0, self._waiting[0].submitted + self._max_delay_s - monotonic())
+        return max(0.0, self.queue[0].submitted + self._max_delay_s - monotonic())
 
-    def _split_off(self) -> tuple[list[Job[Item, Result]], int]:
-        """Take the jobs and lanes for the next call."""
-        # The waiting jobs and the free lanes are divided evenly among the calls that can start now.
-        calls = min(self._free, len(self._waiting))
-        size = min(self._max_batch_size, -(-len(self._waiting) // calls))
-        lanes = self._free // calls
-        self._free -= lanes
-        return [self._waiting.popleft() for _ in range(size)], lanes
+    def take(self, items: int) -> list[Job[Item, Result]]:
+        """Remove items from the queue and return them. The caller holds the lock."""
+        return [self.queue.popleft() for _ in range(items)]
 
-    def _run(self, jobs: Sequence[Job[Item, Result]], lanes: int) -> int:
-        """Run the jobs that are not cancelled and can meet their deadline; return their number."""
-        kept = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-        late = [job for job in kept if monotonic() + self._cost.seconds > job.deadline]
+    def run(self, begun: Pass) -> None:
+        """Run the jobs that are not cancelled and can meet their deadline; keep only these."""
+        kept = [job for job in begun.jobs if job.future.set_running_or_notify_cancel()]
+        late = [job for job in kept if monotonic() + self.cost.seconds > job.deadline]
         for job in late:
             error = DeadlineExceeded("The request could not be answered in time. Retry later.")
             job.future.set_exception(error)
-        kept = [job for job in kept if job not in late]
-        with self._changed:
-            self._running[threading.get_ident()] = kept
-            if late and not kept:
-                self._cost.decay()
+        begun.jobs = kept = [job for job in kept if job not in late]
         if kept:
-            self._resolve(kept, lanes)
-        return len(kept)
+            self._resolve(kept, begun.own_lanes)
+        elif late:
+            with self._changed:
+                self.cost.decay()
 
     def _resolve(self, jobs: Sequence[Job[Item, Result]], lanes: int) -> None:
         """Run the jobs and set their results. An item that fails does not affect the others."""

@@ -86,13 +86,12 @@ class Classifier:
             threading.Thread(target=self._load_in_background, name="loader", daemon=True).start()
 
     def abandon(self) -> None:
-        """Fail all requests in progress and refuse new ones. Used when the model hangs."""
+        """Fail all requests of the process and refuse new ones. Used when a model hangs."""
         self.process.draining = True
-        if self._batcher is not None:
-            self._batcher.abandon()
+        self.process.lanes.abandon()
 
     def close(self) -> None:
-        """End the inference threads, then call the functions in ``on_close``."""
+        """Wait for the forward passes in progress, then call the functions in ``on_close``."""
         if self._batcher is not None:
             self._batcher.close()
         for callback in self.on_close:
@@ -117,8 +116,8 @@ class Classifier:
             return None
         if not self._batcher.alive:
             return "An inference thread has ended."
-        if self._batcher.busy_s > max(HANG_S, 4 * self.settings.request_timeout_s):
-            return f"A batch has been running for {self._batcher.busy_s:.0f} s."
+        if (busy_s := self.process.lanes.busy_s) > max(HANG_S, 4 * self.settings.request_timeout_s):
+            return f"A batch has been running for {busy_s:.0f} s."
         return None
 
     @property
@@ -251,6 +250,7 @@ class Classifier:
         try:
             model = self._load(self.settings, self.process.cpus)
             self._batcher = Batcher(
+                self.process.lanes,
                 partial(self._infer, model.scorer),
                 max_batch_size=model.scorer.max_batch_size,
                 max_queue=self.settings.max_queue,

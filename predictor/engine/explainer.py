@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictor.engine.admission import Slots
+from predictor.engine.admission import Process
 from predictor.engine.batching import Batcher
 from predictor.engine.call import POLL_S, Call
 from predictor.engine.classifier import Classifier
+from predictor.engine.lanes import Lanes
 from predictor.engine.ranking import Prediction, rank
 from predictor.errors import (
     BadRequest,
@@ -31,6 +32,7 @@ from predictor.errors import (
 from predictor.images.heatmap import shrink
 from predictor.images.preprocessing import Box
 from predictor.models.scorer import Heat
+from predictor.settings import Settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,47 +62,55 @@ class Explanation:
 
 @dataclass(slots=True)
 class _Task:
+    classifier: Classifier
     data: bytes
     class_index: int | None
     call: Call
 
 
 class Explainer:
-    """Explains the predictions of a classifier, one at a time. Any thread may call it."""
+    """Explains the predictions of all models of a process, one at a time. Any thread may call it.
 
-    def __init__(self, classifier: Classifier) -> None:
-        """Create the slots. The first explanation starts the thread."""
-        self.slots = Slots(classifier.settings.max_explanations, "explanations", ExplainerBusy)
-        self._classifier = classifier
+    The caller holds one of the process's ``explanations`` slots.
+    """
+
+    def __init__(self, process: Process, settings: Settings) -> None:
+        """Start nothing yet: the first explanation starts the thread."""
+        self._process, self._max_queue = process, settings.max_explanations
         self._starting = threading.Lock()
         self._batcher: Batcher[_Task, Explanation] | None = None
         self._closed = False
-        classifier.on_close.append(self.close)
 
     def close(self) -> None:
-        """End the thread, so that the model can be freed. Later calls raise InferenceFailed."""
+        """End the thread. Later calls raise InferenceFailed."""
         with self._starting:
             self._closed = True
             if self._batcher is not None:
                 self._batcher.close()
 
     def explain(
-        self, data: bytes, class_index: int | None = None, call: Call | None = None
+        self,
+        classifier: Classifier,
+        data: bytes,
+        class_index: int | None = None,
+        call: Call | None = None,
     ) -> Explanation:
         """Explain which parts of an image file support a class; None: the most probable class.
+
+        ``classifier`` is one of this process.
 
         Raises:
             RequestError: there is no such class, the image cannot be read, the model cannot be
                 explained, or the client left.
             ServiceError: the model is not loaded or failed, or predictions left no time.
         """
-        call = self._classifier.begin(call)
-        classes = len(self._classifier.require_model().labels)
+        call = classifier.begin(call)
+        classes = len(classifier.require_model().labels)
         if class_index is not None and not 0 <= class_index < classes:
             accepted = f"between 0 and {classes - 1}"
             raise BadRequest(f"class_index is {class_index}; it must be {accepted}.")
         with call.timings.measure("explain"):
-            return self._run(_Task(data, class_index, call))
+            return self._run(_Task(classifier, data, class_index, call))
 
     def _run(self, task: _Task) -> Explanation:
         (job,) = self._worker().submit([task])
@@ -125,26 +135,27 @@ class Explainer:
                 raise InferenceFailed("The model has stopped; this process cannot answer any more.")
             if self._batcher is None or not self._batcher.alive:
                 self._batcher = Batcher(
+                    Lanes(),  # predictions run at the same time
                     lambda tasks, _lanes: map(self._explain, tasks),
                     max_batch_size=1,
-                    max_queue=self.slots.count,
+                    max_queue=self._max_queue,
                 )
             return self._batcher
 
     def _explain(self, task: _Task) -> Explanation:
         def wait_for_predictions() -> None:
-            while not self._classifier.process.slots.wait_until_idle(IDLE_S, POLL_S):
+            while not self._process.slots.wait_until_idle(IDLE_S, POLL_S):
                 task.call.check()
 
         wait_for_predictions()
-        model = self._classifier.require_model()
+        model = task.classifier.require_model()
         preprocess = model.scorer.preprocessing
 
         def prepare(photo: Image) -> tuple[NDArray[np.uint8], Box, Image]:
             pixels, box = preprocess(photo), preprocess.visible_box(photo.size)
             return pixels, box, shrink(photo)
 
-        pixels, box, photo = self._classifier.decode(task.data, task.call, prepare)
+        pixels, box, photo = task.classifier.decode(task.data, task.call, prepare)
         evidence = partial(model.card.output.evidence, class_index=task.class_index)
         logits, heat = model.scorer.explain(pixels, evidence, wait_for_predictions)
         ranked = rank(logits, model.card, len(model.labels))

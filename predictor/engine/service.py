@@ -38,7 +38,10 @@ class Service:
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier, self.settings = classifier, classifier.settings
-        self.explainer = Explainer(classifier) if classifier.settings.max_explanations else None
+        self.explainer: Explainer | None = None
+        if self.settings.max_explanations:
+            self.explainer = Explainer(classifier.process, self.settings)
+            classifier.on_close.append(self.explainer.close)
         self.metrics = Metrics(classifier)
         classifier.process.slots.retry_after_s = lambda: classifier.backlog_s
 
@@ -87,7 +90,7 @@ class Service:
         self.require_model()
         if kind == "explanation":
             assert self.explainer is not None
-            slots = self.explainer.slots
+            slots = self.classifier.process.explanations
         else:
             slots, backlog_s = self.classifier.process.slots, self.classifier.backlog_s or 0.0
             if backlog_s > self.settings.request_timeout_s and self.classifier.queue_depth:
@@ -115,7 +118,7 @@ class Service:
         """Hold a slot for one explanation; raise NotReady, or ExplainerBusy if no slot is free."""
         assert self.explainer is not None
         model = self._model_for(call)
-        slot = nullcontext() if call.has_slot else self.explainer.slots.hold()
+        slot = nullcontext() if call.has_slot else self.classifier.process.explanations.hold()
         with slot, self.metrics.explanations_in_flight.track_inprogress():
             yield model
 
@@ -143,7 +146,7 @@ class Service:
     def explain(self, image: bytes, class_index: int | None, call: Call) -> Explanation:
         """Explain one class of an encoded image, as :meth:`Explainer.explain` does."""
         assert self.explainer is not None
-        return self.explainer.explain(image, class_index, call)
+        return self.explainer.explain(self.classifier, image, class_index, call)
 
     def _model_for(self, call: Call) -> LoadedModel:
         model = self.require_model()

@@ -157,7 +157,7 @@ def load(found: Found, asked: Request, where: Reference) -> LoadedModel:
     loaded = found.load(description.input_of(said, asked.said, found.name), given)
     scorer = loaded.scorer
     if value_of(said, "batchable") is False:
-        scorer.max_batch_size = 1
+        scorer.max_batch_size = scorer.lanes = 1
     wanted, outputs, tried = description.table(said, "output"), loaded.outputs, None
     if outputs is None or "select" in wanted or wanted.get("activation") == "probabilities":
         tried = probe(loaded, found.name)

@@ -4,6 +4,7 @@ import pytest
 
 from engine.gate import Gate
 from predictor.engine.batching import Batcher
+from predictor.engine.lanes import Lanes
 
 
 @pytest.fixture
@@ -12,11 +13,16 @@ def gate():
 
 
 @pytest.fixture
-def make_batcher(gate):
+def shared():
+    return Lanes()
+
+
+@pytest.fixture
+def make_batcher(gate, shared):
     made = []
 
-    def make(**options):
-        made.append(Batcher(gate, **{"max_batch_size": 4, "max_queue": 8} | options))
+    def make(infer=gate, **options):
+        made.append(Batcher(shared, infer, **{"max_batch_size": 4, "max_queue": 8} | options))
         return made[-1]
 
     yield make

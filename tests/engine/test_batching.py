@@ -4,6 +4,7 @@ import pytest
 
 from engine.gate import results
 from predictor.engine.batching import Batcher
+from predictor.engine.lanes import Lanes
 from predictor.errors import InferenceFailed, Overloaded
 from waiting import wait_until
 
@@ -80,7 +81,7 @@ def test_a_failing_item_does_not_fail_its_batch(gate, make_batcher):
 
 
 def test_a_wrong_number_of_results_is_an_error():
-    batcher = Batcher(lambda items, _: items[:-1], max_batch_size=2, max_queue=2)
+    batcher = Batcher(Lanes(), lambda items, _: items[:-1], max_batch_size=2, max_queue=2)
     with pytest.raises(ValueError, match="1 items gave 0 results"):
         results(batcher.submit([1]))
     batcher.close()
@@ -90,7 +91,7 @@ def test_all_calls_run_on_the_batchers_own_threads():
     def infer(items, _lanes):
         return [threading.get_ident()] * len(items)
 
-    batcher = Batcher(infer, max_batch_size=1, max_queue=100, lanes=2)
+    batcher = Batcher(Lanes(), infer, max_batch_size=1, max_queue=100, lanes=2)
     threads = set(results(job for _ in range(50) for job in batcher.submit([0])))
     assert len(threads) <= 2
     assert threading.get_ident() not in threads
@@ -145,12 +146,12 @@ def test_a_failing_call_frees_its_lanes(gate, make_batcher):
     assert gate.lanes[-1] == 2
 
 
-def test_busy_time_is_that_of_the_running_call(gate, make_batcher):
+def test_busy_time_is_that_of_the_running_call(gate, make_batcher, shared):
     batcher = make_batcher()
-    assert batcher.busy_s == 0
+    assert shared.busy_s == 0
     jobs = batcher.submit([1])
     gate.entered.acquire(timeout=10)
-    assert batcher.busy_s > 0
+    assert shared.busy_s > 0
     gate.let.release()
     results(jobs)
     assert batcher.alive
@@ -164,7 +165,7 @@ def test_when_a_thread_ends_waiting_items_fail(monkeypatch):
         ends.wait(10)
         raise SystemExit  # not an Exception: nothing in the thread catches it
 
-    batcher = Batcher(infer, max_batch_size=1, max_queue=4)
+    batcher = Batcher(Lanes(), infer, max_batch_size=1, max_queue=4)
     _, waiting = batcher.submit([1, 2])
     ends.set()
     with pytest.raises(InferenceFailed):
@@ -180,7 +181,7 @@ def test_when_a_thread_ends_its_running_items_fail():
     def infer(items, _lanes):
         raise SystemExit
 
-    batcher = Batcher(infer, max_batch_size=1, max_queue=4)
+    batcher = Batcher(Lanes(), infer, max_batch_size=1, max_queue=4)
     with pytest.raises(InferenceFailed, match="has stopped"):
         results(batcher.submit([1]))
     batcher.close()
@@ -200,11 +201,11 @@ def test_close_finishes_the_running_call_and_fails_the_rest(gate, make_batcher):
     closer.join(10)
 
 
-def test_abandon_fails_waiting_items_and_those_of_a_hanging_call(gate, make_batcher):
+def test_abandon_fails_waiting_items_and_those_of_a_hanging_call(gate, make_batcher, shared):
     batcher = make_batcher(max_batch_size=1)
     hanging, waiting = batcher.submit([1]), batcher.submit([2])
     gate.entered.acquire(timeout=10)
-    batcher.abandon()
+    shared.abandon()
     for job in (*hanging, *waiting):
         with pytest.raises(InferenceFailed, match="hangs"):
             results([job])

@@ -9,6 +9,7 @@ import pytest
 from engine.gate import results
 from predictor.engine.batching import Batcher, ItemCost
 from predictor.engine.call import Call, Job
+from predictor.engine.lanes import Lanes
 from predictor.errors import ClientGone, DeadlineExceeded, Overloaded
 from waiting import wait_until
 
@@ -61,7 +62,7 @@ def test_a_late_image_does_not_harm_another_image_of_its_batch(gate):
         assert gate.let.acquire(timeout=10)
         return items
 
-    batcher = Batcher(infer, max_batch_size=4, max_queue=8, cost=FixedCost(1000.0))
+    batcher = Batcher(Lanes(), infer, max_batch_size=4, max_queue=8, cost=FixedCost(1000.0))
     (first,) = batcher.submit([np.zeros(2)])
     assert entered.wait(10)
     (late,) = batcher.submit([np.zeros(2)], monotonic() + 50)

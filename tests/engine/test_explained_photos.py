@@ -1,5 +1,7 @@
 """Explanations by a real network of real photographs."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,7 +26,7 @@ def lite0():
 
 @pytest.fixture(scope="module")
 def real(lite0):
-    return Explainer(lite0)
+    return partial(Explainer(lite0.process, lite0.settings).explain, lite0)
 
 
 @pytest.mark.slow
@@ -32,7 +34,7 @@ def test_an_explanation_has_the_networks_own_probability(lite0, real):
     photo = encode(Image.fromarray(data.chelsea()))
     (predicted,) = lite0.classify([photo], top_k=5)
     for prediction in predicted:
-        explained = real.explain(photo, prediction.class_index).prediction
+        explained = real(photo, prediction.class_index).prediction
         assert explained.probability == pytest.approx(prediction.probability, abs=1e-5)
 
 
@@ -53,14 +55,14 @@ def test_the_heat_follows_the_cat_to_each_corner(real):
     for corner in ((0, 0), (449, 0), (0, 400), (449, 400)):
         room = Image.new("RGB", (900, 700), (200, 200, 200))
         room.paste(cat, corner)
-        explanation = real.explain(encode(room), EGYPTIAN_CAT)
+        explanation = real(encode(room), EGYPTIAN_CAT)
         inside, outside = mean_heat(explanation, *(face + corner * 2))
         assert inside > 3 * outside
 
 
 @pytest.mark.slow
 def test_the_heat_of_a_cat_is_on_its_face(real):
-    explanation = real.explain(encode(Image.fromarray(data.chelsea())), TIGER_CAT)
+    explanation = real(encode(Image.fromarray(data.chelsea())), TIGER_CAT)
     inside, outside = mean_heat(explanation, 90, 30, 350, 275)
     assert inside > 1.4 * outside
 
@@ -71,7 +73,7 @@ def test_the_heat_of_each_class_is_on_its_own_object(real):
     both = Image.new("RGB", (600, 600))
     both.paste(Image.fromarray(data.chelsea()).resize((600, 300)), (0, 0))
     both.paste(Image.fromarray(data.coffee()).resize((600, 300)), (0, 300))
-    cat, coffee = (real.explain(encode(both), index) for index in (EGYPTIAN_CAT, ESPRESSO))
+    cat, coffee = (real(encode(both), index) for index in (EGYPTIAN_CAT, ESPRESSO))
     above, below = mean_heat(cat, 0, 0, 600, 300)
     assert above > 3 * below
     above, below = mean_heat(coffee, 0, 0, 600, 300)

@@ -4,6 +4,7 @@ import gc
 import threading
 import weakref
 from contextlib import ExitStack
+from functools import partial
 from time import monotonic
 
 import pytest
@@ -27,6 +28,11 @@ from waiting import wait_until
 RED, BLUE = 0, 2
 
 
+def explaining(classifier):
+    """A function that explains photos by this model."""
+    return partial(Explainer(classifier.process, classifier.settings).explain, classifier)
+
+
 def half_red_half_blue():
     image = Image.new("RGB", (32, 32), (255, 0, 0))
     image.paste((0, 0, 200), (16, 0, 32, 32))
@@ -34,20 +40,20 @@ def half_red_half_blue():
 
 
 def test_the_heat_is_where_the_class_is(classifier):
-    explanation = Explainer(classifier).explain(half_red_half_blue(), BLUE)
+    explanation = explaining(classifier)(half_red_half_blue(), BLUE)
     assert explanation.prediction.class_name == "blue_thing"
     assert explanation.heat.shape == (2, 2)
     assert (explanation.heat[:, 1] > explanation.heat[:, 0] + 0.5).all()
 
 
 def test_without_a_class_the_most_probable_one_is_explained(classifier):
-    assert Explainer(classifier).explain(half_red_half_blue()).prediction.class_index == RED
+    assert explaining(classifier)(half_red_half_blue()).prediction.class_index == RED
 
 
 def test_an_explanation_has_the_probability_of_the_prediction(classifier):
     (predicted,) = classifier.classify([half_red_half_blue()], top_k=3)
     for prediction in predicted:
-        explained = Explainer(classifier).explain(half_red_half_blue(), prediction.class_index)
+        explained = explaining(classifier)(half_red_half_blue(), prediction.class_index)
         assert explained.prediction == prediction
 
 
@@ -61,20 +67,20 @@ def test_an_explanation_has_the_probability_of_the_prediction(classifier):
 )
 def test_the_box_is_the_part_that_the_model_sees(classifier, size, box):
     """8 of the 9 pixels of the resized shorter side; only the middle of a very long image."""
-    assert Explainer(classifier).explain(picture(size=size)).box == pytest.approx(box)
+    assert explaining(classifier)(picture(size=size)).box == pytest.approx(box)
 
 
 @pytest.mark.parametrize("index", [-1, 3, 10**9])
 def test_a_class_index_out_of_range_is_a_bad_request(classifier, index):
     with pytest.raises(BadRequest, match="between 0 and 2"):
-        Explainer(classifier).explain(picture(), index)
+        explaining(classifier)(picture(), index)
 
 
 def test_after_a_damaged_image_the_next_one_is_explained(classifier):
-    explainer = Explainer(classifier)
+    explain = explaining(classifier)
     with pytest.raises(DamagedImage):
-        explainer.explain(picture()[:40])
-    assert explainer.explain(picture()).prediction.class_index == RED
+        explain(picture()[:40])
+    assert explain(picture()).prediction.class_index == RED
 
 
 class Failing(ToyModel):
@@ -91,7 +97,7 @@ def test_a_model_that_cannot_explain_still_predicts(make_classifier, error):
     classifier = make_classifier(Failing(error))
     expected = NotExplainable if isinstance(error, NotExplainable) else InferenceFailed
     with pytest.raises(expected):
-        Explainer(classifier).explain(picture())
+        explaining(classifier)(picture())
     (predicted,) = classifier.classify([picture()])
     assert predicted[0].class_name == "red_thing"
 
@@ -129,7 +135,7 @@ def test_an_explanation_does_not_begin_during_a_prediction(make_classifier):
     model = Layered()
     classifier = make_classifier(model)
     with classifier.process.slots.hold():
-        thread, outcome = in_background(Explainer(classifier).explain, picture())
+        thread, outcome = in_background(explaining(classifier), picture())
         assert not model.between.wait(0.2)
     assert model.between.wait(10)
     model.go_on.set()
@@ -140,7 +146,7 @@ def test_an_explanation_does_not_begin_during_a_prediction(make_classifier):
 def test_an_explanation_pauses_between_layers_for_a_prediction(make_classifier):
     model = Layered()
     classifier = make_classifier(model)
-    thread, outcome = in_background(Explainer(classifier).explain, picture())
+    thread, outcome = in_background(explaining(classifier), picture())
     assert model.between.wait(10)
     with classifier.process.slots.hold():
         model.go_on.set()
@@ -152,39 +158,39 @@ def test_an_explanation_pauses_between_layers_for_a_prediction(make_classifier):
 
 def test_an_explanation_without_idle_time_ends_at_the_deadline(make_classifier):
     classifier = make_classifier(request_timeout_s=0.1)
-    explainer = Explainer(classifier)
+    explain = explaining(classifier)
     with (
         classifier.process.slots.hold(),
         pytest.raises(ExplainerBusy, match="too busy with predictions"),
     ):
-        explainer.explain(picture())
-    assert explainer.explain(picture()).prediction.class_index == RED
+        explain(picture())
+    assert explain(picture()).prediction.class_index == RED
 
 
 def test_an_explanation_has_the_deadline_of_its_call(make_classifier):
-    explainer = Explainer(make_classifier(request_timeout_s=60))
+    explain = explaining(make_classifier(request_timeout_s=60))
     call = Call()
     began = monotonic()
-    explainer.explain(picture(), call=call)
+    explain(picture(), call=call)
     assert began + 59 < call.deadline <= monotonic() + 60
     call.deadline = began - 1
     with pytest.raises(ExplainerBusy):
-        explainer.explain(picture(), call=call)
+        explain(picture(), call=call)
 
 
 def test_an_explanation_ends_when_its_client_leaves(make_classifier):
     classifier = make_classifier()
-    explainer = Explainer(classifier)
+    explain = explaining(classifier)
     with classifier.process.slots.hold():
         began = monotonic()
         with pytest.raises(ClientGone):
-            explainer.explain(picture(), call=Call(has_left=lambda: True))
+            explain(picture(), call=Call(has_left=lambda: True))
         assert monotonic() - began < 10
-    assert explainer.explain(picture()).prediction.class_index == RED
+    assert explain(picture()).prediction.class_index == RED
 
 
 def test_the_photo_is_shrunk_and_freed_with_its_explanation(classifier):
-    explanation = Explainer(classifier).explain(picture(size=(4096, 2048)))
+    explanation = explaining(classifier)(picture(size=(4096, 2048)))
     assert explanation.photo.size == (1024, 512)
     kept = weakref.ref(explanation.photo)
     del explanation
@@ -194,55 +200,55 @@ def test_the_photo_is_shrunk_and_freed_with_its_explanation(classifier):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_ended_thread_is_replaced_at_the_next_call(make_classifier):
     model = Failing(SystemExit())
-    explainer = Explainer(make_classifier(model))
+    explain = explaining(make_classifier(model))
     before = set(threading.enumerate())
     with pytest.raises(InferenceFailed):
-        explainer.explain(picture())
+        explain(picture())
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
     model.error = NotExplainable("It has none.")
     with pytest.raises(NotExplainable):
-        explainer.explain(picture())
+        explain(picture())
 
 
-def test_the_thread_ends_with_the_classifier(make_classifier):
-    classifier = make_classifier()
-    explainer = Explainer(classifier)
+def test_the_thread_ends_with_the_explainer(classifier):
+    explainer = Explainer(classifier.process, classifier.settings)
     before = set(threading.enumerate())
-    explainer.explain(picture())
+    explainer.explain(classifier, picture())
     (thread,) = set(threading.enumerate()) - before
-    classifier.close()
+    explainer.close()
     thread.join(10)
     assert not thread.is_alive()
     with pytest.raises(InferenceFailed):
-        explainer.explain(picture())
+        explainer.explain(classifier, picture())
 
 
 def test_the_cause_of_a_failure_is_only_in_the_log(make_classifier, caplog):
-    explainer = Explainer(make_classifier(Failing(RuntimeError("boom"))))
+    explain = explaining(make_classifier(Failing(RuntimeError("boom"))))
     with pytest.raises(InferenceFailed) as failed:
-        explainer.explain(picture())
+        explain(picture())
     assert "boom" not in str(failed.value)
     assert "boom" in caplog.text
 
 
 def test_explanations_in_progress_are_limited(make_classifier):
     model = Layered()
-    explainer = Explainer(make_classifier(model, max_explanations=2))
+    classifier = make_classifier(model, max_explanations=2)
+    explain, slots = explaining(classifier), classifier.process.explanations
 
     def ask():
-        with explainer.slots.hold():
-            return explainer.explain(picture())
+        with slots.hold():
+            return explain(picture())
 
     asked = [in_background(ask) for _ in range(2)]
-    wait_until(lambda: explainer.slots.held == 2)
-    with pytest.raises(ExplainerBusy, match="limit of 2 explanations"), explainer.slots.hold():
+    wait_until(lambda: slots.held == 2)
+    with pytest.raises(ExplainerBusy, match="limit of 2 explanations"), slots.hold():
         pass
     model.go_on.set()
     for thread, outcome in asked:
         thread.join(10)
         assert outcome[0].prediction.class_index == RED
-    assert explainer.slots.held == 0
+    assert slots.held == 0
 
 
 def test_explanations_are_computed_one_at_a_time(make_classifier):
@@ -256,8 +262,8 @@ def test_explanations_are_computed_one_at_a_time(make_classifier):
             running.pop()
             return answer
 
-    explainer = Explainer(make_classifier(Counting(), max_explanations=4))
-    asked = [in_background(explainer.explain, picture()) for _ in range(4)]
+    explain = explaining(make_classifier(Counting(), max_explanations=4))
+    asked = [in_background(explain, picture()) for _ in range(4)]
     for thread, outcome in asked:
         thread.join(10)
         assert outcome[0].prediction.class_index == RED
@@ -267,8 +273,8 @@ def test_explanations_are_computed_one_at_a_time(make_classifier):
 def test_an_explanation_holds_no_slot_of_a_prediction(make_classifier):
     model = Layered()
     classifier = make_classifier(model, max_in_flight=1)
-    explainer = Explainer(classifier)
-    thread, _ = in_background(explainer.explain, picture())
+    explain = explaining(classifier)
+    thread, _ = in_background(explain, picture())
     assert model.between.wait(10)
     with classifier.process.slots.hold():
         assert classifier.process.slots.held == 1
@@ -284,7 +290,7 @@ def test_an_explanation_waits_for_its_turn_at_the_decoders(make_classifier):
     with ExitStack() as held:
         for _ in range(turns._decoders):
             held.enter_context(turns.take(Call()))
-        thread, outcome = in_background(Explainer(classifier).explain, picture())
+        thread, outcome = in_background(explaining(classifier), picture())
         wait_until(lambda: turns.waiting == 1)
         assert not model.between.is_set()
     thread.join(10)
@@ -293,4 +299,4 @@ def test_an_explanation_waits_for_its_turn_at_the_decoders(make_classifier):
 
 def test_an_explanation_of_a_costly_image_is_refused(classifier):
     with pytest.raises(TooCostly):
-        Explainer(classifier).explain(tiny_webp(20))
+        explaining(classifier)(tiny_webp(20))

@@ -228,7 +228,7 @@ def test_a_loaded_model_is_ready_until_the_process_drains(make_service):
     ("kind", "slots"),
     [
         ("prediction", lambda service: service.classifier.process.slots),
-        ("explanation", lambda service: service.explainer.slots),
+        ("explanation", lambda service: service.classifier.process.explanations),
     ],
 )
 def test_there_is_room_until_all_slots_of_a_kind_are_held(make_service, kind, slots):

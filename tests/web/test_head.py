@@ -40,8 +40,8 @@ def ask(app, path="/predict", method="POST", **options):
     ],
 )  # fmt: skip
 def test_every_path_that_runs_the_model_needs_a_slot(app, path, kind):
-    service = service_of(app)
-    slots = {"prediction": service.classifier.process.slots, "explanation": service.explainer.slots}
+    process = service_of(app).classifier.process
+    slots = {"prediction": process.slots, "explanation": process.explanations}
     answer, environ = ask(app, path)
     assert answer is None
     assert environ[SLOTS] is slots[kind]

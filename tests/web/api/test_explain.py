@@ -91,7 +91,7 @@ def test_explain_refuses_several_photos(client):
 
 
 def test_explanations_over_the_limit_are_503_with_retry_after(app, client):
-    slots = service_of(app).explainer.slots
+    slots = service_of(app).classifier.process.explanations
     with contextlib.ExitStack() as stack:
         for _ in range(slots.count):
             stack.enter_context(slots.hold())

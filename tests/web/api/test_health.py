@@ -42,5 +42,5 @@ def test_ended_inference_thread_makes_both_probes_500(client, service, path):
 
 
 def test_hanging_batch_makes_healthz_500(client, monkeypatch):
-    monkeypatch.setattr("predictor.engine.batching.Batcher.busy_s", 121.0)
+    monkeypatch.setattr("predictor.engine.lanes.Lanes.busy_s", 121.0)
     assert "121 s" in client.get("/healthz").json["detail"]
