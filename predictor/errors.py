@@ -7,6 +7,7 @@
     │   ├── SettingsError
     │   ├── LabelsError
     │   ├── ModelError
+    │   ├── StoreError
     │   └── WeightsError
     │       └── WeightsUnavailable  not on this machine, and cannot be downloaded
     ├── RequestError                the client can correct it
@@ -71,6 +72,10 @@ class LabelsError(StartError):
 
 class ModelError(StartError):
     """There is no model of this name, or this machine cannot run it as the settings ask."""
+
+
+class StoreError(StartError):
+    """The model store, or an edit of it, is not valid. The message names the file and key."""
 
 
 class WeightsError(StartError):

@@ -19,7 +19,7 @@ from paths import ROOT
 PACKAGE = ROOT / "predictor"
 # From the bottom up. "base" are the modules beside the packages: settings, errors, logs, …
 # "top" are the public functions and the command line.
-LAYERS = ["base", "images", "models", "engine", "web", "server", "share", "top"]
+LAYERS = ["base", "images", "models", "engine", "store", "web", "server", "share", "top"]
 TOP = {"__main__", "api", "cli", *predictor.__all__}
 # The layers that may import a library.
 LIBRARIES = {

@@ -1,0 +1,1 @@
+"""Models by name and version: what is served, defaults, splits, loading and unloading."""
