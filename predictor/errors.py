@@ -8,6 +8,7 @@
     │   ├── LabelsError
     │   ├── ModelError
     │   ├── StoreError
+    │   │   └── ReadOnlyStore
     │   └── WeightsError
     │       └── WeightsUnavailable  not on this machine, and cannot be downloaded
     ├── RequestError                the client can correct it
@@ -76,6 +77,10 @@ class ModelError(StartError):
 
 class StoreError(StartError):
     """The model store, or an edit of it, is not valid. The message names the file and key."""
+
+
+class ReadOnlyStore(StoreError):
+    """This process may not write to the model store."""
 
 
 class WeightsError(StartError):

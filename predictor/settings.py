@@ -107,6 +107,9 @@ class Settings:
     served_name: str = _model("auto", parse=parsers.parse_name,
         help="Model name in the URLs of the TorchServe, KServe and Open Inference protocols."
         " `auto`: the loaded model's own name.")
+    store: str = _model("none",
+        help="Folder of several models with versions, see `docs/store.md`. It replaces all other"
+        " settings of this table. `none`: one model, which the other settings describe.")
     device: str = _speed("auto", help="`cpu`, `cuda`, `cuda:1`, …. `auto`: a GPU if there is one.")
     precision: str = _speed("auto", choices=("auto", "float32", "bfloat16", "float16"),
         help="`float32`, `bfloat16` or `float16`. `auto`: bfloat16 if the hardware supports it"
@@ -191,6 +194,7 @@ class Settings:
         for name in sorted(given.keys() - table.keys()):
             raise SettingsError(f"There is no setting {name}.{_suggestion(name, table)}")
         values = {name: _parse(name, text, table[name]) for name, text in given.items() if text}
+        _refuse_beside_store(values, table)
         return cls(**{table[name].name: value for name, value in values.items()})
 
 
@@ -225,6 +229,19 @@ def current_settings() -> Settings:
 def rows() -> list[Field[Any]]:
     """Return the rows of the table."""
     return [row for row in fields(Settings) if row.metadata]
+
+
+def _refuse_beside_store(values: Mapping[str, Any], table: Mapping[str, Field[Any]]) -> None:
+    """Raise SettingsError if a store is set, and a setting that describes one model, too."""
+    if values.get(store := f"{PREFIX}STORE", "none") == "none":
+        return
+    for name in values.keys() - {store}:
+        says = values[name] not in ("auto", "none", DEVELOPMENT.get(name))
+        if table[name].metadata["group"] == "model" and says:
+            raise SettingsError(
+                f"{name} describes one model, but {store} names a folder of several. Unset one of"
+                f" the two. A model in a store is described by the model.toml of its folder."
+            )
 
 
 def _suggestion(name: str, table: Mapping[str, object]) -> str:

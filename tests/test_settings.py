@@ -5,7 +5,7 @@ import pytest
 
 from paths import ROOT
 from predictor.errors import SettingsError
-from predictor.settings import REMOVED, SERVICE_VARIABLE, Settings, rows
+from predictor.settings import DEVELOPMENT, REMOVED, SERVICE_VARIABLE, Settings, rows
 
 
 def test_without_environment_variables_the_defaults_apply():
@@ -95,6 +95,27 @@ def test_a_removed_setting_is_not_in_the_table():
 def test_the_advice_on_a_removed_setting_names_its_successor(name):
     successors = {f"PREDICTOR_{row.name.upper()}" for row in rows()}
     assert any(successor in REMOVED[name] for successor in successors)
+
+
+ONE_MODEL = [row.name for row in rows() if row.metadata["group"] == "model" and row.name != "store"]
+
+
+@pytest.mark.parametrize("name", ONE_MODEL)
+def test_setting_of_one_model_beside_a_store_stops_the_start(name):
+    name = f"PREDICTOR_{name.upper()}"
+    with pytest.raises(SettingsError, match=f"{name} describes one model, but PREDICTOR_STORE"):
+        Settings.from_env({"PREDICTOR_STORE": "models", name: "vgg16"})
+
+
+def test_settings_that_say_nothing_may_stand_beside_a_store():
+    nothing = {"PREDICTOR_WEIGHTS": "auto", "PREDICTOR_FALLBACK_MODEL": "none", "PREDICTOR_STD": ""}
+    for beside in (nothing, DEVELOPMENT, {"PREDICTOR_DEVICE": "cpu"}):
+        assert Settings.from_env({"PREDICTOR_STORE": "models", **beside}).store == "models"
+
+
+def test_without_a_store_the_other_settings_describe_the_model():
+    environ = {"PREDICTOR_STORE": "none", "PREDICTOR_MODEL": "resnet18"}
+    assert Settings.from_env(environ).model == "resnet18"
 
 
 # As Kubernetes sets them for Services with these names.

@@ -82,6 +82,8 @@ def ask(settings: Settings, cpus: int) -> tuple[Request, Reference]:
     said, where = description.from_settings(settings), reference.parse(settings.model)
     if (path := _description_file(where, said)) is not None:
         said, where = _with_file(said, where, path)
+    elif where.source == "file":
+        where = where._replace(target=str(reference.model_in(Path(where.target))))
     weights = said.get("weights")
     if weights and weights.value != RANDOM and not Path(weights.value).expanduser().exists():
         raise WeightsError(f"{weights.origin} is {weights.value!r}, which does not exist.")
@@ -111,6 +113,8 @@ def _with_file(said: Description, where: Reference, path: Path) -> tuple[Descrip
             raise ModelError(f"PREDICTOR_MODEL is {where}, but {source.origin} is {named}.")
         return said, where
     given = Path(where.target)
+    if "weights" not in said:
+        given = reference.model_in(given)
     if given.is_file() and given != path:
         said = description.agree(said, {"weights": Said(str(given), "PREDICTOR_MODEL")})
     if named is None and "weights" not in said:

@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 from predictor.errors import ModelError
 
+# Endings of the file ``model.…`` that a folder may have instead of a reference in ``model.toml``.
+ENDINGS = (".onnx", ".pt", ".pt2", ".pth", ".safetensors")
 # A source's word → its module in ``predictor.models.sources``.
 WORDS = {"timm": "timm", "torchvision": "torchvision"}
 ACCEPTED = "a path, timm:NAME, file.py:name, package.module:name, resnet50, and resnet50@WEIGHTS"
@@ -56,6 +58,16 @@ def parse(text: str, folder: Path = Path()) -> Reference:
     if not re.fullmatch(r"[\w-]+(@\w+)?", text):
         raise ModelError(f"There is no file, folder or model {text!r}. Accepted are {ACCEPTED}.")
     return Reference("torchvision", text)
+
+
+def model_in(path: Path) -> Path:
+    """Return the file of a model's folder that is called ``model.onnx`` or similarly.
+
+    Return ``path`` itself if it is a file, or a folder that another program describes, or if it has
+    no such file or several.
+    """
+    found = [one for one in path.glob("model.*") if one.suffix in ENDINGS]
+    return found[0] if len(found) == 1 and not (path / "config.json").exists() else path
 
 
 def file_of(reference: Reference) -> Path | None:
