@@ -96,11 +96,12 @@ def create_app(
         PredictorError: the model, labels or transform cannot be used; the message says why.
     """
     from predictor.models.sources.memory import loader
+    from predictor.store.single import single
     from predictor.web import create_app as create_web_app
 
     settings = settings or Settings.from_env()
     load = loader(model, labels, transform, settings)
-    return create_web_app(settings, Classifier(settings, load))
+    return create_web_app(settings, single(settings, Classifier(settings, load)))
 
 
 def _read(source: Source) -> bytes:

@@ -5,4 +5,4 @@ HAS_LEFT = "predictor.has_left"  # a function: whether the client has closed its
 ADMITTED = "predictor.admitted"  # the context in which the head was checked, to be used again
 # Bytes of the body of a request that needs no slot: many of them may wait for a thread.
 MAX_BODY_WITHOUT_SLOT = 64 * 1024
-SLOTS = "predictor.slots"  # the Slots of which the server takes one before it runs the request
+PLACE = "predictor.place"  # the Place that the server takes before it runs the request

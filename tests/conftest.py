@@ -19,12 +19,13 @@ from app import create_app
 from paths import TESTS
 from pictures import COLOURS
 from predictor.engine.classifier import Classifier
-from predictor.engine.service import Service
 from predictor.images.preprocessing import Preprocessing
 from predictor.models.card import Card
 from predictor.models.labels import Label
 from predictor.models.scorer import LoadedModel, Logits
 from predictor.settings import Settings
+from predictor.store.single import single
+from predictor.store.store import Store
 
 pytest_plugins = ["chromium", "cli.fixtures", "clients.fixtures", "engine.fixtures",
                   "models.fixtures", "server.fixtures", "tunnels", "web.fixtures"]  # fmt: skip
@@ -155,8 +156,7 @@ def make_app(make_classifier: Callable[..., Classifier]) -> Callable[..., Flask]
     """Build apps around a toy model; settings are keyword arguments."""
 
     def make(model: ToyModel | None = None, **settings: Any) -> Flask:
-        classifier = make_classifier(model, **settings)
-        return create_app(classifier.settings, classifier)
+        return app_of(make_classifier(model, **settings))
 
     return make
 
@@ -168,7 +168,7 @@ def make_loading_app() -> Iterator[Callable[..., Flask]]:
 
     def make(**settings: Any) -> Flask:
         classifier = Classifier(Settings(**settings), load=lambda *_: let.wait(60) and toy_model())
-        return create_app(classifier.settings, classifier)
+        return app_of(classifier)
 
     yield make
     let.set()
@@ -196,15 +196,24 @@ def client(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture
-def service(app: Flask) -> Service:
-    return service_of(app)
+def store(app: Flask) -> Store:
+    return store_of(app)
 
 
-def service_of(app: Flask) -> Service:
-    """The service behind an app."""
-    service = app.extensions["predictor"]
-    assert isinstance(service, Service)
-    return service
+def app_of(classifier: Classifier) -> Flask:
+    """An app around a classifier. If that is loaded, or has failed, the app knows it."""
+    app = create_app(classifier.settings, single(classifier.settings, classifier))
+    if classifier.loading.done():
+        store_of(app).start()
+        store_of(app).loading.exception(timeout=10)
+    return app
+
+
+def store_of(app: Flask) -> Store:
+    """The store behind an app."""
+    store = app.extensions["predictor"]
+    assert isinstance(store, Store)
+    return store
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,6 +17,7 @@ from conftest import ToyModel, toy_model
 from predictor.engine import classifier
 from predictor.models.scorer import ModelInfo
 from predictor.settings import current_settings
+from predictor.store.single import single
 
 SECONDS = 0.1  # for each forward pass
 RAISES, NO_MEMORY, HANGS, DIES = (255, 255, 0), (0, 255, 255), (255, 0, 255), (255, 255, 255)
@@ -51,4 +52,4 @@ def load(*_):
 
 classifier.HANG_S = float(os.environ.get("FAULTY_HANG_S", classifier.HANG_S))
 settings = current_settings()
-app = create_app(settings, classifier.Classifier(settings, load))
+app = create_app(settings, single(settings, classifier.Classifier(settings, load)))

@@ -9,8 +9,7 @@ from contextlib import closing
 import pytest
 import requests
 
-from app import create_app
-from conftest import toy_model
+from conftest import app_of, toy_model
 from paths import ROOT
 from pictures import picture
 from predictor.api import SharedClassifier
@@ -200,7 +199,7 @@ def test_the_python_example_prints_the_class(name, capsys):
 @pytest.fixture
 def server(toy):
     """The toy app, served."""
-    with closing(BackgroundServer(create_app(toy.settings, toy), "127.0.0.1", 0)) as server:
+    with closing(BackgroundServer(app_of(toy), "127.0.0.1", 0)) as server:
         yield server
 
 

@@ -46,13 +46,13 @@ SERVE_ONE_MODEL = """
 import os
 os.environ |= {"PREDICTOR_MODEL": "squeezenet1_1", "PREDICTOR_WEIGHTS": "random"}
 from wsgi import app
-classifier = app.extensions["predictor"].classifier
-classifier.start()
-classifier.loading.result()
+store = app.extensions["predictor"]
+store.start()
+store.loading.result()
 photo = open("docs/phone.png", "rb").read()
 for path in ("/predict", "/explain"):
     assert app.test_client().post(path, data=photo).status_code == 200
-classifier.close()
+store.close()
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import create_app
+from conftest import app_of
 from paths import ROOT
 from pictures import picture
 from running_server import ToyServer
@@ -86,7 +86,7 @@ def test_every_route_and_reason_in_an_expression_exists(app, expressions):
 
 
 def test_one_process_has_the_same_metrics_as_several(exposition, classifier):
-    client = create_app(classifier.settings, classifier).test_client()
+    client = app_of(classifier).test_client()
     client.post("/predict", data=picture())
     client.get("/metrics")
     assert Scrape(client.get("/metrics").text).names == Scrape(exposition).names

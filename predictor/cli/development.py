@@ -58,15 +58,15 @@ def _port(text: str) -> int:
 
 def _share(app: Flask, host: str, port: int, provider: str) -> None:
     """Serve with a public URL until Ctrl-C or SIGTERM, then close the tunnel."""
-    classifier = app.extensions[KEY].classifier
-    configure_logs(classifier.settings)
+    store = app.extensions[KEY]
+    configure_logs(store.settings)
     try:
         with signals_interrupt():
             shared = publish(app, host, port, provider, TOKEN_LINE)
-            classifier.loading.add_done_callback(
+            store.loading.add_done_callback(
                 lambda loading: shared.close() if loading.exception() else None
             )
-            announce(classifier, shared.url)
+            announce(store, shared.url)
             shared.wait()
     except OSError as error:
         sys.exit(f"Cannot listen on {host}:{port}: {error.strerror}.")

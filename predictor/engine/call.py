@@ -67,10 +67,10 @@ class Call:
     # In seconds on the monotonic clock. The engine replaces ``inf`` when it receives the call.
     deadline: float = inf
     has_left: Callable[[], bool] = lambda: False  # whether the client has closed its connection
-    has_slot: bool = False  # whether the front end has taken the call's admission slot
     # The engine fills in these:
     timings: Timings = field(default_factory=Timings)
-    model: str = ""  # name of the model that the request is about
+    model: str = ""  # name and version of the model that the request is about
+    version: str = ""
     class_ids: list[str] = field(default_factory=list)  # best class of each classified image
     budget: Budget = field(default_factory=Budget)  # for decoding its images
 

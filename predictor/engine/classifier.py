@@ -47,7 +47,6 @@ Result = TypeVar("Result")
 OVERSAMPLING = 2
 # A model hangs if a batch runs for longer than both HANG_S seconds and four request timeouts.
 HANG_S = 120.0
-VERSION = "1"  # of the served model
 
 Image = bytes | Pixels  # an encoded file, or prepared pixels
 

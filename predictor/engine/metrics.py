@@ -21,10 +21,11 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
+from predictor.engine.admission import Process
 from predictor.engine.call import Call
-from predictor.engine.classifier import VERSION, Classifier
 from predictor.engine.metric_files import FOLDER_VARIABLE, AllProcesses, ProcessFigures, pids_of
-from predictor.errors import NotReady, PredictorError, RequestError, ServiceError
+from predictor.engine.served import Served
+from predictor.errors import PredictorError, RequestError, ServiceError
 
 MODEL = ("model", "version")  # labels; empty for a request that concerns no model
 INFO = ("name", "version", "weights", "device", "precision")  # labels of model_info
@@ -82,12 +83,14 @@ class Readings(Collector):
 
 
 class Metrics:
-    """The metrics of one classifier. Metrics in memory are separate for each classifier."""
+    """The metrics of the models of one process."""
 
-    def __init__(self, classifier: Classifier) -> None:
-        """Declare the metrics and begin to count the classifier's forward passes."""
+    def __init__(
+        self, process: Process, served: Callable[[], Iterable[Served]], ready: Callable[[], bool]
+    ) -> None:
+        """Declare the metrics. ``served`` returns what is served, and ``ready`` whether it can."""
         disable_created_metrics()  # ``_created`` series do not exist with several processes
-        self._classifier = classifier
+        self._process, self._served, self._is_ready = process, served, ready
         self._folder = os.environ.get(FOLDER_VARIABLE)
         self._reading, self._readings, self._stale_at = threading.Lock(), Readings(()), 0.0
         self._own = CollectorRegistry()
@@ -100,7 +103,6 @@ class Metrics:
         # Export every code as 0 from the start, so that the first error of a kind is an increase.
         for code in codes():
             self.rejected.labels(code)
-        classifier.on_pass.append(self._count_pass)
 
     def _declare_requests(self) -> None:
         counter = partial(Counter, namespace="predictor", registry=self._own)
@@ -144,7 +146,7 @@ class Metrics:
         """Declare the metrics that :meth:`refresh` sets."""
         gauge = partial(Gauge, namespace="predictor", registry=self._own)
         summed = partial(gauge, multiprocess_mode="livesum")
-        self.explanations_in_flight = summed("explanations_in_flight", "Explanations in progress.")
+        self._explanations_in_flight = summed("explanations_in_flight", "Explanations in progress.")
         self._queue_depth = summed("queue_depth", "Images that wait for the model.", MODEL)
         self._decode_queue_depth = summed("decode_queue_depth", "Images that wait to be decoded.")
         self._in_flight = summed("in_flight", "Requests in progress, without explanations.")
@@ -167,7 +169,7 @@ class Metrics:
         ``route`` is the URL rule, and ``codes`` name the errors sent to the client. Each new route
         or method adds a permanent series: pass only names from a small set.
         """
-        labels = call.model, VERSION if call.model else ""
+        labels = call.model, call.version
         if call.model or codes:
             self._stale_at = 0.0
         self.requests.labels(route, method, status, *labels).inc()
@@ -216,20 +218,16 @@ class Metrics:
         return Readings(families)
 
     def refresh(self) -> None:
-        """Set the gauges from the state of the classifier."""
-        classifier, process = self._classifier, self._classifier.process
-        self._ready.set(ready := is_ready(classifier))
+        """Set the gauges from the state of the process and of each model."""
+        process = self._process
+        self._ready.set(self._is_ready())
         self._in_flight.set(process.slots.held)
+        self._explanations_in_flight.set(process.explanations.held)
         self._decode_queue_depth.set(process.decoders.waiting)
-        if not classifier.loading.done():
-            return  # ``classifier.name`` would start to load the model
-        try:
-            labels = classifier.name, VERSION
-        except NotReady:
-            return
-        self._queue_depth.labels(*labels).set(classifier.queue_depth)
-        if ready:
-            info = classifier.require_model().info.public() | {"version": VERSION}
+        for one in self._served():
+            labels = labels_of(one)
+            self._queue_depth.labels(*labels).set(one.classifier.queue_depth)
+            info = one.model.info.public() | {"version": str(one.version)}
             self._model_info.labels(*(info.get(name, "") for name in INFO)).set(1)
             # Export 0 from the start, so that the first request is an increase.
             for metric in (self.predictions, self._pass_seconds, self._batch_size):
@@ -249,17 +247,26 @@ class Metrics:
             self.refresh()
             sleep(REFRESH_S)
 
-    def _count_pass(self, images: int, seconds: float) -> None:
-        labels = self._classifier.name, VERSION
-        self._pass_seconds.labels(*labels).observe(seconds)
-        self._batch_size.labels(*labels).observe(images)
+    def count_passes(self, served: Served) -> None:
+        """Begin to count the forward passes of a model."""
+
+        def count(images: int, seconds: float) -> None:
+            labels = labels_of(served)
+            self._pass_seconds.labels(*labels).observe(seconds)
+            self._batch_size.labels(*labels).observe(images)
+
+        served.classifier.on_pass.append(count)
+
+    def forget(self, served: Served) -> None:
+        """Say that a version is not served any more. Its counters stay."""
+        info = served.model.info.public() | {"version": str(served.version)}
+        self._model_info.labels(*(info.get(name, "") for name in INFO)).set(0)
+        self._queue_depth.labels(*labels_of(served)).set(0)
 
 
-def is_ready(classifier: Classifier) -> bool:
-    """Return whether the model is loaded and healthy, and the process can take requests."""
-    healthy = classifier.loading.done() and classifier.unhealthy_reason() is None
-    process = classifier.process
-    return healthy and not (process.draining or process.decoders.turns.full)
+def labels_of(served: Served) -> tuple[str, str]:
+    """Return the values of the labels ``MODEL``."""
+    return served.name, str(served.version)
 
 
 def codes() -> set[str]:

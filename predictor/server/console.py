@@ -6,8 +6,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 
 from predictor import logs
-from predictor.engine.classifier import Classifier
 from predictor.models.scorer import LoadedModel
+from predictor.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -16,28 +16,28 @@ log = logging.getLogger(__name__)
 EXIT_APP_LOAD_ERROR = 4
 
 
-def announce(classifier: Classifier, url: str, status: int = EXIT_APP_LOAD_ERROR) -> None:
-    """Print what is served once the model is loaded. If loading fails, end the process.
+def announce(store: Store, url: str, status: int = EXIT_APP_LOAD_ERROR) -> None:
+    """Print what is served once it is loaded. If nothing can be loaded, end the process.
 
     If the log is JSON because it does not go to a terminal (``make serve 2>&1 | tee log``), print
     the text on standard output, too.
 
-    The caller starts the classifier. ``status`` is the process's exit status if loading fails; the
+    The caller starts the store. ``status`` is the process's exit status if loading fails; the
     log says why.
     """
 
-    def report(loading: Future[LoadedModel]) -> None:
+    def report(loading: Future[None]) -> None:
         if loading.exception() is not None:
             os._exit(status)  # sys.exit would end only this thread, which is the loader
-        model = loading.result()
-        fields = {"url": url, "model": model.public()}
-        block = summary(model, url)
+        models = [served.model for served in store.served()]
+        fields = {"url": url, "model": models[0].public()}
+        block = "".join(summary(model, url) for model in models)
         log.info("Ready at %(url)s", fields, extra={"block": block})
-        if classifier.settings.log_format == "auto" and not logs.is_text():
+        if store.settings.log_format == "auto" and not logs.is_text():
             with suppress(OSError):  # for example, the reader of a pipe has ended
                 print(block, flush=True)
 
-    classifier.loading.add_done_callback(report)
+    store.loading.add_done_callback(report)
 
 
 def summary(model: LoadedModel, url: str) -> str:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from werkzeug.serving import make_server
 
 from predictor import logs
-from predictor.engine.classifier import Classifier
 from predictor.server.address import check
 from predictor.server.console import announce, url_of
 from predictor.settings import DEVELOPMENT, Settings
+from predictor.store.store import Store
 from predictor.web import create_app as create_web_app
 from predictor.web import flask_run
 from predictor.web.request import KEY
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from flask import Flask
 
 
-def create_app(settings: Settings | None = None, classifier: Classifier | None = None) -> Flask:
+def create_app(settings: Settings | None = None, store: Store | None = None) -> Flask:
     """Build the app for development. Under ``flask run``, also start to load the model.
 
     Args:
         settings: None reads them from the environment, with the defaults of ``DEVELOPMENT``.
-        classifier: None creates one from the settings.
+        store: None creates one from the settings.
     """
     settings = settings or Settings.from_env(DEVELOPMENT | os.environ)
     flask_run.require_loopback_for_debugger()
-    app = create_web_app(settings, classifier)
+    app = create_web_app(settings, store)
     if (address := flask_run.address()) is not None:
         if "WERKZEUG_SERVER_FD" not in os.environ:  # else the process that watches files listens
             check(*address, "--host")
         configure_logs(settings)
-        classifier = app.extensions[KEY].classifier
-        announce(classifier, url_of(*address))
-        classifier.start()
+        store = app.extensions[KEY]
+        announce(store, url_of(*address))
+        store.start()
     return app
 
 
@@ -60,11 +60,11 @@ def serve(app: Flask, host: str, port: int) -> None:
 
     This server never has the debugger, whatever FLASK_DEBUG says. Use ``flask run --debug``.
     """
-    classifier: Classifier = app.extensions[KEY].classifier
-    configure_logs(classifier.settings)
+    store: Store = app.extensions[KEY]
+    configure_logs(store.settings)
     check(host, port, "--host")
     server = make_server(host, port, app, threaded=True)
     server.log_startup()
-    announce(classifier, url_of(host, server.port))
-    classifier.start()
+    announce(store, url_of(host, server.port))
+    store.start()
     server.serve_forever()

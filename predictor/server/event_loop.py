@@ -65,8 +65,8 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self._opening: dict[asyncio.Task[Any], None] = {}  # the oldest first
 
     @property
-    def service(self) -> Any:
-        """The service of the app; None before the app is loaded."""
+    def store(self) -> Any:
+        """The store of the app; None before the app is loaded."""
         return getattr(self.wsgi, "extensions", {}).get("predictor")
 
     def run(self) -> None:

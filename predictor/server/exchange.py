@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.http.wsgi import FileWrapper, create  # type: ignore[import-untyped]
 
-from predictor.environ import ERROR, HAS_LEFT, SLOTS
+from predictor.environ import ERROR, HAS_LEFT, PLACE
 from predictor.errors import PredictorError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Exchange:
     def answer_head(self, close: bool) -> bool:
         """Let the app answer from the head. Return False if it needs the body."""
         answered = self._call(self._worker.head, close)
-        self.needs_slot = SLOTS in self._environ
+        self.needs_slot = PLACE in self._environ
         return answered
 
     def refuse(self, error: PredictorError, close: bool = True) -> None:
@@ -89,9 +89,9 @@ class Exchange:
         self.answer_head(close)
 
     def take_slot(self) -> None:
-        """Take the slot that the request needs; raise Overloaded or ExplainerBusy if none."""
+        """Take the slot that the request needs; raise the error for the client if there is none."""
         if self.needs_slot:
-            self._environ[SLOTS].take()
+            self._environ[PLACE].take()
 
     def run(self) -> None:
         """Call the app with the body, in a thread, and give back the slot."""
@@ -100,7 +100,7 @@ class Exchange:
             self._call(self._worker.wsgi, close=not self._worker.alive)
         finally:
             if self.needs_slot:
-                self._environ[SLOTS].release()
+                self._environ[PLACE].release()
             self._environ.clear()  # frees the body before the response is sent
 
     def _call(self, app: Callable[..., Any], close: bool) -> bool:

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from predictor.engine.cpus import available_cpus, cpus_for_process
+from predictor.engine.memory import keep_for_next_pass
 from predictor.errors import SettingsError
 from predictor.server.address import check
-from predictor.server.memory import keep_for_next_pass
 from predictor.server.reload import ReloadBoard, is_running
 from predictor.server.start import bind_address, shared_memory, visible_gpus
 from predictor.settings import Settings, current_settings, hand_on
@@ -156,15 +156,15 @@ def post_worker_init(worker: Worker) -> None:
     """Load the model while the worker listens. If loading fails, stop the server."""
     from predictor.server.console import EXIT_APP_LOAD_ERROR, announce  # not in the master
 
-    service = worker.service
-    service.metrics.keep_fresh()
+    store = worker.store
+    store.metrics.keep_fresh()
     # After a reload the old worker still serves. Then a failure must not stop the server.
     serves = is_running(worker.predecessor) or state.board.is_any_ready()
     status = 1 if serves else EXIT_APP_LOAD_ERROR
-    announce(service.classifier, str(worker.sockets[0]), status)
-    service.classifier.loading.add_done_callback(lambda _: state.board.mark_ready(worker.slot))
-    service.classifier.loading.add_done_callback(lambda _: keep_for_next_pass())
-    service.classifier.start()
+    announce(store, str(worker.sockets[0]), status)
+    store.loading.add_done_callback(lambda _: state.board.mark_ready(worker.slot))
+    store.loading.add_done_callback(lambda _: keep_for_next_pass())
+    store.start()
 
 
 def worker_exit(_server: Server, worker: Worker) -> None:

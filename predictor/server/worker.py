@@ -6,8 +6,8 @@ from signal import SIGTERM
 from time import monotonic
 from typing import Any
 
+from predictor.engine.memory import return_freed, share_arenas
 from predictor.server.event_loop import EventLoopWorker
-from predictor.server.memory import return_freed, share_arenas
 from predictor.server.reload import ReloadBoard, is_running
 
 HANDOVER_S = 120.0  # for a replacement to load; then the old worker ends in any case
@@ -53,15 +53,15 @@ class Worker(EventLoopWorker):
         self.alive: bool
         if self._retires_by is not None:
             self._look_for_replacement(self._retires_by)
-        if self.service is None or not self.alive:
+        if self.store is None or not self.alive:
             return
         if self.nr >= self.max_requests:
             self._board.mark_worn(self.slot)
-        classifier = self.service.classifier
-        loaded = classifier.loading.done() and classifier.loading.exception() is None
-        if loaded and (reason := classifier.unhealthy_reason()) is not None:
+        loading = self.store.loading
+        loaded = loading.done() and loading.exception() is None
+        if loaded and (reason := self.store.unhealthy_reason()) is not None:
             self.log.error("This worker ends, and gunicorn starts another. Reason: %s", reason)
-            classifier.abandon()
+            self.store.abandon()
             self.alive = False
 
     def _trim_memory(self) -> None:
@@ -80,7 +80,7 @@ class Worker(EventLoopWorker):
         it loads itself, the old process waits, and this one would only take memory.
         """
         self._board.mark_ready(self.slot)
-        loads = self.service is None or not self.service.classifier.loading.done()
+        loads = self.store is None or not self.store.loading.done()
         if self._board.is_replacement_loading(self.slot) and not loads:
             self._retires_by = self._retires_by or monotonic() + HANDOVER_S
         elif self._retires_by is None:
@@ -100,11 +100,11 @@ class Worker(EventLoopWorker):
             self.log.error("The replacement failed. This process continues to serve.")
 
     def _retire(self) -> None:
-        if self.service is not None:
-            self.service.classifier.process.draining = True
+        if self.store is not None:
+            self.store.process.draining = True
         super().handle_exit(SIGTERM, None)
 
     def may_accept(self) -> bool:
         """Accept nothing while the model loads if another process of this server can answer."""
-        loading = self.service is not None and not self.service.classifier.loading.done()
+        loading = self.store is not None and not self.store.loading.done()
         return not (loading and (is_running(self.predecessor) or self._board.is_any_ready()))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from predictor.settings import FRAME_ANCESTORS
 from predictor.share.advice import TOKEN_PAGE
 from predictor.share.providers import AUTO, TOKEN_VARIABLE, choose, find_token
-from predictor.share.share import Share, classifier_of
+from predictor.share.share import Share, store_of
 from predictor.share.tunnel import Missing, Provider, Tunnel, TunnelError, within
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def publish(
         if port not in (0, share.port):
             _say(f"Port {port} is taken; using port {share.port} instead.")
         print(f" * Running on {share.local_url}", flush=True)
-        if (classifier := classifier_of(app)) is not None:
-            classifier.start()
+        if (store := store_of(app)) is not None:
+            store.start()
         if _open_tunnel(share, providers):
             _warn_if_open(app, token_line)
     except BaseException:
@@ -141,11 +141,11 @@ def _close_earlier(key: int | str, app: Flask) -> None:
     if (before := _shares.pop(key, None)) is None:
         return
     before.close()
-    classifier = classifier_of(before.app)
+    store = store_of(before.app)
     others = [share.app for share in _shares.values() if not share.closed]
-    if classifier is not None and classifier not in map(classifier_of, (app, *others)):
+    if store is not None and store not in map(store_of, (app, *others)):
         # Free the old model's memory, even if the model is still loading: two may not fit on a GPU.
-        classifier.loading.add_done_callback(lambda _: classifier.close())
+        store.loading.add_done_callback(lambda _: store.close())
 
 
 def _notebook_origins() -> str | None:
@@ -208,9 +208,9 @@ def _say_tunnel(tunnel: Tunnel, failures: Mapping[str, TunnelError]) -> None:
 
 def _warn_if_open(app: Flask, token_line: str) -> None:
     """If the app requires no token, print a warning, and a line of code that requires one."""
-    if (classifier := classifier_of(app)) is None:
+    if (store := store_of(app)) is None:
         _say(WARNING)
-    elif not classifier.settings.all_tokens:
+    elif not store.settings.all_tokens:
         _say(f"{WARNING} To require a token, run this line before the app starts:")
         print(f"   {token_line}", flush=True)
 

@@ -7,10 +7,9 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from predictor.engine.classifier import Classifier
-from predictor.engine.service import Service
 from predictor.server.background import BackgroundServer
 from predictor.share.tunnel import Tunnel, within
+from predictor.store.store import Store
 from predictor.web.request import KEY
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ class Share:
             OSError: the server cannot listen on the host.
         """
         options: dict[str, Any] = {}
-        if (classifier := classifier_of(app)) is not None:  # our own app logs requests itself
-            options = {"timeout_s": classifier.settings.receive_timeout_s, "quiet": True}
+        if (store := store_of(app)) is not None:  # our own app logs requests itself
+            options = {"timeout_s": store.settings.receive_timeout_s, "quiet": True}
         self._server = BackgroundServer(app, host, port, **options)
         self.app, self.local_url, self.port = app, self._server.url, self._server.port
         self.public_url: str | None = None
@@ -89,7 +88,7 @@ class Share:
                 atexit.unregister(self.close)
 
 
-def classifier_of(app: Flask) -> Classifier | None:
-    """Return the app's classifier, or None if the app is not one of ours."""
-    service = app.extensions.get(KEY)
-    return service.classifier if isinstance(service, Service) else None
+def store_of(app: Flask) -> Store | None:
+    """Return the app's store, or None if the app is not one of ours."""
+    store = app.extensions.get(KEY)
+    return store if isinstance(store, Store) else None

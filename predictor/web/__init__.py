@@ -6,10 +6,10 @@ from typing import Any
 from flask import Flask, Response
 from flask.json.provider import DefaultJSONProvider
 
-from predictor.engine.classifier import Classifier
-from predictor.engine.service import Service
 from predictor.resources import resource
 from predictor.settings import FRAME_ANCESTORS, Settings
+from predictor.store.single import single
+from predictor.store.store import Store
 from predictor.web import head, problems, request_log, security
 from predictor.web.api import explain, health, metrics, openapi, predict, preview
 from predictor.web.page import views as page
@@ -34,10 +34,10 @@ class OneLineJSON(DefaultJSONProvider):
         return Response(body, mimetype=self.mimetype)
 
 
-def create_app(settings: Settings, classifier: Classifier | None = None) -> Flask:
-    """Build the Flask app around ``classifier``, or around a new one made from the settings.
+def create_app(settings: Settings, store: Store | None = None) -> Flask:
+    """Build the Flask app around ``store``, or around a new one made from the settings.
 
-    The model loads when the classifier is started or first used.
+    The models load when the store is started or first used.
     """
     static, templates = str(resource("static")), str(resource("templates"))
     app = RecordingFlask("predictor", static_folder=static, template_folder=templates)
@@ -46,13 +46,13 @@ def create_app(settings: Settings, classifier: Classifier | None = None) -> Flas
         app.config[FRAME_ANCESTORS] = " ".join(settings.frame_ancestors)
     app.add_template_global(address)
     app.json = OneLineJSON(app)
-    service = app.extensions[KEY] = Service(classifier or Classifier(settings))
-    service.metrics.add_alias(torchserve.metric_aliases)
+    store = app.extensions[KEY] = store or single(settings)
+    store.metrics.add_alias(torchserve.metric_aliases)
     request_log.register(app)
     metrics.register(app)
     for module in (predict, preview, page, health, openapi, *PROTOCOLS):
         app.register_blueprint(module.blueprint)
-    if service.explainer is not None:
+    if settings.max_explanations:
         for blueprint in (explain.blueprint, torchserve.explanations, kserve.explanations):
             app.register_blueprint(blueprint)
     problems.register(app, {start: p.as_error for p in PROTOCOLS for start in p.PREFIXES})

@@ -6,17 +6,17 @@ from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from predictor.environ import ADMITTED, ERROR, MAX_BODY_WITHOUT_SLOT, SLOTS
+from predictor.environ import ADMITTED, ERROR, MAX_BODY_WITHOUT_SLOT, PLACE
 from predictor.errors import TooLarge
-from predictor.web.request import current_service, is_probed
+from predictor.web.request import is_probed, place_of_request
 
 
 def answer(app: Flask, environ: dict[str, Any], start_response: Any) -> Any:
     """Refuse a request or answer a probe, as a WSGI app does; return None to let the app answer.
 
     The server calls this in its event loop, so nothing here may wait. With :data:`ERROR` in the
-    environ, this answers with that error. If the request needs a slot, the server finds its
-    :class:`~predictor.engine.admission.Slots` under :data:`SLOTS`.
+    environ, this answers with that error. If the request needs a place, the server finds its
+    :class:`~predictor.engine.served.Place` under :data:`PLACE`.
     """
     with app.request_context(environ) as context:
         try:
@@ -40,10 +40,10 @@ def _decide() -> ResponseReturnValue | None:
     size = request.content_length or 0
     if size > current_app.config["MAX_CONTENT_LENGTH"]:
         raise RequestEntityTooLarge
-    view = current_app.view_functions[request.endpoint or ""]
-    kind = getattr(view, "needs_slot", None) if request.method != "OPTIONS" else None
-    if kind is None and size > MAX_BODY_WITHOUT_SLOT:
+    place = place_of_request()
+    if place is None and size > MAX_BODY_WITHOUT_SLOT:
         raise TooLarge(f"At this address at most {MAX_BODY_WITHOUT_SLOT:,} bytes are accepted.")
-    if kind is not None:
-        request.environ[SLOTS] = current_service().expect_room(kind)
+    if place is not None:
+        place.check()
+        request.environ[PLACE] = place
     return None

@@ -16,10 +16,9 @@ import yaml
 from flask import current_app, request
 
 import predictor
-from predictor.errors import NotReady
 from predictor.web.params import TOP_K
 from predictor.web.relative import relative
-from predictor.web.request import current_service, is_probe
+from predictor.web.request import current_store, is_probe
 from predictor.web.security import COSTLY
 
 WEB = Path(__file__).parent
@@ -37,8 +36,8 @@ UNKNOWN = object()  # stands for a fact that the app does not know yet
 
 def description(indent: int | None = None) -> bytes:
     """Return :func:`document` as JSON. It is made again when the model has loaded."""
-    service = current_service()
-    return _json(indent, service, _root(), service.classifier.loading.done())
+    store = current_store()
+    return _json(indent, store, _root(), store.default)
 
 
 @lru_cache(maxsize=8)  # some proxies let each client choose the path prefix
@@ -103,8 +102,8 @@ def _name(name: str, path: str, method: str, paths: Node) -> str:
 
 def _facts() -> Mapping[str, Any]:
     """Return the values that replace the ``${…}`` in the descriptions."""
-    service = current_service()
-    settings = service.settings
+    store = current_store()
+    settings = store.settings
     facts: dict[str, Any] = {
         "version": predictor.__version__,
         "max_bytes": settings.max_upload_bytes,
@@ -115,15 +114,14 @@ def _facts() -> Mapping[str, Any]:
         "rate_limit": " and ".join(map(str, settings.rate_limit)),
         "servers": [{"url": _root()}],
     }
-    try:
-        name, model = service.name, service.require_model()
-    except NotReady:
+    if (default := store.default) is None:
         return facts
+    model = default.model
     classes = len(model.labels)
     height, width, channels = model.scorer.preprocessing.shape
     return facts | {
-        "model": name,
-        "models": [name],
+        "model": default.name,
+        "models": store.names(),
         "classes": classes,
         "last_class": classes - 1,
         "top_k": min(TOP_K, classes),
@@ -185,7 +183,7 @@ def _secure(described: Node, served: Mapping[tuple[str, str], str]) -> None:
 
 
 def _has_tokens() -> bool:
-    return bool(current_service().settings.all_tokens)
+    return bool(current_store().settings.all_tokens)
 
 
 def _add_refusals(described: Node, served: Mapping[tuple[str, str], str]) -> None:
@@ -215,6 +213,6 @@ def _refusals(operation: Node, method: str, endpoint: str) -> set[int]:
     refusals = {500, *operation.pop("x-refuses", ()), *(OF_BODIES if has_body else ())}
     if _has_tokens() and not is_probe(endpoint):
         refusals.add(401)
-    if current_service().settings.rate_limit and (has_body or method.upper() in COSTLY):
+    if current_store().settings.rate_limit and (has_body or method.upper() in COSTLY):
         refusals.add(429)
     return refusals

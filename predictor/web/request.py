@@ -1,9 +1,11 @@
-"""The current request: its record, its call to the engine, and the service that answers it."""
+"""The current request: its record, its call to the engine, and the version that answers it."""
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -12,13 +14,17 @@ from flask.ctx import RequestContext
 from werkzeug.http import parse_date
 
 from predictor.engine.call import Call
-from predictor.engine.service import Service, SlotKind
-from predictor.environ import ADMITTED, HAS_LEFT, SLOTS
+from predictor.engine.served import Place, Served, SlotKind
+from predictor.environ import ADMITTED, HAS_LEFT, PLACE
+from predictor.store.store import Store
+from predictor.web.params import parameters
 
 View = TypeVar("View", bound=Callable[..., Any])
+# From a view's arguments to the model and the version that a request names, or None.
+Target = Callable[[Mapping[str, Any]], tuple[str | None, str | None]]
 
 SENT_PATH = "predictor.sent_path"  # in the environ: the path before doubled slashes are merged
-KEY = "predictor"  # of the service, in the app's extensions
+KEY = "predictor"  # of the store, in the app's extensions
 DATES = ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE")
 MAX_ACCEPT = 1000  # characters of an Accept header; a browser sends about 150
 # Long enough for every tracing system. No character is special in a log, a shell or HTML.
@@ -67,9 +73,7 @@ class RecordedRequest(Request):
     def begin(self, request_id: str) -> None:
         """Begin a new record."""
         has_left = self.environ.get(HAS_LEFT, lambda: False)
-        self.record = RequestRecord(
-            request_id, Call(has_left=has_left, has_slot=SLOTS in self.environ)
-        )
+        self.record = RequestRecord(request_id, Call(has_left=has_left))
 
 
 class RecordingFlask(Flask):
@@ -100,19 +104,70 @@ def current_call() -> Call:
     return current_record().call
 
 
-def current_service() -> Service:
-    """Return the service of the current app."""
-    return cast(Service, current_app.extensions[KEY])
+def current_store() -> Store:
+    """Return the store of the current app."""
+    return cast(Store, current_app.extensions[KEY])
 
 
-def needs_slot(kind: SlotKind) -> Callable[[View], View]:
-    """Return a decorator that marks a view whose requests need an admission slot."""
+def resolve(model: str | None, version: str | None = None) -> Served:
+    """Return what answers the current request for a model, as :meth:`Store.resolve` does."""
+    return current_store().resolve(model, version, _routing_key())
+
+
+def _routing_key() -> str:
+    """Return who asks: the header X-Routing-Key, else the token, else the client's address."""
+    headers = request.headers
+    return headers.get("X-Routing-Key") or headers.get("Authorization") or request.remote_addr or ""
+
+
+def by_query(_arguments: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the model and the version that the query string names."""
+    given = parameters(("model", "version"))
+    return given.get("model"), given.get("version")
+
+
+def by_path(arguments: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the model and the version that the path names."""
+    return arguments["model"], arguments.get("version")
+
+
+def needs_slot(kind: SlotKind, target: Target = by_query) -> Callable[[View], View]:
+    """Return a decorator that marks a view whose requests need a place. It uses :func:`admitted`.
+
+    ``target`` finds out which model and version a request names.
+    """
 
     def mark(view: View) -> View:
-        view.needs_slot = kind  # type: ignore[attr-defined]
+        view.place = kind, target  # type: ignore[attr-defined]
         return view
 
     return mark
+
+
+def place_of_request() -> Place | None:
+    """Return the place that the current request needs, not taken yet; None if it needs none."""
+    view = current_app.view_functions[request.endpoint or ""]
+    if request.method == "OPTIONS" or not hasattr(view, "place"):
+        return None
+    kind, target = view.place
+    model, version = target(request.view_args or {})
+    return Place(kind, partial(current_store().resolve, model, version, _routing_key()))
+
+
+@contextmanager
+def admitted() -> Iterator[Served]:
+    """Hold the place of the current request for the block; yield the version that answers it.
+
+    Raises:
+        NotReady, Overloaded, ExplainerBusy, RequestError: the request cannot be answered.
+    """
+    taken: Place | None = request.environ.get(PLACE)  # by the server
+    place = taken or place_of_request()
+    assert place is not None
+    with nullcontext(place.served) if taken else place.hold() as served:
+        call = current_call()
+        call.model, call.version = served.name, str(served.version)
+        yield served
 
 
 def probe(view: View) -> View:

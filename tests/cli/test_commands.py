@@ -83,7 +83,7 @@ def test_serve_on_windows_is_werkzeugs_server_and_says_so(on_windows, monkeypatc
     assert main(["serve"]) == 0
     ((app, *address),) = on_windows
     assert address == ["127.0.0.2", 5001]
-    assert app.extensions["predictor"].classifier.settings.fallback_model == "none"
+    assert app.extensions["predictor"].settings.fallback_model == "none"
     assert "gunicorn does not run on Windows" in capsys.readouterr().err
 
 

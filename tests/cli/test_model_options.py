@@ -62,7 +62,7 @@ def test_development_server_gets_the_options(monkeypatch):
     served = []
     monkeypatch.setattr(development, "serve", lambda app, *_: served.append(app))
     development.main(OPTIONS)
-    settings = served[0].extensions["predictor"].classifier.settings
+    settings = served[0].extensions["predictor"].settings
     assert (settings.model, settings.weights, settings.labels) == ("resnet18", "a.pth", "a.txt")
 
 

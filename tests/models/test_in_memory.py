@@ -26,14 +26,15 @@ def serve():
 
     def serve(network, **arguments):
         app = create_app(network, **arguments)
-        classifier = app.extensions["predictor"].classifier
-        made.append(classifier)
-        classifier.start()
-        return app, classifier.loading.result(timeout=60)
+        store = app.extensions["predictor"]
+        made.append(store)
+        store.start()
+        store.loading.result(timeout=60)
+        return app, store.default.model
 
     yield serve
-    for classifier in made:
-        classifier.close()
+    for store in made:
+        store.close()
 
 
 def test_a_network_in_memory_answers_as_its_own_pipeline(serve):

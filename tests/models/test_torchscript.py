@@ -296,10 +296,10 @@ def test_program_is_not_explained(tmp_path):
 def test_program_answers_over_http_without_explanations(tmp_path):
     path = save_script(tmp_path / "net.pt", traced(Small().eval()))
     app = create_app(Settings(model=path, **SETTINGS))
-    classifier = app.extensions["predictor"].classifier
-    classifier.start()
-    classifier.loading.result(timeout=60)
-    with closing(classifier):
+    store = app.extensions["predictor"]
+    store.start()
+    store.loading.result(timeout=60)
+    with closing(store):
         response = app.test_client().post("/predict", data=picture())
         assert response.get_json()["class_name"] in NAMES
         response = app.test_client().post("/explain", data=picture())

@@ -122,12 +122,13 @@ def test_network_in_memory_answers_as_itself(monkeypatch):
     monkeypatch.setattr(Flask, "run", lambda _: None)
     network, logits = trained(mobilenet(), CUT)
     app = run(blocks("In memory", "python")[0], network)["app"]
-    classifier = app.extensions["predictor"].classifier
-    classifier.start()
+    store = app.extensions["predictor"]
+    store.start()
     try:
-        assert_only_right_is_alike(classifier.loading.result(timeout=60), logits, NAMES)
+        store.loading.result(timeout=60)
+        assert_only_right_is_alike(store.default.model, logits, NAMES)
     finally:
-        classifier.close()
+        store.close()
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -10,10 +10,11 @@ import pytest
 import requests
 
 from app import create_app
-from conftest import service_of
+from conftest import store_of
 from paths import ROOT
 from predictor.engine.classifier import Classifier
 from predictor.settings import Settings
+from predictor.store.single import single
 from predictor.web import flask_run
 from tunnels import install, is_running
 
@@ -49,19 +50,18 @@ def line_with(pattern, process):
 
 def test_building_an_app_loads_no_model():
     classifier = Classifier(Settings(), load=lambda *_: pytest.fail("loaded"))
-    app = create_app(Settings(), classifier)
-    assert service_of(app).classifier is classifier
+    create_app(Settings(), single(Settings(), classifier))
     assert not classifier.loading.done()
 
 
 def test_only_development_has_a_fallback_model():
-    assert service_of(create_app()).settings.fallback_model == "efficientnet_lite0"
+    assert store_of(create_app()).settings.fallback_model == "efficientnet_lite0"
     assert Settings.from_env({}).fallback_model == "none"
 
 
 def test_the_environment_overrides_developments_defaults(monkeypatch):
     monkeypatch.setenv("PREDICTOR_FALLBACK_MODEL", "none")
-    assert service_of(create_app()).settings.fallback_model == "none"
+    assert store_of(create_app()).settings.fallback_model == "none"
 
 
 # python app.py

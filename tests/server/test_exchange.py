@@ -10,7 +10,7 @@ import pytest
 
 from lone_connection import GET, head, make_worker, open_connection
 from predictor.engine.admission import Slots
-from predictor.environ import SLOTS
+from predictor.environ import PLACE
 from predictor.server.half_closed import Departure
 
 
@@ -27,7 +27,7 @@ def test_a_body_is_freed_before_its_response_is_read(free):
         worker, slots = make_worker(), Slots(1)
         worker.pool = worker.quick_pool = ThreadPoolExecutor(1)
         worker.wsgi, worker.max_body = wsgi, size
-        worker.head = lambda environ, start: environ.update({SLOTS: slots}) or head(environ, start)
+        worker.head = lambda environ, start: environ.update({PLACE: slots}) or head(environ, start)
         connection, transport = open_connection(worker)
         transport.get_write_buffer_size = lambda: 1  # the client does not read
         slots.held += not free

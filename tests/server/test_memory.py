@@ -9,7 +9,7 @@ import pytest
 PASSES = """
 from resource import RUSAGE_SELF, getrusage
 import numpy as np
-from predictor.server.memory import keep_for_next_pass, share_arenas
+from predictor.engine.memory import keep_for_next_pass, share_arenas
 
 share_arenas()
 if {keep}:

@@ -9,7 +9,7 @@ import pytest
 
 from lone_connection import GET, head, make_worker, open_connection
 from predictor.engine.admission import Slots
-from predictor.environ import SLOTS
+from predictor.environ import PLACE
 from predictor.server.connection import NEW_S
 from predictor.server.event_loop import MAX_PACE_S, PACE_S, EventLoopWorker
 
@@ -123,7 +123,7 @@ def test_a_rest_follows_a_request_only_if_the_model_did_not_run(status, rests):
         worker, slots = make_worker(), Slots(1)
         worker.pool = worker.quick_pool = ThreadPoolExecutor(1)
         worker.wsgi, worker.rest = wsgi, found.append
-        worker.head = lambda environ, start: environ.update({SLOTS: slots}) or head(environ, start)
+        worker.head = lambda environ, start: environ.update({PLACE: slots}) or head(environ, start)
         connection, transport = open_connection(worker)
         connection.data_received(body * 5)
         while transport.written.count(status.encode()) < 5:

@@ -7,8 +7,7 @@ import threading
 import pytest
 import requests
 
-from app import create_app
-from conftest import service_of, toy_model
+from conftest import app_of, store_of, toy_model
 from pictures import picture
 from predictor import share as package
 from predictor.engine.classifier import Classifier
@@ -87,7 +86,7 @@ def test_an_unknown_provider_is_refused_before_app_run(plain):
 def test_sharing_the_app_starts_loading_the_model(run):
     loaded = threading.Event()
     classifier = Classifier(Settings(), load=lambda *_: loaded.set() or toy_model())
-    run(create_app(classifier.settings, classifier), fail_to_open, port=0)
+    run(app_of(classifier), fail_to_open, port=0)
     assert loaded.wait(10)
     classifier.loading.result(10)
     classifier.close()
@@ -179,18 +178,18 @@ def test_the_model_of_a_replaced_app_is_closed(make_app, run, free_port):
     run(first, fail_to_open, port=free_port)
     run(second, fail_to_open, port=free_port)
     with pytest.raises(InferenceFailed):
-        service_of(first).expect_healthy()
-    service_of(second).expect_healthy()
+        store_of(first).expect_healthy()
+    store_of(second).expect_healthy()
 
 
-def test_running_the_same_app_again_keeps_its_model(app, service, run, free_port):
+def test_running_the_same_app_again_keeps_its_model(app, store, run, free_port):
     run(app, fail_to_open, port=free_port)
     run(app, fail_to_open, port=free_port)
-    service.expect_healthy()
+    store.expect_healthy()
 
 
 def test_a_model_that_another_share_uses_is_kept(classifier, run, free_port, make_app):
-    first, second = (create_app(classifier.settings, classifier) for _ in range(2))
+    first, second = (app_of(classifier) for _ in range(2))
     run(first, fail_to_open, port=free_port)
     share = run(second, fail_to_open, port=free_port)
     assert requests.post(f"{share.url}/predict", data=picture(), timeout=10).ok
@@ -199,12 +198,12 @@ def test_a_model_that_another_share_uses_is_kept(classifier, run, free_port, mak
     assert requests.post(f"{elsewhere.url}/predict", data=picture(), timeout=10).ok
 
 
-def test_a_closed_share_does_not_keep_its_model(app, service, run, free_port, make_app):
+def test_a_closed_share_does_not_keep_its_model(app, store, run, free_port, make_app):
     run(app, fail_to_open, port=0).close()
     run(app, fail_to_open, port=free_port)
     run(make_app(), fail_to_open, port=free_port)
     with pytest.raises(InferenceFailed):
-        service.expect_healthy()
+        store.expect_healthy()
 
 
 # Which pages may show the app in a frame

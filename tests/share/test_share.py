@@ -11,7 +11,7 @@ import threading
 import pytest
 import requests
 
-from conftest import service_of
+from conftest import store_of
 from paths import ROOT
 from pictures import picture
 from predictor.share import Tunnel, run_with_ngrok
@@ -26,7 +26,7 @@ def assert_not_served(share):
 
 def test_a_client_that_stops_sending_frees_its_slot(make_app, run):
     app = make_app(receive_timeout_s=0.2, max_in_flight=1)
-    slots = service_of(app).classifier.process.slots
+    slots = store_of(app).process.slots
     share = run(app, fail_to_open, port=0)
     with socket.create_connection(("127.0.0.1", share.port)) as silent:
         silent.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")

@@ -7,10 +7,10 @@ import re
 import pytest
 from werkzeug.test import EnvironBuilder
 
-from conftest import service_of
+from conftest import store_of
 from pictures import picture
 from predictor.engine.admission import Slots
-from predictor.environ import ADMITTED, ERROR, SLOTS
+from predictor.environ import ADMITTED, ERROR, PLACE
 from predictor.errors import Evicted, Overloaded
 from predictor.setting_parsers import parse_rates
 
@@ -40,17 +40,18 @@ def ask(app, path="/predict", method="POST", **options):
     ],
 )  # fmt: skip
 def test_every_path_that_runs_the_model_needs_a_slot(app, path, kind):
-    process = service_of(app).classifier.process
-    slots = {"prediction": process.slots, "explanation": process.explanations}
+    store = store_of(app)
+    slots = {"prediction": store.process.slots, "explanation": store.process.explanations}
     answer, environ = ask(app, path)
     assert answer is None
-    assert environ[SLOTS] is slots[kind]
+    environ[PLACE].take()
+    assert slots[kind].held == 1
 
 
 @pytest.mark.parametrize("path", ["/predict", "/", "/v2/models/toy/infer", "/predictions/toy"])
 def test_without_a_free_slot_the_head_is_answered_503(make_app, path):
     app = make_app(max_in_flight=1)
-    with service_of(app).classifier.process.slots.hold():
+    with store_of(app).process.slots.hold():
         (status, headers, body), _ = ask(app, path)
     assert status == 503
     assert headers["Retry-After"] == "1"
@@ -58,7 +59,7 @@ def test_without_a_free_slot_the_head_is_answered_503(make_app, path):
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "The server is at its limit of 1 requests in progress. Retry later." in body
     assert ("<html" in body) is (path == "/")
-    assert service_of(app).metrics.readings().total(
+    assert store_of(app).metrics.readings().total(
         "predictor_rejected_total", reason="overloaded") == 1  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def test_an_open_question_is_left_to_the_app(app):
         answer, environ = ask(app, path, method)
         assert answer is None
         assert environ[ADMITTED]
-        assert SLOTS not in environ
+        assert PLACE not in environ
 
 
 def test_the_app_continues_the_request_whose_head_was_checked(app, monkeypatch):

@@ -10,7 +10,7 @@ import re
 import pytest
 from PIL import Image
 
-from app import create_app
+from conftest import app_of
 from own_networks import Colours, IsRed, Red, serve
 from pictures import encode, picture
 from predictor.engine.classifier import Classifier
@@ -32,7 +32,7 @@ def client_of():
         classifiers.append(Classifier(Settings(), load=lambda *_: loaded))
         classifiers[-1].start()
         classifiers[-1].loading.result(60)
-        return create_app(classifiers[-1].settings, classifiers[-1]).test_client()
+        return app_of(classifiers[-1]).test_client()
 
     yield make
     for classifier in classifiers:

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from conftest import service_of
+from conftest import store_of
 from pictures import picture
 from predictor.errors import DeadlineExceeded, NotReady, Overloaded, RequestTimeout
 from predictor.web.problems import handle
@@ -117,17 +117,17 @@ def test_defect_is_logged_but_not_revealed(app, caplog):
 def test_probes_answer_while_all_slots_are_held(make_app):
     app = make_app(max_in_flight=1)
     client = app.test_client()
-    with service_of(app).classifier.process.slots.hold():
+    with store_of(app).process.slots.hold():
         refused(client.post("/predict", data=picture()), 503)
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
     assert client.post("/predict", data=picture()).status_code == 200
 
 
-def test_late_answer_is_504(client, service, monkeypatch):
+def test_late_answer_is_504(client, store, monkeypatch):
     def late(*_):
         raise DeadlineExceeded("No answer within 30 s.")
 
-    monkeypatch.setattr(service.classifier, "classify", late)
+    monkeypatch.setattr(store.default.classifier, "classify", late)
     refused(client.post("/predict", data=picture()), 504)
 
 

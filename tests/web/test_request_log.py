@@ -94,10 +94,10 @@ def test_path_cannot_forge_a_log_line(client, caplog):
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_probes_are_logged_only_when_they_fail(client, service, lines, path):
+def test_probes_are_logged_only_when_they_fail(client, store, lines, path):
     client.get(path)
     assert lines() == []
-    service.classifier.close()
+    store.close()
     client.get(path)
     assert [line["status"] for line in lines()] == [500]
 

@@ -12,7 +12,7 @@ from predictor.errors import BadRequest
 from predictor.images.heatmap import paint
 from predictor.web.params import quoted, whole_number
 from predictor.web.pictures import as_png
-from predictor.web.request import current_call, current_service, needs_slot
+from predictor.web.request import admitted, current_call, needs_slot
 from predictor.web.uploads import PREDICT_FIELDS, read_upload
 
 blueprint = Blueprint("explain", __name__)
@@ -33,12 +33,11 @@ PREDICTION_HEADERS = {
 @needs_slot("explanation")
 def explain(filename: str = "") -> Response:
     """Explain one class of one photo, as a picture or as numbers."""
-    service, call = current_service(), current_call()
-    with service.admit_explanation(call):
+    with admitted() as served:
         upload, given = read_upload(request, 1, FIELDS)
         class_index, chosen = whole_number("class_index", given), _format(given.get("format"))
         (image,) = all_or_error(upload.images)
-        explanation = service.explain(image, class_index, call)
+        explanation = served.explain(image, class_index, current_call())
         response = _picture(explanation) if chosen == "png" else jsonify(explanation.as_numbers())
     response.vary.add("Accept")
     return response

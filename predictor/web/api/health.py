@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from predictor.web.request import current_service, probe
+from predictor.web.request import current_store, probe
 
 blueprint = Blueprint("health", __name__)
 
@@ -13,12 +13,15 @@ blueprint = Blueprint("health", __name__)
 @probe
 def healthz() -> dict[str, str]:
     """Answer 200 while the process is healthy or loading; 500 if the process must be replaced."""
-    current_service().expect_healthy()
+    current_store().expect_healthy()
     return {"status": "alive"}
 
 
 @blueprint.get("/readyz")
 @probe
 def readyz() -> dict[str, Any]:
-    """Answer 200 with the served model if the process can answer now; otherwise 503 or 500."""
-    return {"status": "ready", "model": current_service().expect_ready().public()}
+    """Answer 200 with the default model if the process can answer now; otherwise 503 or 500."""
+    store = current_store()
+    store.expect_ready()
+    model = store.default
+    return {"status": "ready", "model": model and model.model.public()}

@@ -3,7 +3,7 @@
 from flask import Blueprint, Flask, Response, request
 from prometheus_client.exposition import choose_encoder
 
-from predictor.web.request import current_record, current_service, is_probed
+from predictor.web.request import current_record, current_store, is_probed
 
 blueprint = Blueprint("metrics", __name__)
 
@@ -18,7 +18,7 @@ def metrics() -> Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     except (TypeError, ValueError):  # a version that is not a number
         encode, content_type = choose_encoder("")
-    text = current_service().metrics.readings().text(encode, content_type)
+    text = current_store().metrics.readings().text(encode, content_type)
     return Response(text, content_type=content_type)
 
 
@@ -31,7 +31,7 @@ def register(app: Flask) -> None:
 def record(response: Response) -> Response:
     """Count a request that has been answered."""
     record = current_record()
-    current_service().metrics.record(
+    current_store().metrics.record(
         route=request.url_rule.rule if request.url_rule else "unmatched",
         method=request.method if request.method in METHODS else "other",
         status=response.status_code,

@@ -8,7 +8,7 @@ from predictor.engine.ranking import Prediction, as_answer
 from predictor.errors import PredictorError
 from predictor.web.params import whole_number
 from predictor.web.problems import current_problem
-from predictor.web.request import current_call, current_service, needs_slot
+from predictor.web.request import admitted, current_call, needs_slot
 from predictor.web.uploads import read_upload
 
 blueprint = Blueprint("predict", __name__)
@@ -22,12 +22,11 @@ def predict(filename: str = "") -> dict[str, Any]:
 
     ``curl -T photo.jpg`` appends the file's name to a URL that ends in a slash.
     """
-    service, call = current_service(), current_call()
-    with service.admit(call) as loaded:
-        upload, given = read_upload(request, service.settings.max_queue)
+    with admitted() as served:
+        upload, given = read_upload(request, served.settings.max_queue)
         top_k = whole_number("top_k", given)
-        outcomes = service.classify(upload.images, top_k, call)
-        threshold = loaded.card.output.threshold
+        outcomes = served.classify(upload.images, top_k, current_call())
+        threshold = served.model.card.output.threshold
     if upload.shape != "one":
         return {"results": [_result(outcome, top_k, threshold) for outcome in outcomes]}
     if isinstance(outcomes[0], PredictorError):

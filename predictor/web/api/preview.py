@@ -6,7 +6,7 @@ from flask import Blueprint, Response, request
 
 from predictor.engine.call import all_or_error
 from predictor.web.pictures import as_png
-from predictor.web.request import current_call, current_service, needs_slot
+from predictor.web.request import admitted, current_call, needs_slot
 from predictor.web.uploads import PREDICT_FIELDS, read_upload
 
 blueprint = Blueprint("preview", __name__)
@@ -19,8 +19,7 @@ FIELDS = replace(PREDICT_FIELDS, parameters=())
 @needs_slot("prediction")
 def preview(filename: str = "") -> Response:
     """Return the pixels that the model is given of one photo, as a picture."""
-    service, call = current_service(), current_call()
-    with service.admit(call):
+    with admitted() as served:
         upload, _ = read_upload(request, 1, FIELDS)
         (image,) = all_or_error(upload.images)
-        return as_png(service.preview(image, call), "preview.png")
+        return as_png(served.preview(image, current_call()), "preview.png")

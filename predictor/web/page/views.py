@@ -19,7 +19,13 @@ from predictor.errors import PredictorError
 from predictor.models.scorer import ModelInfo
 from predictor.web.params import TOP_K
 from predictor.web.problems import current_problem, handle, with_headers
-from predictor.web.request import current_call, current_record, current_service, needs_slot
+from predictor.web.request import (
+    admitted,
+    current_call,
+    current_record,
+    current_store,
+    needs_slot,
+)
 from predictor.web.security import allow_frames
 from predictor.web.uploads import PREDICT_FIELDS, read_upload
 
@@ -40,7 +46,7 @@ def show() -> Response:
     """Return the empty page, or a liveness status to clients that prefer JSON, such as KServe's."""
     kinds = ("text/html", "application/json")
     if request.accept_mimetypes.best_match(kinds) == "application/json":
-        current_service().expect_healthy()
+        current_store().expect_healthy()
         response = jsonify({"status": "alive"})
     else:
         response = _page()
@@ -52,10 +58,9 @@ def show() -> Response:
 @needs_slot("prediction")
 def answer() -> Response:
     """Return the page with the answers to the form's photos, or with the error."""
-    service, call = current_service(), current_call()
-    with service.admit(call) as loaded:
-        upload, _ = read_upload(request, service.settings.max_queue, FIELDS)
-        outcomes = service.classify(upload.images, _top_k(loaded.info), call)
+    with admitted() as served:
+        upload, _ = read_upload(request, served.settings.max_queue, FIELDS)
+        outcomes = served.classify(upload.images, _top_k(served.model.info), current_call())
     if len(outcomes) == 1 and isinstance(outcomes[0], PredictorError):
         raise outcomes[0]
     return _page([_answer(*pair) for pair in zip_longest(upload.filenames, outcomes)])
@@ -102,22 +107,20 @@ def _top_k(model: ModelInfo | None) -> int:
 def _page(
     answers: Sequence[Mapping[str, Any]] = (), problem: Mapping[str, Any] | None = None
 ) -> Response:
-    service = current_service()
-    classifier = service.classifier
-    classifier.start()
-    loaded = classifier.loading.done()  # read once: it can change from one line to the next
-    healthy = loaded and classifier.unhealthy_reason() is None
-    served = classifier.require_model() if healthy else None
+    store = current_store()
+    store.start()
+    loading, default = not store.loading.done(), store.default
+    served = default.model if default else None
     model = served.info if served else None
     page = render_template(
         "index.html",
         model=model,
         input=served.card.input.describe() if served else "",
-        loading=not loaded,
-        max_upload_bytes=service.settings.max_upload_bytes,
+        loading=loading,
+        max_upload_bytes=store.settings.max_upload_bytes,
         top_k=_top_k(model),
-        explains=service.explainer is not None,
-        guarded=bool(service.settings.all_tokens),
+        explains=bool(store.settings.max_explanations),
+        guarded=bool(store.settings.all_tokens),
         answers=answers,
         problem=problem,
         request_id=current_record().id,

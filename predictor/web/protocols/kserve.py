@@ -7,7 +7,6 @@ from flask import Blueprint, Response, jsonify, request
 from werkzeug.routing import BaseConverter
 
 from predictor.engine.call import all_or_error
-from predictor.engine.classifier import VERSION
 from predictor.engine.ranking import as_answer
 from predictor.errors import BadRequest
 from predictor.web.choosing import Chosen, Fields, from_instances, targets_in
@@ -21,7 +20,14 @@ from predictor.web.params import (
     whole_number,
 )
 from predictor.web.problems import Problem
-from predictor.web.request import current_call, current_service, needs_slot
+from predictor.web.request import (
+    admitted,
+    by_path,
+    current_call,
+    current_store,
+    needs_slot,
+    resolve,
+)
 from predictor.web.uploads import form_or_image, read_body
 
 PREFIXES = ("/v1",)
@@ -51,51 +57,48 @@ blueprint.record(lambda state: state.app.url_map.converters.update(name=NameBefo
 
 @blueprint.get("/models")
 def models() -> dict[str, Any]:
-    """Return the name of the served model, in a list."""
-    return {"models": [current_service().name]}
+    """Return the names of the served models."""
+    return {"models": current_store().names()}
 
 
 @blueprint.get("/models/<name:model>")
 @blueprint.get("/models/<name:model>/versions/<name:version>")
-def model_ready(model: str, version: str = VERSION) -> dict[str, Any]:
+def model_ready(model: str, version: str | None = None) -> dict[str, Any]:
     """Answer 200 if the model is ready. The JSON has the keys of KServe and TensorFlow Serving."""
-    service = current_service()
-    service.expect_model(model, version, [VERSION])
-    service.expect_ready()
+    served = resolve(model, version)
+    current_store().expect_ready()
     status = {"error_code": "OK", "error_message": ""}
-    available = {"version": VERSION, "state": "AVAILABLE", "status": status}
+    available = {"version": str(served.version), "state": "AVAILABLE", "status": status}
     return {"name": model, "ready": True, "model_version_status": [available]}
 
 
 @blueprint.post("/models/<name:model>:predict")
 @blueprint.post("/models/<name:model>/versions/<name:version>:predict")
-@needs_slot("prediction")
-def predict(model: str, version: str = VERSION) -> dict[str, Any]:
+@needs_slot("prediction", by_path)
+def predict(model: str, version: str | None = None) -> dict[str, Any]:
     """Classify the photo of each instance, with the answers of ``POST /predict?top_k=5``."""
-    service, call = current_service(), current_call()
-    with service.admit(call) as loaded:
-        service.expect_model(model, version, [VERSION])
-        upload, given = _read(service.settings.max_queue, FIELDS)
-        top_k = top_k_of(given, loaded)
-        ranked = all_or_error(service.classify(all_or_error(upload.images), top_k, call))
-    threshold = loaded.card.output.threshold
+    with admitted() as served:
+        upload, given = _read(served.settings.max_queue, FIELDS)
+        top_k = top_k_of(given, served.model)
+        images = all_or_error(upload.images)
+        ranked = all_or_error(served.classify(images, top_k, current_call()))
+        threshold = served.model.card.output.threshold
     return {"predictions": [as_answer(one, top_k, threshold) for one in ranked]}
 
 
 @explanations.post("/models/<name:model>:explain")
 @explanations.post("/models/<name:model>/versions/<name:version>:explain")
-@needs_slot("explanation")
-def explain(model: str, version: str = VERSION) -> dict[str, Any]:
+@needs_slot("explanation", by_path)
+def explain(model: str, version: str | None = None) -> dict[str, Any]:
     """Explain the best class of each instance's photo, or the class that its ``target`` names."""
-    service, call = current_service(), current_call()
-    with service.admit_explanation(call):
-        service.expect_model(model, version, [VERSION])
-        upload, given = _read(service.settings.max_explanations, EXPLAIN_FIELDS)
+    call = current_call()
+    with admitted() as served:
+        upload, given = _read(served.settings.max_explanations, EXPLAIN_FIELDS)
         images, class_index = all_or_error(upload.images), whole_number("class_index", given)
         targets = [class_index] * len(images)
         if class_index is None and upload.targets:
             targets = [as_target(given) for given in upload.targets]
-        explained = [service.explain(*pair, call) for pair in zip(images, targets, strict=True)]
+        explained = [served.explain(*pair, call) for pair in zip(images, targets, strict=True)]
     return {"predictions": [], "explanations": [one.as_numbers() for one in explained]}
 
 

@@ -4,7 +4,7 @@ import io
 import pytest
 from PIL import Image
 
-from conftest import LABELS, service_of
+from conftest import LABELS, store_of
 from pictures import encode, picture
 from predictor.models.labels import Label
 from scrape import Scrape
@@ -91,7 +91,7 @@ def test_explain_refuses_several_photos(client):
 
 
 def test_explanations_over_the_limit_are_503_with_retry_after(app, client):
-    slots = service_of(app).classifier.process.explanations
+    slots = store_of(app).process.explanations
     with contextlib.ExitStack() as stack:
         for _ in range(slots.count):
             stack.enter_context(slots.hold())

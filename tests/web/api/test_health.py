@@ -1,6 +1,6 @@
 import pytest
 
-from conftest import ToyInfo, service_of
+from conftest import ToyInfo, store_of
 from predictor.errors import WeightsError
 
 
@@ -28,7 +28,7 @@ def test_loading_app_is_alive_but_not_ready(loading_client):
 
 def test_failed_load_makes_both_probes_500_without_the_cause(make_loading_app):
     app = make_loading_app()
-    service_of(app).classifier.loading.set_exception(WeightsError("A path on our machine."))
+    store_of(app).loading.set_exception(WeightsError("A path on our machine."))
     for path in ("/healthz", "/readyz"):
         response = app.test_client().get(path)
         assert response.status_code == 500
@@ -36,8 +36,8 @@ def test_failed_load_makes_both_probes_500_without_the_cause(make_loading_app):
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_ended_inference_thread_makes_both_probes_500(client, service, path):
-    service.classifier.close()
+def test_ended_inference_thread_makes_both_probes_500(client, store, path):
+    store.close()
     assert client.get(path).status_code == 500
 
 

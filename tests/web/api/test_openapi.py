@@ -10,14 +10,13 @@ import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from conftest import LABELS, ToyModel
+from conftest import LABELS, ToyModel, app_of
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.models.card import Card
 from predictor.models.scorer import LoadedModel, ModelInfo
 from predictor.setting_parsers import parse_rates
 from predictor.settings import Settings
-from predictor.web import create_app
 from predictor.web.openapi import WEB
 
 TOKEN = "correct-horse-battery"
@@ -43,7 +42,7 @@ def serve():
         started.append(Classifier(Settings(**VARIANTS[variant]), load=lambda *_: model))
         started[-1].start()
         started[-1].loading.result(timeout=10)
-        return create_app(started[-1].settings, started[-1])
+        return app_of(started[-1])
 
     yield build
     for classifier in started:
@@ -175,7 +174,7 @@ def test_description_has_the_model_once_it_is_loaded():
     classifier = Classifier(
         Settings(), lambda *_: let.wait(60) and LoadedModel(ToyModel(), INFO, CARD)
     )
-    app = create_app(classifier.settings, classifier)
+    app = app_of(classifier)
     classifier.start()
     assert "toy-tensor" not in str(document(app))
     let.set()

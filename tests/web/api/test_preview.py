@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ToyModel, service_of
+from conftest import ToyModel, store_of
 from pictures import COLOURS, encode, picture
 from predictor.images.preprocessing import Interpolation, Preprocessing
 
@@ -72,6 +72,6 @@ def test_several_photos_are_413(client):
 def test_preview_needs_a_token_a_slot_and_a_loaded_model(make_client, make_app, loading_client):
     assert make_client(tokens=("secret-secret-secret",)).post("/preview").status_code == 401
     app = make_app(max_in_flight=1)
-    with service_of(app).classifier.process.slots.hold():
+    with store_of(app).process.slots.hold():
         assert app.test_client().post("/preview", data=picture()).status_code == 503
     assert loading_client.post("/preview", data=picture()).json["code"] == "not-ready"

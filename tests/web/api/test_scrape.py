@@ -5,11 +5,10 @@ from time import time
 
 import pytest
 
-from conftest import service_of, toy_model
+from conftest import app_of, store_of, toy_model
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.settings import Settings
-from predictor.web import create_app
 from scrape import Scrape
 
 
@@ -70,7 +69,7 @@ def test_class_names_are_not_metric_labels(client, scrape):
 def test_metrics_answer_while_all_slots_are_held(make_app):
     app = make_app(max_in_flight=1)
     client = app.test_client()
-    with service_of(app).classifier.process.slots.hold():
+    with store_of(app).process.slots.hold():
         client.post("/predict", data=picture())
         numbers = Scrape(client.get("/metrics").text)
     assert numbers["predictor_in_flight"] == 1
@@ -80,7 +79,7 @@ def test_metrics_answer_while_all_slots_are_held(make_app):
 def test_metrics_do_not_load_the_model():
     loads = threading.Event()
     classifier = Classifier(Settings(), load=lambda *_: loads.set() or toy_model())
-    client = create_app(classifier.settings, classifier).test_client()
+    client = app_of(classifier).test_client()
     assert Scrape(client.get("/metrics").text)["predictor_ready"] == 0
     assert not loads.wait(0.1)
 

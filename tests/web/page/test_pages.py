@@ -4,8 +4,7 @@ from concurrent.futures import wait
 
 import pytest
 
-from app import create_app
-from conftest import ToyInfo
+from conftest import ToyInfo, app_of
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.errors import WeightsError
@@ -21,7 +20,7 @@ def post(client):
 @pytest.fixture
 def loading_client(loading_classifier):
     """A client of an app whose model does not finish loading."""
-    return create_app(loading_classifier.settings, loading_classifier).test_client()
+    return app_of(loading_classifier).test_client()
 
 
 def test_the_page_shows_the_model_and_a_form(client):
@@ -115,13 +114,13 @@ def test_the_page_does_not_show_why_the_model_failed_to_load():
     classifier = Classifier(Settings(), load=fail)
     classifier.start()
     wait([classifier.loading], 10)
-    page = create_app(classifier.settings, classifier).test_client().get("/").text
+    page = app_of(classifier).test_client().get("/").text
     assert "not running" in page
     assert "our machine" not in page
 
 
-def test_the_page_shows_the_notice_about_a_fallback_model(client, service, monkeypatch):
-    monkeypatch.setattr(type(service.require_model().info), "notice", "a stands in for b.")
+def test_the_page_shows_the_notice_about_a_fallback_model(client, store, monkeypatch):
+    monkeypatch.setattr(type(store.default.model.info), "notice", "a stands in for b.")
     assert "a stands in for b." in client.get("/").text
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from conftest import service_of
+from conftest import store_of
 from pictures import picture
 
 
@@ -191,7 +191,7 @@ def test_bad_v1_explain_request_gets_a_helpful_error(post):
 def test_v1_is_503_with_retry_after_at_the_limit(make_app):
     app = make_app(max_in_flight=1)
     client = app.test_client()
-    with service_of(app).classifier.process.slots.hold():
+    with store_of(app).process.slots.hold():
         response = client.post("/v1/models/toy:predict", json={"instances": [RED]})
     refused(response, 503)
     assert response.headers["Retry-After"]

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from conftest import service_of
+from conftest import store_of
 from predictor.web.protocols.open_inference import tensors
 from web.protocols.v2 import BLUE, HEADER, RED, b64, binary, element, image, logits, plane, refused
 
@@ -268,7 +268,7 @@ def test_accept_encoding_over_1000_characters_is_ignored(infer):
 def test_v2_is_503_with_retry_after_at_the_limit(make_app):
     app = make_app(max_in_flight=1)
     client = app.test_client()
-    with service_of(app).classifier.process.slots.hold():
+    with store_of(app).process.slots.hold():
         response = client.post("/v2/models/toy/infer", data="{}")
     assert "limit of 1 requests" in refused(response, 503)
     assert response.headers["Retry-After"]

@@ -6,14 +6,13 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from conftest import ToyInfo, ToyModel, service_of
+from conftest import ToyInfo, ToyModel, app_of, store_of
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.models.card import Card
 from predictor.models.labels import Label
 from predictor.models.scorer import LoadedModel
 from predictor.settings import Settings
-from predictor.web import create_app
 
 RED, BLUE = picture("red"), picture("blue")
 
@@ -39,8 +38,8 @@ def test_ping_is_healthy_when_ready(client):
     assert response.headers["X-Request-ID"]
 
 
-def test_ping_is_500_when_not_ready(loading_client, client, service):
-    service.classifier.close()
+def test_ping_is_500_when_not_ready(loading_client, client, store):
+    store.close()
     for unready in (loading_client, client):
         response = unready.get("/ping")
         assert (response.status_code, response.json) == (500, {"status": "Unhealthy"})
@@ -151,7 +150,7 @@ def crane_client():
     classifier = Classifier(Settings(), load=lambda *_: model)
     classifier.start()
     classifier.loading.result(timeout=10)
-    yield create_app(classifier.settings, classifier).test_client()
+    yield app_of(classifier).test_client()
     classifier.close()
 
 
@@ -228,17 +227,17 @@ def test_bad_torchserve_request_gets_a_helpful_error(client, case):
 def test_torchserve_is_503_with_retry_after_at_the_limit(make_app):
     app = make_app(max_in_flight=1)
     client = app.test_client()
-    with service_of(app).classifier.process.slots.hold():
+    with store_of(app).process.slots.hold():
         response = client.post("/predictions/toy", data=RED)
     refused(response, 503, "ServiceUnavailableException")
     assert response.headers["Retry-After"]
 
 
-def test_torchserve_500_does_not_reveal_the_cause(client, service, monkeypatch):
+def test_torchserve_500_does_not_reveal_the_cause(client, store, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr(service.classifier, "classify", fail)
+    monkeypatch.setattr(store.default.classifier, "classify", fail)
     response = client.post("/predictions/toy", data=RED)
     assert "secret" not in refused(response, 500, "InternalServerException")
 

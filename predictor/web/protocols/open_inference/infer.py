@@ -10,7 +10,7 @@ import numpy as np
 from flask import Response, jsonify, request
 
 from predictor.engine.call import all_or_error
-from predictor.engine.classifier import VERSION, Image
+from predictor.engine.classifier import Image
 from predictor.engine.cpus import available_cpus
 from predictor.engine.ranking import Prediction, rank
 from predictor.errors import BadRequest, DeadlineExceeded
@@ -29,8 +29,14 @@ from predictor.web.protocols.open_inference.tensors import (
     split,
     write_output,
 )
-from predictor.web.protocols.open_inference.views import OUTPUT, blueprint, input_of, read_body
-from predictor.web.request import current_call, current_record, current_service, needs_slot
+from predictor.web.protocols.open_inference.views import (
+    OUTPUT,
+    blueprint,
+    by_path,
+    input_of,
+    read_body,
+)
+from predictor.web.request import admitted, current_call, current_record, needs_slot
 from predictor.web.uploads import form_or_image
 
 FIELDS = Fields((INPUT, "file", "data", "body"), json='{"inputs": […]}')
@@ -52,20 +58,19 @@ class OutputOptions:
 
 @blueprint.post("/models/<model>/infer")
 @blueprint.post("/models/<model>/versions/<version>/infer")
-@needs_slot("prediction")
-def infer(model: str, version: str = VERSION) -> Response:
+@needs_slot("prediction", by_path)
+def infer(model: str, version: str | None = None) -> Response:
     """Run the model on the images of the input, and respond with logits or classes."""
-    service, call = current_service(), current_call()
-    with service.admit(call) as loaded:
-        expected = input_of(model, version)
-        with _limit_parsing(service.settings):
-            content, tensor = _read(expected, service.settings.max_queue)
-            images = _images(loaded, tensor)
+    with admitted() as served:
+        with _limit_parsing(served.settings):
+            content, tensor = _read(input_of(served, model), served.settings.max_queue)
+            images = _images(served.model, tensor)
         options, request_id = _output_options(content), _request_id(content)
         del content  # for the wait; members that are not used can take 80 MB
-        logits = all_or_error(service.logits(images, call))
-    answer = {"model_name": model, "model_version": VERSION, "id": request_id}
-    return _respond(answer, _output(loaded, logits, options), options.binary)
+        logits = all_or_error(served.logits(images, current_call()))
+        output = _output(served.model, logits, options)
+    answer = {"model_name": model, "model_version": str(served.version), "id": request_id}
+    return _respond(answer, output, options.binary)
 
 
 def _read(expected: tuple[str, tuple[int, ...]], most: int) -> tuple[dict[str, Any], Tensor]:

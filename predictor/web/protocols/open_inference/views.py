@@ -1,19 +1,20 @@
 """The endpoints for the server and the model, except inference, which is in ``infer.py``."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
 import predictor
-from predictor.engine.classifier import VERSION
-from predictor.engine.metrics import Readings
-from predictor.errors import BadRequest, NotReady
+from predictor.engine.metrics import MODEL, Readings, labels_of
+from predictor.engine.served import Served
+from predictor.errors import BadRequest
 from predictor.web.json_body import parse_json
 from predictor.web.problems import Problem
 from predictor.web.protocols.open_inference.compression import decompress
 from predictor.web.protocols.open_inference.tensors import INPUT
-from predictor.web.request import current_call, current_service, probe
+from predictor.web.request import current_call, current_store, probe, resolve
 from predictor.web.uploads import read_as_sent
 
 PREFIXES = ("/v2",)
@@ -43,17 +44,23 @@ def read_body(limit: int | None = None) -> bytes:
         return decompress(body, encoding, limit)
 
 
-def input_of(model: str, version: str) -> tuple[str, tuple[int, ...]]:
-    """Return the input's datatype and the shape of one image, for this one of the model's names.
+def by_path(arguments: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the model and the version that the path names, by one of the model's names."""
+    name, version = arguments["model"], arguments.get("version")
+    plain = name.removesuffix(TENSOR_SUFFIX)
+    return plain if plain in current_store().names() else name, version
 
-    Raises:
-        UnknownModel: the model has another name, or no such version.
-    """
-    service = current_service()
-    has_tensor = model == service.name + TENSOR_SUFFIX
-    service.expect_model(service.name if has_tensor else model, version, [VERSION])
-    height, width, channels = service.require_model().scorer.preprocessing.shape
-    return ("FP32", (channels, height, width)) if has_tensor else ("BYTES", ())
+
+def input_of(served: Served, name: str) -> tuple[str, tuple[int, ...]]:
+    """Return the input's datatype and the shape of one image, for this one of the model's names."""
+    if name == served.name:
+        return "BYTES", ()
+    height, width, channels = served.model.scorer.preprocessing.shape
+    return "FP32", (channels, height, width)
+
+
+def _find(model: str, version: str | None) -> Served:
+    return resolve(*by_path({"model": model, "version": version}))
 
 
 # The server
@@ -69,7 +76,7 @@ def server() -> dict[str, Any]:
 @probe
 def live() -> dict[str, bool]:
     """Answer 200 while the process is healthy."""
-    current_service().expect_healthy()
+    current_store().expect_healthy()
     return {"live": True}
 
 
@@ -77,24 +84,23 @@ def live() -> dict[str, bool]:
 @probe
 def ready() -> dict[str, bool]:
     """Answer 200 if the process can answer requests now."""
-    current_service().expect_ready()
+    current_store().expect_ready()
     return {"ready": True}
 
 
 @blueprint.post("/repository/index")
 def index() -> Response:
-    """List the model as ``name`` and ``name-tensor``; while it loads, as ``name`` only."""
+    """List each version as ``name`` and ``name-tensor``; while it loads, as ``name`` only."""
     body = read_body(MAX_INDEX_BODY)
     asked = parse_json(body) if body else {}
     if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
         raise BadRequest('The body must be {"ready": true}, {"ready": false}, {} or empty.')
-    service, settings = current_service(), current_service().settings
-    try:
-        names, state = [service.name, service.name + TENSOR_SUFFIX], "READY"
-    except NotReady:
-        name = settings.model if settings.served_name == "auto" else settings.served_name
-        names, state = [] if asked.get("ready") else [name], "LOADING"
-    return jsonify([{"name": n, "version": VERSION, "state": state, "reason": ""} for n in names])
+    return jsonify([
+        {"name": name, "version": str(one.version), "state": one.state, "reason": one.reason}
+        for one in current_store().statuses()
+        for name in ((one.name, one.name + TENSOR_SUFFIX) if one.served else (one.name,))
+        if one.served or not asked.get("ready")
+    ])  # fmt: skip
 
 
 # The model
@@ -102,13 +108,16 @@ def index() -> Response:
 
 @blueprint.get("/models/<model>")
 @blueprint.get("/models/<model>/versions/<version>")
-def metadata(model: str, version: str = VERSION) -> dict[str, Any]:
+def metadata(model: str, version: str | None = None) -> dict[str, Any]:
     """Return the model's inputs and outputs."""
-    datatype, shape = input_of(model, version)
-    outputs = current_service().require_model().info.outputs
+    served = _find(model, version)
+    datatype, shape = input_of(served, model)
+    outputs = served.model.info.outputs
     return {
         "name": model,
-        "versions": [VERSION],
+        "versions": [
+            str(one.version) for one in current_store().served() if one.name == served.name
+        ],
         "platform": "pytorch_eager",
         "inputs": [{"name": INPUT, "datatype": datatype, "shape": [-1, *shape]}],
         "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, outputs]}],
@@ -117,20 +126,20 @@ def metadata(model: str, version: str = VERSION) -> dict[str, Any]:
 
 @blueprint.get("/models/<model>/ready")
 @blueprint.get("/models/<model>/versions/<version>/ready")
-def model_ready(model: str, version: str = VERSION) -> dict[str, Any]:
+def model_ready(model: str, version: str | None = None) -> dict[str, Any]:
     """Answer 200 when the model can answer."""
-    input_of(model, version)
-    current_service().expect_ready()
+    _find(model, version)
+    current_store().expect_ready()
     return {"name": model, "ready": True}
 
 
 @blueprint.get("/models/<model>/config")
 @blueprint.get("/models/<model>/versions/<version>/config")
-def config(model: str, version: str = VERSION) -> dict[str, Any]:
+def config(model: str, version: str | None = None) -> dict[str, Any]:
     """Return the model's configuration in Triton's format, with the normalisation of tensors."""
-    _, shape = input_of(model, version)
-    service = current_service()
-    loaded, settings = service.require_model(), service.settings
+    served = _find(model, version)
+    _, shape = input_of(served, model)
+    loaded, settings = served.model, served.settings
     # The number of tensors that fit into a body, with 1 kB for the JSON before them.
     room = (settings.max_upload_bytes - 1024) // (4 * math.prod(shape))
     most = max(1, min(settings.max_queue, room))
@@ -161,33 +170,36 @@ def config(model: str, version: str = VERSION) -> dict[str, Any]:
 @blueprint.get("/models/stats")
 @blueprint.get("/models/<model>/stats")
 @blueprint.get("/models/<model>/versions/<version>/stats")
-def stats(model: str | None = None, version: str = VERSION) -> dict[str, Any]:
-    """Return the model's counts since the server started."""
+def stats(model: str | None = None, version: str | None = None) -> dict[str, Any]:
+    """Return the counts of one version, or of all, since the server started."""
+    if model is None:
+        return {"model_stats": [_stats(one, one.name) for one in current_store().served()]}
+    return {"model_stats": [_stats(_find(model, version), model)]}
+
+
+def _stats(served: Served, name: str) -> dict[str, Any]:
     # Each count is the sum over all processes and over both names, ``name`` and ``name-tensor``.
-    service = current_service()
-    model = service.name if model is None else model
-    input_of(model, version)
-    readings = service.metrics.readings()
+    readings = current_store().metrics.readings()
+    labels = dict(zip(MODEL, labels_of(served), strict=True))
     last = max(readings.values("predictor_last_prediction_timestamp_seconds"), default=0)
-    counts = {
-        "name": model,
-        "version": VERSION,
+    return {
+        "name": name,
+        "version": str(served.version),
         "last_inference": int(last * 1000),
-        "inference_count": int(readings.total("predictor_batch_size_sum")),
-        "execution_count": int(readings.total("predictor_batch_size_count")),
+        "inference_count": int(readings.total("predictor_batch_size_sum", **labels)),
+        "execution_count": int(readings.total("predictor_batch_size_count", **labels)),
         "inference_stats": {
-            "success": _duration(readings, "prediction", outcome="success"),
-            "fail": _duration(readings, "prediction", outcome="fail"),
-            "queue": _duration(readings, "queue"),
-            "compute_input": _duration(readings, "decode"),
-            "compute_infer": _duration(readings, "inference"),
+            "success": _duration(readings, "prediction", outcome="success", **labels),
+            "fail": _duration(readings, "prediction", outcome="fail", **labels),
+            "queue": _duration(readings, "queue", **labels),
+            "compute_input": _duration(readings, "decode", **labels),
+            "compute_infer": _duration(readings, "inference", **labels),
             "compute_output": NOT_MEASURED,
             "cache_hit": NOT_MEASURED,
             "cache_miss": NOT_MEASURED,
         },
         "batch_stats": [],
     }
-    return {"model_stats": [counts]}
 
 
 def _duration(readings: Readings, metric: str, **labels: str) -> dict[str, int]:

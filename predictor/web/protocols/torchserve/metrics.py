@@ -8,7 +8,6 @@ from prometheus_client.metrics_core import UnknownMetricFamily
 
 from predictor.engine.metrics import Readings
 
-VERSION = "1.0"  # TorchServe's name for a model's first version
 # TorchServe's name and what it means, our metric, and by what its value is multiplied.
 ALIASES = (
     ("ts_inference_requests_total", "Prediction requests.", "prediction_seconds_count", 1),
@@ -21,15 +20,21 @@ LABELS = ("model_name", "model_version", "hostname")
 
 
 def metric_aliases(readings: Readings) -> Iterable[Metric]:
-    """Return TorchServe's three metrics of requests, for each served model.
+    """Return TorchServe's three metrics of requests, for each version of each model.
 
     TorchServe's latencies are running sums in microseconds, named without a counter's suffix.
     """
-    names = dict.fromkeys(readings.labels("predictor_predictions_total", "model"))
+    counted = "predictor_predictions_total"
+    models = readings.labels(counted, "model"), readings.labels(counted, "version")
     for name, text, metric, factor in ALIASES:
         family = UnknownMetricFamily(name, text, labels=LABELS)
-        for model in names:
-            value = readings.total(f"predictor_{metric}", model=model) * factor
-            family.add_metric((model, VERSION, socket.gethostname()), value)
-        if names:
+        for model, version in dict.fromkeys(zip(*models, strict=True)):
+            value = readings.total(f"predictor_{metric}", model=model, version=version) * factor
+            family.add_metric((model, as_version(version), socket.gethostname()), value)
+        if family.samples:
             yield family
+
+
+def as_version(version: int | str) -> str:
+    """Return a version as TorchServe writes it."""
+    return f"{version}.0"

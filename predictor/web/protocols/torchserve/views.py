@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,15 +11,23 @@ from flask import Blueprint, Response, jsonify, request
 from werkzeug.routing import BaseConverter
 
 from predictor.engine.call import all_or_error
-from predictor.engine.metrics import Readings
+from predictor.engine.metrics import MODEL, Readings, labels_of
 from predictor.engine.ranking import Prediction
+from predictor.engine.served import Served
 from predictor.errors import PredictorError
 from predictor.web.choosing import Chosen, Fields
 from predictor.web.openapi import description
 from predictor.web.params import as_target, parameters, top_k_of, whole_number
 from predictor.web.problems import Problem
-from predictor.web.protocols.torchserve.metrics import VERSION
-from predictor.web.request import current_call, current_service, needs_slot, probe
+from predictor.web.protocols.torchserve.metrics import as_version
+from predictor.web.request import (
+    admitted,
+    current_call,
+    current_store,
+    needs_slot,
+    probe,
+    resolve,
+)
 from predictor.web.uploads import read_upload
 
 PREFIXES = ("/ping", "/predictions", "/explanations", "/invocations", "/models", "/api-description")
@@ -70,7 +78,7 @@ def ping() -> Response:
     SageMaker replaces a container whose ping fails for too long.
     """
     try:
-        current_service().expect_ready()
+        current_store().expect_ready()
     except PredictorError:
         return _pretty({"status": "Unhealthy"}, 500)
     return _pretty({"status": "Healthy"})
@@ -88,58 +96,64 @@ def api_description() -> Response:
 
 @blueprint.route("/predictions/<model>", methods=["OPTIONS"])
 @blueprint.route("/predictions/<model>/<version>", methods=["OPTIONS"])
-def model_description(model: str, version: str = VERSION) -> Response:
+def model_description(model: str, version: str | None = None) -> Response:
     """Return the OpenAPI description of this app, if it serves the model."""
-    current_service().expect_model(model, version, [VERSION])
+    resolve(model, version)
     return api_description()
 
 
 # Inference
 
 
+def by_path(arguments: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the model and the version that the path names.
+
+    If a PUT names a file after a slash, as ``curl -T`` does, that is no version.
+    """
+    version = arguments.get("version")
+    is_file = request.method == "PUT" and FILE_NAME.fullmatch(version or "")
+    return arguments["model"], None if is_file else version
+
+
 @blueprint.route("/predictions/<model>", methods=METHODS)
 @blueprint.route("/predictions/<model>/<version>", methods=METHODS)
 @blueprint.put("/predictions/<model>/<version>/<filename>")
 @blueprint.post("/models/<model>/invoke")
-@needs_slot("prediction")
-def predictions(model: str, version: str = VERSION, filename: str = "") -> Response:
+@needs_slot("prediction", by_path)
+def predictions(model: str, version: str | None = None, filename: str = "") -> Response:
     """Return the probabilities of the five best classes by label, best first."""
-    return _predict(model, version)
+    return _predict()
 
 
 @blueprint.post("/invocations")
-@needs_slot("prediction")
+@needs_slot("prediction", lambda _: (parameters(["model_name"]).get("model_name"), None))
 def invocations() -> Response:
     """Classify photos for SageMaker, like ``/predictions``. ``?model_name=`` is optional."""
-    name = parameters(["model_name"]).get("model_name", current_service().name)
-    return _predict(name, VERSION)
+    return _predict()
 
 
-def _predict(model: str, version: str) -> Response:
-    service, call = current_service(), current_call()
-    with service.admit(call) as loaded:
-        service.expect_model(model, _version(version), [VERSION])
-        upload, given = read_upload(request, service.settings.max_queue, FIELDS)
-        top_k = top_k_of(given, loaded)
-        ranked = all_or_error(service.classify(all_or_error(upload.images), top_k, call))
+def _predict() -> Response:
+    with admitted() as served:
+        upload, given = read_upload(request, served.settings.max_queue, FIELDS)
+        top_k = top_k_of(given, served.model)
+        images = all_or_error(upload.images)
+        ranked = all_or_error(served.classify(images, top_k, current_call()))
     return _pretty(_wrap(upload, [by_label(one) for one in ranked], "predictions"))
 
 
 @explanations.route("/explanations/<model>", methods=METHODS)
 @explanations.route("/explanations/<model>/<version>", methods=METHODS)
 @explanations.put("/explanations/<model>/<version>/<filename>")
-@needs_slot("explanation")
-def explain(model: str, version: str = VERSION, filename: str = "") -> Response:
+@needs_slot("explanation", by_path)
+def explain(model: str, version: str | None = None, filename: str = "") -> Response:
     """Return the JSON of ``POST /explain``. ``?class_index=`` or ``target`` selects the class."""
-    service, call = current_service(), current_call()
-    with service.admit_explanation(call):
-        service.expect_model(model, _version(version), [VERSION])
+    with admitted() as served:
         upload, given = read_upload(request, 1, EXPLAIN_FIELDS)
         class_index = whole_number("class_index", given)
         for target in upload.targets if class_index is None else ():
             class_index = as_target(target)
         (image,) = all_or_error(upload.images)
-        numbers = service.explain(image, class_index, call).as_numbers()
+        numbers = served.explain(image, class_index, current_call()).as_numbers()
     return jsonify(_wrap(upload, [numbers], "explanations"))
 
 
@@ -158,39 +172,43 @@ def _wrap(upload: Chosen, answers: list[Any], key: str) -> Any:
     return {"one": answers[0], "list": answers, "instances": {key: answers}}[upload.shape]
 
 
-def _version(given: str) -> str:
-    """Return the version, or the only one if a PUT names a file after a slash (curl -T)."""
-    return VERSION if request.method == "PUT" and FILE_NAME.fullmatch(given) else given
-
-
 # Management
 
 
 @blueprint.get("/models")
 def models() -> Response:
-    """List the served models in pages, as TorchServe does. This app serves one model."""
-    service = current_service()
-    weights = service.require_model().info.public()["weights"]
-    only = {"modelName": service.name, "modelUrl": weights}
+    """List the served models in pages, as TorchServe does."""
+    store = current_store()
+    store.expect_ready()
+    models = [
+        {"modelName": name, "modelUrl": resolve(name).model.info.public()["weights"]}
+        for name in store.names()
+    ]
     limit, begin = whole_number("limit"), whole_number("next_page_token") or 0
     end = begin + (100 if limit is None else max(1, min(limit, 100)))
-    page: dict[str, Any] = {"nextPageToken": str(end)} if end < 1 else {}
-    return _pretty(page | {"models": [only][begin:end]})
+    page: dict[str, Any] = {"nextPageToken": str(end)} if end < len(models) else {}
+    return _pretty(page | {"models": models[begin:end]})
 
 
 @blueprint.get("/models/<model>")
 @blueprint.get("/models/<model>/<version:version>")
-def model_details(model: str, version: str = VERSION) -> Response:
+def model_details(model: str, version: str | None = None) -> Response:
+    """Describe the default version, one version, or ``all``."""
+    found = resolve(model, None if version == "all" else version)
+    served = [one for one in current_store().served() if one.name == model]
+    return _pretty([_details(one) for one in (served if version == "all" else [found])])
+
+
+def _details(served: Served) -> dict[str, Any]:
     """Return the model's settings, its queue and its workers, which are this app's processes."""
-    service = current_service()
-    service.expect_model(model, version, [VERSION, "all"])
-    loaded, settings = service.require_model(), service.settings
+    loaded, settings = served.model, served.settings
     on_gpu = loaded.info.device.startswith("cuda")
-    readings = service.metrics.readings()
-    workers, pending = _workers(readings, on_gpu), int(readings.total("predictor_queue_depth"))
-    details = {
-        "modelName": model,
-        "modelVersion": VERSION,
+    readings = current_store().metrics.readings()
+    workers, labels = _workers(readings, on_gpu), dict(zip(MODEL, labels_of(served), strict=True))
+    pending = int(readings.total("predictor_queue_depth", **labels))
+    return {
+        "modelName": served.name,
+        "modelVersion": as_version(served.version),
         "modelUrl": loaded.info.public()["weights"],
         "runtime": "python",
         "minWorkers": len(workers),
@@ -206,7 +224,6 @@ def model_details(model: str, version: str = VERSION) -> Response:
             "pendingRequests": pending,
         },
     }
-    return _pretty([details])
 
 
 def _workers(readings: Readings, on_gpu: bool) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from time import monotonic, sleep
 
 import pytest
 from PIL import Image
+from predictor.engine.service import Service
 from skimage import data
 
 from conftest import ToyModel, toy_model
@@ -13,7 +14,6 @@ from paths import ROOT
 from pictures import encode, picture
 from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier
-from predictor.engine.service import Service
 from predictor.errors import (
     DeadlineExceeded,
     ExplainerBusy,
@@ -88,7 +88,7 @@ def test_a_front_end_needs_no_flask():
 def test_a_request_is_admitted_classified_and_recorded(make_service):
     service, call = make_service(), Call()
     with service.admit(call) as loaded:
-        assert service.classifier.process.slots.held == 1
+        assert service.process.slots.held == 1
         (predictions,) = service.classify([picture("blue")], len(loaded.labels), call)
     service.metrics.record("/predict", "POST", 200, 0.5, call, [])
     assert predictions[0].class_name == "blue_thing"
@@ -123,7 +123,7 @@ def test_a_request_is_not_admitted_while_the_model_loads(loading, admit):
     with pytest.raises(NotReady, match="is loading"), getattr(loading, admit)(call):
         pass
     assert call.model == ""
-    assert loading.classifier.process.slots.held == 0
+    assert loading.process.slots.held == 0
 
 
 def test_explanations_have_their_own_limit_and_gauge(make_service):
@@ -227,8 +227,8 @@ def test_a_loaded_model_is_ready_until_the_process_drains(make_service):
 @pytest.mark.parametrize(
     ("kind", "slots"),
     [
-        ("prediction", lambda service: service.classifier.process.slots),
-        ("explanation", lambda service: service.classifier.process.explanations),
+        ("prediction", lambda service: service.process.slots),
+        ("explanation", lambda service: service.explainer.slots),
     ],
 )
 def test_there_is_room_until_all_slots_of_a_kind_are_held(make_service, kind, slots):
@@ -251,7 +251,7 @@ def test_a_call_whose_slot_is_taken_takes_no_second_one(make_service):
     service = make_service(max_in_flight=1)
     service.expect_room("prediction").take()
     with service.admit(Call(has_slot=True)):
-        assert service.classifier.process.slots.held == 1
+        assert service.process.slots.held == 1
 
 
 def test_a_long_queue_of_decoding_is_not_ready(make_service, monkeypatch):

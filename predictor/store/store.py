@@ -1,0 +1,268 @@
+"""The models of this process: what is wanted is loaded, and what is not wanted is unloaded.
+
+A change never interrupts what is served: a new version is loaded beside the old one, then requests
+move over, and the old one is unloaded when its last request is answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from predictor.engine.admission import Process
+from predictor.engine.classifier import Classifier
+from predictor.engine.explainer import Explainer
+from predictor.engine.metrics import Metrics
+from predictor.engine.served import Served
+from predictor.errors import InferenceFailed, NotReady, Overloaded, StartError
+from predictor.settings import Settings
+from predictor.store.plan import Load, Now, Step, Switch, Unload, plan
+from predictor.store.table import Model, Table
+from predictor.store.wanted import Entry, Wanted
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, int]  # name and version
+# Seconds beyond the request timeout for which an unloaded version waits for its last requests.
+GRACE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A version that is wanted or served."""
+
+    name: str
+    version: int
+    state: str  # READY, LOADING or UNAVAILABLE
+    reason: str  # why it is unavailable; else empty
+    served: Served | None
+
+
+class Store:
+    """The models of one process. Any thread may use it.
+
+    Attributes:
+        loading: done when the first state that was wanted is served; it has the exception if no
+            model could be loaded.
+        process: what all models share.
+        error: why the newest state of the store cannot be followed; None if it is.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        process: Process,
+        read: Callable[[], Wanted],
+        make: Callable[[Entry], Classifier],
+    ) -> None:
+        """Create the store; :meth:`start` loads the models.
+
+        Args:
+            settings: of the server.
+            process: what the models share.
+            read: returns what is wanted now; raises StartError if that cannot be known.
+            make: returns the classifier of a version, which has not begun to load.
+        """
+        self.settings, self.process = settings, process
+        self.loading: Future[None] = Future()
+        self.error: str | None = None
+        self.metrics = Metrics(process, self.served, self.is_ready)
+        self._read, self._make = read, make
+        self._explainer = Explainer(process, settings)
+        self._wanted, self._table = Wanted({}, {}, None), Table()
+        self._switched = Switch({}, None)  # what the table was made of
+        self._loaded: dict[Key, tuple[str, Served]] = {}  # with the signature of its files
+        self._failed: dict[Key, tuple[str, str]] = {}  # signature and reason
+        self._lock, self._stale, self._follows = threading.Lock(), False, False
+        self._start_once = threading.Lock()
+        process.slots.retry_after_s = self._backlog_s
+
+    # Following what is wanted
+
+    def start(self) -> None:
+        """Begin to load what is wanted, in the background. Further calls do nothing."""
+        if self._start_once.acquire(blocking=False):
+            self.follow()
+
+    def follow(self) -> None:
+        """Look again, in the background, what is wanted, and serve that."""
+        with self._lock:
+            self._stale = True
+            if self._follows:
+                return
+            self._follows = True
+        threading.Thread(target=self._follow, name="store", daemon=True).start()
+
+    def _follow(self) -> None:
+        while self._is_stale():
+            try:
+                self._wanted, self.error = self._read(), None
+                while steps := plan(self._wanted, self._now()):
+                    self._do(steps[0])
+            except StartError as error:
+                self.error = str(error)
+                log.error("What is served stays as it is. %s", error)
+            except Exception as error:
+                self.error = str(error)
+                log.exception("What is served stays as it is.")
+            if not self.loading.done():
+                self._end_loading()
+
+    def _is_stale(self) -> bool:
+        with self._lock:
+            self._follows, self._stale = self._stale, False
+            return self._follows
+
+    def _end_loading(self) -> None:
+        if self._table.models:
+            self.loading.set_result(None)
+        else:
+            reasons = (
+                [self.error] if self.error else [reason for _, reason in self._failed.values()]
+            )
+            self.loading.set_exception(StartError(" ".join(reasons)))
+
+    def _now(self) -> Now:
+        return Now(
+            loaded={key: signature for key, (signature, _) in self._loaded.items()},
+            failed={key: signature for key, (signature, _) in self._failed.items()},
+            routes=self._switched.routes,
+            default=self._switched.default,
+        )
+
+    def _do(self, step: Step) -> None:
+        if isinstance(step, Load):
+            self._load(step.entry)
+        elif isinstance(step, Switch):
+            self._switch(step)
+        elif isinstance(step, Unload):
+            _, served = self._loaded.pop((step.name, step.version))
+            self._unload(served)
+
+    def _load(self, entry: Entry) -> None:
+        """Load a version. It takes the requests of an older state of its files at once."""
+        key = entry.name, entry.version
+        try:
+            served = Served(self._make(entry), self._explainer, entry.version)
+            served.classifier.start()
+            served.classifier.loading.result()
+        except Exception as error:  # whatever the loading of a model raises; the log has it
+            self._failed[key] = entry.signature, str(error)
+            return
+        self.metrics.count_passes(served)
+        self._failed.pop(key, None)
+        before, self._loaded[key] = self._loaded.get(key), (entry.signature, served)
+        if before is not None:
+            self._switch(self._switched)
+            self._unload(before[1])
+
+    def _switch(self, step: Switch) -> None:
+        models, default = dict[str, Model](), None
+        for name, route in step.routes.items():
+            versions = {number: self._loaded[name, number][1] for number in route.versions}
+            served_as = versions[route.default].name  # a model that stands in has another name
+            models[served_as] = Model(route, versions)
+            default = served_as if name == step.default else default
+        self._switched, self._table = step, Table(models, default)
+
+    def _unload(self, served: Served) -> None:
+        """Free a version when its last request is answered; other changes do not wait for that."""
+
+        def close() -> None:
+            served.close(self.settings.request_timeout_s + GRACE_S)
+            self.metrics.forget(served)
+
+        threading.Thread(target=close, name="unload", daemon=True).start()
+
+    # Serving
+
+    def resolve(self, name: str | None = None, version: str | None = None, key: str = "") -> Served:
+        """Return what answers a request, as :meth:`predictor.store.table.Table.find` does.
+
+        Raises:
+            NotReady: nothing is loaded yet, or nothing could be loaded.
+            UnknownModel, BadRequest: there is no such model or version, or no default model.
+        """
+        return self._ready_table().find(name, version, key)
+
+    @property
+    def default(self) -> Served | None:
+        """What answers requests that name no model, else the first model; None: nothing can."""
+        table = self._table
+        if not table.models or self.unhealthy_reason() is not None:
+            return None
+        return table.find(table.default or next(iter(table.models)), None, "")
+
+    def names(self) -> list[str]:
+        """Return the names of the models that are served."""
+        return [*self._table.models]
+
+    def served(self) -> list[Served]:
+        """Return all versions that are served now."""
+        return [*self._table]
+
+    def statuses(self) -> list[Status]:
+        """Return all versions that are wanted or served, by name and version."""
+        ready = {(one.name, one.version): one for one in self._table}
+        found = [Status(*key, "READY", "", served) for key, served in ready.items()]
+        for key in self._wanted.entries.keys() - self._loaded.keys():
+            failed = self._failed.get(key)
+            state = "UNAVAILABLE" if failed else "LOADING"
+            found.append(Status(*key, state, failed[1] if failed else "", None))
+        return sorted(found, key=lambda status: (status.name, status.version))
+
+    def is_ready(self) -> bool:
+        """Return whether this process can take requests."""
+        full = self.process.decoders.turns.full
+        return bool(self._table.models) and not (
+            self.unhealthy_reason() or full or self.process.draining
+        )
+
+    def unhealthy_reason(self) -> str | None:
+        """Return why this process must be replaced; None while it is healthy or loading."""
+        if self.loading.done() and self.loading.exception() is not None:
+            return "The model could not be loaded."
+        return next(filter(None, (one.classifier.unhealthy_reason() for one in self._table)), None)
+
+    def expect_healthy(self) -> None:
+        """Raise InferenceFailed if the process must be replaced. Loading is not a failure."""
+        if (reason := self.unhealthy_reason()) is not None:
+            raise InferenceFailed(reason)
+
+    def expect_ready(self) -> None:
+        """Raise a ServiceError if requests would fail now."""
+        self.expect_healthy()
+        if self.process.draining:
+            raise NotReady("This server process is shutting down. Retry: another one answers.")
+        if (turns := self.process.decoders.turns).full:
+            detail = f"{turns.waiting} images are waiting to be decoded."
+            raise Overloaded(detail, self._backlog_s())
+        self._ready_table()
+
+    def abandon(self) -> None:
+        """Fail all requests in progress and refuse new ones. Used when a model hangs."""
+        self.process.draining = True
+        self.process.lanes.abandon()
+
+    def close(self) -> None:
+        """End the threads of all models."""
+        self._explainer.close()
+        for served in self._table:
+            served.classifier.close()
+
+    def _ready_table(self) -> Table:
+        self.start()
+        if not self._table.models:
+            raise NotReady(
+                "The model could not be loaded. The server's log has the reason."
+                if self.loading.done()
+                else "The model is loading. Retry in a few seconds."
+            )
+        return self._table
+
+    def _backlog_s(self) -> float | None:
+        """Return the longest backlog in seconds; None before a model is loaded."""
+        return max((one.classifier.backlog_s or 0.0 for one in self._table), default=None)

@@ -1,0 +1,70 @@
+"""What requests are answered by: one moment of the store, which is replaced as a whole."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from predictor.engine.served import Served
+from predictor.errors import BadRequest, UnknownModel, UnknownVersion
+from predictor.store.routing import choose
+from predictor.store.wanted import Route
+
+VERSION = re.compile(r"([1-9]\d{0,8})(?:\.0)?", re.ASCII)  # TorchServe's clients write 2 as 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The versions of a model that are served, and which requests each of them gets."""
+
+    route: Route
+    versions: Mapping[int, Served]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The models that are served, by name."""
+
+    models: Mapping[str, Model] = field(default_factory=dict)
+    default: str | None = None  # the model of requests that name none
+
+    def __iter__(self) -> Iterator[Served]:
+        """Iterate over all versions of all models."""
+        for model in self.models.values():
+            yield from model.versions.values()
+
+    def model(self, name: str | None) -> Model:
+        """Return the model of this name, or for None the default model.
+
+        Raises:
+            UnknownModel, BadRequest: there is no such model, or no default.
+        """
+        if name is None and self.default is None:
+            raise BadRequest(f"Name a model, for example with ?model=. {self._has()}")
+        if (model := self.models.get(name or self.default or "")) is None:
+            raise UnknownModel(f"There is no model {name or self.default!r}. {self._has()}")
+        return model
+
+    def find(self, name: str | None, version: str | None, key: str) -> Served:
+        """Return what answers a request: the version that it names, else one by split or default.
+
+        Args:
+            name: of the model; None: the default model.
+            version: such as ``2`` or ``2.0``; None: requests with the same ``key`` get the same.
+            key: who asks, for the split.
+
+        Raises:
+            UnknownModel, BadRequest: there is no such model or version, or no default model.
+        """
+        model = self.model(name)
+        if version is None:
+            return model.versions[choose(model.route, key)]
+        number = VERSION.fullmatch(version)
+        if number is None or (served := model.versions.get(int(number[1]))) is None:
+            known = " and ".join(map(str, model.versions))
+            name = next(iter(model.versions.values())).name
+            raise UnknownVersion(f"The model {name!r} has no version {version!r}. It has {known}.")
+        return served
+
+    def _has(self) -> str:
+        names = " and ".join(map(repr, self.models))
+        return f"This server has {names or 'no model'}."
