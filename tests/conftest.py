@@ -202,11 +202,16 @@ def store(app: Flask) -> Store:
 
 def app_of(classifier: Classifier) -> Flask:
     """An app around a classifier. If that is loaded, or has failed, the app knows it."""
-    app = create_app(classifier.settings, single(classifier.settings, classifier))
+    return create_app(classifier.settings, store_around(classifier))
+
+
+def store_around(classifier: Classifier) -> Store:
+    """A store of one classifier. If that is loaded, or has failed, the store knows it."""
+    store = single(classifier.settings, classifier)
     if classifier.loading.done():
-        store_of(app).start()
-        store_of(app).loading.exception(timeout=10)
-    return app
+        store.start()
+        store.loading.exception(timeout=10)
+    return store
 
 
 def store_of(app: Flask) -> Store:

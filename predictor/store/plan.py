@@ -1,41 +1,129 @@
+"""The steps from what this process serves to what is wanted: a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from predictor.store.wanted import Entry, Route, Wanted
+
+Key = tuple[str, int]  # name and version
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What this process serves."""
+
+    loaded: Mapping[Key, str]  # the signature of what is loaded
+    failed: Mapping[Key, str]  # the signature of what could not be loaded
+    routes: Mapping[str, Route]
+    default: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
-    entry: Any
+    """Load this version. Once loaded, it replaces an older state of the same version at once."""
+
+    entry: Entry
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Switch:
-    routes: Any
-    default: Any
+    """Answer requests by these routes from now on. All their versions are loaded."""
+
+    routes: Mapping[str, Route]
+    default: str | None
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Unload:
+    """Free this version once its last request is answered. No route needs it."""
+
     name: str
     version: int
 
 
-Step = Any
+Step = Load | Switch | Unload
 
 
-@dataclass
-class Now:
-    loaded: Any
-    failed: Any
-    routes: Any
-    default: Any
+def plan(wanted: Wanted, now: Now) -> list[Step]:
+    """Return the next steps; none if this process serves what is wanted, as far as it can.
+
+    Carry them out in order and plan again, as often as there are steps. What can be done at once
+    comes first, so that it does not wait for a load and frees memory for it: a switch, then the
+    unloads that it allows. Otherwise, the steps load what one model lacks.
+
+    The route of a model changes when all versions that it needs are loaded. If one cannot be
+    loaded, the model keeps its old route, and without an old route it gets what is loaded of the
+    wanted one. If the changed files of a loaded version cannot be loaded, the old state serves on.
+    """
+    routes = {name: route for name in wanted.routes if (route := _route(name, wanted, now))}
+    default = wanted.default
+    if default is not None and default not in routes and now.default in routes:
+        default = now.default
+    needed = _keys(routes) | _keys(wanted.routes)
+    steps: list[Step] = [Unload(*key) for key in sorted(now.loaded.keys() - needed)]
+    if (routes, default) != (now.routes, now.default):
+        steps.insert(0, Switch(routes, default))
+    return steps or _loads(wanted, now)
 
 
-def plan(wanted, now):
-    steps = [
-        Load(e)
-        for k, e in wanted.entries.items()
-        if now.loaded.get(k) != e.signature and now.failed.get(k) != e.signature
-    ]
-    if not steps and now.loaded and (now.routes, now.default) != (wanted.routes, wanted.default):
-        steps.append(Switch(wanted.routes, wanted.default))
-    return steps
+def shortfalls(wanted: Wanted, now: Now) -> dict[str, str]:
+    """Return a sentence for each model that cannot be served as wanted, by the model's name."""
+    return {
+        name: _sentence(name, failed, now.routes.get(name))
+        for name, route in wanted.routes.items()
+        if (failed := [v for v in route.versions if _has_failed((name, v), wanted, now)])
+    }
+
+
+def _sentence(name: str, failed: Iterable[int], route: Route | None) -> str:
+    versions = ", ".join(map(str, failed))
+    served = ", ".join(map(str, route.versions)) if route else "none"
+    return (
+        f"The model {name!r} is not served as wanted. Versions that cannot be loaded: {versions}."
+        f" Versions that answer requests until that is corrected: {served}."
+    )
+
+
+def _route(name: str, wanted: Wanted, now: Now) -> Route | None:
+    """Return the route that the model can have now; None: it cannot be served yet."""
+    route, old = wanted.routes[name], now.routes.get(name)
+    keys = [(name, version) for version in route.versions]
+    if any(_is_pending(key, wanted, now) for key in keys):
+        return old
+    if all(key in now.loaded for key in keys):
+        return route
+    return old or _reduced(route, [v for v in route.versions if (name, v) in now.loaded])
+
+
+def _reduced(route: Route, versions: list[int]) -> Route | None:
+    """Return the route without the versions that are not loaded."""
+    if not versions:
+        return None
+    default = route.default if route.default in versions else max(versions)
+    return Route(
+        tuple(versions), default, {v: route.split[v] for v in versions if v in route.split}
+    )
+
+
+def _loads(wanted: Wanted, now: Now) -> list[Step]:
+    """Return the loads of one model: of the default model first."""
+    for name in sorted(wanted.routes, key=lambda name: name != wanted.default):
+        keys = [(name, version) for version in wanted.routes[name].versions]
+        if loads := [Load(wanted.entries[key]) for key in keys if _is_pending(key, wanted, now)]:
+            return [*loads]
+    return []
+
+
+def _is_pending(key: Key, wanted: Wanted, now: Now) -> bool:
+    return wanted.entries[key].signature not in (now.loaded.get(key), now.failed.get(key))
+
+
+def _has_failed(key: Key, wanted: Wanted, now: Now) -> bool:
+    signature = wanted.entries[key].signature
+    return now.failed.get(key) == signature != now.loaded.get(key)
+
+
+def _keys(routes: Mapping[str, Route]) -> set[Key]:
+    return {(name, version) for name, route in routes.items() for version in route.versions}

@@ -197,8 +197,8 @@ class Store:
         return table.find(table.default or next(iter(table.models)), None, "")
 
     def names(self) -> list[str]:
-        """Return the names of the models that are served."""
-        return [*self._table.models]
+        """Return the names of the models that are served; raise NotReady before."""
+        return [*self._ready_table().models]
 
     def served(self) -> list[Served]:
         """Return all versions that are served now."""

@@ -36,12 +36,11 @@ def test_an_ended_process_has_no_figures():
 WORKER = """
 import os, sys
 from predictor.engine.call import Call
-from predictor.engine.classifier import Classifier
-from predictor.engine.metrics import Metrics
+from predictor.store.single import single
 from predictor.settings import Settings
-metrics = Metrics(Classifier(Settings(served_name="toy")))
+metrics = single(Settings(served_name="toy")).metrics
 for _ in range(int(sys.argv[1])):
-    metrics.record("/", "GET", 200, 0.3, Call(model="toy"), [])
+    metrics.record("/", "GET", 200, 0.3, Call(model="toy", version="1"), [])
 metrics.refresh()
 os._exit(0)
 """

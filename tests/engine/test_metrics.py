@@ -1,10 +1,10 @@
 import pytest
 from prometheus_client.metrics_core import GaugeMetricFamily
 
-from conftest import ToyModel
+from conftest import ToyModel, store_around
 from pictures import picture
 from predictor.engine.call import Call, Timings
-from predictor.engine.metrics import Metrics, codes
+from predictor.engine.metrics import codes
 from predictor.errors import PredictorError
 from scrape import Scrape, series
 from test_errors import tree
@@ -13,27 +13,20 @@ MODEL = {"model": "toy", "version": "1"}
 
 
 def record(metrics, status=200, seconds=0.5, call=None, codes=()):
-    metrics.record("/predict", "POST", status, seconds, call or Call(model="toy"), codes)
+    metrics.record("/predict", "POST", status, seconds, call or Call(**MODEL), codes)
 
 
 def test_two_metrics_in_one_process_count_independently(make_classifier):
-    first, second = (Metrics(make_classifier()) for _ in range(2))
+    first, second = (store_around(make_classifier()).metrics for _ in range(2))
     record(first)
     assert Scrape.of(first).sum("predictor_requests_total") == 1
     assert Scrape.of(second).sum("predictor_requests_total") == 0
 
 
-def test_two_metrics_of_one_classifier_count_the_same_passes(classifier):
-    first, second = (Metrics(classifier) for _ in range(2))
-    classifier.classify([picture()])
-    for metrics in (first, second):
-        assert Scrape.of(metrics)[series("predictor_batch_size_sum", **MODEL)] == 1
-
-
 def test_forward_passes_are_measured_without_the_warm_up(make_classifier):
     model = ToyModel()
     classifier = make_classifier(model)
-    metrics, warm_up = Metrics(classifier), len(model.batches)
+    metrics, warm_up = store_around(classifier).metrics, len(model.batches)
     classifier.classify([picture()] * 5)
     numbers, passes = Scrape.of(metrics), len(model.batches) - warm_up
     assert numbers[series("predictor_batch_size_sum", **MODEL)] == 5
@@ -42,7 +35,7 @@ def test_forward_passes_are_measured_without_the_warm_up(make_classifier):
 
 
 def test_a_request_is_counted_by_route_method_status_and_model(classifier):
-    metrics = Metrics(classifier)
+    metrics = store_around(classifier).metrics
     record(metrics, 200)
     record(metrics, 415)
     record(metrics, 415)
@@ -53,15 +46,15 @@ def test_a_request_is_counted_by_route_method_status_and_model(classifier):
 
 
 def test_a_request_without_a_model_has_no_model_label(classifier):
-    metrics = Metrics(classifier)
+    metrics = store_around(classifier).metrics
     metrics.record("/healthz", "GET", 200, 0.1, Call(), [])
     name = series("predictor_requests_total", route="/healthz", method="GET", status=200)
     assert Scrape.of(metrics)[name] == 1
 
 
 def test_steps_that_a_request_did_not_reach_are_not_counted(classifier):
-    metrics = Metrics(classifier)
-    record(metrics, call=Call(timings=Timings(read=0.1, decode=0.2), model="toy"))
+    metrics = store_around(classifier).metrics
+    record(metrics, call=Call(timings=Timings(read=0.1, decode=0.2), **MODEL))
     numbers = Scrape.of(metrics)
     assert numbers["predictor_read_seconds_sum"] == 0.1
     assert numbers[series("predictor_decode_seconds_sum", **MODEL)] == 0.2
@@ -69,11 +62,11 @@ def test_steps_that_a_request_did_not_reach_are_not_counted(classifier):
 
 
 def test_only_requests_with_an_image_count_as_predictions(classifier):
-    metrics = Metrics(classifier)
+    metrics = store_around(classifier).metrics
     record(metrics, 400)
     assert Scrape.of(metrics).sum("predictor_prediction_seconds_count") == 0
-    record(metrics, 200, 0.5, Call(timings=Timings(decode=0.2), model="toy"))
-    record(metrics, 422, 0.1, Call(timings=Timings(decode=0.1), model="toy"))
+    record(metrics, 200, 0.5, Call(timings=Timings(decode=0.2), **MODEL))
+    record(metrics, 422, 0.1, Call(timings=Timings(decode=0.1), **MODEL))
     numbers = Scrape.of(metrics)
     for outcome, seconds in (("success", 0.5), ("fail", 0.1)):
         name = series("predictor_prediction_seconds_sum", outcome=outcome, **MODEL)
@@ -81,8 +74,12 @@ def test_only_requests_with_an_image_count_as_predictions(classifier):
 
 
 def test_answered_images_and_error_codes_are_counted(classifier):
-    metrics = Metrics(classifier)
-    record(metrics, call=Call(model="toy", class_ids=["n1", "n2"]), codes=["damaged-image"] * 2)
+    metrics = store_around(classifier).metrics
+    record(
+        metrics,
+        call=Call(**MODEL, class_ids=["n1", "n2"]),
+        codes=["damaged-image"] * 2,
+    )
     numbers = Scrape.of(metrics)
     assert numbers[series("predictor_predictions_total", **MODEL)] == 2
     assert numbers[series("predictor_rejected_total", reason="damaged-image")] == 2
@@ -90,15 +87,15 @@ def test_answered_images_and_error_codes_are_counted(classifier):
 
 @pytest.mark.parametrize("seconds", [0.0002, 0.003, 0.07, 1.2, 20])
 def test_bucket_bounds_span_the_times_of_gpus_and_cpus(classifier, seconds):
-    metrics = Metrics(classifier)
-    record(metrics, call=Call(timings=Timings(queue=seconds), model="toy"))
+    metrics = store_around(classifier).metrics
+    record(metrics, call=Call(timings=Timings(queue=seconds), **MODEL))
     numbers = Scrape.of(metrics)
     for bound, count in (("0.0001", 0), ("30.0", 1)):
         assert numbers[series("predictor_queue_seconds_bucket", le=bound, **MODEL)] == count
 
 
 def test_gauges_are_read_from_the_classifier_at_each_scrape(classifier):
-    metrics = Metrics(classifier)
+    metrics = store_around(classifier).metrics
     with classifier.process.slots.hold():
         numbers = Scrape.of(metrics)
     assert (numbers["predictor_ready"], numbers["predictor_in_flight"]) == (1, 1)
@@ -111,13 +108,13 @@ def test_gauges_are_read_from_the_classifier_at_each_scrape(classifier):
 
 
 def test_a_loading_model_has_no_series_yet(loading_classifier):
-    numbers = Scrape.of(Metrics(loading_classifier))
+    numbers = Scrape.of(store_around(loading_classifier).metrics)
     assert numbers["predictor_ready"] == 0
     assert not any("model=" in name or "model_info" in name for name in numbers)
 
 
 def test_a_draining_process_is_not_ready(classifier):
-    metrics = Metrics(classifier)
+    metrics = store_around(classifier).metrics
     classifier.process.draining = True
     assert Scrape.of(metrics)["predictor_ready"] == 0
 
@@ -126,14 +123,14 @@ def test_every_error_code_has_a_series_from_the_start(classifier):
     expected = {error.code for error in tree() if error is not PredictorError} - {"not-started"}
     assert codes() == expected
     names = {series("predictor_rejected_total", reason=code) for code in expected}
-    assert names <= Scrape.of(Metrics(classifier)).keys()
+    assert names <= Scrape.of(store_around(classifier).metrics).keys()
 
 
 def test_aliases_are_computed_from_the_metrics_of_the_scrape(classifier):
     def alias(readings):
         yield GaugeMetricFamily("ts_ready", "As elsewhere.", readings.total("predictor_ready"))
 
-    metrics = Metrics(classifier)
+    metrics = store_around(classifier).metrics
     metrics.add_alias(alias)
     assert Scrape.of(metrics)["ts_ready"] == 1
     assert metrics.readings().values("ts_ready") == [1]
@@ -154,7 +151,7 @@ def from_files(classifier, monkeypatch, tmp_path):
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     monkeypatch.setattr("predictor.engine.metrics.AllProcesses", lambda _folder: files)
     monkeypatch.setattr("predictor.engine.metrics.monotonic", lambda: files.now)
-    return Metrics(classifier), files
+    return store_around(classifier).metrics, files
 
 
 def test_many_scrapes_read_the_files_a_tenth_of_the_time(from_files):
@@ -167,7 +164,7 @@ def test_many_scrapes_read_the_files_a_tenth_of_the_time(from_files):
 
 
 def test_readings_are_written_once_in_each_format(classifier):
-    readings, written = Metrics(classifier).readings(), []
+    readings, written = store_around(classifier).metrics.readings(), []
     for kind in ("text/plain", "application/openmetrics-text") * 2:
         assert readings.text(lambda _, kind=kind: written.append(kind) or kind, kind) == kind
     assert written == ["text/plain", "application/openmetrics-text"]
@@ -175,7 +172,7 @@ def test_readings_are_written_once_in_each_format(classifier):
 
 def test_after_a_prediction_or_an_error_readings_are_new(from_files):
     metrics, _ = from_files
-    for call, sent in ((Call(model="toy"), ()), (Call(), ["not-found"])):
+    for call, sent in ((Call(**MODEL), ()), (Call(), ["not-found"])):
         before = metrics.readings()
         assert metrics.readings() is before
         metrics.record("/", "GET", 200, 0.1, call, sent)
@@ -183,5 +180,5 @@ def test_after_a_prediction_or_an_error_readings_are_new(from_files):
 
 
 def test_readings_in_memory_are_always_new(classifier):
-    metrics = Metrics(classifier)
+    metrics = store_around(classifier).metrics
     assert metrics.readings() is not metrics.readings()

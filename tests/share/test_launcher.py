@@ -7,7 +7,8 @@ import threading
 import pytest
 import requests
 
-from conftest import app_of, store_of, toy_model
+from app import create_app
+from conftest import app_of, store_around, store_of, toy_model
 from pictures import picture
 from predictor import share as package
 from predictor.engine.classifier import Classifier
@@ -189,7 +190,8 @@ def test_running_the_same_app_again_keeps_its_model(app, store, run, free_port):
 
 
 def test_a_model_that_another_share_uses_is_kept(classifier, run, free_port, make_app):
-    first, second = (app_of(classifier) for _ in range(2))
+    store = store_around(classifier)
+    first, second = (create_app(classifier.settings, store) for _ in range(2))
     run(first, fail_to_open, port=free_port)
     share = run(second, fail_to_open, port=free_port)
     assert requests.post(f"{share.url}/predict", data=picture(), timeout=10).ok

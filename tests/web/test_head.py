@@ -81,6 +81,7 @@ def test_the_app_continues_the_request_whose_head_was_checked(app, monkeypatch):
     create = app.create_url_adapter
     monkeypatch.setattr(app, "create_url_adapter", lambda r: made.append(r) or create(r))
     _, environ = ask(app, data=picture("green"))
+    environ[PLACE].take()
     record, headers = environ[ADMITTED].request.record, {}
     body = b"".join(app(environ, lambda status, pairs, _=None: headers.update(pairs)))
     assert json.loads(body)["class_name"] == "green_thing"
@@ -125,6 +126,7 @@ def test_the_guards_run_once_for_a_request(make_app):
     headers = {"Authorization": f"Bearer {TOKEN}"}
     answer, environ = ask(app, headers=headers)
     assert answer is None
+    environ[PLACE].take()
     environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(picture()), str(len(picture()))
     started = []
     body = b"".join(app(environ, lambda *args: started.append(args)))

@@ -10,7 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from conftest import LABELS, ToyModel, app_of
+from conftest import LABELS, ToyModel, app_of, store_of
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.models.card import Card
@@ -175,10 +175,10 @@ def test_description_has_the_model_once_it_is_loaded():
         Settings(), lambda *_: let.wait(60) and LoadedModel(ToyModel(), INFO, CARD)
     )
     app = app_of(classifier)
-    classifier.start()
+    store_of(app).start()
     assert "toy-tensor" not in str(document(app))
     let.set()
-    classifier.loading.result(timeout=10)
+    store_of(app).loading.result(timeout=10)
     assert "toy-tensor" in str(document(app))
     classifier.close()
 
