@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] not in (*COMMANDS, "-h", "--help", "--version"):
         arguments = ["classify", *arguments]
     options, further = parser.parse_known_args(arguments)
-    if options.command == "serve":
+    if options.command in TAKE_FURTHER:
         options.further = further
     elif further:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
@@ -40,14 +40,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     group = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name, (help, texts, options) in COMMANDS.items():
-        command = group.add_parser(name, help=help, allow_abbrev=name != "serve", **texts)
+        command = group.add_parser(name, help=help, allow_abbrev=name not in TAKE_FURTHER, **texts)
         for option, values in options.items():
             command.add_argument(option, **values)
-        if name != "convert":
+        if name not in ("convert", "store"):
             model_options.add(command)
     return parser
 
 
+# Commands that read arguments themselves.
+TAKE_FURTHER = ("serve", "store")
 EXIT_STATUS = (
     "Exit status: 0 all photos are done, 1 some cannot be read, 2 the command cannot run, 130"
     " interrupted, 141 the reader of the output has ended."
@@ -110,5 +112,8 @@ COMMANDS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
         "description": "Serve POST /predict and a page with gunicorn, on http://127.0.0.1:5000.",
         "epilog": "The environment variables HOST and PORT change the address. Further options are"
         " passed to gunicorn: predictor serve --certfile cert.pem --keyfile key.pem",
+    }, {}),
+    "store": ("keep models by name and version, and choose which are served", {
+        "add_help": False,  # predictor.cli.store has the actions
     }, {}),
 }  # fmt: skip

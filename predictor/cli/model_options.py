@@ -1,4 +1,4 @@
-"""The options ``--model``, ``--weights`` and ``--labels``, which all commands but convert have."""
+"""The options ``--model``, ``--weights`` and ``--labels``, which most commands have."""
 
 import argparse
 import os
