@@ -74,6 +74,7 @@ class Batcher(Generic[Item, Result]):
         self._closed = False
         self.max_batch_size, self.lanes, self.cost = max_batch_size, lanes, cost or ItemCost()
         self.queue: deque[Job[Item, Result]] = deque()
+        self.running = 0  # calls
         self.used_s = 0.0  # seconds on all lanes, see `Lanes`
         shared.add(self)
 
@@ -141,7 +142,7 @@ class Batcher(Generic[Item, Result]):
 
     def seconds_to_wait(self) -> float | None:
         """Return the seconds until a call may begin if lanes are free; None: wait for a change."""
-        if not self.queue or self._shared.running(self) >= self.lanes:
+        if not self.queue or self.running >= self.lanes:
             return None
         if len(self.queue) >= self.max_batch_size:
             return 0
@@ -158,7 +159,7 @@ class Batcher(Generic[Item, Result]):
         for job in late:
             error = DeadlineExceeded("The request could not be answered in time. Retry later.")
             job.future.set_exception(error)
-        begun.jobs = kept = [job for job in kept if job not in late]
+        begun.jobs = kept = [job for job in kept if job not in late] if late else kept
         if kept:
             self._resolve(kept, begun.own_lanes)
         elif late:
@@ -182,8 +183,8 @@ class Batcher(Generic[Item, Result]):
             self._resolve(jobs[:middle], lanes)
             self._resolve(jobs[middle:], lanes)
             return
-        for job, result in zip(jobs, results, strict=True):
-            with suppress(InvalidStateError):  # abandoned in the meantime
+        with suppress(InvalidStateError):  # abandoned in the meantime, with all its jobs
+            for job, result in zip(jobs, results, strict=True):
                 job.future.set_result(result)
 
     def _timed(self, jobs: Sequence[Job[Item, Result]], lanes: int) -> list[Result]:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ class Pass:
     own_lanes: int  # of those that the batcher would have alone
     part: float  # of the process
     expected_s: float  # seconds on all lanes
-    began: float = field(default_factory=monotonic)
+    began: float
 
 
 class Lanes:
@@ -65,8 +65,9 @@ class Lanes:
             self._batchers.append(batcher)
             while self.count < batcher.lanes:
                 thread = threading.Thread(
-                    target=self._serve, name=f"inference-{self.count}", daemon=True
-                )
+                    target=self._serve, name=f"inference-{self.count}", daemon=True,
+                    args=(self._threads,),
+                )  # fmt: skip
                 thread.start()  # before the next line: `alive` needs no lock
                 self._threads.append(thread)
                 self.count += 1
@@ -81,7 +82,7 @@ class Lanes:
         with self.changed:
             if batcher in self._batchers:
                 self._batchers.remove(batcher)
-            self.changed.wait_for(lambda: not (self.alive and self.running(batcher)))
+            self.changed.wait_for(lambda: not (self.alive and batcher.running))
             if not (self._batchers or self._passes):
                 ended, self._threads = self._threads, []
                 self.count = self._free = 0
@@ -93,10 +94,6 @@ class Lanes:
         """Fail all items, including those of a call that hangs, without waiting for that call."""
         running = [job for one in list(self._passes.values()) for job in one.jobs]
         self._fail(running, "The model hangs. Retry later.")
-
-    def running(self, batcher: Batcher[Any, Any]) -> int:
-        """Return the number of a batcher's running calls."""
-        return sum(one.batcher is batcher for one in self._passes.values())
 
     def backlog_s(self, batcher: Batcher[Any, Any], further: int = 0) -> float:
         """Estimate the seconds until a batcher's items and ``further`` ones are done.
@@ -121,9 +118,9 @@ class Lanes:
         since = min((one.began for one in list(self._passes.values())), default=None)
         return 0.0 if since is None else monotonic() - since
 
-    def _serve(self) -> None:
+    def _serve(self, threads: list[threading.Thread]) -> None:
         try:
-            while running := self._next():
+            while running := self._next(threads):
                 running.batcher.run(running)
                 self._end(running)
                 del running  # frees the pixels, and the model, before the thread waits
@@ -132,11 +129,11 @@ class Lanes:
             self._fail(own.jobs if own else [], "The model has stopped.")
             raise
 
-    def _next(self) -> Pass | None:
-        """Wait until a call may begin; return it, or None if the thread should end."""
+    def _next(self, threads: list[threading.Thread]) -> Pass | None:
+        """Wait until a call may begin; return it, or None once these threads should end."""
         with self.changed:
-            while threading.current_thread() in self._threads and not self._failed:
-                begun, wait_s = self._begin()
+            while threads is self._threads and not self._failed:
+                begun, wait_s = self._begin() if self._free else (None, None)
                 if begun is not None:
                     return begun
                 self.changed.wait(wait_s)
@@ -144,19 +141,23 @@ class Lanes:
 
     def _begin(self) -> tuple[Pass | None, float | None]:
         """Begin the next call; or return the seconds until one may begin, None: after a change."""
-        if not self._free:
-            return None, None
-        waits = [(one, one.seconds_to_wait()) for one in self._batchers]
-        ready = [one for one, wait_s in waits if wait_s == 0]
+        ready, wait_s = [], None
+        for one in self._batchers:
+            if (one_s := one.seconds_to_wait()) == 0:
+                ready.append(one)
+            elif one_s is not None:
+                wait_s = min(one_s, wait_s or one_s)
         if not ready:
-            return None, min((wait_s for _, wait_s in waits if wait_s is not None), default=None)
-        batcher = min(ready, key=lambda one: one.used_s)
+            return None, wait_s
+        batcher = min(ready, key=_used_s) if len(ready) > 1 else ready[0]
         least = self._least(batcher)
         if least > self._free:  # if others began meanwhile, it might wait for ever
             return None, None
         # The waiting items and the free lanes are divided evenly among the calls that can begin.
-        beside = (one for one in ready if one is batcher or self._least(one) + least <= self._free)
-        waiting = sum(len(one.queue) for one in beside)
+        waiting = len(batcher.queue)
+        for one in ready:
+            if one is not batcher and self._least(one) + least <= self._free:
+                waiting += len(one.queue)
         calls = min(self._free // least, waiting)
         return self._start(batcher, -(-waiting // calls), self._free // calls), None
 
@@ -166,21 +167,23 @@ class Lanes:
 
     def _start(self, batcher: Batcher[Any, Any], items: int, lanes: int) -> Pass:
         jobs = batcher.take(min(items, batcher.max_batch_size, len(batcher.queue)))
-        begun = Pass(
-            batcher, jobs, lanes, lanes * batcher.lanes // self.count, lanes / self.count,
-            len(jobs) * batcher.cost.seconds,
-        )  # fmt: skip
+        own_lanes, part = lanes * batcher.lanes // self.count, lanes / self.count
+        expected_s = len(jobs) * batcher.cost.seconds
+        begun = Pass(batcher, jobs, lanes, own_lanes, part, expected_s, monotonic())
         self._free -= lanes
         self.used_s = max(self.used_s, batcher.used_s)
-        batcher.used_s += begun.expected_s
+        batcher.used_s += expected_s
+        batcher.running += 1
         self._passes[threading.get_ident()] = begun
         return begun
 
     def _end(self, ended: Pass) -> None:
+        batcher = ended.batcher
         with self.changed:
             seconds = (monotonic() - ended.began) * ended.part
-            ended.batcher.cost.learn(seconds, len(ended.jobs))
-            ended.batcher.used_s += seconds - ended.expected_s
+            batcher.cost.learn(seconds, len(ended.jobs))
+            batcher.used_s += seconds - ended.expected_s
+            batcher.running -= 1
             self._passes.pop(threading.get_ident(), None)
             self._free += ended.lanes
             self.changed.notify_all()
@@ -192,6 +195,10 @@ class Lanes:
             waiting = [job for one in self._batchers for job in one.take(len(one.queue))]
             self.changed.notify_all()
         fail([*running, *waiting], sentence)
+
+
+def _used_s(batcher: Batcher[Any, Any]) -> float:
+    return batcher.used_s
 
 
 def fail(jobs: Iterable[Job[Any, Any]], sentence: str) -> None:
