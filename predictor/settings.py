@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from predictor import setting_parsers as parsers
@@ -167,8 +168,10 @@ class Settings:
         " terminal, otherwise JSON.")
     # fmt: on
 
-    # Not in the table: the master passes its workers the descriptor of the weights' memory file.
-    shared_weights_fd: int | None = None
+    # Not in the table: the master passes its workers the descriptors of the memory files for
+    # weights, and a folder that all processes share.
+    shared_weights: tuple[int, ...] = ()
+    shared_folder: Path | None = None
 
     @property
     def all_tokens(self) -> tuple[str, ...]:

@@ -48,8 +48,8 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/s
 
     The control groups are mounted at ``root`` (version 2) or at ``root/cpu`` (version 1).
     """
-    quotas = [_v2(folder) for folder in _upwards(root, _group(proc))]
-    quotas += [_v1(folder) for folder in _upwards(root / "cpu", _group(proc, "cpu"))]
+    quotas = [_v2(folder) for folder in cgroups(root, proc)]
+    quotas += [_v1(folder) for folder in cgroups(root / "cpu", proc, "cpu")]
     return min(quotas, default=math.inf)
 
 
@@ -66,9 +66,13 @@ def _group(proc: Path, controller: str = "") -> str:
     return "/"
 
 
-def _upwards(root: Path, group: str) -> Iterator[Path]:
-    """Yield the folder of the group and of each parent group, because each may have a quota."""
-    folder = root / group.lstrip("/")
+def cgroups(root: Path, proc: Path, controller: str = "") -> Iterator[Path]:
+    """Yield the folder of the process's group and of each parent group: each may have a limit.
+
+    ``controller`` is mounted at ``root`` (version 1); none: version 2. ``proc`` is a process's
+    folder in /proc.
+    """
+    folder = root / _group(proc, controller).lstrip("/")
     yield from (f for f in (folder, *folder.parents) if f == root or root in f.parents)
 
 

@@ -19,7 +19,7 @@ from predictor.models.description import Description, value_of
 from predictor.models.devices import choose_device, choose_dtype, device_name
 from predictor.models.network import Model
 from predictor.models.scorer import RANDOM, Loaded, lanes_and_batch
-from predictor.models.shared_weights import load_shared
+from predictor.models.shared_weights import identify, load_shared
 from predictor.models.sources import Request
 
 
@@ -76,9 +76,13 @@ class FoundNetwork:
         key = value_of(self.request.said, "weights_key")
         build = Builder(spec, classes, key)
         make = partial(build, path, source == RANDOM, device, dtype)
-        if on_cpu and spec.proven and (fd := settings.shared_weights_fd) is not None:
-            identity = f"{spec.name} {path} {key} {dtype}"
-            network = load_shared(fd, identity, make, lambda s: build.empty(Checkpoint(Path(), s)))
+        if on_cpu and spec.proven and (fds := settings.shared_weights):
+            said = value_of(self.request.said, "arguments")
+            form = repr((self.request.target, said, source, key, classes, dtype, torch.__version__))
+            identity = identify(path) if path else spec.origin
+            network = load_shared(
+                fds, identity, form, make, lambda state: build.empty(Checkpoint(Path(), state))
+            )
         else:
             network = make()
         parameters = sum(p.numel() for p in network.parameters())  # before weights are packed

@@ -10,11 +10,13 @@ import sys
 import tempfile
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from predictor.engine.cpus import available_cpus, cpus_for_process
 from predictor.engine.memory import keep_for_next_pass
 from predictor.errors import SettingsError
+from predictor.models import shared_weights
 from predictor.server.address import check
 from predictor.server.reload import ReloadBoard, is_running
 from predictor.server.start import bind_address, shared_memory, visible_gpus
@@ -31,8 +33,8 @@ class State:
     gpus: list[str] = field(default_factory=list)
     board: ReloadBoard = field(default_factory=ReloadBoard)
     reloaded_at: int = 0  # the age of the last worker that was forked before the last reload
-    weights_fd: int | None = None  # a memory file in which the workers share one set of weights
-    metrics_folder: str | None = None
+    shared_weights: tuple[int, ...] = ()  # memory files, in which the workers share weights
+    folder: Path | None = None  # what else the workers share; it belongs to gunicorn's --user
 
 
 state = State()
@@ -60,7 +62,7 @@ def on_starting(server: Server) -> None:
         sys.exit("Remove h2 from --http-protocols: this server speaks HTTP/1.1 only.")
     server.reload = partial(reload_if_valid, server, server.reload)
     server.manage_workers = partial(replace_worn, server, server.manage_workers)
-    state.weights_fd = create_weights_file(server)
+    create_weights_files(server)
     if os.environ.keys() & {"GUNICORN_FD", "LISTEN_FDS"}:
         return  # systemd or an old gunicorn passes the listening socket
     for address in server.cfg.address:
@@ -102,34 +104,35 @@ def replace_worn(server: Server, manage_workers: Any) -> None:
     manage_workers()
 
 
-def create_weights_file(server: Server) -> int | None:
-    """Return an empty memory file's descriptor if several processes serve on the CPU, else None."""
-    if server.num_workers > 1 and not state.gpus and hasattr(os, "memfd_create"):
-        return os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    return None
+def create_weights_files(server: Server) -> None:
+    """Create empty memory files for weights if several processes serve on the CPU."""
+    several = server.num_workers > 1 and not state.gpus
+    if several and not state.shared_weights and hasattr(os, "memfd_create"):
+        state.shared_weights = shared_weights.create_files()
 
 
 def on_reload(server: Server) -> None:
-    """Create a file for the new weights. The old file exists until its last process ends."""
+    """Keep the memory files: the new workers map the weights that the old workers have mapped."""
     state.reloaded_at = server.worker_age
-    if state.weights_fd is not None:
-        os.close(state.weights_fd)
-    state.weights_fd = create_weights_file(server)
+    create_weights_files(server)
 
 
 def when_ready(server: Server) -> None:
-    """Create a folder for the workers' metrics, in memory if possible.
+    """Create a folder that only the workers can read, in memory if possible, and one for metrics.
 
     The folder is new at each start. Otherwise the counts of an earlier run would be added.
     """
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     for parent in (shared_memory(), None):
         try:
-            folder = tempfile.mkdtemp(prefix="predictor-metrics-", dir=parent)
-            os.chown(folder, server.cfg.uid, server.cfg.gid)  # gunicorn's --user owns the workers
+            folder = Path(tempfile.mkdtemp(prefix="predictor-", dir=parent))
+            metrics = folder / "metrics"
+            metrics.mkdir()
+            for path in (folder, metrics):
+                os.chown(path, server.cfg.uid, server.cfg.gid)  # gunicorn's --user owns the workers
         except OSError:
             continue
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = state.metrics_folder = folder
+        os.environ["PROMETHEUS_MULTIPROC_DIR"], state.folder = str(metrics), folder
         return
     server.log.warning("No folder is writable, so /metrics reports only one worker.")
 
@@ -145,7 +148,8 @@ def post_fork(server: Server, worker: Worker) -> None:
     state.board.claim(worker.slot)
     settings = current_settings()
     threads = settings.torch_threads or max(1, available_cpus() // server.num_workers)
-    hand_on(replace(settings, torch_threads=threads, shared_weights_fd=state.weights_fd))
+    shared = {"shared_weights": state.shared_weights, "shared_folder": state.folder}
+    hand_on(replace(settings, torch_threads=threads, **shared))
     if state.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = state.gpus[worker.slot % len(state.gpus)]
     elif server.num_workers > 1 and hasattr(os, "sched_setaffinity"):
@@ -175,13 +179,15 @@ def worker_exit(_server: Server, worker: Worker) -> None:
 
 
 def child_exit(server: Server, worker: Worker) -> None:
-    """Keep an ended worker's counts, and delete its gauges."""
+    """Keep an ended worker's counts, delete its gauges, and free the weights that only it used."""
     from predictor.engine.metric_files import forget_worker  # it must see PROMETHEUS_MULTIPROC_DIR
 
     forget_worker(worker.pid, alive=server.WORKERS.keys())
+    for fd in state.shared_weights[1:]:
+        shared_weights.empty_if_unused(fd)
 
 
 def on_exit(_server: Server) -> None:
-    """Delete the folder for the workers' metrics."""
-    if state.metrics_folder:
-        shutil.rmtree(state.metrics_folder, ignore_errors=True)
+    """Delete the folder that the workers share."""
+    if state.folder:
+        shutil.rmtree(state.folder, ignore_errors=True)

@@ -1,7 +1,7 @@
+import fcntl
 import os
 import socket
 from concurrent.futures import Future
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,8 +18,11 @@ def _start_of_the_master(monkeypatch):
     """What a hook changes in its process does not outlive the test."""
     environ = {name: value for name, value in os.environ.items() if name != "GUNICORN_FD"}
     monkeypatch.setattr(os, "environ", environ)
-    monkeypatch.setattr(hooks, "state", hooks.State())
+    monkeypatch.setattr(hooks, "state", state := hooks.State())
     monkeypatch.setattr(settings, "_handed_on", Settings())
+    yield
+    for fd in state.shared_weights:
+        os.close(fd)
 
 
 def master(workers=1, **options):
@@ -180,7 +183,6 @@ def test_a_worn_worker_is_replaced_in_its_slot_before_it_ends():
     assert killed == [11, 11]
     assert server.WORKERS[12].slot == 1
     assert server.WORKERS[12].predecessor == 11
-    os.close(hooks.state.weights_fd)
 
 
 def test_each_worker_gets_a_gpu_of_its_own():
@@ -221,47 +223,51 @@ def test_a_single_worker_and_workers_with_gpus_are_not_pinned(pinned, workers, g
     assert pinned == []
 
 
-def test_a_single_worker_has_no_file_for_weights():
-    hooks.on_starting(master(workers=1))
-    assert hooks.state.weights_fd is None
+@pytest.mark.parametrize(("workers", "gpus"), [(1, []), (2, ["0", "1"])])
+def test_a_single_worker_and_workers_with_gpus_share_no_weights(workers, gpus):
+    hooks.state.gpus = gpus
+    hooks.on_starting(master(workers))
+    assert hooks.state.shared_weights == ()
 
 
-def test_workers_with_gpus_have_no_file_for_weights():
-    hooks.state.gpus = ["0", "1"]
+def test_several_workers_on_a_cpu_share_weights_also_after_a_reload(pinned):
+    server = master(workers=2)
+    hooks.on_starting(server)
+    files = hooks.state.shared_weights
+    hooks.on_reload(server)
+    hooks.post_fork(server, worker())
+    assert current_settings().shared_weights == hooks.state.shared_weights == files != ()
+
+
+def test_the_master_frees_weights_that_no_process_uses_any_more():
     hooks.on_starting(master(workers=2))
-    assert hooks.state.weights_fd is None
+    _, used, unused, *_ = hooks.state.shared_weights
+    for fd in (used, unused):
+        os.truncate(f"/proc/self/fd/{fd}", 1000)
+    with open(f"/proc/self/fd/{used}") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        hooks.child_exit(master(), worker())
+    assert [os.fstat(fd).st_size for fd in (used, unused)] == [1000, 0]
 
 
-def test_several_workers_on_a_cpu_get_one_file_for_the_weights(pinned):
-    hooks.on_starting(master(workers=2))
-    hooks.post_fork(master(workers=2), worker())
-    assert current_settings().shared_weights_fd == hooks.state.weights_fd is not None
-    os.close(hooks.state.weights_fd)
+# The folder that the workers share
 
 
-def test_a_reload_makes_a_new_file_for_the_weights():
-    hooks.on_starting(master(workers=2))
-    first = os.fstat(hooks.state.weights_fd)
-    hooks.on_reload(master(workers=2))
-    assert os.fstat(hooks.state.weights_fd).st_ino != first.st_ino
-    os.close(hooks.state.weights_fd)
-
-
-# The folder of the metrics
-
-
-def test_each_start_has_a_new_folder_for_metrics():
+def test_each_start_has_a_new_private_folder_with_one_for_metrics():
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = "/of/another/run"
     folders = []
     for _ in range(2):
         hooks.when_ready(master())
-        folders.append(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-        assert Path(folders[-1]).is_dir()
+        hooks.post_fork(master(), worker())
+        folders.append(current_settings().shared_folder)
+        assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(folders[-1] / "metrics")
+        assert (folders[-1] / "metrics").is_dir()
+        assert folders[-1].stat().st_mode & 0o777 == 0o700
     assert folders[0] != folders[1]
     for folder in folders:
-        hooks.state.metrics_folder = folder
+        hooks.state.folder = folder
         hooks.on_exit(master())
-        assert not Path(folder).exists()
+        assert not folder.exists()
 
 
 def test_without_a_writable_folder_a_warning_is_logged(monkeypatch):
