@@ -148,8 +148,8 @@ def post_fork(server: Server, worker: Worker) -> None:
     state.board.claim(worker.slot)
     settings = current_settings()
     threads = settings.torch_threads or max(1, available_cpus() // server.num_workers)
-    shared = {"shared_weights": state.shared_weights, "shared_folder": state.folder}
-    hand_on(replace(settings, torch_threads=threads, **shared))
+    shared, folder = state.shared_weights, state.folder
+    hand_on(replace(settings, torch_threads=threads, shared_weights=shared, shared_folder=folder))
     if state.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = state.gpus[worker.slot % len(state.gpus)]
     elif server.num_workers > 1 and hasattr(os, "sched_setaffinity"):

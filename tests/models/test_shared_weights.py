@@ -182,7 +182,10 @@ def test_weights_of_a_killed_process_are_mapped_while_others_use_them(files):
 
 
 def test_others_wait_while_one_builds(files):
-    with start(files, "sys.stdin.readline()") as process, open(f"/proc/self/fd/{files[0]}") as index:
+    with (
+        start(files, "sys.stdin.readline()") as process,
+        open(f"/proc/self/fd/{files[0]}") as index,
+    ):
         assert process.stdout.readline() == "builds\n"
         with pytest.raises(BlockingIOError):
             fcntl.flock(index, fcntl.LOCK_EX | fcntl.LOCK_NB)
