@@ -9,10 +9,10 @@ from predictor.errors import StoreError
 from predictor.models.shared_weights import identify, is_shared
 
 MIB = 1024 * 1024
-# The most memory while a model is loaded and warmed up, measured in float32 with VGG16 (528 MiB) and
-# ResNet-18 (45 MiB), in sizes of the file: a state_dict in torch's old format 2.0 and 2.1, .pth 1.3
-# and 1.8 (both shared), ONNX 2.0 and 3.4, TorchScript 1.2 and 2.2, pt2 1.3 and 2.4. The margin is
-# for small files, and for a model whose weights are mapped, which took up to 161 MiB (November 2026).
+# The most memory while a model is loaded and warmed up, in sizes of its file, in float32, of VGG16
+# (528 MiB) and ResNet-18 (45 MiB): torch's old format 2.0 and 2.1, .pth 1.3 and 1.8 (both shared),
+# ONNX 2.0 and 3.4, TorchScript 1.2 and 2.2, pt2 1.3 and 2.4. The margin is for small files, and for
+# a model whose weights are mapped, which took up to 161 MiB (November 2026).
 FACTOR, MARGIN = 2.2, 192 * MIB
 
 # Of a control group: its limit, its usage, and the part of its usage in memory.stat that the kernel
