@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from limits import RateLimitItem
 
 TOKEN_PATTERN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750's b64token
@@ -45,10 +46,10 @@ def parse_tokens(text: str) -> tuple[str, ...]:
     return _checked(tokens)
 
 
-def read_tokens(path: str) -> tuple[str, ...]:
+def read_tokens(path: Path) -> tuple[str, ...]:
     """Read one token from each line of a file. Empty lines and ``#`` comments are skipped."""
     try:
-        lines = Path(path).expanduser().read_text("utf-8-sig").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except OSError as error:
         raise ValueError(f"the file cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:

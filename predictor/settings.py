@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from predictor import setting_parsers as parsers
 from predictor.errors import SettingsError
+from predictor.tokens import TokensFile
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
@@ -147,9 +148,9 @@ class Settings:
     tokens: tuple[str, ...] = _access((), parse=parsers.parse_tokens, secret=True,
         help="Access tokens, separated by commas. Every request except the probes must send one."
         " `none`: no token is required.")
-    tokens_file: tuple[str, ...] = _access((), parse=parsers.read_tokens, secret=True,
-        help="Path of a file with more tokens, one per line; `#` starts a comment. Read at the"
-        " start and on SIGHUP.")
+    tokens_file: TokensFile | tuple[str, ...] = _access((), parse=TokensFile, secret=True,  # noqa: RUF009
+        help="Path of a file with more tokens, one per line; `#` starts a comment. Each"
+        " process follows changes within 2 s; a file that is not valid changes nothing.")
     rate_limit: tuple[RateLimitItem, ...] = _access((), parse=parsers.parse_rates,
         help="Maximum rate per client, like `60/minute` or `10/second;1000/hour`. Counts POST and"
         " PUT requests, and any request with a body; further ones get 429. `none`: no limit.")
@@ -175,8 +176,13 @@ class Settings:
 
     @property
     def all_tokens(self) -> tuple[str, ...]:
-        """All valid tokens; empty if no token is required."""
-        return self.tokens + self.tokens_file
+        """All tokens that are valid now; empty if no token is required."""
+        return (*self.tokens, *self.tokens_file)
+
+    @property
+    def tokens_files(self) -> list[TokensFile]:
+        """The files of tokens to follow."""
+        return [self.tokens_file] if isinstance(self.tokens_file, TokensFile) else []
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -223,8 +229,9 @@ def hand_on(settings: Settings) -> None:
 def current_settings() -> Settings:
     """Return the settings given to :func:`hand_on`, or read them from the environment.
 
-    A gunicorn worker gets the settings that the master read. All workers thus have the same
-    settings, and can start even if the tokens file was damaged after the master read it.
+    A gunicorn worker gets the settings that the master read, with the tokens that the master has
+    followed. All workers thus have the same settings, and can start even if the tokens file is
+    damaged.
     """
     return _handed_on or Settings.from_env()
 

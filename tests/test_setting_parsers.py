@@ -16,7 +16,7 @@ def settings(**values):
 def test_tokens_are_read_from_the_environment_or_a_file(tmp_path):
     (tmp_path / "tokens").write_text(f"\ufeff# the mobile app\n{ONE}\n\n  {TWO}  \n", "utf-8")
     assert settings(tokens=f"{ONE}, {TWO}").tokens == (ONE, TWO)
-    assert settings(tokens_file=str(tmp_path / "tokens")).tokens_file == (ONE, TWO)
+    assert settings(tokens_file=str(tmp_path / "tokens")).all_tokens == (ONE, TWO)
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def _write(state: dict[str, Tensor], file: BinaryIO) -> None:
             tensor = tensor.contiguous()  # it has gaps; a permuted one stays as it is
         offset = file.seek(-(-file.tell() // mmap.PAGESIZE) * mmap.PAGESIZE)
         flat = tensor.as_strided((tensor.numel(),), (1,))
-        file.write(memoryview(flat.view(torch.uint8).numpy()))
+        file.write(flat.view(torch.uint8).numpy().data)
         dtype = str(tensor.dtype).removeprefix("torch.")
         table.append([name, dtype, offset, tensor.shape, tensor.stride()])
     text = json.dumps(table).encode()

@@ -17,10 +17,12 @@ from predictor.engine.cpus import available_cpus, cpus_for_process
 from predictor.engine.memory import keep_for_next_pass
 from predictor.errors import SettingsError
 from predictor.models import shared_weights
+from predictor.processes import is_running
 from predictor.server.address import check
-from predictor.server.reload import ReloadBoard, is_running
+from predictor.server.reload import ReloadBoard
 from predictor.server.start import bind_address, shared_memory, visible_gpus
 from predictor.settings import Settings, current_settings, hand_on
+from predictor.store.watch import Watch
 
 Server = Any  # gunicorn's Arbiter, which has no types
 Worker = Any
@@ -33,6 +35,7 @@ class State:
     gpus: list[str] = field(default_factory=list)
     board: ReloadBoard = field(default_factory=ReloadBoard)
     reloaded_at: int = 0  # the age of the last worker that was forked before the last reload
+    watch: Watch = field(default_factory=Watch)  # polled by the master
     shared_weights: tuple[int, ...] = ()  # memory files, in which the workers share weights
     folder: Path | None = None  # what else the workers share; it belongs to gunicorn's --user
 
@@ -50,6 +53,9 @@ def configure() -> Settings:
     except SettingsError as error:
         sys.exit(f"The server cannot start. {error}")
     hand_on(settings)
+    state.watch = Watch()
+    for file in settings.tokens_files:
+        state.watch.add(file.paths, file.follow)
     state.gpus = visible_gpus() if settings.device in ("auto", "cuda") else []
     return settings
 
@@ -94,9 +100,13 @@ def reload_if_valid(server: Server, reload: Any) -> None:
 def replace_worn(server: Server, manage_workers: Any) -> None:
     """Fork a replacement for a worker that has served ``--max-requests``, one at a time.
 
-    The master calls this about once a second. gunicorn then has one worker too many and ends the
-    one that it takes for the oldest, with SIGTERM. That worker serves until its replacement can.
+    The master calls this about once a second. It follows the tokens, too: a worker that it forks
+    must not accept a token that the others have dropped, even if the file has become unreadable.
+
+    After the fork gunicorn has one worker too many and ends the one that it takes for the oldest,
+    with SIGTERM. That worker serves until its replacement can.
     """
+    state.watch.poll()
     worn = [worker for worker in server.WORKERS.values() if state.board.is_worn(worker.slot)]
     if worn and len(server.WORKERS) == server.num_workers:
         worn[0].age = 0  # the oldest for gunicorn, and for pre_fork one that holds no slot

@@ -7,7 +7,8 @@ This holds for a reload, and for a process that has served ``--max-requests``.
 import mmap
 import os
 import struct
-from pathlib import Path
+
+from predictor.processes import is_running
 
 MAX_SLOTS = 1000  # as many as WEB_CONCURRENCY allows
 # The id of a process, its state, and the id of the process that answers until this one can, or 0.
@@ -73,24 +74,3 @@ class ReloadBoard:
 
     def _write(self, slot: int, pid: int, state: int, answers: int = 0) -> None:
         ENTRY.pack_into(self._shared, slot % MAX_SLOTS * ENTRY.size, pid, state, answers)
-
-
-def is_running(pid: int) -> bool:
-    """Return whether a process runs. A zombie, which has ended but was not waited for, does not."""
-    if pid <= 0:
-        return False
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return not Path("/proc/self").exists() and _answers_signals(pid)
-
-
-def _answers_signals(pid: int) -> bool:
-    """Return whether a process exists, on systems without /proc (macOS)."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return True

@@ -7,8 +7,9 @@ from time import monotonic
 from typing import Any
 
 from predictor.engine.memory import return_freed, share_arenas
+from predictor.processes import is_running
 from predictor.server.event_loop import EventLoopWorker
-from predictor.server.reload import ReloadBoard, is_running
+from predictor.server.reload import ReloadBoard
 
 HANDOVER_S = 120.0  # for a replacement to load; then the old worker ends in any case
 # A forward pass needs Python's lock for each operation, and may wait this long each time.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,19 +47,23 @@ def signature(folder: Path) -> str:
     replaces a ConfigMap by changing a link. Hidden files, such as those of editors, and Python's
     caches do not count.
     """
-    found = []
-    for place, folders, files in os.walk(folder):
+    found = sorted(_state(path) for path in files(folder))
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a model's folder that count for its signature."""
+    for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__" and name[0] != "."]
-        found += [_state(os.path.join(place, name)) for name in files if name[0] != "."]
-    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()[:16]
+        yield from (Path(place, name) for name in names if name[0] != ".")
 
 
-def _state(path: str) -> tuple[str, int, int, int]:
+def _state(path: Path) -> tuple[str, int, int, int]:
     try:
-        state = os.stat(path)
+        state = path.stat()
     except OSError:  # removed at this moment, or a link to nothing
-        return path, 0, 0, 0
-    return path, state.st_ino, state.st_size, state.st_mtime_ns
+        return str(path), 0, 0, 0
+    return str(path), state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def settings_of(entry: Entry, settings: Settings) -> Settings:

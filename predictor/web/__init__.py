@@ -10,6 +10,7 @@ from predictor.resources import resource
 from predictor.settings import FRAME_ANCESTORS, Settings
 from predictor.store.single import single
 from predictor.store.store import Store
+from predictor.store.watch import Watch
 from predictor.web import head, problems, request_log, security
 from predictor.web.api import explain, health, metrics, openapi, predict, preview
 from predictor.web.page import views as page
@@ -56,7 +57,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
         for blueprint in (explain.blueprint, torchserve.explanations, kserve.explanations):
             app.register_blueprint(blueprint)
     problems.register(app, {start: p.as_error for p in PROTOCOLS for start in p.PREFIXES})
-    security.register(app, settings)
+    security.register(app, settings, Watch())
     hops = settings.trusted_proxies
     app.wsgi_app = security.behind_proxies(app.wsgi_app, hops)  # type: ignore[method-assign]
     app.extensions["head"] = security.behind_proxies(partial(head.answer, app), hops)

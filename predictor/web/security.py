@@ -17,10 +17,13 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from predictor.environ import ADMITTED
 from predictor.settings import FRAME_ANCESTORS, Settings
+from predictor.store.watch import Watch
 from predictor.web.request import is_probed
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
+
+Tokens = Callable[[], Sequence[str]]  # those that are valid now
 
 COSTLY = ("POST", "PUT")
 SCHEMES = ("bearer", "basic")  # with basic, a browser asks its user for the token
@@ -57,14 +60,23 @@ NO_TOKEN = f"A token is required: {SEND_TOKEN}"
 WRONG_TOKEN = f"This token is not known. With a valid one, {SEND_TOKEN}"
 
 
-def register(app: Flask, settings: Settings) -> None:
-    """Add the guards that the settings ask for. They run before every view, in the order below."""
-    tokens = [token.encode() for token in settings.all_tokens]
+def register(app: Flask, settings: Settings, watch: Watch) -> None:
+    """Add the guards that the settings ask for. They run before every view, in the order below.
+
+    The watch follows the files of tokens, from the first request at the latest.
+    """
+
+    def tokens() -> tuple[str, ...]:
+        return settings.all_tokens
+
+    for file in settings.tokens_files:
+        watch.add(file.paths, file.follow)
+        app.before_request(watch.start)
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins)
     if settings.rate_limit:  # before the token check, to limit the guessing of tokens, too
         app.before_request(once(rate_limiter(settings.rate_limit, tokens)))
-    if tokens:
+    if tokens():  # a file of tokens never becomes empty
         app.before_request(once(require_token(tokens)))
     app.after_request(add_headers)
 
@@ -107,11 +119,11 @@ def allow_frames(response: Response, policy: str) -> Response:
     return response
 
 
-def require_token(tokens: Sequence[bytes]) -> Callable[[], None]:
+def require_token(tokens: Tokens) -> Callable[[], None]:
     """Return a guard that answers 401 to requests without a valid token. Probes need no token."""
 
     def check() -> None:
-        if not is_probed() and matching_token(tokens) is None:
+        if not is_probed() and matching_token(tokens()) is None:
             challenges = [WWWAuthenticate(scheme, {"realm": REALM}) for scheme in SCHEMES]
             detail = WRONG_TOKEN if "Authorization" in request.headers else NO_TOKEN
             raise Unauthorized(detail, www_authenticate=challenges)
@@ -119,8 +131,8 @@ def require_token(tokens: Sequence[bytes]) -> Callable[[], None]:
     return check
 
 
-def matching_token(tokens: Sequence[bytes]) -> int | None:
-    """Return the index of the request's token; None if the request has no valid token.
+def matching_token(tokens: Sequence[str]) -> str | None:
+    """Return the request's token; None if the request has no valid token.
 
     All tokens are compared, each in constant time.
     """
@@ -134,22 +146,24 @@ def matching_token(tokens: Sequence[bytes]) -> int | None:
     if given is None:
         return None
     text = given.password if given.type == "basic" else given.token
-    matches = [hmac.compare_digest((text or "").encode(), token) for token in tokens]
-    return matches.index(True) if True in matches else None
+    sent = (text or "").encode()
+    matches = [token for token in tokens if hmac.compare_digest(sent, token.encode())]
+    return matches[0] if matches else None
 
 
-def rate_limiter(rates: Sequence[RateLimitItem], tokens: Sequence[bytes]) -> Callable[[], None]:
+def rate_limiter(rates: Sequence[RateLimitItem], tokens: Tokens) -> Callable[[], None]:
     """Return a guard that answers 429 above the rates. Each process counts its own requests."""
     windows = [Window(rate) for rate in rates]
 
     def check() -> None:
         # A GET request with a body can contain a photo, too.
         has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
-        index = matching_token(tokens)
-        guesses = bool(tokens) and index is None and "Authorization" in request.headers
+        valid = tokens()
+        token = matching_token(valid)
+        guesses = bool(valid) and token is None and "Authorization" in request.headers
         if request.method not in COSTLY and not has_body and not guesses:
             return
-        client = network(request.remote_addr or "") if index is None else f"token {index}"
+        client = network(request.remote_addr or "") if token is None else f"token {token}"
         for window in windows:
             if not window.admits(client):
                 seconds = max(1, math.ceil(window.end - monotonic()))

@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from predictor.server import reload
-from predictor.server.reload import ReloadBoard, is_running
+from predictor import processes
+from predictor.processes import is_running
+from predictor.server.reload import ReloadBoard
 
 
 @pytest.fixture
@@ -154,6 +155,6 @@ def test_without_proc_a_process_that_takes_signals_is_running(monkeypatch, other
         def exists(self):
             return False
 
-    monkeypatch.setattr(reload, "Path", NoProc)
+    monkeypatch.setattr(processes, "Path", NoProc)
     assert is_running(other_process.pid)
     assert not is_running(ended_process())

@@ -1,0 +1,50 @@
+"""The store of the settings: of a folder with several models, or of the one model."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from predictor.engine.admission import Process
+from predictor.engine.classifier import Classifier
+from predictor.models.loading import load_model
+from predictor.models.scorer import LoadedModel
+from predictor.settings import Settings
+from predictor.store import file, layout
+from predictor.store.followers import Followers
+from predictor.store.memory import require_room
+from predictor.store.single import single
+from predictor.store.store import Store
+from predictor.store.wanted import Entry
+
+
+def store_for(settings: Settings) -> Store:
+    """Return the store that the settings ask for."""
+    return single(settings) if settings.store == "none" else _stored(settings, Path(settings.store))
+
+
+def _stored(settings: Settings, folder: Path) -> Store:
+    process = Process(settings)
+
+    def make(entry: Entry) -> Classifier:
+        return Classifier(layout.settings_of(entry, settings), _load, process)
+
+    reports = settings.shared_folder and settings.shared_folder / "followers"
+    return Store(
+        settings, process, partial(file.read, folder), make,
+        partial(_paths, folder), Followers(reports),
+    )  # fmt: skip
+
+
+def _load(settings: Settings, cpus: int) -> LoadedModel:
+    """Load a version if it fits into the memory."""
+    require_room(layout.files(Path(settings.model)), settings.shared_weights)
+    return load_model(settings, cpus)
+
+
+def _paths(folder: Path) -> Iterator[Path]:
+    """Yield what changes when other versions should be served, or when a version changes."""
+    yield folder / file.FILE
+    for name, versions in layout.versions(folder).items():
+        yield folder / name
+        for version in versions.values():
+            yield from layout.files(version)
