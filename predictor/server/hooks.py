@@ -137,8 +137,8 @@ def when_ready(server: Server) -> None:
         try:
             folder = Path(tempfile.mkdtemp(prefix="predictor-", dir=parent))
             metrics = folder / "metrics"
-            metrics.mkdir()
-            for path in (folder, metrics):
+            for path in (folder, metrics, folder / "followers"):
+                path.mkdir(exist_ok=True)
                 os.chown(path, server.cfg.uid, server.cfg.gid)  # gunicorn's --user owns the workers
         except OSError:
             continue

@@ -6,22 +6,27 @@ move over, and the old one is unloaded when its last request is answered.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 
 from predictor.engine.admission import Process
 from predictor.engine.classifier import Classifier
 from predictor.engine.explainer import Explainer
+from predictor.engine.memory import return_freed
 from predictor.engine.metrics import Metrics
 from predictor.engine.served import Served
-from predictor.errors import InferenceFailed, NotReady, Overloaded, StartError
+from predictor.errors import InferenceFailed, NotReady, Overloaded, StartError, StoreError
 from predictor.settings import Settings
+from predictor.store.followers import Followers
 from predictor.store.plan import Load, Now, Step, Switch, Unload, plan
 from predictor.store.table import Model, Table
 from predictor.store.wanted import Entry, Wanted
+from predictor.store.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +62,8 @@ class Store:
         process: Process,
         read: Callable[[], Wanted],
         make: Callable[[Entry], Classifier],
+        paths: Callable[[], Iterable[Path]] | None = None,
+        followers: Followers | None = None,
     ) -> None:
         """Create the store; :meth:`start` loads the models.
 
@@ -65,17 +72,22 @@ class Store:
             process: what the models share.
             read: returns what is wanted now; raises StartError if that cannot be known.
             make: returns the classifier of a version, which has not begun to load.
+            paths: files and folders of which a change means that something else may be wanted.
+            followers: the reports of this server's processes.
         """
         self.settings, self.process = settings, process
         self.loading: Future[None] = Future()
         self.error: str | None = None
         self.metrics = Metrics(process, self.served, self.is_ready)
         self._read, self._make = read, make
+        self.watch, self.followers = Watch(), followers or Followers(None)
+        if paths is not None:
+            self.watch.add(paths, self.follow)
         self._explainer = Explainer(process, settings)
         self._wanted, self._table = Wanted({}, {}, None), Table()
         self._switched = Switch({}, None)  # what the table was made of
         self._loaded: dict[Key, tuple[str, Served]] = {}  # with the signature of its files
-        self._failed: dict[Key, tuple[str, str]] = {}  # signature and reason
+        self._failed: dict[Key, tuple[str, Exception]] = {}  # with the signature of its files
         self._lock, self._stale, self._follows = threading.Lock(), False, False
         self._start_once = threading.Lock()
         process.slots.retry_after_s = self._backlog_s
@@ -85,6 +97,7 @@ class Store:
     def start(self) -> None:
         """Begin to load what is wanted, in the background. Further calls do nothing."""
         if self._start_once.acquire(blocking=False):
+            self.watch.start()
             self.follow()
 
     def follow(self) -> None:
@@ -110,6 +123,7 @@ class Store:
                 log.exception("What is served stays as it is.")
             if not self.loading.done():
                 self._end_loading()
+            self._report()
 
     def _is_stale(self) -> bool:
         with self._lock:
@@ -120,10 +134,18 @@ class Store:
         if self._table.models:
             self.loading.set_result(None)
         else:
-            reasons = (
-                [self.error] if self.error else [reason for _, reason in self._failed.values()]
-            )
-            self.loading.set_exception(StartError(" ".join(reasons)))
+            reasons = [self.error, *(str(error) for _, error in self._failed.values())]
+            self.loading.set_exception(StartError(" ".join(filter(None, reasons))))
+
+    def _report(self) -> None:
+        """Say to the other processes what this one serves."""
+        if self.error is not None:
+            return
+        failures = {key: str(error) for key, (_, error) in self._failed.items()}
+        try:
+            self.followers.report(self._wanted.revision, failures)
+        except OSError as error:
+            log.error("The other processes cannot see what this one serves: %s", error)
 
     def _now(self) -> Now:
         return Now(
@@ -150,7 +172,7 @@ class Store:
             served.classifier.start()
             served.classifier.loading.result()
         except Exception as error:  # whatever the loading of a model raises; the log has it
-            self._failed[key] = entry.signature, str(error)
+            self._failed[key] = entry.signature, error
             return
         self.metrics.count_passes(served)
         self._failed.pop(key, None)
@@ -174,8 +196,19 @@ class Store:
         def close() -> None:
             served.close(self.settings.request_timeout_s + GRACE_S)
             self.metrics.forget(served)
+            self._try_again()
 
         threading.Thread(target=close, name="unload", daemon=True).start()
+
+    def _try_again(self) -> None:
+        """Return the memory that has become free, and load what did not fit into it."""
+        gc.collect()  # a model and its threads refer to each other
+        return_freed()
+        lacked = [key for key, (_, error) in self._failed.items() if isinstance(error, StoreError)]
+        for key in lacked:
+            self._failed.pop(key, None)
+        if lacked:
+            self.follow()
 
     # Serving
 
@@ -211,15 +244,13 @@ class Store:
         for key in self._wanted.entries.keys() - self._loaded.keys():
             failed = self._failed.get(key)
             state = "UNAVAILABLE" if failed else "LOADING"
-            found.append(Status(*key, state, failed[1] if failed else "", None))
+            found.append(Status(*key, state, str(failed[1]) if failed else "", None))
         return sorted(found, key=lambda status: (status.name, status.version))
 
     def is_ready(self) -> bool:
         """Return whether this process can take requests."""
-        full = self.process.decoders.turns.full
-        return bool(self._table.models) and not (
-            self.unhealthy_reason() or full or self.process.draining
-        )
+        closed = self.process.draining or self.process.decoders.turns.full
+        return bool(self._table.models) and not (closed or self.unhealthy_reason())
 
     def unhealthy_reason(self) -> str | None:
         """Return why this process must be replaced; None while it is healthy or loading."""

@@ -8,9 +8,8 @@ from flask.json.provider import DefaultJSONProvider
 
 from predictor.resources import resource
 from predictor.settings import FRAME_ANCESTORS, Settings
-from predictor.store.single import single
+from predictor.store.folder import store_for
 from predictor.store.store import Store
-from predictor.store.watch import Watch
 from predictor.web import head, problems, request_log, security
 from predictor.web.api import explain, health, metrics, openapi, predict, preview
 from predictor.web.page import views as page
@@ -47,7 +46,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
         app.config[FRAME_ANCESTORS] = " ".join(settings.frame_ancestors)
     app.add_template_global(address)
     app.json = OneLineJSON(app)
-    store = app.extensions[KEY] = store or single(settings)
+    store = app.extensions[KEY] = store or store_for(settings)
     store.metrics.add_alias(torchserve.metric_aliases)
     request_log.register(app)
     metrics.register(app)
@@ -57,7 +56,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
         for blueprint in (explain.blueprint, torchserve.explanations, kserve.explanations):
             app.register_blueprint(blueprint)
     problems.register(app, {start: p.as_error for p in PROTOCOLS for start in p.PREFIXES})
-    security.register(app, settings, Watch())
+    security.register(app, settings, store.watch)
     hops = settings.trusted_proxies
     app.wsgi_app = security.behind_proxies(app.wsgi_app, hops)  # type: ignore[method-assign]
     app.extensions["head"] = security.behind_proxies(partial(head.answer, app), hops)
