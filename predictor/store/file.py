@@ -217,7 +217,7 @@ def _edit(folder: Path, change: Change) -> Wanted:
         text, there = _text(folder) or Text(folder / FILE, "[models]\n"), versions(folder)
         routes, document = _wanted(text, there).routes, tomlkit.parse(text.text)
         change(document, routes)
-        if "models" not in document:  # the last one was removed
+        if not document["models"]:  # without its last table, it would not be written
             document["models"] = tomlkit.table()
         edited = Text(text.path, tomlkit.dumps(document))
         try:
