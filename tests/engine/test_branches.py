@@ -43,3 +43,7 @@ def test_photos_of_two_branches_at_once_get_what_each_gets_alone(alone):
 
 def test_the_limit_of_one_photo_is_public(alone):
     assert alone.require_model().public()["max_batch_size"] == 1
+
+
+def test_photos_of_a_network_that_is_not_batchable_are_scored_one_at_a_time(alone):
+    assert alone.require_model().scorer.lanes == 1

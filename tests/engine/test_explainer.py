@@ -251,25 +251,6 @@ def test_explanations_in_progress_are_limited(make_classifier):
     assert slots.held == 0
 
 
-def test_explanations_are_computed_one_at_a_time(make_classifier):
-    running, most = [], []
-
-    class Counting(ToyModel):
-        def explain(self, *arguments):
-            running.append(1)
-            most.append(len(running))
-            answer = super().explain(*arguments)
-            running.pop()
-            return answer
-
-    explain = explaining(make_classifier(Counting(), max_explanations=4))
-    asked = [in_background(explain, picture()) for _ in range(4)]
-    for thread, outcome in asked:
-        thread.join(10)
-        assert outcome[0].prediction.class_index == RED
-    assert most == [1] * 4
-
-
 def test_an_explanation_holds_no_slot_of_a_prediction(make_classifier):
     model = Layered()
     classifier = make_classifier(model, max_in_flight=1)
