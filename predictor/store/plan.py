@@ -58,7 +58,7 @@ def plan(wanted: Wanted, now: Now) -> list[Step]:
     wanted one. If the changed files of a loaded version cannot be loaded, the old state serves on.
     """
     routes = {name: route for name in wanted.routes if (route := _route(name, wanted, now))}
-    default = wanted.default
+    default = wanted.default if routes else None
     if default is not None and default not in routes and now.default in routes:
         default = now.default
     needed = _keys(routes) | _keys(wanted.routes)

@@ -89,18 +89,21 @@ def test_a_killed_process_loses_only_its_requests_in_progress(start_faulty):
 
 
 def test_a_broken_tokens_file_does_not_reach_a_respawned_worker(start_toy, tmp_path):
-    """It gets the tokens that the master has read; only SIGHUP reads the file again."""
+    """It gets the tokens that the master has followed, and not one that was replaced since."""
     tokens = tmp_path / "tokens"
-    tokens.write_text(TOKEN)
+    tokens.write_text(OTHER)
     server = start_toy("--workers", "2", tokens_file=tokens)
     wait_until(lambda: server.loaded == 2)
+    tokens.write_text(TOKEN)
+    followed = f"[{server.process.pid}] INFO The tokens file '{tokens}' now has 1 valid tokens."
+    wait_until(lambda: followed in server.log)
     tokens.write_text("broken")
     old, killed = server.workers
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: server.loaded == 3)
     for stopped in (old, server.worker):  # so that the other one answers
         os.kill(stopped, signal.SIGSTOP)
-        assert (predict(server, TOKEN), predict(server, "broken")) == (200, 401)
+        assert [predict(server, t) for t in (TOKEN, OTHER, "broken")] == [200, 401, 401]
         os.kill(stopped, signal.SIGCONT)
 
 

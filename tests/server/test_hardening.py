@@ -103,6 +103,24 @@ def test_no_header_evades_the_token(guarded, header):
     assert exchange(guarded, request).startswith("HTTP/1.1 401 ")
 
 
+def test_a_replaced_token_is_invalid_in_every_process_without_a_reload(start_toy, tmp_path):
+    (tmp_path / "tokens").write_text(TOKEN)
+    server = start_toy("--workers", "2", tokens_file=tmp_path / "tokens")
+    wait_until(lambda: server.loaded == 2)
+    (tmp_path / "tokens").write_text(OTHER)
+    first, second = server.workers
+    for stopped in (first, second):  # so that the other one answers
+        os.kill(stopped, signal.SIGSTOP)
+        wait_until(lambda: status(server, TOKEN) == 401)
+        assert status(server, OTHER) == 200
+        os.kill(stopped, signal.SIGCONT)
+    assert set(server.workers) == {first, second}
+
+
+def status(server, token):
+    return requests.get(f"{server.url}/", headers=bearer(token), timeout=60).status_code
+
+
 def test_a_replaced_token_is_invalid_after_a_reload(start_toy, tmp_path):
     (tmp_path / "tokens").write_text(TOKEN)
     server = start_toy(tokens_file=tmp_path / "tokens").wait_until_ready()
