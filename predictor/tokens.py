@@ -37,5 +37,5 @@ class TokensFile:
                 f"The valid tokens stay the same. The tokens file '{self.path}': {error}"
             ) from None
         if tokens != self._tokens:
-            log.info("The tokens file '%s' now has %d valid tokens.", self.path, len(tokens))
+            log.info("The tokens file '%s' has changed. Valid tokens in it: %d", self.path, len(tokens))
         self._tokens = tokens

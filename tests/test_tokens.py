@@ -25,7 +25,7 @@ def test_a_changed_file_is_read_again_and_its_tokens_are_not_logged(file, caplog
     file.write_text(f"{OTHER}\n{TOKEN}\n")
     tokens.follow()
     assert list(tokens) == [OTHER, TOKEN]
-    assert f"'{file}' now has 2 valid tokens" in caplog.text
+    assert f"'{file}' has changed. Valid tokens in it: 2" in caplog.text
     assert TOKEN not in caplog.text
 
 
@@ -41,7 +41,7 @@ def test_a_broken_tokens_file_changes_nothing_and_names_the_file(file, content, 
     tokens = TokensFile(str(file))
     file.unlink() if content is None else file.write_text(content)
     with pytest.raises(
-        SettingsError, match=f"stay the same. The tokens file '{file}': .*{sentence}"
+        SettingsError, match=f"'{file}': .*{sentence}"
     ):
         tokens.follow()
     assert list(tokens) == [TOKEN]

@@ -21,6 +21,7 @@ from pictures import encode, picture
 from waiting import wait_until
 
 TOKEN = "correct-horse-battery"
+OTHER = "staple.0123456789=="
 WHILE_A_PROCESS_IS_REPLACED = {"right", "inference-failed", "not-ready", "broken off"}
 
 
@@ -95,7 +96,7 @@ def test_a_broken_tokens_file_does_not_reach_a_respawned_worker(start_toy, tmp_p
     server = start_toy("--workers", "2", tokens_file=tokens)
     wait_until(lambda: server.loaded == 2)
     tokens.write_text(TOKEN)
-    followed = f"[{server.process.pid}] INFO The tokens file '{tokens}' now has 1 valid tokens."
+    followed = f"[{server.process.pid}] INFO The tokens file '{tokens}' has changed. Valid tokens in it: 1"
     wait_until(lambda: followed in server.log)
     tokens.write_text("broken")
     old, killed = server.workers
