@@ -37,5 +37,6 @@ class TokensFile:
                 f"The valid tokens stay the same. The tokens file '{self.path}': {error}"
             ) from None
         if tokens != self._tokens:
-            log.info("The tokens file '%s' has changed. Valid tokens in it: %d", self.path, len(tokens))
+            found = len(tokens)
+            log.info("The tokens file '%s' has changed. Valid tokens in it: %d", self.path, found)
         self._tokens = tokens

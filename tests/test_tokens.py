@@ -40,9 +40,7 @@ def test_a_changed_file_is_read_again_and_its_tokens_are_not_logged(file, caplog
 def test_a_broken_tokens_file_changes_nothing_and_names_the_file(file, content, sentence):
     tokens = TokensFile(str(file))
     file.unlink() if content is None else file.write_text(content)
-    with pytest.raises(
-        SettingsError, match=f"'{file}': .*{sentence}"
-    ):
+    with pytest.raises(SettingsError, match=f"'{file}': .*{sentence}"):
         tokens.follow()
     assert list(tokens) == [TOKEN]
 

@@ -44,8 +44,11 @@ class Watch:
         self._watched.append(Watched(paths, changed))
 
     def start(self) -> None:
-        """Poll now and from now on. Further calls do nothing, except in a forked process."""
-        if self._thread.is_alive() or self._closed.is_set():
+        """Poll now and from now on. Further calls do nothing, except in a forked process.
+
+        Without anything to watch, no thread is started.
+        """
+        if not self._watched or self._thread.is_alive() or self._closed.is_set():
             return
         with self._lock:
             if not self._thread.is_alive():

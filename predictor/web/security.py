@@ -63,7 +63,8 @@ WRONG_TOKEN = f"This token is not known. With a valid one, {SEND_TOKEN}"
 def register(app: Flask, settings: Settings, watch: Watch) -> None:
     """Add the guards that the settings ask for. They run before every view, in the order below.
 
-    The watch follows the files of tokens, from the first request at the latest.
+    The watch follows the files of tokens. A server that does not start it follows from the first
+    request on.
     """
 
     def tokens() -> tuple[str, ...]:
