@@ -4,9 +4,9 @@ Steps are known by their class, and read by their attributes: neither torch nor 
 imported here.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NoReturn
+import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,13 @@ ACCEPTED = (
     " torchvision's weights. Describe any other preprocessing in model.toml, under [input]."
 )
 CONTAINERS = {"torchvision": ("Compose",), "torch": ("Sequential",)}
+LETTERS = {
+    "Grayscale": "G", "Resize": "R", "CenterCrop": "C", "ToTensor": "T", "MaybeToTensor": "T",
+    "ToImage": "I", "PILToTensor": "I", "ToDtype": "D", "ConvertImageDtype": "D", "Normalize": "N",
+}  # fmt: skip
+# The order of the steps by their letters. U is a ToDtype(torch.uint8).
+ORDER = re.compile("G?(RT|RIU*D|IU*RU*D)D*N?")  # without CenterCrop
+CROP = re.compile("[^C]*(R[^CN]*C[^C]*)?")
 # Resized as a tensor of uint8, an image differs from Pillow's by rounding: on photographs, mostly
 # one to six of 1,000 values by 1, but every sixth value where the scale is a fraction such as 3/5.
 TENSOR_INTERPOLATIONS = (Interpolation.BILINEAR, Interpolation.BICUBIC)
@@ -39,15 +46,63 @@ def read_transform(transform: Any, name: str = "transform") -> Preprocessing:
             mean=tuple(transform.mean),
             std=tuple(transform.std),
         )
-    reader = _Reader(name)
-    for step in _steps(transform):
-        reader.read(step)
-    return reader.finish()
+    try:
+        return _read([*_steps(transform)])
+    except ValueError as error:
+        raise ModelError(f"{name} {error} {ACCEPTED}") from None
+
+
+def _read(steps: list[Any]) -> Preprocessing:
+    """Describe the steps. Raise ValueError with the end of a sentence."""
+    letters = [_letter(step) for step in steps]
+    if "" in letters:
+        step = _text(steps[letters.index("")])
+        random = " It is random: give the steps of the validation." if "Random" in step else ""
+        raise ValueError(f"has the step {step}, which cannot be read.{random}")
+    order = "".join(letters)
+    if not ORDER.fullmatch(order.replace("C", "", 1)) or not CROP.fullmatch(order):
+        raise ValueError(f"has the steps {', '.join(map(_text, steps))}, which do not fit.")
+    first = dict(zip(reversed(letters), reversed(steps), strict=True))
+    resized, interpolation = first["R"], _interpolation(first["R"].interpolation)
+    like_pillow = resized.antialias and interpolation in TENSOR_INTERPOLATIONS
+    if order.startswith("I") and not like_pillow:
+        raise ValueError(
+            f"has the step {_text(resized)}, which is not antialiased, or not bilinear or bicubic."
+            " Put it before ToImage."
+        )
+    sides = tuple(np.ravel(resized.size).tolist())
+    size = tuple(first["C"].size) if "C" in first else sides
+    if len(size) == 1:
+        raise ValueError(f"has {_text(resized)} without CenterCrop: each photo has another size.")
+    resize: Resize = "squash" if sides == size else sides if len(sides) == 2 else sides[0]
+    channels: Channels = "L" if "G" in first else "RGB"
+    given = (first["N"].mean, first["N"].std) if "N" in first else (0.0, 1.0)
+    mean, std = (_floats(values, len(channels)) for values in given)
+    scaled = "I" not in first or getattr(first["D"], "scale", True)
+    scale: Scale = "0..1" if scaled else "0..255"
+    return Preprocessing(size, resize, interpolation, mean, std, channels, scale)
 
 
 def _kind(step: Any) -> tuple[str, str]:
     """Return the package and the name of a step's class: other packages have a Resize, too."""
     return type(step).__module__.partition(".")[0], type(step).__name__
+
+
+def _letter(step: Any) -> str:
+    """Return a step's letter; empty if it cannot be described."""
+    package, name = _kind(step)
+    letter = LETTERS.get(name, "")
+    if package != "torchvision" and (package, name) != ("timm", "MaybeToTensor"):
+        return ""
+    if letter == "D":
+        return {"torch.float32": "D", "torch.uint8": "U"}.get(str(step.dtype), "")
+    three = letter == "G" and step.num_output_channels != 1
+    longest = letter == "R" and step.max_size is not None
+    return "" if three or longest else letter
+
+
+def _text(step: Any) -> str:
+    return " ".join(repr(step).split())
 
 
 def _steps(transform: Any) -> Iterator[Any]:
@@ -71,116 +126,3 @@ def _floats(values: Any, count: int) -> tuple[float, ...]:
     """Return a number, a list or a tensor as floats. One number is repeated, as torch does."""
     floats = tuple(np.ravel(values).tolist())
     return floats * count if len(floats) == 1 else floats
-
-
-@dataclass
-class _Reader:
-    """What the steps so far have described."""
-
-    name: str
-    step: str = ""
-    size: tuple[int, int] | None = None
-    resize: int | tuple[int, int] | None = None
-    interpolation: Interpolation = Interpolation.BILINEAR
-    channels: Channels = "RGB"
-    scale: Scale = "0..1"
-    values: Literal["Pillow", "uint8", "float32"] = "Pillow"  # what the next step gets
-    mean_and_std: tuple[Any, Any] | None = None
-
-    def read(self, step: Any) -> None:
-        """Add a step, or raise ModelError."""
-        package, name = _kind(step)
-        self.step = " ".join(repr(step).split())
-        known = package == "torchvision" or (package, name) == ("timm", "MaybeToTensor")
-        if not known or name not in self.READERS:
-            random = " It is random: give the steps of the validation." if "Random" in name else ""
-            self.refuse("cannot be read." + random)
-        if self.mean_and_std:
-            self.refuse("follows Normalize.")
-        self.READERS[name](self, step)
-
-    def finish(self) -> Preprocessing:
-        """Return the description. Raise ModelError if steps are missing."""
-        if self.resize is None:
-            self.fail("has no Resize, so the model's input has no size.")
-        size = self.size or self.resize
-        if not isinstance(size, tuple):
-            self.fail(f"has Resize({size}) without CenterCrop, so each photo has another size.")
-        if self.values != "float32":
-            self.fail("has no ToTensor, or no ToDtype(torch.float32).")
-        resize: Resize = "squash" if self.resize == size else self.resize
-        count = len(self.channels)
-        mean, std = (_floats(values, count) for values in self.mean_and_std or (0.0, 1.0))
-        try:
-            return Preprocessing(
-                size, resize, self.interpolation, mean, std, self.channels, self.scale
-            )
-        except ValueError as error:
-            self.fail(f"cannot be used: {error}")
-
-    def refuse(self, reason: str) -> NoReturn:
-        self.fail(f"has the step {self.step}, which {reason}")
-
-    def fail(self, reason: str) -> NoReturn:
-        raise ModelError(f"{self.name} {reason} {ACCEPTED}")
-
-    def read_grayscale(self, step: Any) -> None:
-        if step.num_output_channels != 1:
-            self.refuse("has 3 channels of grey; the model must take one.")
-        if self.resize is not None or self.values != "Pillow":
-            self.refuse("must be the first step: afterwards it gives other values.")
-        self.channels = "L"
-
-    def read_resize(self, step: Any) -> None:
-        if self.resize is not None or self.values == "float32":
-            self.refuse("must be before ToTensor, once.")
-        if step.max_size is not None:
-            self.refuse("has max_size, which is not supported.")
-        self.interpolation = _interpolation(step.interpolation)
-        if self.values == "uint8" and not (
-            step.antialias and self.interpolation in TENSOR_INTERPOLATIONS
-        ):
-            self.refuse("is not antialiased, or not bilinear or bicubic. Put it before ToImage.")
-        sides = [step.size] if isinstance(step.size, int) else [*step.size]
-        self.resize = sides[0] if len(sides) == 1 else (sides[0], sides[1])
-
-    def read_center_crop(self, step: Any) -> None:
-        if self.resize is None or self.size is not None:
-            self.refuse("must follow Resize, once.")
-        self.size = tuple(step.size)
-
-    def read_to_tensor(self, _step: Any) -> None:
-        if self.values == "uint8":
-            self.refuse("must not follow ToImage.")
-        self.values = "float32"
-
-    def read_to_image(self, _step: Any) -> None:
-        if self.values == "Pillow":
-            self.values = "uint8"
-
-    def read_to_dtype(self, step: Any) -> None:
-        dtype = str(step.dtype)
-        if dtype == f"torch.{self.values}":  # it changes nothing
-            return
-        if dtype != "torch.float32" or self.values != "uint8":
-            self.refuse("must follow ToImage and convert to torch.float32.")
-        self.values = "float32"
-        self.scale = "0..1" if getattr(step, "scale", True) else "0..255"
-
-    def read_normalize(self, step: Any) -> None:
-        if self.values != "float32":
-            self.refuse("must follow ToTensor, or ToDtype(torch.float32, scale=True).")
-        self.mean_and_std = step.mean, step.std
-
-    READERS: ClassVar[dict[str, Callable[["_Reader", Any], None]]] = {
-        "Grayscale": read_grayscale,
-        "Resize": read_resize,
-        "CenterCrop": read_center_crop,
-        "ToTensor": read_to_tensor,
-        "MaybeToTensor": read_to_tensor,
-        "ToImage": read_to_image,
-        "PILToTensor": read_to_image,
-        "ToDtype": read_to_dtype,
-        "ConvertImageDtype": read_to_dtype,
-        "Normalize": read_normalize,
-    }

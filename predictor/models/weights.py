@@ -25,8 +25,8 @@ HEAD = 4  # parameters of one or two last layers
 def locate(spec: ModelSpec, source: str) -> Path:
     """Return the path of the weights. Download them if necessary.
 
-    ``source`` is the path of an existing file or folder, or ``auto`` for the published weights in a package
-    or in torch's cache.
+    ``source`` is the path of an existing file or folder, or ``auto`` for the published weights in a
+    package or in torch's cache.
 
     Raises:
         WeightsError: the download differs from the published file.

@@ -45,6 +45,8 @@ READ = {
     "converted twice": [v1.Resize((20, 20)), v1.ToTensor(), v1.ConvertImageDtype(torch.float32)],
     "v2": [v2.Resize(40), v2.CenterCrop(32), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
            v2.Normalize(MEAN, STD)],
+    "v2 with bytes": [v2.Resize((32, 32)), v2.ToImage(), v2.ToDtype(torch.uint8, scale=True),
+                      v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)],
     "on the scale 0 to 255": [v2.Resize((40, 30)), v2_tensor(scale=False),
                               v2.Normalize((103.9, 116.8, 123.7), (1, 1, 1))],
     "in containers": [v1.Compose([v1.Resize(40), torch.nn.Sequential(v1.CenterCrop(32))]),
@@ -105,32 +107,35 @@ REFUSED = {
     "what to do about it": ([v1.RandomResizedCrop(9), TENSOR], "steps of the validation"),
     "a function": ([v1.Resize((9, 9)), lambda image: image, TENSOR], "<lambda>"),
     "an own class": ([Resize((9, 9)), TENSOR], "cannot be read"),
-    "no Resize": ([TENSOR], "has no Resize"),
-    "CenterCrop alone": ([v1.CenterCrop(9), TENSOR], "must follow Resize"),
-    "CenterCrop first": ([v1.CenterCrop(9), v1.Resize(9), TENSOR], "CenterCrop(size=(9, 9))"),
-    "CenterCrop twice": ([v1.Resize(9), v1.CenterCrop(9), v1.CenterCrop(8), TENSOR], "once"),
-    "one side without a crop": ([v1.Resize(9), TENSOR], "Resize(9) without CenterCrop"),
+    "no Resize": ([TENSOR], "has the steps ToTensor()"),
+    "CenterCrop alone": ([v1.CenterCrop(9), TENSOR], "CenterCrop(size=(9, 9)), ToTensor()"),
+    "CenterCrop first": ([v1.CenterCrop(9), v1.Resize(9), TENSOR], "do not fit"),
+    "CenterCrop twice": ([v1.Resize(9), v1.CenterCrop(9), v1.CenterCrop(8), TENSOR], "do not fit"),
+    "one side without a crop": ([v1.Resize(9), TENSOR], "has Resize(size=9"),
     "a longest side": ([v1.Resize(9, max_size=20), v1.CenterCrop(9), TENSOR], "max_size"),
     "only a longest side": ([v2.Resize(None, max_size=20), v1.CenterCrop(9), TENSOR], "max_size"),
-    "Resize twice": ([v1.Resize(9), v1.Resize((9, 9)), TENSOR], "before ToTensor, once"),
-    "Resize of floats": ([TENSOR, v1.Resize((9, 9))], "before ToTensor"),
+    "Resize twice": ([v1.Resize(9), v1.Resize((9, 9)), TENSOR], "do not fit"),
+    "Resize of floats": ([TENSOR, v1.Resize((9, 9))], "ToTensor(), Resize(size=(9, 9)"),
     "not antialiased": ([v2_tensor(v2.Resize((9, 9), antialias=False))], "is not antialiased"),
     "a tensor's nearest": ([v2_tensor(v2.Resize((9, 9), "nearest"))], "Put it before ToImage"),
-    "no tensor": ([v1.Resize((9, 9))], "has no ToTensor"),
-    "no floats": ([v2.Resize((9, 9)), v2.ToImage()], "has no ToTensor, or no ToDtype"),
+    "no tensor": ([v1.Resize((9, 9))], "has the steps Resize"),
+    "no floats": ([v2.Resize((9, 9)), v2.ToImage()], "ToImage(), which do not fit"),
     "half precision": ([v2.Resize((9, 9)), v2.ToImage(), v2.ToDtype(torch.half, scale=True)],
                        "torch.float32"),
-    "floats of a photo": ([v2.Resize((9, 9)), v2.ToDtype(torch.float32)], "must follow ToImage"),
+    "floats of a photo": ([v2.Resize((9, 9)), v2.ToDtype(torch.float32)], "do not fit"),
+    "bytes of floats": ([v2.Resize((9, 9)), TENSOR, v2.ToDtype(torch.uint8)], "do not fit"),
     "Normalize before ToTensor": ([v1.Resize((9, 9)), v1.Normalize(MEAN, STD), TENSOR],
-                                  "must follow ToTensor"),
+                                  "do not fit"),
     "a step after Normalize": ([v1.Resize((9, 9)), TENSOR, v1.Normalize(MEAN, STD),
-                                v1.Normalize(MEAN, STD)], "follows Normalize"),
+                                v1.Normalize(MEAN, STD)], "do not fit"),
+    "a crop after Normalize": ([v1.Resize((9, 9)), TENSOR, v1.Normalize(MEAN, STD),
+                                v1.CenterCrop(8)], "do not fit"),
     "another number of means": ([v1.Resize((9, 9)), TENSOR, v1.Normalize((0, 0), (1, 1))],
                                 "one finite number for each channel of RGB"),
     "a std of zero": ([v1.Resize((9, 9)), TENSOR, v1.Normalize(0.0, 0.0)], "above 0"),
-    "grey after Resize": ([v1.Resize((9, 9)), v1.Grayscale(), TENSOR], "must be the first step"),
-    "grey of a tensor": ([v2.ToImage(), v2.Grayscale(1)], "must be the first step"),
-    "three channels of grey": ([v1.Grayscale(3), v1.Resize((9, 9)), TENSOR], "3 channels of grey"),
+    "grey after Resize": ([v1.Resize((9, 9)), v1.Grayscale(), TENSOR], "do not fit"),
+    "grey of a tensor": ([v2.ToImage(), v2.Grayscale(1)], "do not fit"),
+    "three channels of grey": ([v1.Grayscale(3), v1.Resize((9, 9)), TENSOR], "channels=3"),
 }  # fmt: skip
 
 
@@ -139,9 +144,7 @@ def test_other_transform_is_refused_in_words(name):
     steps, words = REFUSED[name]
     with pytest.raises(ModelError, match=re.escape(words)) as refusal:
         read_transform(v1.Compose(steps), "net.py: transform")
-    assert str(refusal.value).startswith("net.py: transform has ") or "cannot be used" in str(
-        refusal.value
-    )
+    assert str(refusal.value).startswith("net.py: transform ")
     assert "Accepted are Grayscale(1), Resize," in str(refusal.value)
 
 
