@@ -77,12 +77,11 @@ def scripted(path):
         (lambda path: torch.save({}, path, _use_new_zipfile_serialization=False), "weights"),
         (content(b"\x40\0\0\0\0\0\0\0{" + b" " * 64), "weights"),
         (content(IR + PRODUCER + GRAPH + OPSET), "onnx"),
-        (content(GRAPH + OPSET + IR), "onnx"),
         (content((IR + PRODUCER + GRAPH)[:-100]), "onnx"),
         (folder(config_json='{"architecture": "resnet18"}'), "timm"),
     ],
     ids=["TorchScript", "torch.export", "zip", "old torch.save", "safetensors",
-         "ONNX", "ONNX in another order", "truncated ONNX", "timm"],
+         "ONNX", "truncated ONNX", "timm"],
 )  # fmt: skip
 def test_source_is_chosen_by_content(tmp_path, write, kind):
     path = tmp_path / "model.bin"
@@ -102,7 +101,6 @@ def test_source_is_chosen_by_content(tmp_path, write, kind):
         (zipped("config.json", "model.weights.h5"), "Keras.*onnx"),
         (content(b"\x1c\0\0\0TFL3"), "TensorFlow.*tf2onnx"),
         (folder(saved_model_pb="x"), "TensorFlow.*tf2onnx"),
-        (content(b"\x1c\0\0\0ET12"), "phones"),
         (zipped("MAR-INF/MANIFEST.json", "net.pth"), "TorchServe.*predictor convert .*model.bin"),
         (
             folder(config_json='{"model_type": "vit"}'),
@@ -112,9 +110,8 @@ def test_source_is_chosen_by_content(tmp_path, write, kind):
         (zipped("a.npy"), "NumPy.*state_dict"),
         (zipped("net.pth", "labels.txt"), "archive. Unpack"),
         (content(b"\x1f\x8b\x08"), "archive. Unpack"),
-        (content(b"\x89PNG\r\n"), "picture"),
-        (content(b"\xff\xd8\xff\xe0"), "picture"),
-        (content(IR + PRODUCER), "no model"),
+        (content(b"\x89PNG\r\n"), "no model"),
+        (content(IR + PRODUCER), "cannot open .*: No graph was found"),
         (content(b"layers: 3\n"), "no model"),
         (content(b":" + b"\xff" * 9 + b"\1\x08\1"), "no model"),  # of 2**64 bytes
         (content(b"\xff" * 5000), "no model"),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO
 from zipfile import BadZipFile, ZipFile
 
 from predictor.errors import ModelError
@@ -24,8 +21,6 @@ KERAS = (
     ' keras.models.load_model("{path}").export("net.onnx", format="onnx")'
 )
 TENSORFLOW = "is a model of TensorFlow. Serve the ONNX file that python -m tf2onnx.convert writes."
-MOBILE = "is a program for phones. Serve the torch.export or TorchScript file of the network."
-PICTURE = "is a picture, not a model."
 HUGGING_FACE = (
     "is a folder of Hugging Face. Write net.py with: def build(): return"
     ' transformers.AutoModelForImageClassification.from_pretrained("{path}") and set'
@@ -52,14 +47,11 @@ MAGIC = {
     (0, b"version https://git-lfs"): "is a pointer of Git LFS. Get the file itself: git lfs pull",
     (0, b"<?xml"): "is XML. Of a model of OpenVINO, serve the ONNX file that it was made from.",
     (0, b"<"): "is a web page instead of a model. Download the file again.",
-    (0, b"\x89HDF"): KERAS, (4, b"TFL3"): TENSORFLOW, (4, b"ET12"): MOBILE, (4, b"PTMF"): MOBILE,
-    (0, b"\x89PNG"): PICTURE, (0, b"\xff\xd8\xff"): PICTURE,
+    (0, b"\x89HDF"): KERAS, (4, b"TFL3"): TENSORFLOW,
     (0, b"\x1f\x8b"): ARCHIVE, (257, b"ustar"): ARCHIVE,
+    (0, b"\x08"): "onnx",  # the key of ir_version, which is the first field of ModelProto
     (0, b""): "holds no model of a known format, or it is truncated.",
 }  # fmt: skip
-# Keys of the fields of ONNX's ModelProto, in octal the number and the type; 1 is ir_version, and 7
-# is graph.
-ONNX_KEYS = {0o10, 0o50, *(8 * number + 2 for number in (2, 3, 4, 6, 7, 8, 14, 20, 25, 26))}
 
 
 def find(request: Request) -> Found:
@@ -108,11 +100,8 @@ def recognise(path: Path) -> str:
         return next(kind for name, kind in NAMES.items() if (path / name).exists())
     with path.open("rb") as file:
         head = file.read(512)
-        if head.startswith(b"PK"):
-            return _in_archive(path)
-        file.seek(0)
-        if _is_onnx(file, path.stat().st_size):
-            return "onnx"
+    if head.startswith(b"PK"):
+        return _in_archive(path)
     if not head:
         return "is empty. Save or download it again."
     if path.suffix == ".py":
@@ -132,32 +121,3 @@ def _in_archive(path: Path) -> str:
     if not whole:
         return "is truncated. Save or download it again."
     return next(kind for end, kind in RECORDS.items() for name in names if name.endswith(end))
-
-
-def _is_onnx(file: BinaryIO, size: int) -> bool:
-    """Return whether a file has the fields of ONNX's ModelProto, which is a message of protobuf."""
-    seen = set()
-    with suppress(ValueError, RecursionError):  # it is truncated, or a number has no end
-        for key, _ in fields(file, size):
-            if key not in ONNX_KEYS:
-                return False
-            seen.add(key)
-    return {0o10, 0o72} <= seen
-
-
-def fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the fields of the protobuf message before ``end``: 8 × number + type, and the value.
-
-    Of a field with a length, which is type 2, the value is its end.
-    """
-    while file.tell() < end:
-        key, value = _varint(file), _varint(file)
-        has_length = key & 7 == 2
-        after = min(file.tell() + value * has_length, end)
-        yield key, after if has_length else value
-        file.seek(after)
-
-
-def _varint(file: BinaryIO) -> int:
-    (byte,) = file.read(1)
-    return byte if byte < 128 else byte - 128 + (_varint(file) << 7)

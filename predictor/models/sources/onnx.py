@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -20,7 +20,6 @@ from predictor.models.description import Description, carried, describe, value_o
 from predictor.models.outputs import pick
 from predictor.models.scorer import Heat, Loaded, Logits, lanes_and_batch, warm_up_sizes
 from predictor.models.sources import Request
-from predictor.models.sources.file import fields
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +27,6 @@ CUDA = "CUDAExecutionProvider"
 TYPES: dict[str, DTypeLike] = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8
 }  # fmt: skip
-# What ONNX Runtime says about a file that it cannot open, and what to do.
-ADVICE = {
-    r"Protobuf parsing failed|No graph was found": "It is truncated, or not an ONNX file. Copy or"
-    " export it again.",
-    r"max supported IR version: \d+|support for domain \S+ is till opset \d+": "The file is newer"
-    " ({0}). Update onnxruntime, or export the model with a lower opset_version.",
-    r"\S+(?=\(-?\d+\) is not a registered function)|(?<=No Op registered for )\S+": "It has no"
-    " operator {0}, and this server loads no libraries of operators. Export the model without it.",
-    r"[Ee]xternal (data|initializer)": "The weights are in a second file, which is missing or"
-    " incomplete. Copy both files into one folder.",
-}
 
 
 def find(request: Request) -> FoundGraph:
@@ -191,8 +179,10 @@ def _open(path: Path, device: str, threads: int) -> ort.InferenceSession:
     try:
         session = ort.InferenceSession(path, options, providers)
     except Exception as error:  # its errors have no other base class
-        version = ort.__version__
-        raise ModelError(f"ONNX Runtime {version} cannot open {path}. {_advice(error)}") from error
+        raise ModelError(
+            f"ONNX Runtime {ort.__version__} cannot open {path}: {_reason(error)}. Copy it again"
+            " with all its files, update onnxruntime, or export it with a lower opset_version."
+        ) from error
     if device.startswith("cuda") and CUDA not in session.get_providers():
         raise ModelError(f"PREDICTOR_DEVICE={device!r} cannot be used: ONNX Runtime has no CUDA.")
     return session
@@ -211,12 +201,11 @@ def _providers(device: str) -> list[Any]:
     return [*gpu, "CPUExecutionProvider"]
 
 
-def _advice(error: Exception) -> str:
-    text = re.sub(
-        r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .+? failed:", "", str(error)
-    )
-    found = ((re.search(pattern, text), advice) for pattern, advice in ADVICE.items())
-    return next((a.format(match[0]) for match, a in found if match), text.splitlines()[0])
+def _reason(error: Exception) -> str:
+    """Return what ONNX Runtime says, without its prefixes and the place in its code."""
+    prefixes = r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .+? failed:"
+    places = r"\S+\.(cc|h):\d+ (.*[&lt]\) )?"
+    return re.sub(f"{prefixes}|{places}", "", str(error)).strip().rstrip(".")
 
 
 def _image(session: ort.InferenceSession, path: Path) -> Image:
@@ -242,9 +231,27 @@ def _parameters(path: Path) -> int:
     """Count the numbers in the initializers. The keys are those of onnx.proto, in octal."""
     with path.open("rb") as file:
         return sum(
-            prod(length for key, length in fields(file, tensor) if key == 0o10)
-            for graph_key, graph in fields(file, path.stat().st_size)
+            prod(length for key, length in _fields(file, tensor) if key == 0o10)
+            for graph_key, graph in _fields(file, path.stat().st_size)
             if graph_key == 0o72
-            for tensor_key, tensor in fields(file, graph)
+            for tensor_key, tensor in _fields(file, graph)
             if tensor_key == 0o52
         )
+
+
+def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the fields of the protobuf message before ``end``: 8 × number + type, and the value.
+
+    Of a field with a length, which is type 2, the value is its end.
+    """
+    while file.tell() < end:
+        key, value = _varint(file), _varint(file)
+        has_length = key & 7 == 2
+        after = min(file.tell() + value * has_length, end)
+        yield key, after if has_length else value
+        file.seek(after)
+
+
+def _varint(file: BinaryIO) -> int:
+    (byte,) = file.read(1)
+    return byte if byte < 128 else byte - 128 + (_varint(file) << 7)
