@@ -45,6 +45,35 @@ def network(
         outputs: names of the outputs and their shapes. Those with two sides are the logits.
         operator: what stands in place of ReLU, with its domain.
     """
+    tensors = {name: np.asarray(value, np.float32) for name, value in weights.items()}
+    if normalise is not None:
+        for name, values in zip(("mean", "deviation"), normalise, strict=True):
+            tensors[name] = np.asarray(values, np.float32).reshape(1, -1, 1, 1)
+    nodes, features, logits = _layers(shape, type, normalise is not None, operator)
+    outputs = outputs or {"logits": (shape[0] if shape else "N", CLASSES)}
+    of_type = FLOAT16 if type == FLOAT16 else FLOAT
+    for name, sides in outputs.items():
+        source = logits if len(sides) == 2 else features
+        nodes.append(helper.make_node("Cast", [source], [name], to=of_type))
+    inputs = [helper.make_tensor_value_info("image", type, shape)]
+    more = [f"more-{number}" for number in range(further_inputs)]
+    inputs += [helper.make_tensor_value_info(name, FLOAT, [1]) for name in more]
+    graph = helper.make_graph(
+        nodes, "network", inputs,
+        [helper.make_tensor_value_info(name, of_type, sides) for name, sides in outputs.items()],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )  # fmt: skip
+    domains = [helper.make_opsetid("", opset)]
+    domains += [helper.make_opsetid(operator[0], 1)] if operator[0] else []
+    model = helper.make_model(graph, opset_imports=domains, ir_version=ir)
+    helper.set_model_props(model, dict(metadata or {}))
+    return model
+
+
+def _layers(
+    shape: Sequence[str | int | None], type: int, normalises: bool, operator: tuple[str, str]
+) -> tuple[list[onnx.NodeProto], str, str]:
+    """Return the nodes, and the names of the feature maps and of the logits."""
     nodes, image = [], "image"
 
     def add(kind: str, *further: str, domain: str = "", **attributes: Any) -> str:
@@ -54,7 +83,6 @@ def network(
         image = name
         return name
 
-    tensors = {name: np.asarray(value, np.float32) for name, value in weights.items()}
     if type != FLOAT:
         add("Cast", to=FLOAT)
     if len(shape) == 3:
@@ -62,37 +90,14 @@ def network(
         add("Unsqueeze", "first")
     elif shape[3] in (1, 3, 4):
         add("Transpose", perm=[0, 3, 1, 2])
-    if normalise is not None:
-        for name, values in zip(("mean", "deviation"), normalise, strict=True):
-            tensors[name] = np.asarray(values, np.float32).reshape(1, -1, 1, 1)
+    if normalises:
         add("Sub", "mean")
         add("Div", "deviation")
-    features = add("Conv", "0.weight", "0.bias")
+    add("Conv", "0.weight", "0.bias")
     features = add(operator[1], domain=operator[0])
     add("GlobalAveragePool")
     add("Flatten")
-    logits = add("Gemm", "4.weight", "4.bias", transB=1)
-    outputs = outputs or {"logits": (shape[0] if shape else "N", CLASSES)}
-    of_type = FLOAT16 if type == FLOAT16 else FLOAT
-    for name, sides in outputs.items():
-        source = logits if len(sides) == 2 else features
-        nodes.append(helper.make_node("Cast", [source], [name], to=of_type))
-    inputs = [helper.make_tensor_value_info("image", type, shape)]
-    inputs += [
-        helper.make_tensor_value_info(f"more-{n}", FLOAT, [1]) for n in range(further_inputs)
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "network",
-        inputs,
-        [helper.make_tensor_value_info(name, of_type, sides) for name, sides in outputs.items()],
-        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
-    )
-    domains = [helper.make_opsetid("", opset)]
-    domains += [helper.make_opsetid(operator[0], 1)] if operator[0] else []
-    model = helper.make_model(graph, opset_imports=domains, ir_version=ir)
-    helper.set_model_props(model, dict(metadata or {}))
-    return model
+    return nodes, features, add("Gemm", "4.weight", "4.bias", transB=1)
 
 
 def write(path: Path, *, weights: Mapping[str, Any] | None = None, **options: Any) -> Path:

@@ -4,7 +4,6 @@ import logging
 from contextlib import closing
 from typing import Optional
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from app import create_app
 from photographs import assert_only_right_is_alike
 from pictures import picture
-from predictor.errors import LabelsError, ModelError, NotExplainable
+from predictor.errors import LabelsError, ModelError
 from predictor.models.loading import load_model
 from predictor.settings import Settings
 from program_files import (
@@ -20,6 +19,7 @@ from program_files import (
     NAMES,
     SETTINGS,
     Small,
+    Views,
     deprecated,
     load,
     own_answers,
@@ -28,8 +28,6 @@ from program_files import (
     scripted,
     traced,
 )
-
-BLACK = np.zeros((64, 64, 3), np.uint8)
 
 
 class Forks(Small):
@@ -60,14 +58,6 @@ class Asks(Small):
         if isinstance(given, Tensor) and torch.jit.isinstance(given, Tensor):
             images = given
         return self.last(self.features(images))
-
-
-class Views(Small):
-    """Fails with images that are channels last in memory."""
-
-    def features(self, images: Tensor) -> Tensor:
-        maps = nn.functional.adaptive_avg_pool2d(self.second(self.first(images)).relu(), 2)
-        return maps.view(maps.size(0), -1)
 
 
 class Branches(Views):
@@ -285,12 +275,6 @@ def test_invalid_description_in_the_file_is_an_error(tmp_path, card, message):
     path = save_script(tmp_path / "net.pt", traced(Small().eval()), **card)
     with pytest.raises((ModelError, LabelsError), match=message):
         load(path)
-
-
-def test_program_is_not_explained(tmp_path):
-    model = load(save_script(tmp_path / "net.pt", traced(Small().eval())))
-    with pytest.raises(NotExplainable, match="network and weights"):
-        model.scorer.explain(BLACK, None, lambda: None)
 
 
 def test_program_answers_over_http_without_explanations(tmp_path):
