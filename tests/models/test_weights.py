@@ -124,11 +124,6 @@ def test_failed_download_is_an_error_that_says_what_to_do(spec, cache):
     assert "PREDICTOR_MODEL=efficientnet_lite0" in message
 
 
-def test_path_without_a_file_is_an_error_that_names_it(spec):
-    with pytest.raises(WeightsError, match="nowhere.pth"):
-        weights.locate(spec, "nowhere.pth")
-
-
 def plain(network):
     return network.state_dict()
 
