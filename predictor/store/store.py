@@ -23,7 +23,7 @@ from predictor.engine.served import Served
 from predictor.errors import InferenceFailed, NotReady, Overloaded, StartError, StoreError
 from predictor.settings import Settings
 from predictor.store.followers import Followers
-from predictor.store.plan import Load, Now, Step, Switch, Unload, plan
+from predictor.store.plan import Load, Now, Step, Switch, Unload, plan, shortfalls
 from predictor.store.table import Model, Table
 from predictor.store.wanted import Entry, Wanted
 from predictor.store.watch import Watch
@@ -141,6 +141,8 @@ class Store:
         """Say to the other processes what this one serves."""
         if self.error is not None:
             return
+        for sentence in shortfalls(self._wanted, self._now()).values():
+            log.error("%s", sentence)
         failures = {key: str(error) for key, (_, error) in self._failed.items()}
         try:
             self.followers.report(self._wanted.revision, failures)

@@ -57,7 +57,8 @@ class Table:
         """
         model = self.model(name)
         if version is None:
-            return model.versions[choose(model.route, key)]
+            # With the name: else the same clients would get the small part of every split.
+            return model.versions[choose(model.route, f"{name or self.default}:{key}")]
         number = VERSION.fullmatch(version)
         if number is None or (served := model.versions.get(int(number[1]))) is None:
             known = " and ".join(map(str, model.versions))

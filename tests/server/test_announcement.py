@@ -11,6 +11,7 @@ from predictor.engine.classifier import Classifier
 from predictor.errors import WeightsError
 from predictor.server.console import announce, summary, url_of
 from predictor.settings import Settings
+from predictor.store.single import single
 from waiting import wait_until
 
 TRY = "curl -F file=@photo.jpg http://127.0.0.1:5000/predict"
@@ -66,9 +67,9 @@ def test_a_model_that_cannot_be_loaded_ends_the_process(monkeypatch, caplog, err
         raise RuntimeError("The real os._exit does not return, either.")
 
     monkeypatch.setattr(os, "_exit", leave)
-    classifier = Classifier(Settings(), load)
-    announce(classifier, "http://127.0.0.1:5000")
-    classifier.start()
+    store = single(Settings(), Classifier(Settings(), load))
+    announce(store, "http://127.0.0.1:5000")
+    store.start()
     wait_until(lambda: ended)
     assert ended == [4]  # gunicorn's master stops on this status
     assert "is empty" in caplog.text
@@ -86,11 +87,12 @@ def announced(monkeypatch):
         logs.configure(log_format, [logging.StreamHandler(log)])
         model = toy_model()
         loaded = type(model)(model.scorer, Info(), model.card)
-        classifier = Classifier(Settings(log_format=log_format), load=lambda *_: loaded)
-        announce(classifier, "http://127.0.0.1:5000")
-        classifier.start()
-        classifier.loading.result(timeout=10)
-        classifier.close()
+        settings = Settings(log_format=log_format)
+        store = single(settings, Classifier(settings, load=lambda *_: loaded))
+        announce(store, "http://127.0.0.1:5000")
+        store.start()
+        store.loading.result(timeout=10)
+        store.close()
         return log.getvalue(), printed
 
     yield run

@@ -144,8 +144,8 @@ def test_a_new_worker_gets_the_slot_of_an_ended_or_replaced_one():
 def test_replaced_process_stays_only_if_it_can_answer(loads):
     """Otherwise several reloads in a row would fill the memory with models."""
     new, board, loading = Worker.__new__(Worker), hooks.state.board, Future()
-    classifier = SimpleNamespace(loading=loading, process=SimpleNamespace(draining=False))
-    new.wsgi = SimpleNamespace(extensions={"predictor": SimpleNamespace(classifier=classifier)})
+    store = SimpleNamespace(loading=loading, process=SimpleNamespace(draining=False))
+    new.wsgi = SimpleNamespace(extensions={"predictor": store})
     new.slot, new.alive, new._board, new._retires_by = 0, True, board, None
     board.claim(0)
     if not loads:
