@@ -163,7 +163,10 @@ def serve(folder: Path, name: str, which: Iterable[int] | Literal["newest", "all
 
 
 def unserve(folder: Path, name: str, version: int | None = None) -> Wanted:
-    """Stop serving a version of a model. None, or its last version: stop serving the model."""
+    """Stop serving a version of a model. None, or its last version: stop serving the model.
+
+    The version loses its part of the split, and is the default no more.
+    """
 
     def change(store: Any, routes: Mapping[str, Route]) -> None:
         now = _route_of(routes, name).versions
@@ -171,7 +174,11 @@ def unserve(folder: Path, name: str, version: int | None = None) -> Wanted:
             raise StoreError(f"Version {version} of {name} is not served; {_list(now)} are.")
         left = [one for one in now if version is not None and one != version]
         if left:
-            store["models"][name]["versions"] = left
+            table = store["models"][name]
+            table["versions"] = left
+            table.get("split", {}).pop(str(version), None)
+            if table.get("default") == version:
+                del table["default"]
             return
         del store["models"][name]
         if store.get("default") == name:

@@ -1,6 +1,7 @@
 """The store of the settings: of a folder with several models, or of the one model."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def _stored(settings: Settings, folder: Path) -> Store:
     process = Process(settings)
 
     def make(entry: Entry) -> Classifier:
-        return Classifier(layout.settings_of(entry, settings), _load, process)
+        return Classifier(layout.settings_of(entry, settings), partial(_load, entry), process)
 
     reports = settings.shared_folder and settings.shared_folder / "followers"
     return Store(
@@ -35,10 +36,12 @@ def _stored(settings: Settings, folder: Path) -> Store:
     )  # fmt: skip
 
 
-def _load(settings: Settings, cpus: int) -> LoadedModel:
-    """Load a version if it fits into the memory."""
+def _load(entry: Entry, settings: Settings, cpus: int) -> LoadedModel:
+    """Load a version if it fits into the memory. Its folders give its name and version."""
     require_room(layout.files(Path(settings.model)), settings.shared_weights)
-    return load_model(settings, cpus)
+    model, name = load_model(settings, cpus), entry.name
+    card = replace(model.card, name=name, version=str(entry.version))
+    return replace(model, info=replace(model.info, name=name), card=card)
 
 
 def _paths(folder: Path) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """The steps from what is served to what is wanted."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictor.store.plan import Load, Now, Switch, Unload, plan, shortfalls
@@ -152,6 +152,7 @@ def carry_out(now, step):
     return Now(loaded, failed, now.routes, now.default)
 
 
+@settings(deadline=None)
 @given(st.lists(states(), min_size=1, max_size=4), st.booleans())
 def test_any_change_ends_with_all_that_can_be_served(changes, one_by_one):
     now = NOTHING

@@ -92,7 +92,6 @@ def test_edits_keep_comments_and_return_what_is_wanted(store):
     [
         lambda store: file.serve(store, "flowers", [3]),
         lambda store: file.serve(store, "cats", "newest"),
-        lambda store: file.unserve(store, "flowers", 1),  # the split has it
         lambda store: file.unserve(store, "flowers", 10),
         lambda store: file.unserve(store, "dogs"),
         lambda store: file.set_default(store, "dogs"),
@@ -104,6 +103,12 @@ def test_refused_edit_changes_nothing(store, edit):
     with pytest.raises(StoreError):
         edit(store)
     assert text(store) == TEXT
+
+
+def test_a_version_that_is_not_served_any_more_leaves_split_and_default(store):
+    file.set_split(store, "flowers", {1: 90, 2: 10})
+    file.set_default(store, "flowers", 1)
+    assert file.unserve(store, "flowers", 1).routes["flowers"] == Route((2,), 2, {2: 10})
 
 
 def test_last_model_leaves_a_valid_empty_store(store):
