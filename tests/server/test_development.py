@@ -153,8 +153,8 @@ def test_flask_runs_address_is_read_from_its_command_line(options, address):
 # An app that prints when it is made, and when it would load its model.
 PROBE = """
 from app import create_app as real
-from predictor.engine.classifier import Classifier
-Classifier.start = lambda self: print("LOADS", flush=True)
+from predictor.store.store import Store
+Store.start = lambda self: print("LOADS", flush=True)
 def create_app():
     import os
     app = real()
