@@ -131,11 +131,11 @@ class Store:
             return self._follows
 
     def _end_loading(self) -> None:
-        if self._table.models:
-            self.loading.set_result(None)
-        else:
-            reasons = [self.error, *(str(error) for _, error in self._failed.values())]
+        reasons = [self.error, *(str(error) for _, error in self._failed.values())]
+        if any(reasons) and not self._table.models:
             self.loading.set_exception(StartError(" ".join(filter(None, reasons))))
+        else:  # a store may be empty
+            self.loading.set_result(None)
 
     def _report(self) -> None:
         """Say to the other processes what this one serves."""
@@ -227,7 +227,7 @@ class Store:
     def default(self) -> Served | None:
         """What answers requests that name no model, else the first model; None: nothing can."""
         table = self._table
-        if not table.models or self.unhealthy_reason() is not None:
+        if not self.loading.done() or not table.models or self.unhealthy_reason() is not None:
             return None
         return table.find(table.default or next(iter(table.models)), None, "")
 
@@ -252,7 +252,7 @@ class Store:
     def is_ready(self) -> bool:
         """Return whether this process can take requests."""
         closed = self.process.draining or self.process.decoders.turns.full
-        return bool(self._table.models) and not (closed or self.unhealthy_reason())
+        return self.loading.done() and not (closed or self.unhealthy_reason())
 
     def unhealthy_reason(self) -> str | None:
         """Return why this process must be replaced; None while it is healthy or loading."""
@@ -288,12 +288,10 @@ class Store:
 
     def _ready_table(self) -> Table:
         self.start()
-        if not self._table.models:
-            raise NotReady(
-                "The model could not be loaded. The server's log has the reason."
-                if self.loading.done()
-                else "The model is loading. Retry in a few seconds."
-            )
+        if not self.loading.done():
+            raise NotReady("The model is loading. Retry in a few seconds.")
+        if self.loading.exception() is not None:
+            raise NotReady("The model could not be loaded. The server's log has the reason.")
         return self._table
 
     def _backlog_s(self) -> float | None:
