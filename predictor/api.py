@@ -13,6 +13,7 @@ from predictor.engine.classifier import Classifier
 from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError
 from predictor.settings import Settings
+from predictor.store.folder import default_model
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -125,7 +126,8 @@ class SharedClassifier:
     """One classifier for all threads of this process, loaded when it is first needed."""
 
     def __init__(
-        self, make: Callable[[], Classifier] = lambda: Classifier(Settings.from_env())
+        self,
+        make: Callable[[], Classifier] = lambda: Classifier(default_model(Settings.from_env())),
     ) -> None:
         self._make = make
         self._lock = threading.Lock()

@@ -14,6 +14,7 @@ from predictor.engine.classifier import Classifier
 from predictor.engine.ranking import Prediction
 from predictor.errors import PredictorError, StartError
 from predictor.settings import DEVELOPMENT, Settings, unquoted
+from predictor.store.folder import default_model
 
 A_DAY = 86_400  # seconds, for any photo: on the command line no client waits
 # What shells report for a program that SIGINT (Ctrl-C) or SIGPIPE ("| head") has ended.
@@ -53,7 +54,9 @@ def fail(message: str) -> int:
 
 
 def load() -> Classifier | None:
-    """Return a classifier with its model; None if it cannot be loaded, as the log says then.
+    """Return a classifier with its model, which is the default model of a store.
+
+    None if it cannot be loaded; the log, or a line on standard error, says why.
 
     Raises:
         SettingsError: a setting is not valid.
@@ -61,6 +64,11 @@ def load() -> Classifier | None:
     # Use development's defaults if PREDICTOR_MODEL is not set.
     defaults = {} if unquoted(os.environ.get("PREDICTOR_MODEL", "")) else DEVELOPMENT
     settings = Settings.from_env(defaults | os.environ)
+    try:
+        settings = default_model(settings)
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return None
     classifier = Classifier(replace(settings, request_timeout_s=A_DAY))
     classifier.start()
     try:

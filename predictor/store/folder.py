@@ -7,6 +7,7 @@ from pathlib import Path
 
 from predictor.engine.admission import Process
 from predictor.engine.classifier import Classifier
+from predictor.errors import StoreError
 from predictor.models.loading import load_model
 from predictor.models.scorer import LoadedModel
 from predictor.settings import Settings
@@ -21,6 +22,21 @@ from predictor.store.wanted import Entry
 def store_for(settings: Settings) -> Store:
     """Return the store that the settings ask for."""
     return single(settings) if settings.store == "none" else _stored(settings, Path(settings.store))
+
+
+def default_model(settings: Settings) -> Settings:
+    """Return the settings of the one model that answers where none is named.
+
+    Raises:
+        StoreError: the store cannot be read, or has no default model.
+    """
+    if settings.store == "none":
+        return settings
+    wanted = file.read(folder := Path(settings.store))
+    if wanted.default is None:
+        raise StoreError(f"{folder / file.FILE} has no default. Set it to one of its models.")
+    entry = wanted.entries[wanted.default, wanted.routes[wanted.default].default]
+    return replace(layout.settings_of(entry, settings), store="none")
 
 
 def _stored(settings: Settings, folder: Path) -> Store:
