@@ -113,7 +113,7 @@ class Classifier:
             return "The model could not be loaded."
         if self._batcher is None:
             return None
-        if not self._batcher.alive:
+        if not self.process.lanes.alive:  # the batcher may be closed, of a version just unloaded
             return "An inference thread has ended."
         if (busy_s := self.process.lanes.busy_s) > max(HANG_S, 4 * self.settings.request_timeout_s):
             return f"A batch has been running for {busy_s:.0f} s."

@@ -1,5 +1,7 @@
 """The store of the settings: of a folder with several models, or of the one model."""
 
+import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,6 +19,11 @@ from predictor.store.memory import require_room
 from predictor.store.single import single
 from predictor.store.store import Store
 from predictor.store.wanted import Entry
+
+TURN_S = 60.0  # a load that takes longer, or hangs, does not stop all others
+
+log = logging.getLogger(__name__)
+turn = threading.Lock()  # the memory that a load needs is only known to be free when it ends
 
 
 def store_for(settings: Settings) -> Store:
@@ -53,9 +60,15 @@ def _stored(settings: Settings, folder: Path) -> Store:
 
 
 def _load(entry: Entry, settings: Settings, cpus: int) -> LoadedModel:
-    """Load a version if it fits into the memory. Its folders give its name and version."""
-    require_room(layout.files(Path(settings.model)), settings.shared_weights)
-    model, name = load_model(settings, cpus), entry.name
+    """Load a version if it fits into the memory. Loads take turns, unless one takes too long."""
+    if not (is_turn := turn.acquire(timeout=TURN_S)):
+        log.warning("%s is loaded although another load has not ended yet.", settings.model)
+    try:
+        require_room(layout.files(Path(settings.model)), settings.shared_weights)
+        model, name = load_model(settings, cpus), entry.name  # the folders say name and version
+    finally:
+        if is_turn:
+            turn.release()
     card = replace(model.card, name=name, version=str(entry.version))
     return replace(model, info=replace(model.info, name=name), card=card)
 

@@ -43,9 +43,9 @@ def _folders(place: Path, pattern: re.Pattern[str]) -> list[Path]:
 def signature(folder: Path) -> str:
     """Return a short text that changes when a file is written, replaced, added or removed.
 
-    It is made from the inode, size and time of each file. Links to files are followed: Kubernetes
-    replaces a ConfigMap by changing a link. Hidden files, such as those of editors, and Python's
-    caches do not count.
+    It is made from the inode, size, time and permissions of each file. Links to files are followed:
+    Kubernetes replaces a ConfigMap by changing a link. Hidden files, such as those of editors, and
+    Python's caches do not count.
     """
     found = sorted(_state(path) for path in files(folder))
     return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
@@ -58,12 +58,12 @@ def files(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in names if name[0] != ".")
 
 
-def _state(path: Path) -> tuple[str, int, int, int]:
+def _state(path: Path) -> tuple[str, int, int, int, int]:
     try:
         state = path.stat()
     except OSError:  # removed at this moment, or a link to nothing
-        return str(path), 0, 0, 0
-    return str(path), state.st_ino, state.st_size, state.st_mtime_ns
+        return str(path), 0, 0, 0, 0
+    return str(path), state.st_ino, state.st_size, state.st_mtime_ns, state.st_mode
 
 
 def settings_of(entry: Entry, settings: Settings) -> Settings:

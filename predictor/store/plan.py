@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from predictor.store.wanted import Entry, Route, Wanted
 
@@ -18,11 +18,12 @@ class Now:
     failed: Mapping[Key, str]  # the signature of what could not be loaded
     routes: Mapping[str, Route]
     default: str | None
+    loading: Mapping[Key, str] = field(default_factory=dict)  # the signature of what is loading
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load this version. Once loaded, it replaces an older state of the same version at once."""
+    """Begin to load this version. It then replaces an older state of the same version at once."""
 
     entry: Entry
 
@@ -51,7 +52,8 @@ def plan(wanted: Wanted, now: Now) -> list[Step]:
 
     Carry them out in order and plan again, as often as there are steps. What can be done at once
     comes first, so that it does not wait for a load and frees memory for it: a switch, then the
-    unloads that it allows. Otherwise, the steps load what one model lacks.
+    unloads that it allows. Otherwise, the steps load what one model lacks. Loads take long, so
+    that they run beside all other steps.
 
     The route of a model changes when all versions that it needs are loaded. If one cannot be
     loaded, the model keeps its old route, and without an old route it gets what is loaded of the
@@ -111,7 +113,8 @@ def _loads(wanted: Wanted, now: Now) -> list[Step]:
     """Return the loads of one model: of the default model first."""
     for name in sorted(wanted.routes, key=lambda name: name != wanted.default):
         keys = [(name, version) for version in wanted.routes[name].versions]
-        if loads := [Load(wanted.entries[key]) for key in keys if _is_pending(key, wanted, now)]:
+        lacked = [wanted.entries[key] for key in keys if _is_pending(key, wanted, now)]
+        if loads := [Load(e) for e in lacked if now.loading.get((name, e.version)) != e.signature]:
             return [*loads]
     return []
 

@@ -10,8 +10,9 @@ import gc
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from predictor.engine.admission import Process
@@ -86,9 +87,12 @@ class Store:
         self._explainer = Explainer(process, settings)
         self._wanted, self._table = Wanted({}, {}, None), Table()
         self._switched = Switch({}, None)  # what the table was made of
-        self._loaded: dict[Key, tuple[str, Served]] = {}  # with the signature of its files
-        self._failed: dict[Key, tuple[str, Exception]] = {}  # with the signature of its files
-        self._lock, self._stale, self._follows = threading.Lock(), False, False
+        # With the signature of the files: what is loaded, what is being loaded, and what cannot be
+        # loaded, with the reason, and whether that was the store's, such as a lack of memory.
+        self._loaded: dict[Key, tuple[str, Served]] = {}
+        self._loading: dict[Key, tuple[str, Served]] = {}
+        self._failed: dict[Key, tuple[str, str, bool]] = {}
+        self._tasks = ThreadPoolExecutor(1, "store")  # of this thread is all that follows
         self._start_once = threading.Lock()
         process.slots.retry_after_s = self._backlog_s
 
@@ -102,36 +106,33 @@ class Store:
 
     def follow(self) -> None:
         """Look again, in the background, what is wanted, and serve that."""
-        with self._lock:
-            self._stale = True
-            if self._follows:
-                return
-            self._follows = True
-        threading.Thread(target=self._follow, name="store", daemon=True).start()
+        self._tasks.submit(self._proceed, self._look)
 
-    def _follow(self) -> None:
-        while self._is_stale():
-            try:
-                self._wanted, self.error = self._read(), None
-                while steps := plan(self._wanted, self._now()):
-                    self._do(steps[0])
-            except StartError as error:
-                self.error = str(error)
-                log.error("What is served stays as it is. %s", error)
-            except Exception as error:
-                self.error = str(error)
-                log.exception("What is served stays as it is.")
-            if not self.loading.done():
-                self._end_loading()
+    def _proceed(self, event: Callable[[], None]) -> None:
+        """Note what has happened, and carry out all steps that this allows."""
+        try:
+            event()
+            while steps := plan(self._wanted, self._now()):
+                self._do(steps[0])
+        except StartError as error:
+            self.error = str(error)
+            log.error("What is served stays as it is. %s", error)
+        except Exception as error:
+            self.error = str(error)
+            log.exception("What is served stays as it is.")
+        if not self._loading.keys() & self._wanted.entries.keys():
+            self._end_loading()
             self._report()
 
-    def _is_stale(self) -> bool:
-        with self._lock:
-            self._follows, self._stale = self._stale, False
-            return self._follows
+    def _look(self) -> None:
+        self._wanted, self.error = self._read(), None
+        kept = self._failed.keys() & self._wanted.entries.keys()  # a version that comes back is
+        self._failed = {key: self._failed[key] for key in kept}  # loaded again
 
     def _end_loading(self) -> None:
-        reasons = [self.error, *(str(error) for _, error in self._failed.values())]
+        reasons = [self.error, *(reason for _, reason, _ in self._failed.values())]
+        if self.loading.done():
+            return
         if any(reasons) and not self._table.models:
             self.loading.set_exception(StartError(" ".join(filter(None, reasons))))
         else:  # a store may be empty
@@ -143,7 +144,7 @@ class Store:
             return
         for sentence in shortfalls(self._wanted, self._now()).values():
             log.error("%s", sentence)
-        failures = {key: str(error) for key, (_, error) in self._failed.items()}
+        failures = {key: reason for key, (_, reason, _) in self._failed.items()}
         try:
             self.followers.report(self._wanted.revision, failures)
         except OSError as error:
@@ -152,7 +153,8 @@ class Store:
     def _now(self) -> Now:
         return Now(
             loaded={key: signature for key, (signature, _) in self._loaded.items()},
-            failed={key: signature for key, (signature, _) in self._failed.items()},
+            failed={key: signature for key, (signature, *_) in self._failed.items()},
+            loading={key: signature for key, (signature, _) in self._loading.items()},
             routes=self._switched.routes,
             default=self._switched.default,
         )
@@ -167,21 +169,39 @@ class Store:
             self._unload(served)
 
     def _load(self, entry: Entry) -> None:
-        """Load a version. It takes the requests of an older state of its files at once."""
-        key = entry.name, entry.version
+        """Begin to load a version; other steps do not wait for that."""
         try:
             served = Served(self._make(entry), self._explainer, entry.version)
-            served.classifier.start()
-            served.classifier.loading.result()
-        except Exception as error:  # whatever the loading of a model raises; the log has it
-            self._failed[key] = entry.signature, error
-            return
+        except Exception as error:
+            log.error("The model cannot be served. %s", error)
+            return self._fail(entry, error)
+        self._loading[entry.name, entry.version] = entry.signature, served
+        event = partial(self._finish, entry, served)
+        served.classifier.start()
+        served.classifier.loading.add_done_callback(
+            lambda _: self._tasks.submit(self._proceed, event)
+        )
+
+    def _finish(self, entry: Entry, served: Served) -> None:
+        """Serve what has been loaded. It takes the requests of an older state of its files."""
+        key = entry.name, entry.version
+        error = served.classifier.loading.exception()
+        if self._loading.get(key) != (entry.signature, served):  # newer files are being loaded
+            return None if error else self._unload(served)
+        del self._loading[key]
+        if error is not None:
+            return self._fail(entry, error)
         self.metrics.count_passes(served)
         self._failed.pop(key, None)
         before, self._loaded[key] = self._loaded.get(key), (entry.signature, served)
         if before is not None:
             self._switch(self._switched)
             self._unload(before[1])
+
+    def _fail(self, entry: Entry, error: BaseException) -> None:
+        # Not the error itself: its traceback would keep the model in the memory.
+        failed = entry.signature, str(error), isinstance(error, StoreError)
+        self._failed[entry.name, entry.version] = failed
 
     def _switch(self, step: Switch) -> None:
         models, default = dict[str, Model](), None
@@ -198,19 +218,15 @@ class Store:
         def close() -> None:
             served.close(self.settings.request_timeout_s + GRACE_S)
             self.metrics.forget(served)
-            self._try_again()
+            gc.collect()  # a model and its threads refer to each other
+            return_freed()
+            self._tasks.submit(self._proceed, self._retry)
 
         threading.Thread(target=close, name="unload", daemon=True).start()
 
-    def _try_again(self) -> None:
-        """Return the memory that has become free, and load what did not fit into it."""
-        gc.collect()  # a model and its threads refer to each other
-        return_freed()
-        lacked = [key for key, (_, error) in self._failed.items() if isinstance(error, StoreError)]
-        for key in lacked:
-            self._failed.pop(key, None)
-        if lacked:
-            self.follow()
+    def _retry(self) -> None:
+        """Load what did not fit into the memory: some of it has become free."""
+        self._failed = {key: failed for key, failed in self._failed.items() if not failed[2]}
 
     # Serving
 
@@ -246,7 +262,7 @@ class Store:
         for key in self._wanted.entries.keys() - self._loaded.keys():
             failed = self._failed.get(key)
             state = "UNAVAILABLE" if failed else "LOADING"
-            found.append(Status(*key, state, str(failed[1]) if failed else "", None))
+            found.append(Status(*key, state, failed[1] if failed else "", None))
         return sorted(found, key=lambda status: (status.name, status.version))
 
     def is_ready(self) -> bool:

@@ -82,7 +82,8 @@ class Watch:
 def signature(path: Path) -> object:
     """Return what changes when a file is written or replaced, or a link on its path is.
 
-    It is made of inode, size and time of what the path leads to, and of a folder's names. It is
+    It is made of inode, size and time of what the path leads to, and of a folder's names. The time
+    is also that of a change of the permissions, after which a file may be readable. It is
     None if nothing is there, or nothing that this process may see.
     """
     try:
@@ -90,4 +91,4 @@ def signature(path: Path) -> object:
         names = sorted(os.listdir(path)) if path.is_dir() else ()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, names
+    return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns, names
