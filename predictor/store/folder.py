@@ -20,7 +20,7 @@ from predictor.store.single import single
 from predictor.store.store import Store
 from predictor.store.wanted import Entry
 
-TURN_S = 60.0  # a load that takes longer, or hangs, does not stop all others
+TURN_S = 30.0  # a load that takes longer, or hangs, does not stop all others
 
 log = logging.getLogger(__name__)
 turn = threading.Lock()  # the memory that a load needs is only known to be free when it ends

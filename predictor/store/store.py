@@ -218,14 +218,15 @@ class Store:
         def close() -> None:
             served.close(self.settings.request_timeout_s + GRACE_S)
             self.metrics.forget(served)
-            gc.collect()  # a model and its threads refer to each other
-            return_freed()
-            self._tasks.submit(self._proceed, self._retry)
+            self._tasks.submit(self._proceed, partial(self._retry, threading.current_thread()))
 
         threading.Thread(target=close, name="unload", daemon=True).start()
 
-    def _retry(self) -> None:
-        """Load what did not fit into the memory: some of it has become free."""
+    def _retry(self, thread: threading.Thread) -> None:
+        """Return the memory that has become free, and load what did not fit into it."""
+        thread.join()  # it refers to the version
+        gc.collect()  # a model and its threads refer to each other
+        return_freed()
         self._failed = {key: failed for key, failed in self._failed.items() if not failed[2]}
 
     # Serving

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from conftest import toy_model
+from conftest import ToyModel, toy_model
 from predictor.engine.admission import Process
 from predictor.engine.classifier import Classifier
 from predictor.errors import StartError, StoreError
@@ -64,7 +64,9 @@ class Toys:
             assert gate.wait(60)
         elif gate is not None:
             raise gate
-        return toy_model()
+        model = ToyModel()
+        model.weights = weights
+        return toy_model(model)
 
     def is_followed(self):
         return [one.revision for one in self.store.followers.reports()] == [self.wanted.revision]
@@ -137,6 +139,15 @@ def test_a_failed_load_keeps_nothing_in_the_memory(toys):
         return toys.weights() is None
 
     wait_until(is_freed)
+
+
+def test_an_unloaded_version_keeps_nothing_in_the_memory(toys):
+    toys.want(m={1: "a"})
+    wait_until(toys.is_followed)
+    del toys.made[:]
+    toys.want(n={1: "a"})
+    weights = toys.weights
+    wait_until(lambda: weights() is None)
 
 
 def test_a_store_that_cannot_be_read_changes_nothing_until_it_can(toys):
