@@ -49,7 +49,7 @@ class Card {
     title.id = `photo-${(count += 1)}`;
     this.element.setAttribute("aria-labelledby", title.id);
     this.find(".remove").setAttribute("aria-label", `Remove ${file.name}`);
-    this.picture = new Picture(this.element, file, settings.explain);
+    this.picture = new Picture(this.element, file, settings);
     this.find(".cancel").addEventListener("click", () => this.cancel());
     this.find(".again").addEventListener("click", () => this.start());
     this.find(".details").addEventListener("toggle", ({ target }) => target.open && this.preview());
@@ -169,6 +169,7 @@ class Card {
 
   answer({ answer: { predictions }, times, ms }) {
     this.predictions = predictions;
+    this.picture.reset(); // the model may have been loaded since
     this.change(() => {
       this.rest();
       this.find(".predictions").replaceChildren(...predictions.map((one) => this.row(one)));
@@ -193,7 +194,7 @@ class Card {
     row.querySelector(".name").textContent = readable(class_name);
     row.querySelector(".share").textContent = percent(probability);
     row.querySelector("meter").value = probability;
-    const button = row.querySelector("button"); // null if explanations are off
+    const button = row.querySelector("button"); // null if the model is not explained
     const name = readable(class_name);
     button?.addEventListener("click", () => this.picture.explain(button, this.sent, class_index, name));
     return row;

@@ -125,7 +125,8 @@ async function updateModel() {
   const fresh = now.querySelector("form[data-endpoint]");
   if (!fresh || now.querySelector("#loading")) return false; // another process is still loading
   form.dataset.endpoint = fresh.dataset.endpoint; // whose top_k is at most the number of classes
-  document.querySelector("#model").replaceWith(now.querySelector("#model"));
+  if (!fresh.dataset.explain) delete form.dataset.explain; // some models cannot be explained
+  for (const id of ["#model", "#row"]) document.querySelector(id).replaceWith(now.querySelector(id));
   return true;
 }
 

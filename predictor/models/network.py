@@ -28,6 +28,8 @@ class Model:
         warm_up_sizes: batch sizes to run once before the first request.
     """
 
+    explains = True
+
     def __init__(
         self, network: nn.Module, preprocessing: Preprocessing,
         *, threads: int, lanes: int, max_batch_size: int,

@@ -44,6 +44,7 @@ class FoundProgram:
     """A file that holds a program."""
 
     path: Path
+    platform: str
     request: Request
     read_shape: Callable[[], list[int | None] | None]
     open: Callable[[torch.device, int, bool], Program]  # device, lanes, whether channels last
@@ -106,6 +107,7 @@ class FoundProgram:
             precision=precision,
             threads=threads,
             parameters=program.parameters,
+            platform=self.platform,
         )
 
     def _opened(self, device: torch.device, lanes: int, channels_last: bool) -> Program:
@@ -149,6 +151,8 @@ class Network(nn.Module):
 
 class ProgramModel(Model):
     """Runs batches of images through a program."""
+
+    explains = False
 
     def failure(self, count: int) -> Exception | None:
         """Run ``count`` black images; return why that fails, or None."""

@@ -18,6 +18,10 @@ Heat = NDArray[np.float32]
 Evidence = Callable[[Logits], Logits]  # ``(outputs,)`` logits → how much each output counts
 
 RANDOM = "random"  # the value of PREDICTOR_WEIGHTS for untrained weights
+# What runs a model, in Triton's words. Triton has none for EAGER and EXPORTED: a network in Python,
+# and a program of torch.export that is not compiled.
+EAGER, EXPORTED = "pytorch_eager", "pytorch_export"
+TORCHSCRIPT, AOTINDUCTOR, ONNX = "pytorch_libtorch", "torch_aoti", "onnxruntime_onnx"
 
 # A forward pass of VGG16 in float32 holds 30 to 45 MB of activations per image, so a machine with
 # many processors should not run one pass on each processor. More than two lanes were not measured.
@@ -34,6 +38,7 @@ class Scorer(Protocol):
     lanes: int  # number of parallel forward passes, each on a part of the processors
     max_batch_size: int  # maximum number of images in one forward pass
     warm_up_sizes: set[int]  # batch sizes to run once before the first request
+    explains: bool  # False: ``explain`` always raises NotExplainable
 
     def logits(self, images: Sequence[Pixels], lanes: int) -> Logits:
         """Run N images on a number of lanes; return ``(N, outputs)`` float32 logits."""
@@ -63,6 +68,7 @@ class Loaded:
     threads: int  # of one forward pass on the CPU
     parameters: int
     outputs: int | None = None  # numbers per image; None: the model has to be tried first
+    platform: str = EAGER
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,12 @@ class ModelInfo:
     outputs: int  # numbers for each photo: 1 for two classes, otherwise as many as classes
     labels: str  # who names the classes
     stands_in_for: str | None = None  # the model whose weights could not be downloaded
+    platform: str = EAGER
+
+    @property
+    def backend(self) -> str:
+        """Triton's backend for the platform."""
+        return "onnxruntime" if self.platform == ONNX else "pytorch"
 
     @property
     def notice(self) -> str | None:

@@ -1,8 +1,10 @@
 """Failures between the page and the server, and the messages about them."""
 
+import requests
 from playwright.sync_api import expect
 
 from chromium import choose, expect_classes, expect_espresso, needs_chromium
+from program_files import SETTINGS, Small, save_script, traced
 from running_server import Server
 from waiting import wait_until
 
@@ -93,6 +95,25 @@ def test_photos_chosen_while_the_model_loads_are_classified(browser, photo, tmp_
         expect_classes(page, 3, timeout=60_000)
         expect(page.locator("#loading")).to_be_hidden()
         expect(page.locator("#model .notice")).to_be_visible()
+    finally:
+        server.close()
+
+
+def test_a_model_that_cannot_be_explained_offers_no_heat_maps(browser, photo, tmp_path):
+    """Also if the page was opened before the server knew which model it is."""
+    server = Server(model=save_script(tmp_path / "net.pt", traced(Small().eval())), **SETTINGS)
+    try:
+        page = browser.new_page()
+        page.goto(server.url)
+        expect(page.locator("#loading")).to_be_visible()
+        for _ in ("while loading", "loaded"):
+            choose(page, photo)
+            expect_classes(page, 5, timeout=60_000)
+            expect(page.locator("#loading")).to_be_hidden()
+            expect(page.locator(".tip")).to_be_hidden()
+            expect(page.locator(".predictions button")).to_have_count(0)
+            page.reload()
+        assert requests.post(f"{server.url}/explain", photo.read_bytes()).status_code == 501
     finally:
         server.close()
 

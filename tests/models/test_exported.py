@@ -185,6 +185,7 @@ def test_native_code_answers_as_its_network_and_checks_the_size(tmp_path):
     (tmp_path / "model.toml").write_text(f"trust = true\n{TOML}")
     model = load(str(path))
     assert_only_right_is_alike(model, own_answers(network), NAMES)
+    assert (model.info.platform, model.info.backend) == ("torch_aoti", "pytorch")
     (tmp_path / "model.toml").write_text("trust = true\n" + TOML.replace("64", "63"))
     with pytest.raises(ModelError, match="expected: 64, but got: 63"):
         load_model(Settings(model=str(path)), 2)

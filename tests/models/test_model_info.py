@@ -20,6 +20,7 @@ def test_public_info_has_file_names_without_folders():
         "outputs": 3,
         "labels": "model.toml: labels",
         "stands_in_for": None,
+        "platform": "pytorch_eager",
     }
 
 

@@ -16,6 +16,7 @@ from torch.export.pt2_archive._package import load_pt2  # torch.export.load only
 from predictor.errors import ModelError
 from predictor.models.description import value_of
 from predictor.models.program import FoundProgram, Program, record
+from predictor.models.scorer import AOTINDUCTOR, EXPORTED
 from predictor.models.sources import Request
 
 # With one of these, a program may do with another photo what it did not do with the first one.
@@ -32,7 +33,7 @@ def find(request: Request) -> FoundProgram:
     with ZipFile(path) as archive:
         native = any("data/aotinductor/" in name for name in archive.namelist())
     if not native:
-        return FoundProgram(path, request, partial(_shape, path), partial(_open, path))
+        return FoundProgram(path, EXPORTED, request, partial(_shape, path), partial(_open, path))
     if not value_of(request.said, "trust"):
         raise ModelError(
             f"{path} is native code, which can do anything on this machine. If you trust who made"
@@ -40,7 +41,7 @@ def find(request: Request) -> FoundProgram:
         )
     precision = request.settings.precision.replace("auto", "float32")
     open_native = partial(_open_native, path, getattr(torch, precision))
-    return FoundProgram(path, request, lambda: None, open_native)
+    return FoundProgram(path, AOTINDUCTOR, request, lambda: None, open_native)
 
 
 def _shape(path: Path) -> list[int | None] | None:

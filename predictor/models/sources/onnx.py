@@ -18,7 +18,7 @@ from predictor.errors import ModelError, NotExplainable
 from predictor.images.preprocessing import CHANNELS, Pixels, Preprocessing
 from predictor.models.description import Description, carried, describe, value_of
 from predictor.models.outputs import pick
-from predictor.models.scorer import Heat, Loaded, Logits, lanes_and_batch, warm_up_sizes
+from predictor.models.scorer import ONNX, Heat, Loaded, Logits, lanes_and_batch, warm_up_sizes
 from predictor.models.sources import Request
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ class FoundGraph:
             precision=precision,
             threads=threads,
             parameters=_parameters(self.path),
+            platform=ONNX,
         )
 
 
@@ -125,6 +126,8 @@ class Graph:
     All calls share the threads of one session. A call computes itself what no thread takes, so
     calls at once do not wait for each other.
     """
+
+    explains = False
 
     def __init__(
         self, session: ort.InferenceSession, image: Image, output: str,

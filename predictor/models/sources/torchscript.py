@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from predictor.models.program import FoundProgram, Program, record
+from predictor.models.scorer import TORCHSCRIPT
 from predictor.models.sources import Request
 
 # With one of these, a program may do with another photo what it did not do with the first one.
@@ -19,7 +20,7 @@ BRANCHES = ("prim::If", "prim::Loop", "aten::as_strided")
 def find(request: Request) -> FoundProgram:
     """Return a TorchScript file; it is not loaded."""
     path = Path(request.target)
-    return FoundProgram(path, request, partial(_shape, path), partial(_open, path))
+    return FoundProgram(path, TORCHSCRIPT, request, partial(_shape, path), partial(_open, path))
 
 
 def _shape(path: Path) -> list[int | None] | None:

@@ -119,7 +119,7 @@ def _page(
         loading=loading,
         max_upload_bytes=store.settings.max_upload_bytes,
         top_k=_top_k(model),
-        explains=bool(store.settings.max_explanations),
+        explains=bool(store.settings.max_explanations) and (not served or served.scorer.explains),
         guarded=bool(store.settings.all_tokens),
         answers=answers,
         problem=problem,

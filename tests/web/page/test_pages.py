@@ -4,7 +4,7 @@ from concurrent.futures import wait
 
 import pytest
 
-from conftest import ToyInfo, app_of
+from conftest import ToyInfo, ToyModel, app_of
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.errors import WeightsError
@@ -67,11 +67,17 @@ def test_each_photo_of_the_form_is_answered_under_its_name(client):
     assert re.findall(r'class="name">(\w+) thing<', response.text)[::3] == ["blue", "red"]
 
 
-@pytest.mark.parametrize(("limit", "is_on"), [(1, True), (0, False)])
-def test_classes_are_buttons_only_if_explanations_are_on(make_client, limit, is_on):
+@pytest.mark.parametrize(
+    ("limit", "explains", "is_on"), [(1, True, True), (0, True, False), (1, False, False)]
+)
+def test_classes_are_buttons_only_if_the_model_is_explained(
+    make_client, monkeypatch, limit, explains, is_on
+):
+    monkeypatch.setattr(ToyModel, "explains", explains)
     page = make_client(max_explanations=limit).get("/").text
     assert ('<button type=button aria-pressed=false class="row">' in page) == is_on
     assert ('data-explain="explain"' in page) == is_on
+    assert ('<p class="tip quiet" aria-live="polite">' in page) == is_on
 
 
 def test_the_scripts_url_works_for_a_model_of_three_classes(client):

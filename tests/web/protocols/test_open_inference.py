@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from conftest import store_of
+from conftest import ToyInfo, store_of
 from predictor.web.protocols.open_inference import tensors
 from web.protocols.v2 import BLUE, HEADER, RED, b64, binary, element, image, logits, plane, refused
 
@@ -43,6 +43,14 @@ def test_v2_metadata_has_photos_in_and_logits_out(client, version):
     assert answer["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
     assert answer["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": [-1, 3]}]
     assert answer["versions"] == ["1"]
+
+
+def test_platform_and_backend_are_those_of_the_model(client, monkeypatch):
+    monkeypatch.setattr(ToyInfo, "platform", "onnxruntime_onnx")
+    monkeypatch.setattr(ToyInfo, "backend", "onnxruntime")
+    config = client.get("/v2/models/toy/config").json
+    assert (config["platform"], config["backend"]) == ("onnxruntime_onnx", "onnxruntime")
+    assert client.get("/v2/models/toy").json["platform"] == "onnxruntime_onnx"
 
 
 def test_second_name_has_a_tensor_input(client):

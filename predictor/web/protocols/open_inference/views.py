@@ -112,15 +112,15 @@ def metadata(model: str, version: str | None = None) -> dict[str, Any]:
     """Return the model's inputs and outputs."""
     served = _find(model, version)
     datatype, shape = input_of(served, model)
-    outputs = served.model.info.outputs
+    info = served.model.info
     return {
         "name": model,
         "versions": [
             str(one.version) for one in current_store().served() if one.name == served.name
         ],
-        "platform": "pytorch_eager",
+        "platform": info.platform,
         "inputs": [{"name": INPUT, "datatype": datatype, "shape": [-1, *shape]}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, outputs]}],
+        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, info.outputs]}],
     }
 
 
@@ -158,8 +158,8 @@ def config(model: str, version: str | None = None) -> dict[str, Any]:
     dims = [outputs] if shape else [-1, outputs]
     return {
         "name": model,
-        "platform": "pytorch_eager",
-        "backend": "pytorch",
+        "platform": loaded.info.platform,
+        "backend": loaded.info.backend,
         "max_batch_size": most if shape else 0,
         "input": [{"name": INPUT, **tensor}],
         "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": dims}],
