@@ -27,8 +27,8 @@ const percent = (probability) => `${(probability * 100).toFixed(1)} %`;
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 /** Insert a card for the file before the element `before`, queue its request and return the card. */
-export function addCard(file, { form, answers, before, enqueue, onDisk, onRemove }) {
-  const card = new Card(file, form.dataset, enqueue);
+export function addCard(file, { settings, answers, before, enqueue, onDisk, onRemove }) {
+  const card = new Card(file, settings, enqueue);
   card.onDisk = onDisk;
   card.find(".remove").addEventListener("click", () => onRemove(card));
   answers.insertBefore(card.element, before);
@@ -45,10 +45,9 @@ class Card {
     this.error = "";
     this.element = template.content.firstElementChild.cloneNode(true);
     const title = this.find(".file");
-    title.textContent = title.title = file.name;
     title.id = `photo-${(count += 1)}`;
     this.element.setAttribute("aria-labelledby", title.id);
-    this.find(".remove").setAttribute("aria-label", `Remove ${file.name}`);
+    this.entitle();
     this.picture = new Picture(this.element, file, settings);
     this.find(".cancel").addEventListener("click", () => this.cancel());
     this.find(".again").addEventListener("click", () => this.start());
@@ -56,6 +55,15 @@ class Card {
     for (const button of this.element.querySelectorAll(".copy")) {
       button.addEventListener("click", () => copy(button.parentElement.querySelector("code"), button));
     }
+  }
+
+  /** Where there are several models, the title begins with the model. */
+  entitle() {
+    const { model } = this.settings;
+    this.name = model ? `${model}: ${this.file.name}` : this.file.name;
+    const title = this.find(".file");
+    title.textContent = title.title = this.name;
+    this.find(".remove").setAttribute("aria-label", `Remove ${this.name}`);
   }
 
   find(selector) {
@@ -170,6 +178,7 @@ class Card {
   answer({ answer: { predictions }, times, ms }) {
     this.predictions = predictions;
     this.picture.reset(); // the model may have been loaded since
+    this.entitle();
     this.change(() => {
       this.rest();
       this.find(".predictions").replaceChildren(...predictions.map((one) => this.row(one)));
@@ -177,20 +186,19 @@ class Card {
     });
     this.find(".classes").replaceChildren(...predictions.map((one) => this.detailRow(one)));
     this.write(".time", timeTaken(times, ms));
-    const model = document.querySelector("#model").dataset;
-    this.write(".input", `The model takes ${model.input}.`);
-    this.write(".id", model.id);
+    this.write(".input", `The model takes ${this.settings.input}.`);
+    this.write(".id", this.settings.id);
     const url = new URL(this.settings.endpoint, location.href).href;
     const guarded = "guarded" in this.settings;
     this.find(".curl code").textContent = curl(url, this.sent.name, guarded);
     this.find(".python code").textContent = python(url, this.sent.name, guarded);
     if (this.sent !== this.file || !this.onDisk) this.offerToSave();
     const best = predictions[0];
-    live.textContent = `${this.file.name}: ${readable(best.class_name)}, ${percent(best.probability)}`;
+    live.textContent = `${this.name}: ${readable(best.class_name)}, ${percent(best.probability)}`;
   }
 
   row({ class_index, class_name, probability }) {
-    const row = document.querySelector("#row").content.firstElementChild.cloneNode(true);
+    const row = this.settings.row.cloneNode(true);
     row.querySelector(".name").textContent = readable(class_name);
     row.querySelector(".share").textContent = percent(probability);
     row.querySelector("meter").value = probability;
@@ -242,7 +250,7 @@ class Card {
       this.write(".error", message);
       this.find(".again").hidden = !canRetry;
     });
-    live.textContent = `${this.file.name}: ${message}`;
+    live.textContent = `${this.name}: ${message}`;
   }
 }
 

@@ -4,11 +4,12 @@
 const COLUMNS = ["file", "class_index", "class_id", "class_name", "probability", "error"];
 
 export function saveCsv(cards) {
-  const rows = cards.flatMap(({ file: { name: file }, predictions, error }) =>
-    predictions.length ? predictions.map((one) => ({ file, ...one })) : [{ file, error }],
+  const rows = cards.flatMap(({ file: { name: file }, settings: { model }, predictions, error }) =>
+    predictions.length ? predictions.map((one) => ({ file, ...one, model })) : [{ file, error, model }],
   );
-  const lines = rows.map((row) => COLUMNS.map((column) => cell(row[column] ?? "")).join(","));
-  const text = [COLUMNS.join(","), ...lines, ""].join("\n");
+  const columns = rows.some(({ model }) => model) ? [...COLUMNS, "model"] : COLUMNS;
+  const lines = rows.map((row) => columns.map((column) => cell(row[column] ?? "")).join(","));
+  const text = [columns.join(","), ...lines, ""].join("\n");
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   link.download = "classes.csv";

@@ -18,6 +18,8 @@ const problem = document.querySelector("#problem");
 
 const cards = new Map(); // from their elements
 const waiting = [];
+let chosen = settingsOf(document); // of the model for new photos
+let beside = null; // of another one that is to be compared with it
 let running = 0;
 let ready = Promise.resolve();
 
@@ -30,9 +32,55 @@ function classify(files, { otherwise = "", onDisk = true } = {}) {
   say(files.length ? "" : otherwise);
   const before = answers.firstChild; // the newest photos are on top, in their own order
   for (const file of files) {
-    const card = addCard(file, { form, answers, before, enqueue, onDisk, onRemove });
-    cards.set(card.element, card);
+    for (const settings of beside ? [chosen, beside] : [chosen]) {
+      const card = addCard(file, { settings, answers, before, enqueue, onDisk, onRemove });
+      card.element.classList.toggle("pair", beside !== null && settings === chosen);
+      cards.set(card.element, card);
+    }
   }
+}
+
+/** The settings of the model that a copy of the page shows. */
+function settingsOf(page) {
+  const row = page.querySelector("#row").content.firstElementChild;
+  return { ...page.querySelector("form[data-endpoint]").dataset, row };
+}
+
+/** Resolves to a new copy of the page, or to null if it has none. */
+async function open(url) {
+  const response = await fetch(url).catch(() => null);
+  const text = (await response?.text().catch(() => "")) ?? "";
+  const page = new DOMParser().parseFromString(text, "text/html");
+  return page.querySelector("form[data-endpoint]") && page;
+}
+
+function showModel(page) {
+  document.querySelector("#model").replaceWith(page.querySelector("#model"));
+}
+
+/** Take another model for new photos; the cards keep theirs. */
+async function chooseModel(event) {
+  const link = event.target.closest("#models a");
+  if (!link) return;
+  event.preventDefault();
+  const compared = document.querySelector("#models select").value;
+  const page = await open(link.href);
+  if (!page?.querySelector("#models [aria-current]")) return location.assign(link.href);
+  chosen = settingsOf(page);
+  showModel(page);
+  history.replaceState(null, "", link.href);
+  const select = document.querySelector("#models select");
+  select.value = compared; // unless it is the chosen one now
+  if (select.selectedIndex < 0) select.value = "";
+  if (!select.value) beside = null;
+  document.querySelector("#models [aria-current]").focus();
+}
+
+async function compare({ target }) {
+  if (!target.matches("#models select")) return;
+  const page = target.value && (await open(target.value));
+  beside = page ? settingsOf(page) : null;
+  if (!page) target.value = "";
 }
 
 /** Remove a card, and focus what takes its place. */
@@ -86,7 +134,7 @@ async function next() {
   }
 }
 
-function chosen({ target }) {
+function choose({ target }) {
   classify([...target.files]);
   target.value = ""; // so that the same photo can be chosen again
 }
@@ -119,14 +167,11 @@ async function untilReady() {
 
 /** Copy the model's part from a new copy of the page: a reload would lose the photos. */
 async function updateModel() {
-  const response = await fetch(form.action).catch(() => null);
-  const text = (await response?.text().catch(() => "")) ?? "";
-  const now = new DOMParser().parseFromString(text, "text/html");
-  const fresh = now.querySelector("form[data-endpoint]");
-  if (!fresh || now.querySelector("#loading")) return false; // another process is still loading
-  form.dataset.endpoint = fresh.dataset.endpoint; // whose top_k is at most the number of classes
-  if (!fresh.dataset.explain) delete form.dataset.explain; // some models cannot be explained
-  for (const id of ["#model", "#row"]) document.querySelector(id).replaceWith(now.querySelector(id));
+  const now = await open(location.href);
+  if (!now || now.querySelector("#loading")) return false; // another process is still loading
+  delete chosen.explain; // some models cannot be explained
+  Object.assign(chosen, settingsOf(now)); // the cards that wait for the model have these, too
+  showModel(now);
   return true;
 }
 
@@ -135,8 +180,10 @@ form.classList.add("live");
 input.removeAttribute("required");
 offerCamera();
 camera.addEventListener("click", photograph);
-input.addEventListener("change", chosen);
-capture.addEventListener("change", chosen);
+input.addEventListener("change", choose);
+capture.addEventListener("change", choose);
+document.addEventListener("click", chooseModel);
+document.addEventListener("change", compare);
 for (const sample of form.querySelectorAll(".sample")) sample.addEventListener("click", classifySample);
 document.querySelector("#clear").addEventListener("click", clear);
 document.querySelector("#csv").addEventListener("click", () => {

@@ -53,7 +53,8 @@ export class Picture {
     button.setAttribute("aria-pressed", "true");
     this.say("Computing the heat map …");
     try {
-      const url = `${this.settings.explain}?class_index=${classIndex}`;
+      const url = new URL(this.settings.explain, location.href);
+      url.searchParams.set("class_index", classIndex);
       const { isHot, edges } = await (this.alike
         ? this.drawHeat(url, photo, signal)
         : this.replace(url, photo, signal));

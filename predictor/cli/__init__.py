@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         for option, values in options.items():
             command.add_argument(option, **values)
         if name not in ("convert", "store"):
-            model_options.add(command)
+            model_options.add(command, serves=name == "serve")
     return parser
 
 
@@ -108,7 +108,7 @@ COMMANDS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
     }),
     "serve": ("serve POST /predict and a page", {
         "usage": "predictor serve [-h] [--model MODEL] [--weights WEIGHTS] [--labels LABELS]"
-        " [GUNICORN OPTION ...]",
+        " [--store STORE] [GUNICORN OPTION ...]",
         "description": "Serve POST /predict and a page with gunicorn, on http://127.0.0.1:5000.",
         "epilog": "The environment variables HOST and PORT change the address. Further options are"
         " passed to gunicorn: predictor serve --certfile cert.pem --keyfile key.pem",

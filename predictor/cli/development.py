@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "--share", nargs="?", const="auto", choices=NAMES, metavar="PROVIDER",
         help=f"also open a public URL, with {', '.join(NAMES)} (auto: the first that works)",
     )  # fmt: skip
-    model_options.add(parser)
+    model_options.add(parser, serves=True)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The options ``--model``, ``--weights`` and ``--labels``, which most commands have."""
+"""The options ``--model``, ``--weights`` and ``--labels``, and those that serve: ``--store``."""
 
 import argparse
 import os
@@ -7,12 +7,15 @@ OPTIONS = {
     "model": "resnet18, timm:NAME, net.py:build, or a file or folder; see docs/your-model.md",
     "weights": "file of the model's weights",
     "labels": "file of the class names",
+    "store": "folder with several models; see docs/store.md",
 }
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of a command."""
+def add(parser: argparse.ArgumentParser, serves: bool = False) -> None:
+    """Add the options to the parser of a command; ``--store`` only if it serves."""
     for name, text in OPTIONS.items():
+        if name == "store" and not serves:
+            continue
         help = f"{text} (default: PREDICTOR_{name.upper()})"
         parser.add_argument(f"--{name}", metavar=name.upper(), help=help)
 

@@ -114,9 +114,11 @@ class Place:
 
     Attributes:
         served: the version, once the place is taken.
+        found: name and version of what was found to answer; it may have refused the request.
     """
 
     served: Served
+    found = "", ""
 
     def __init__(self, kind: SlotKind, resolve: Callable[[], Served]) -> None:
         """Take nothing yet. ``resolve`` finds the version, or raises the error for the client."""
@@ -124,7 +126,7 @@ class Place:
 
     def check(self) -> None:
         """Raise the error for the client if the place could not be taken now."""
-        self._resolve().room(self._kind)
+        self._find().room(self._kind)
 
     def take(self) -> None:
         """Take a slot of the version that is served now. It may have changed since the check.
@@ -156,6 +158,11 @@ class Place:
 
     def _enter(self) -> Served:
         for _ in range(2):  # the version found may close before it is entered; then find the next
-            if (served := self._resolve()).enter():
+            if (served := self._find()).enter():
                 return served
         raise NotReady("The model is being unloaded. Retry in a few seconds.")
+
+    def _find(self) -> Served:
+        served = self._resolve()
+        self.found = served.name, str(served.version)
+        return served

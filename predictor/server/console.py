@@ -2,12 +2,14 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from pathlib import Path
 
 from predictor import logs
 from predictor.models.scorer import LoadedModel
-from predictor.store.store import Store
+from predictor.store.store import Status, Store
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +31,17 @@ def announce(store: Store, url: str, status: int = EXIT_APP_LOAD_ERROR) -> None:
     def report(loading: Future[None]) -> None:
         if loading.exception() is not None:
             os._exit(status)  # sys.exit would end only this thread, which is the loader
-        models = [served.model for served in store.served()]
-        fields = {"url": url, "model": models[0].public()}
-        block = "".join(summary(model, url) for model in models)
+        default, statuses = store.default, store.statuses()
+        fields = {
+            "url": url,
+            "model": default and default.model.public(),
+            "models": [f"{one.name}/{one.version} {one.state}" for one in statuses],
+        }
+        block = (
+            summary(default.model, url)
+            if default and len(statuses) == 1
+            else overview(statuses, url)
+        )
         log.info("Ready at %(url)s", fields, extra={"block": block})
         if store.settings.log_format == "auto" and not logs.is_text():
             with suppress(OSError):  # for example, the reader of a pipe has ended
@@ -57,6 +67,29 @@ Ready at {url}
   device     {info.device}, {info.precision}, {threads}{single}
   try        curl -F file=@photo.jpg {url}/predict
 """
+
+
+def overview(statuses: Sequence[Status], url: str) -> str:
+    """Return the block of text for several models: what is served, and what cannot be."""
+    lines = "".join(
+        f"\n  {one.name + '/' + str(one.version):<20} {_facts(one)}" for one in statuses
+    )
+    last = next(one for one in statuses if one.served)
+    named = f"model={last.name}&version={last.version}"
+    return f"""
+Ready at {url}
+{lines}
+
+  try  curl -F file=@photo.jpg "{url}/predict?{named}"
+"""
+
+
+def _facts(status: Status) -> str:
+    if status.served is None:
+        return f"{status.state}: {status.reason}" if status.reason else status.state
+    info = status.served.model.info
+    facts = f"{info.classes:,} classes, {Path(info.weights).name}, {info.device}, {info.precision}"
+    return f"{facts}. NOTE: {info.notice}" if info.notice else facts
 
 
 def url_of(host: str, port: int) -> str:

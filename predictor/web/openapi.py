@@ -16,9 +16,11 @@ import yaml
 from flask import current_app, request
 
 import predictor
+from predictor.store.store import Store
 from predictor.web.params import TOP_K
+from predictor.web.protocols.open_inference.views import TENSOR_SUFFIX
 from predictor.web.relative import relative
-from predictor.web.request import current_store, is_probe
+from predictor.web.request import by_query, current_store, is_probe
 from predictor.web.security import COSTLY
 
 WEB = Path(__file__).parent
@@ -35,22 +37,24 @@ UNKNOWN = object()  # stands for a fact that the app does not know yet
 
 
 def description(indent: int | None = None) -> bytes:
-    """Return :func:`document` as JSON. It is made again when the model has loaded."""
-    store = current_store()
-    return _json(indent, store, _root(), store.default)
+    """Return :func:`document` as JSON. It is made again when what is served has changed."""
+    return _json(indent, current_store(), json.dumps(_facts()))
 
 
-@lru_cache(maxsize=8)  # some proxies let each client choose the path prefix
-def _json(indent: int | None, *_facts: Any) -> bytes:
-    return (json.dumps(document(), indent=indent, ensure_ascii=False) + "\n").encode()
+# Some proxies let each client choose the path prefix. The facts are text, because the cache must
+# not keep a model that is no longer served.
+@lru_cache(maxsize=8)
+def _json(indent: int | None, _store: Store, facts: str) -> bytes:
+    described = document(json.loads(facts))
+    return (json.dumps(described, indent=indent, ensure_ascii=False) + "\n").encode()
 
 
-def document() -> Node:
+def document(facts: Mapping[str, Any]) -> Node:
     """Return the description of the current app, as OpenAPI 3.1.
 
-    Until the model is loaded, the description has no model name and no number of classes.
+    Until a model is loaded, the description has no model name and no number of classes.
     """
-    described: Node = _fill(_descriptions(), _facts())
+    described: Node = _fill(_descriptions(), facts)
     paths, served = described["paths"], _served()
     for path, method, _ in list(_operations(paths)):
         if (path, method) not in served:
@@ -114,20 +118,23 @@ def _facts() -> Mapping[str, Any]:
         "rate_limit": " and ".join(map(str, settings.rate_limit)),
         "servers": [{"url": _root()}],
     }
-    if (default := store.default) is None:
+    if not (served := store.served()):
         return facts
-    model = default.model
-    classes = len(model.labels)
-    height, width, channels = model.scorer.preprocessing.shape
+    classes = max(len(one.model.labels) for one in served)
+    shapes = [one.model.scorer.preprocessing.shape for one in served]
+    heights, widths, channels = (sorted(set(sizes)) for sizes in zip(*shapes, strict=True))
+    names, versions = dict.fromkeys(one.name for one in served), {one.version for one in served}
     return facts | {
-        "model": default.name,
-        "models": store.names(),
+        "models": [*names],
+        "models_and_tensors": [name + end for name in names for end in ("", TENSOR_SUFFIX)],
+        "versions": [str(version) for version in sorted(versions)],
+        "dotted_versions": [f"{version}.0" for version in sorted(versions)],
         "classes": classes,
         "last_class": classes - 1,
         "top_k": min(TOP_K, classes),
         "channels": channels,
-        "height": height,
-        "width": width,
+        "heights": heights,
+        "widths": widths,
     }
 
 
@@ -187,13 +194,24 @@ def _has_tokens() -> bool:
 
 
 def _add_refusals(described: Node, served: Mapping[tuple[str, str], str]) -> None:
-    """Add the shared errors to each operation, and the X-Request-ID header to every response."""
+    """Add to each operation what it shares with others: errors, parameters and headers.
+
+    Operations of a model take a routing key, and some also the model and the version.
+    """
     meanings = described.pop("x-statuses")
     shared = described["components"].setdefault("responses", {})
     for path, method, operation in _operations(described["paths"]):
         shape, answers = operation.pop("x-error"), operation["responses"]
+        _, target = getattr(current_app.view_functions[served[path, method]], "place", (None, None))
+        named = ("model_name", "model_version") if target is by_query else ()
+        parameters = [*named, "routing_key"] if target else []
+        operation["parameters"] = operation.get("parameters", []) + [
+            {"$ref": f"#/components/parameters/{name}"} for name in parameters
+        ]
         for answer in answers.values():
             answer.setdefault("headers", {}).update(_headers("X-Request-ID"))
+            if target:
+                answer["headers"].update(_headers("X-Model-Name", "X-Model-Version"))
         for status in sorted(_refusals(operation, method, served[path, method])):
             name = f"{shape['name']}{status}"
             shared[name] = {
@@ -211,6 +229,8 @@ def _headers(*names: str) -> Node:
 def _refusals(operation: Node, method: str, endpoint: str) -> set[int]:
     has_body = "requestBody" in operation
     refusals = {500, *operation.pop("x-refuses", ()), *(OF_BODIES if has_body else ())}
+    if hasattr(current_app.view_functions[endpoint], "place"):
+        refusals.add(404)
     if _has_tokens() and not is_probe(endpoint):
         refusals.add(401)
     if current_store().settings.rate_limit and (has_body or method.upper() in COSTLY):

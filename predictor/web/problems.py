@@ -50,6 +50,7 @@ def current_problem(error: Exception) -> dict[str, Any]:
         status, title, detail = 500, "Internal Server Error", ADVICE[500]
         code = "internal-error"
     current_record().codes.append(code)
+    current_record().note_model()
     detail = json_safe(detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…")
     return {
         "type": "about:blank", "title": title, "status": status, "code": code, "detail": detail,

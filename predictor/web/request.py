@@ -39,11 +39,17 @@ class RequestRecord:
     call: Call
     began: float = field(default_factory=monotonic)
     codes: list[str] = field(default_factory=list)  # of the errors sent to the client
+    place: Place | None = None  # that the request needs
 
     @property
     def seconds(self) -> float:
         """Seconds since the request's header was read."""
         return monotonic() - self.began
+
+    def note_model(self) -> None:
+        """Record which model and version answers the request, or refuses it."""
+        if self.place is not None:
+            self.call.model, self.call.version = self.place.found
 
 
 class RecordedRequest(Request):
@@ -73,7 +79,8 @@ class RecordedRequest(Request):
     def begin(self, request_id: str) -> None:
         """Begin a new record."""
         has_left = self.environ.get(HAS_LEFT, lambda: False)
-        self.record = RequestRecord(request_id, Call(has_left=has_left))
+        call, place = Call(has_left=has_left), self.environ.get(PLACE)
+        self.record = RequestRecord(request_id, call, place=place)
 
 
 class RecordingFlask(Flask):
@@ -151,7 +158,9 @@ def place_of_request() -> Place | None:
         return None
     kind, target = view.place
     model, version = target(request.view_args or {})
-    return Place(kind, partial(current_store().resolve, model, version, _routing_key()))
+    place = Place(kind, partial(current_store().resolve, model, version, _routing_key()))
+    current_record().place = place
+    return place
 
 
 @contextmanager
@@ -165,8 +174,7 @@ def admitted() -> Iterator[Served]:
     place = taken or place_of_request()
     assert place is not None
     with nullcontext(place.served) if taken else place.hold() as served:
-        call = current_call()
-        call.model, call.version = served.name, str(served.version)
+        current_record().note_model()
         yield served
 
 

@@ -1,8 +1,9 @@
-"""Log one line for each request, and add its id and timings to the response's headers."""
+"""Log one line for each request, and add its id, model and timings to the response's headers."""
 
 import logging
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from flask import Flask, Response, request
 
@@ -17,10 +18,13 @@ def register(app: Flask) -> None:
 
 
 def finish(response: Response) -> Response:
-    """Add the request's id and timings to the response, and log it."""
+    """Add the request's id, model and timings to the response, and log it."""
     record = current_record()
     split = {step: s * 1000 for step, s in record.call.timings.known().items()}
     response.headers["X-Request-ID"] = record.id
+    if record.call.model:
+        response.headers["X-Model-Name"] = quote(record.call.model)
+        response.headers["X-Model-Version"] = record.call.version
     if split:
         timing = ", ".join(f"{step};dur={ms:.2f}" for step, ms in split.items())
         response.headers["Server-Timing"] = timing
@@ -49,6 +53,9 @@ def _log(response: Response, record: RequestRecord, split: dict[str, float]) -> 
     if record.call.class_ids:
         fields["class_id"] = ",".join(record.call.class_ids)
         line += ", %(class_id)s"
+    if record.call.model:
+        fields |= {"model": record.call.model, "version": record.call.version}
+        line += ", %(model)s/%(version)s"
     fields["request_id"] = record.id
     log.log(_level(response.status_code, record.codes), line + ", %(request_id)s", fields)
 

@@ -44,7 +44,7 @@ PREFLIGHT = {
 }
 EXPOSED = (
     "Inference-Header-Content-Length, Retry-After, Server-Timing, X-Class-Id, X-Class-Index,"
-    " X-Class-Name, X-Probability, X-Request-ID"
+    " X-Class-Name, X-Model-Name, X-Model-Version, X-Probability, X-Request-ID"
 )
 MAX_CLIENTS = 100_000  # that a rate limit counts one by one; they take 11 MB
 FORWARDED = {"HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_PREFIX"}

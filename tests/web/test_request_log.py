@@ -45,7 +45,7 @@ def test_text_format_is_one_readable_line(client, caplog):
     step = r"[\d.]+"
     assert re.search(
         rf" INFO POST /predict 200, 55 bytes, {step} ms \(read {step}, decode {step}, queue {step},"
-        rf" inference {step}\), n00000001, mine$",
+        rf" inference {step}\), n00000001, toy/1, mine$",
         text,
     ), text
 

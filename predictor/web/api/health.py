@@ -20,8 +20,15 @@ def healthz() -> dict[str, str]:
 @blueprint.get("/readyz")
 @probe
 def readyz() -> dict[str, Any]:
-    """Answer 200 with the default model if the process can answer now; otherwise 503 or 500."""
+    """Answer 200 with what is served if the process can answer now; otherwise 503 or 500.
+
+    The reasons of failures are only in the log: this needs no token, and they may contain paths.
+    """
     store = current_store()
     store.expect_ready()
     model = store.default
-    return {"status": "ready", "model": model and model.model.public()}
+    models = [
+        {"name": one.name, "version": str(one.version), "state": one.state}
+        for one in store.statuses()
+    ]
+    return {"status": "ready", "model": model and model.model.public(), "models": models}

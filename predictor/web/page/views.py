@@ -21,10 +21,12 @@ from predictor.web.params import TOP_K
 from predictor.web.problems import current_problem, handle, with_headers
 from predictor.web.request import (
     admitted,
+    by_query,
     current_call,
     current_record,
     current_store,
     needs_slot,
+    resolve,
 )
 from predictor.web.security import allow_frames
 from predictor.web.uploads import PREDICT_FIELDS, read_upload
@@ -109,12 +111,21 @@ def _page(
 ) -> Response:
     store = current_store()
     store.start()
-    loading, default = not store.loading.done(), store.default
-    served = default.model if default else None
+    loading, chosen = not store.loading.done(), store.default
+    try:
+        chosen = chosen and resolve(*by_query({}))
+    except PredictorError as error:
+        if request.args.keys() & {"model", "version"}:  # else there is no default model
+            problem = problem or current_problem(error)
+    several = all_served if len(all_served := store.served()) > 1 else []
+    served = chosen.model if chosen else None
     model = served.info if served else None
     page = render_template(
         "index.html",
         model=model,
+        chosen=chosen,
+        several=several,
+        named={"model": chosen.name, "version": chosen.version} if chosen and several else {},
         input=served.card.input.describe() if served else "",
         loading=loading,
         max_upload_bytes=store.settings.max_upload_bytes,

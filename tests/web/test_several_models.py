@@ -1,0 +1,164 @@
+"""Several models and versions: which one answers, and who says so."""
+
+import io
+import logging
+import re
+
+import pytest
+from PIL import Image
+from werkzeug.test import EnvironBuilder
+
+from conftest import StuckModel, ToyModel, store_of
+from pictures import picture
+from predictor.errors import ModelError, Overloaded
+from predictor.logs import JSONFormatter
+from predictor.server.console import overview
+from web.several import Larger, serve_instead, several
+
+
+@pytest.fixture
+def app():
+    return several({("flowers", 1): ToyModel(), ("flowers", 2): Larger(), ("dogs", 7): Larger()})
+
+
+@pytest.fixture
+def client(app):
+    return app.test_client()
+
+
+def named(response):
+    return response.headers.get("X-Model-Name"), response.headers.get("X-Model-Version")
+
+
+@pytest.mark.parametrize(
+    ("query", "size"),
+    [("model=flowers", (8, 8)), ("model=flowers&version=2", (12, 16)), ("model=dogs", (12, 16))],
+)
+def test_the_query_chooses_what_answers(client, query, size):
+    seen = client.post(f"/preview?{query}", data=picture())
+    assert Image.open(io.BytesIO(seen.data)).size == size
+    answer = client.post(f"/predict?{query}", data=picture("green"))
+    assert answer.json == {"class_id": "n00000001", "class_name": "green_thing"}
+    assert named(answer) == named(seen)
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "status"),
+    [
+        ("/predict?model=flowers&version=2.0", picture(), 200),
+        ("/predict?model=flowers&version=2", picture()[:60], 422),
+        ("/explain?model=flowers&version=2", b"text", 415),
+        ("/?model=flowers&version=2", b"", 400),
+        ("/predictions/flowers/2.0", picture(), 200),
+        ("/v1/models/flowers/versions/2:predict", b"{}", 400),
+        ("/v2/models/flowers-tensor/versions/2/infer", b"{}", 400),
+    ],
+)
+def test_answers_and_errors_say_model_and_version(client, caplog, path, data, status):
+    caplog.set_level(logging.INFO)
+    response = client.post(path, data=data)
+    assert (response.status_code, named(response)) == (status, ("flowers", "2"))
+    record = next(r for r in caplog.records if r.name == "predictor.web.request_log")
+    assert ", flowers/2, " in record.getMessage()
+    assert '"model": "flowers", "version": "2"' in JSONFormatter().format(record)
+
+
+def test_a_full_queue_says_whose_it_is(app, monkeypatch):
+    """Both when the head is checked and without a server that checks it."""
+
+    def refuse(*_):
+        raise Overloaded("Later.", 1)
+
+    monkeypatch.setattr("predictor.engine.served.Served.room", refuse)
+    client = app.test_client()
+    assert named(client.post("/predict?model=dogs", data=picture())) == ("dogs", "7")
+    started = []
+    environ = EnvironBuilder("/predict?model=dogs", method="POST").get_environ()
+    app.extensions["head"](environ, lambda *given: started.append(dict(given[1])))
+    assert started[0]["X-Model-Name"] == "dogs"
+
+
+def test_an_unknown_model_is_not_named(client):
+    response = client.post("/predict?model=cats", data=picture())
+    assert (response.status_code, named(response)) == (404, (None, None))
+    assert "X-Model-Name" not in client.get("/readyz").headers
+
+
+def test_other_origins_read_model_and_version():
+    app = several({("dogs", 1): ToyModel()}, cors_origins=("*",))
+    answer = app.test_client().post("/predict", data=picture(), headers={"Origin": "http://a.test"})
+    assert {"X-Model-Name", "X-Model-Version"} <= {
+        name.strip() for name in answer.headers["Access-Control-Expose-Headers"].split(",")
+    }
+
+
+def test_openapi_lists_what_is_served_now(app, client):
+    document = client.get("/openapi.json").json
+    parameters = document["components"]["parameters"]
+    assert parameters["model_name"]["schema"]["enum"] == ["flowers", "dogs"]
+    assert parameters["model_version"]["schema"]["enum"] == ["1", "2", "7"]
+    (_, _, rows, columns) = document["components"]["schemas"]["PixelsTensor"]["properties"][
+        "shape"]["prefixItems"]  # fmt: skip
+    assert (rows, columns) == ({"enum": [8, 16]}, {"enum": [8, 12]})
+    serve_instead(app, {("cats", 3): ToyModel()})
+    parameters = client.get("/openapi.json").json["components"]["parameters"]
+    assert parameters["model_name"]["schema"]["enum"] == ["cats"]
+    assert parameters["version"]["schema"]["enum"] == ["3"]
+
+
+def test_openapi_says_how_to_choose(client):
+    document = client.get("/openapi.json").json
+    for path in ("/predict", "/explain", "/preview", "/"):
+        chosen = document["paths"][path]["post"]
+        names = [one["$ref"].split("/")[-1] for one in chosen["parameters"] if "$ref" in one]
+        assert names == ["model_name", "model_version", "routing_key"]
+        assert {"X-Model-Name", "X-Model-Version"} <= chosen["responses"]["200"]["headers"].keys()
+        assert "404" in chosen["responses"]
+
+
+def test_readiness_and_console_name_all_versions_and_failures():
+    app = several({("flowers", 1): ToyModel(), ("flowers", 2): ModelError("It is broken.")})
+    ready = app.test_client().get("/readyz").json
+    assert ready["models"] == [
+        {"name": "flowers", "version": "1", "state": "READY"},
+        {"name": "flowers", "version": "2", "state": "UNAVAILABLE"},
+    ]
+    assert "broken" not in str(ready)  # it needs no token
+    block = overview(store_of(app).statuses(), "http://127.0.0.1:5000")
+    assert re.search(r"flowers/1 +3 classes, toy.pth, cpu", block)
+    assert re.search(r"flowers/2 +UNAVAILABLE: It is broken\.", block)
+    assert "/predict?model=flowers&version=1" in block
+
+
+def test_the_page_chooses_among_several(client):
+    page = client.get("/?model=flowers&version=2").text
+    assert re.search('<a href="[?]model=dogs&amp;version=7" *>dogs/7</a>', page)
+    assert 'aria-current="true">flowers/2</a>' in page
+    assert 'action="?model=flowers&amp;version=2"' in page
+    assert 'data-endpoint="predict?top_k=3&amp;model=flowers&amp;version=2"' in page
+    assert 'data-preview="preview?model=flowers&amp;version=2"' in page
+    assert "data-explain" not in page
+    assert 'data-input="12 × 16 RGB' in page
+    assert 'data-explain="explain?model=flowers&amp;version=1"' in client.get("/").text
+
+
+def test_the_form_of_the_page_is_answered_by_the_chosen_version(client):
+    form = {"file": (io.BytesIO(picture("blue")), "photo.png")}
+    response = client.post("/?model=dogs&version=7", data=form)
+    assert named(response) == ("dogs", "7")
+    assert "blue thing" in response.text
+    assert 'aria-current="true">dogs/7</a>' in response.text
+
+
+@pytest.mark.parametrize(("method", "query"), [("GET", "model=cats"), ("POST", "version=9")])
+def test_the_page_says_that_there_is_no_such_version(client, method, query):
+    response = client.open(f"/?{query}", method=method, data=b"x" if method == "POST" else b"")
+    assert response.status_code in (400, 404)
+    assert re.search("There is no model|Name a model", response.text)
+    assert 'id="models"' in response.text
+
+
+def test_one_model_has_no_chooser():
+    page = several({("dogs", 1): StuckModel()}, "dogs").test_client().get("/").text
+    assert 'id="models"' not in page
+    assert 'data-endpoint="predict?top_k=3"' in page
