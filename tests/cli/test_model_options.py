@@ -34,7 +34,7 @@ def ran(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"convert"}))
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"convert", "store"}))
 def test_every_command_has_the_options(ran, command):
     argument = {"evaluate": ["photos"]}.get(command, [])
     assert main([command, *argument, *OPTIONS]) == 0
@@ -48,6 +48,17 @@ def test_options_are_not_passed_to_gunicorn(monkeypatch):
     main(["serve", "--workers", "2", *OPTIONS, "-b", ":80"])
     assert sys.argv[3:] == ["--workers", "2", "-b", ":80", "wsgi:app"]
     assert seen == [EXPECTED]
+
+
+def test_only_commands_that_serve_take_a_store(ran, monkeypatch, tmp_path):
+    (tmp_path / "store.toml").write_text("")
+    option = ["--store", str(tmp_path)]
+    monkeypatch.setattr(development, "serve", lambda *_: None)
+    for run, arguments in ((main, ["serve", *option]), (development.main, option)):
+        run(arguments)
+        assert os.environ.pop("PREDICTOR_STORE") == str(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["inspect", *option])
 
 
 def test_option_replaces_the_variable_and_others_stay(ran, monkeypatch):
