@@ -208,3 +208,11 @@ def inference_failure(error: Exception) -> InferenceFailed:
         failure = InferenceFailed("The model failed on this image. The server's log has the cause.")
     failure.__cause__ = error
     return failure
+
+
+def codes() -> set[str]:
+    """Return the codes of all errors that a client can get."""
+    kinds: list[type[PredictorError]] = [RequestError, ServiceError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return {kind.code for kind in kinds}

@@ -23,7 +23,7 @@ DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text())
 ALERTS = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"][0]["rules"]
 EXPRESSIONS = {
     "alerts": [rule["expr"] for rule in ALERTS],
-    "dashboard": [t["expr"] for panel in DASHBOARD["panels"] for t in panel["targets"]],
+    "dashboard": [t["expr"] for panel in DASHBOARD["panels"] for t in panel.get("targets", ())],
 }
 TORCHSERVE = re.compile(r"^(# \w+ )?ts_")  # names that TorchServe chose
 NAME = r"\b(?:predictor|process)_[a-z_]+\b"
@@ -98,6 +98,7 @@ def test_the_dashboard_works_with_any_data_source():
     sources = re.findall(r'"uid": "([^"]*)"', json.dumps(DASHBOARD["panels"]))
     assert set(sources) == {"${datasource}"}
     assert all('instance=~"$instance"' in each for each in EXPRESSIONS["dashboard"])
+    assert {"version_a", "version_b"} < variables.keys()
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids) > 10
 
@@ -185,6 +186,21 @@ STORIES = {
             'predictor_prediction_seconds_bucket{instance="a",model="new",le="+Inf"}': "0+6x40",
         },
         {"PredictorSlow"},
+    ),
+    "one of two workers cannot load a version": (
+        {
+            'predictor_model_failed{instance="a",model="net",version="1",pid="1"}': "0x40",
+            'predictor_model_failed{instance="a",model="net",version="2",pid="1"}': "1x40",
+        },
+        {"PredictorModelFails"},
+    ),
+    "the store was unreadable for a minute": (
+        {'predictor_store_failed{instance="a"}': "0x34 1 0x5"},
+        set(),
+    ),
+    "the store is unreadable": (
+        {'predictor_store_failed{instance="a"}': "1x40"},
+        {"PredictorStoreNotFollowed"},
     ),
     "workers are replaced": (
         {f'predictor_ready{{instance="a",pid="{i}"}}': f"_x{i * 5} 1x4 stale" for i in range(1, 8)},

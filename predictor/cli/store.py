@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from predictor.cli.photos import fail
+from predictor.cli.compare import compare
+from predictor.cli.photos import exit_status, fail
 from predictor.cli.store_add import add, remove
-from predictor.errors import StartError
 from predictor.settings import unquoted
 from predictor.store import file, layout
 from predictor.store.wanted import Wanted
@@ -20,11 +20,8 @@ def run(options: argparse.Namespace) -> int:
     given = unquoted(chosen.store or os.environ.get("PREDICTOR_STORE", ""))
     if given in ("", "none"):
         return fail("Name the store: --store FOLDER, or set PREDICTOR_STORE.")
-    try:
-        chosen.action(Path(given).expanduser(), chosen)
-    except StartError as error:
-        return fail(str(error))
-    return 0
+    store = Path(given).expanduser()
+    return exit_status(lambda: chosen.action(store, chosen) or 0)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,5 +123,11 @@ ACTIONS: dict[str, tuple[Any, str, dict[str, dict[str, Any]]]] = {
     }),
     "remove": (_remove, "delete the folder of a version that is not served", NAME | {
         "version": VERSION,
+    }),
+    "compare": (compare, "compare what two versions answer to the same photos, and their speed", {
+        "first": {"metavar": "NAME/VERSION", "help": "served or not"},
+        "second": {"metavar": "NAME/VERSION", "help": "of this or another model"},
+        "--photos": {"required": True, "metavar": "FOLDER", "help": "as for predictor evaluate"},
+        "--html": {"metavar": "FILE", "help": "write a report with pictures"},
     }),
 }  # fmt: skip

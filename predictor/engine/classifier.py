@@ -75,6 +75,8 @@ class Classifier:
         self._load = load
         # Called after each forward pass but the warm-up, with the number of images and the seconds.
         self.on_pass: list[Callable[[int, float], None]] = []
+        # Called for each classified image with the index and the probability of its best class.
+        self.on_answer: list[Callable[[int, float], None]] = []
         self.on_close: list[Callable[[], None]] = []
         self._batcher: Batcher[Pixels, Logits] | None = None
         self._start_once = threading.Lock()
@@ -205,11 +207,12 @@ class Classifier:
                 for image in images
             ]
         outcomes = map_good(partial(self._run_all, call=call), prepared)
-        call.class_ids += [
-            model.labels[model.card.output.best(logits)].class_id
-            for logits in outcomes
-            if not isinstance(logits, PredictorError)
-        ]
+        for logits in outcomes:
+            if not isinstance(logits, PredictorError):
+                index, probability = model.card.output.best(logits)
+                call.class_ids.append(model.labels[index].class_id)
+                for callback in self.on_answer:
+                    callback(index, probability)
         return outcomes
 
     def begin(self, call: Call | None) -> Call:

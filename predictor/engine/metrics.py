@@ -8,7 +8,7 @@ reports the sums over all workers (:mod:`predictor.engine.metric_files`).
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable
-from functools import partial
+from functools import cache, partial
 from time import monotonic, sleep
 
 from prometheus_client import (
@@ -25,7 +25,7 @@ from predictor.engine.admission import Process
 from predictor.engine.call import Call
 from predictor.engine.metric_files import FOLDER_VARIABLE, AllProcesses, ProcessFigures, pids_of
 from predictor.engine.served import Served
-from predictor.errors import PredictorError, RequestError, ServiceError
+from predictor.errors import codes
 
 MODEL = ("model", "version")  # labels; empty for a request that concerns no model
 INFO = ("name", "version", "weights", "device", "precision")  # labels of model_info
@@ -37,6 +37,10 @@ MAX_AGE_S = 1.0  # of readings from files
 SECONDS = tuple(step * 10**power for power in range(-4, 1) for step in (1, 2.5, 5))
 SECONDS = (*(round(bound, 5) for bound in SECONDS), 10, 30, 60)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+# Classes of each version that are counted by name: those with the smallest index, because all
+# processes and all versions with the same labels must count the same ones. Others are ``OTHER``.
+CLASSES, OTHER = 1000, "other"
 
 
 class Readings(Collector):
@@ -102,7 +106,7 @@ class Metrics:
         self._own.register(self._processes)
         # Export every code as 0 from the start, so that the first error of a kind is an increase.
         for code in codes():
-            self.rejected.labels(code)
+            self.rejected.labels(code, "", "")
 
     def _declare_requests(self) -> None:
         counter = partial(Counter, namespace="predictor", registry=self._own)
@@ -111,9 +115,11 @@ class Metrics:
             "requests", "Requests answered.", ["route", "method", "status", *MODEL]
         )
         self.rejected = counter(
-            "rejected", "Errors sent to clients, by code; without those of probes.", ["reason"]
-        )
+            "rejected", "Errors sent to clients, by code; without those of probes.",
+            ["reason", *MODEL],
+        )  # fmt: skip
         self.predictions = counter("predictions", "Images classified.", MODEL)
+        self._predicted = counter("predicted_classes", "Images by best class.", [*MODEL, "class"])
         self._request_seconds = seconds(
             "request_duration_seconds", "From a request's header to its response.",
             ["route", *MODEL],
@@ -141,6 +147,9 @@ class Metrics:
         self._batch_size = histogram(
             "batch_size", "Images in one forward pass.", labelnames=MODEL, buckets=IMAGES
         )
+        self._confidence = histogram(
+            "confidence", "Probability of an image's best class.", MODEL, buckets=CONFIDENCE
+        )
 
     def _declare_gauges(self) -> None:
         """Declare the metrics that :meth:`refresh` sets."""
@@ -154,6 +163,8 @@ class Metrics:
         latest = partial(gauge, multiprocess_mode="livemax")
         self._ready = each("ready", "Whether this process can answer: 1 or 0.")
         self._model_info = latest("model_info", "The served model, in the labels; always 1.", INFO)
+        self.model_failed = latest("model_failed", "1 if a version cannot be loaded, or 0.", MODEL)
+        self.store_failed = latest("store_failed", "1 if the store cannot be followed, or 0.")
 
     def record(
         self,
@@ -184,7 +195,7 @@ class Metrics:
             self._prediction_seconds.labels(outcome, *labels).observe(seconds)
             self._last_prediction.set_to_current_time()
         for code in codes:
-            self.rejected.labels(code).inc()
+            self.rejected.labels(code, *labels).inc()
         if call.class_ids:
             self.predictions.labels(*labels).inc(len(call.class_ids))
 
@@ -210,6 +221,9 @@ class Metrics:
         self.refresh()
         source = self._own if self._folder is None else AllProcesses(self._folder)
         families = list(source.collect())
+        for family in families:
+            if family.name == "predictor_model_info":  # 0: served no longer, by no process
+                family.samples = [sample for sample in family.samples if sample.value]
         read = Readings(families)
         for alias in self._aliases:
             families += alias(read)
@@ -227,12 +241,11 @@ class Metrics:
         for one in self._served():
             labels = labels_of(one)
             self._queue_depth.labels(*labels).set(one.classifier.queue_depth)
-            info = one.model.info.public() | {"version": str(one.version)}
-            self._model_info.labels(*(info.get(name, "") for name in INFO)).set(1)
+            self._info(one).set(1)
             # Export 0 from the start, so that the first request is an increase.
             for metric in (self.predictions, self._pass_seconds, self._batch_size):
                 metric.labels(*labels)
-            for step in self._steps.values():
+            for step in (*self._steps.values(), self._confidence):
                 step.labels(*labels)
             for outcome in OUTCOMES:
                 self._prediction_seconds.labels(outcome, *labels)
@@ -244,34 +257,43 @@ class Metrics:
 
     def _refresh_for_ever(self) -> None:
         while True:
-            self.refresh()
+            with self._reading:
+                self.refresh()
             sleep(REFRESH_S)
 
-    def count_passes(self, served: Served) -> None:
-        """Begin to count the forward passes of a model."""
+    def count(self, served: Served) -> None:
+        """Begin to count the forward passes of a model, and its answers."""
+        labels, names = labels_of(served), served.model.labels[:CLASSES]
+        confidence = self._confidence.labels(*labels)
+        self.model_failed.labels(*labels).set(0)
 
-        def count(images: int, seconds: float) -> None:
-            labels = labels_of(served)
+        def ran(images: int, seconds: float) -> None:
             self._pass_seconds.labels(*labels).observe(seconds)
             self._batch_size.labels(*labels).observe(images)
 
-        served.classifier.on_pass.append(count)
+        @cache  # looking up a series by its labels takes 3 µs
+        def predicted(index: int) -> Counter:
+            name = names[index].class_id if index < CLASSES else OTHER
+            return self._predicted.labels(*labels, name)
+
+        def answered(index: int, probability: float) -> None:
+            confidence.observe(probability)
+            predicted(min(index, CLASSES)).inc()
+
+        served.classifier.on_pass.append(ran)
+        served.classifier.on_answer.append(answered)
 
     def forget(self, served: Served) -> None:
         """Say that a version is not served any more. Its counters stay."""
-        info = served.model.info.public() | {"version": str(served.version)}
-        self._model_info.labels(*(info.get(name, "") for name in INFO)).set(0)
-        self._queue_depth.labels(*labels_of(served)).set(0)
+        with self._reading:  # a refresh that began before could say the opposite
+            self._info(served).set(0)
+            self._queue_depth.labels(*labels_of(served)).set(0)
+
+    def _info(self, served: Served) -> Gauge:
+        info = served.model.info.public() | {"name": served.name, "version": str(served.version)}
+        return self._model_info.labels(*(info.get(name, "") for name in INFO))
 
 
 def labels_of(served: Served) -> tuple[str, str]:
     """Return the values of the labels ``MODEL``."""
     return served.name, str(served.version)
-
-
-def codes() -> set[str]:
-    """Return the codes of all errors that a client can get."""
-    kinds: list[type[PredictorError]] = [RequestError, ServiceError]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    return {kind.code for kind in kinds}

@@ -47,16 +47,18 @@ class Output:
         found = found.clip(0, 1)
         return found if len(found) > 1 else np.concatenate((1 - found, found))
 
-    def best(self, logits: Logits) -> int:
-        """Return the index of the most probable class."""
-        return int(self.probabilities(logits).argmax())
+    def best(self, logits: Logits) -> tuple[int, float]:
+        """Return the index of the most probable class, and its probability, 0 to 1."""
+        probabilities = self.probabilities(logits)
+        index = int(probabilities.argmax())
+        return index, float(probabilities[index])
 
     def evidence(self, logits: Logits, class_index: int | None = None) -> Logits:
         """Return how each output counts as evidence for a class; None: the most probable class.
 
         ``(outputs,)`` float32 → ``(outputs,)`` float32.
         """
-        index = self.best(logits) if class_index is None else class_index
+        index = self.best(logits)[0] if class_index is None else class_index
         if len(logits) == 1:
             return np.array([1 if index else -1], np.float32)
         counts: Logits = np.eye(1, len(logits), index, np.float32)[0]

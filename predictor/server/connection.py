@@ -244,7 +244,7 @@ class Connection(asyncio.Protocol):
     def _cut(self, error: PredictorError) -> None:
         """Count and log an error that the client cannot be sent, and close."""
         self._worker.log.info("The connection of %s is cut off: %s", self._peer, error)
-        self._worker.store.metrics.rejected.labels(error.code).inc()
+        self._worker.store.metrics.rejected.labels(error.code, "", "").inc()
         with suppress(OSError):  # already disconnected
             # Otherwise the kernel would keep up to 4 MB for minutes, and offer it to the client.
             self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, NO_LINGER)

@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from predictor.errors import InferenceFailed, NotReady, Overloaded, StartError, 
 from predictor.settings import Settings
 from predictor.store.followers import Followers
 from predictor.store.plan import Load, Now, Step, Switch, Unload, plan, shortfalls
-from predictor.store.table import Model, Table
+from predictor.store.table import Model, Status, Table
 from predictor.store.wanted import Entry, Wanted
 from predictor.store.watch import Watch
 
@@ -34,17 +33,6 @@ log = logging.getLogger(__name__)
 Key = tuple[str, int]  # name and version
 # Seconds beyond the request timeout for which an unloaded version waits for its last requests.
 GRACE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """A version that is wanted or served."""
-
-    name: str
-    version: int
-    state: str  # READY, LOADING or UNAVAILABLE
-    reason: str  # why it is unavailable; else empty
-    served: Served | None
 
 
 class Store:
@@ -92,6 +80,7 @@ class Store:
         self._loaded: dict[Key, tuple[str, Served]] = {}
         self._loading: dict[Key, tuple[str, Served]] = {}
         self._failed: dict[Key, tuple[str, str, bool]] = {}
+        self._said: set[Key] = set()  # what the metrics say cannot be loaded
         self._tasks = ThreadPoolExecutor(1, "store")  # of this thread is all that follows
         self._start_once = threading.Lock()
         process.slots.retry_after_s = self._backlog_s
@@ -139,7 +128,13 @@ class Store:
             self.loading.set_result(None)
 
     def _report(self) -> None:
-        """Say to the other processes what this one serves."""
+        """Say in the metrics what fails, and to the other processes what this one serves."""
+        self.metrics.store_failed.set(self.error is not None)
+        failed, entries = self._failed.keys() & self._wanted.entries.keys(), self._wanted.entries
+        failed = {key for key in failed if self._failed[key][0] == entries[key].signature}
+        for key in failed | self._said:
+            self.metrics.model_failed.labels(*key).set(key in failed)
+        self._said = failed
         if self.error is not None:
             return
         for sentence in shortfalls(self._wanted, self._now()).values():
@@ -191,7 +186,7 @@ class Store:
         del self._loading[key]
         if error is not None:
             return self._fail(entry, error)
-        self.metrics.count_passes(served)
+        self.metrics.count(served)
         self._failed.pop(key, None)
         before, self._loaded[key] = self._loaded.get(key), (entry.signature, served)
         if before is not None:

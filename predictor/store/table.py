@@ -13,6 +13,17 @@ VERSION = re.compile(r"([1-9]\d{0,8})(?:\.0)?", re.ASCII)  # TorchServe's client
 
 
 @dataclass(frozen=True, slots=True)
+class Status:
+    """A version that is wanted or served."""
+
+    name: str
+    version: int
+    state: str  # READY, LOADING or UNAVAILABLE
+    reason: str  # why it is unavailable; else empty
+    served: Served | None
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """The versions of a model that are served, and which requests each of them gets."""
 

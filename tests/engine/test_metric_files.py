@@ -74,6 +74,39 @@ def test_counts_of_ended_workers_stay_and_their_gauges_go(folder):
     assert {path.name for path in folder.iterdir()} == {"counter_0.db", "histogram_0.db", "lock"}
 
 
+# A worker that serves two versions, and unloads the second one if it is told to.
+UNLOADING = """
+import os, sys
+sys.path.insert(0, "tests")
+from conftest import toy_model
+from predictor.engine.classifier import Classifier
+from predictor.engine.metrics import Metrics
+from predictor.engine.served import Served
+from predictor.settings import Settings
+classifier = Classifier(Settings(), lambda *_: toy_model())
+classifier.start()
+classifier.loading.result()
+served = [Served(classifier, None, version) for version in (1, 2)]
+metrics = Metrics(classifier.process, lambda: served, lambda: True)
+metrics.refresh()
+if "unload" in sys.argv:
+    metrics.forget(served.pop())
+print(*metrics.readings().labels("predictor_model_info", "version"), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_version_is_reported_as_long_as_a_process_serves_it(folder):
+    def versions(*arguments):
+        command = [sys.executable, "-c", UNLOADING, *arguments]
+        return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=60).stdout.split()
+
+    assert versions("unload") == [b"1"]
+    assert versions() == [b"1", b"2"]
+    assert versions("unload") == [b"1", b"2"]  # the process before it has not been forgotten
+
+
 def test_files_are_not_merged_during_a_scrape(folder):
     first, second = work(1), work(2)
     with open(folder / "lock", "a") as reader:
@@ -132,7 +165,7 @@ def workers(numbers):
 
 MODEL = {"model": "toy", "version": "1"}
 ANSWERED = series("predictor_requests_total", route="/predict", method="POST", status=200, **MODEL)
-REFUSED = series("predictor_rejected_total", reason="unsupported-image")
+REFUSED = series("predictor_rejected_total", reason="unsupported-image", **MODEL)
 LATEST = series("predictor_last_prediction_timestamp_seconds")
 INFERRED = series("predictor_batch_size_sum", **MODEL)
 
@@ -146,7 +179,7 @@ def test_counts_of_several_workers_add_up(server):
         numbers = scrape(server)
         assert numbers[ANSWERED] - before.get(ANSWERED, 0) == 40
         assert numbers[INFERRED] - before.get(INFERRED, 0) == 40
-        assert numbers[REFUSED] - before[REFUSED] == 5
+        assert numbers[REFUSED] - before.get(REFUSED, 0) == 5
         assert len(workers(numbers)) == 2
         assert numbers.sum("process_resident_memory_bytes") > 100_000_000
 

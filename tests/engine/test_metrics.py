@@ -4,8 +4,9 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from conftest import ToyModel, store_around
 from pictures import picture
 from predictor.engine.call import Call, Timings
-from predictor.engine.metrics import codes
-from predictor.errors import PredictorError
+from predictor.engine.metrics import Metrics
+from predictor.engine.served import Served
+from predictor.errors import PredictorError, codes
 from scrape import Scrape, series
 from test_errors import tree
 
@@ -82,7 +83,41 @@ def test_answered_images_and_error_codes_are_counted(classifier):
     )
     numbers = Scrape.of(metrics)
     assert numbers[series("predictor_predictions_total", **MODEL)] == 2
-    assert numbers[series("predictor_rejected_total", reason="damaged-image")] == 2
+    assert numbers[series("predictor_rejected_total", reason="damaged-image", **MODEL)] == 2
+
+
+def test_answers_are_counted_by_class_and_by_probability(classifier):
+    metrics = store_around(classifier).metrics
+    classifier.classify([picture("blue")] * 2 + [b"no photo"])
+    numbers = Scrape.of(metrics)
+    blue = {"class": "n00000002", **MODEL}
+    assert numbers[series("predictor_predicted_classes_total", **blue)] == 2
+    assert numbers.sum("predictor_predicted_classes_total") == 2
+    assert numbers[series("predictor_confidence_bucket", le="0.95", **MODEL)] == 0
+    assert numbers[series("predictor_confidence_bucket", le="1.0", **MODEL)] == 2
+
+
+def test_classes_beyond_the_bound_are_counted_together(make_classifier, monkeypatch):
+    monkeypatch.setattr("predictor.engine.metrics.CLASSES", 1)
+    classifier = make_classifier()
+    metrics = store_around(classifier).metrics
+    classifier.classify([picture(colour) for colour in ("red", "green", "blue")])
+    numbers = Scrape.of(metrics)
+    for name, count in ("n00000000", 1), ("other", 2):
+        labels = {"class": name, **MODEL}
+        assert numbers[series("predictor_predicted_classes_total", **labels)] == count
+
+
+def test_an_unloaded_version_is_not_reported_as_served(classifier):
+    served = [Served(classifier, None, version) for version in (1, 2)]
+    metrics = Metrics(classifier.process, lambda: served, lambda: True)
+    info = {
+        v: series("predictor_model_info", name="toy", version=v, weights="toy.pth") for v in "12"
+    }
+    assert info["1"] in Scrape.of(metrics)
+    metrics.forget(served.pop(0))
+    numbers = Scrape.of(metrics)
+    assert (info["1"] in numbers, numbers[info["2"]]) == (False, 1)
 
 
 @pytest.mark.parametrize("seconds", [0.0002, 0.003, 0.07, 1.2, 20])

@@ -37,7 +37,7 @@ def test_logits_become_probabilities(output, logits, expected):
     found = output.probabilities(np.float32(logits))
     assert found == pytest.approx(expected, abs=1e-6)
     assert 0 <= found.min() <= found.max() <= 1
-    assert output.best(np.float32(logits)) == int(np.argmax(found))
+    assert output.best(np.float32(logits)) == (int(np.argmax(found)), found.max())
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class Target:
 
     def count(self, *codes):
         """How many requests were refused or cut off for these reasons."""
-        pattern = rf'predictor_rejected_total{{reason="(?:{"|".join(codes)})"}} (\d+)'
+        pattern = rf'predictor_rejected_total{{.*reason="(?:{"|".join(codes)})".*}} (\d+)'
         return sum(map(int, re.findall(pattern, self.get("/metrics").text)))
 
 

@@ -60,7 +60,7 @@ def test_without_a_free_slot_the_head_is_answered_503(make_app, path):
     assert "The server is at its limit of 1 requests in progress. Retry later." in body
     assert ("<html" in body) is (path == "/")
     assert store_of(app).metrics.readings().total(
-        "predictor_rejected_total", reason="overloaded") == 1  # fmt: skip
+        "predictor_rejected_total", reason="overloaded", model="toy", version="1") == 1  # fmt: skip
 
 
 def test_a_loading_model_needs_no_body(make_loading_app):

