@@ -24,11 +24,11 @@ from predictor.server.hooks import (  # noqa: F401
     when_ready,
     worker_exit,
 )
-from predictor.server.start import SameFormatLogger, bind_address, number_from_env, shared_memory
+from predictor.server.start import SameFormatLogger, bind_addresses, number_from_env, shared_memory
 
 settings = configure()
 
-bind = bind_address()
+bind = bind_addresses(settings)
 wsgi_app = "wsgi:app"
 worker_class = "predictor.server.worker.Worker"  # an event loop owns the connections
 # One process per GPU, or one on the CPU: images of different processes cannot share a batch.

@@ -5,4 +5,5 @@ HAS_LEFT = "predictor.has_left"  # a function: whether the client has closed its
 ADMITTED = "predictor.admitted"  # the context in which the head was checked, to be used again
 # Bytes of the body of a request that needs no slot: many of them may wait for a thread.
 MAX_BODY_WITHOUT_SLOT = 64 * 1024
+MANAGEMENT = "predictor.management"  # whether the request came to the management API's address
 PLACE = "predictor.place"  # the Place that the server takes before it runs the request

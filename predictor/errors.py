@@ -7,8 +7,9 @@
     │   ├── SettingsError
     │   ├── LabelsError
     │   ├── ModelError
-    │   ├── StoreError
-    │   │   └── ReadOnlyStore
+    │   ├── StoreError        409
+    │   │   ├── LoadFailed    500
+    │   │   └── ReadOnlyStore 405
     │   └── WeightsError
     │       └── WeightsUnavailable  not on this machine, and cannot be downloaded
     ├── RequestError                the client can correct it
@@ -75,11 +76,15 @@ class ModelError(StartError):
     """There is no model of this name, or this machine cannot run it as the settings ask."""
 
 
-class StoreError(StartError):
+class StoreError(StartError, status=409, code="conflict"):
     """The model store, or an edit of it, is not valid. The message names the file and key."""
 
 
-class ReadOnlyStore(StoreError):
+class LoadFailed(StoreError, status=500, code="load-failed"):
+    """A version cannot be loaded. The edit that asked for it has been undone."""
+
+
+class ReadOnlyStore(StoreError, status=405, code="read-only-store"):
     """This process may not write to the model store."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -74,6 +75,17 @@ def _checked(tokens: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     if not checked:
         raise ValueError("the file has no token.")
     return tuple(checked)
+
+
+def parse_bind(text: str) -> tuple[str, int]:
+    """Return the IP address and the port of a text like ``127.0.0.1:8081`` or ``[::1]:8081``."""
+    host, _, port = text.rpartition(":")
+    try:
+        if 1 <= int(port) <= 65535:
+            return str(ip_address(host.removeprefix("[").removesuffix("]"))), int(port)
+    except ValueError:
+        pass
+    raise ValueError("write an IP address and a port, like 127.0.0.1:8081 or [::1]:8081.")
 
 
 def parse_origins(text: str) -> tuple[str, ...]:

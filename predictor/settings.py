@@ -151,6 +151,14 @@ class Settings:
     tokens_file: TokensFile | tuple[str, ...] = _access((), parse=TokensFile, secret=True,  # noqa: RUF009
         help="Path of a file with more tokens, one per line; `#` starts a comment. Each"
         " process follows changes within 2 s; a file that is not valid changes nothing.")
+    management_tokens: tuple[str, ...] = _access((), parse=parsers.parse_tokens, secret=True,
+        help="Tokens of the management API, which changes what a store serves, see"
+        " `docs/protocols.md`. `none`, and no file of them: the API is off.")
+    management_tokens_file: TokensFile | tuple[str, ...] = _access((), parse=TokensFile,  # noqa: RUF009
+        secret=True, help="Path of a file with more tokens of the management API.")
+    management_bind: tuple[str, int] | tuple[()] = _access((), parse=parsers.parse_bind,
+        help="IP address and port that the management API has for itself, like"
+        " `127.0.0.1:8081`. `none`: it is at the same address as the rest.")
     rate_limit: tuple[RateLimitItem, ...] = _access((), parse=parsers.parse_rates,
         help="Maximum rate per client, like `60/minute` or `10/second;1000/hour`. Counts POST and"
         " PUT requests, and any request with a body; further ones get 429. `none`: no limit.")
@@ -180,9 +188,15 @@ class Settings:
         return (*self.tokens, *self.tokens_file)
 
     @property
+    def all_management_tokens(self) -> tuple[str, ...]:
+        """All tokens of the management API that are valid now; empty if it is off."""
+        return (*self.management_tokens, *self.management_tokens_file)
+
+    @property
     def tokens_files(self) -> list[TokensFile]:
         """The files of tokens to follow."""
-        return [self.tokens_file] if isinstance(self.tokens_file, TokensFile) else []
+        files = self.tokens_file, self.management_tokens_file
+        return [file for file in files if isinstance(file, TokensFile)]
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -204,6 +218,7 @@ class Settings:
             raise SettingsError(f"There is no setting {name}.{_suggestion(name, table)}")
         values = {name: _parse(name, text, table[name]) for name, text in given.items() if text}
         _refuse_beside_store(values, table)
+        _refuse_idle_management(values)
         return cls(**{table[name].name: value for name, value in values.items()})
 
 
@@ -254,6 +269,14 @@ def _refuse_beside_store(values: Mapping[str, Any], table: Mapping[str, Field[An
             )
 
 
+def _refuse_idle_management(values: Mapping[str, Any]) -> None:
+    """Raise SettingsError if a setting of the management API would have no effect."""
+    given = [name for name in values if name.startswith(f"{PREFIX}MANAGEMENT_") and values[name]]
+    lacks = "STORE" if values.get(f"{PREFIX}STORE", "none") == "none" else "MANAGEMENT_TOKENS_FILE"
+    if given and (lacks == "STORE" or given == [f"{PREFIX}MANAGEMENT_BIND"]):
+        raise SettingsError(f"{given[0]} has no effect without {PREFIX}{lacks}. Set it, too.")
+
+
 def _suggestion(name: str, table: Mapping[str, object]) -> str:
     if (bare := name.upper().removeprefix(PREFIX)) in WITHOUT_PREFIX:
         return f" Did you mean {bare}, which has no prefix?"
@@ -294,5 +317,5 @@ def _parse_own(name: str, text: str, row: Field[Any]) -> Any:
         return row.metadata["parse"](text)
     except ValueError as error:
         # Do not quote tokens in an error. The path of the tokens file may be quoted.
-        shown = name if row.name == "tokens" else f"{name}={text!r}"
+        shown = name if row.name.endswith("tokens") else f"{name}={text!r}"
         raise SettingsError(f"{shown}: {error}") from None

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from predictor import logs
 from predictor.models.scorer import LoadedModel
-from predictor.store.store import Status, Store
+from predictor.store.store import Store
+from predictor.store.table import Status
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from typing import TYPE_CHECKING
 
 from werkzeug.serving import make_server
@@ -31,6 +32,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     """
     settings = settings or Settings.from_env(DEVELOPMENT | os.environ)
     flask_run.require_loopback_for_debugger()
+    if settings.management_bind:
+        sys.exit("The development server has one address: unset PREDICTOR_MANAGEMENT_BIND.")
     app = create_web_app(settings, store)
     if (address := flask_run.address()) is not None:
         if "WERKZEUG_SERVER_FD" not in os.environ:  # else the process that watches files listens

@@ -54,6 +54,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self.wsgi: Any = None  # the app; gunicorn sets it after it has enabled SIGTERM
         self.max_body = settings.max_upload_bytes
         self.receive_timeout_s = settings.receive_timeout_s
+        self.management_bind = settings.management_bind
         # A fifth of the largest bodies of all slots (by default 256 MB), but at least one request.
         room = self.max_body * settings.max_in_flight // 5
         self._max_held = max(room, self.max_body + MAX_HEAD, LEAST_HELD)
@@ -77,8 +78,10 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self.head: Callable[..., Any] = self.wsgi.extensions["head"]
         self.turn = asyncio.Lock()  # of the requests that are not the first of their connections
         self.pool = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="request")
-        # Requests without a slot wait for nothing. More threads would leave the loop no time.
-        self.quick_pool = ThreadPoolExecutor(2, thread_name_prefix="quick")
+        # Requests without a slot wait for nothing, except one that changes the store. More threads
+        # would leave the loop no time.
+        quick = 2 + bool(current_settings().all_management_tokens)
+        self.quick_pool = ThreadPoolExecutor(quick, thread_name_prefix="quick")
         self._tls: dict[str, Any] = {}
         if self.cfg.is_ssl:
             limits = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": LINGER_S}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.http.wsgi import FileWrapper, create  # type: ignore[import-untyped]
 
-from predictor.environ import ERROR, HAS_LEFT, PLACE
+from predictor.environ import ERROR, HAS_LEFT, MANAGEMENT, PLACE
 from predictor.errors import PredictorError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Exchange:
             request.path = root + request.path  # a probe, for example; gunicorn would fail
         self._response, self._environ = create(request, self.output, peer, server, worker.cfg)
         self._environ[HAS_LEFT] = has_left
+        self._environ[MANAGEMENT] = server[:2] == worker.management_bind
         self._environ["wsgi.file_wrapper"] = lambda file, _size=0: FileWrapper(file, FILE_PIECE)
         connection = [value for name, value in request.headers if name == "CONNECTION"]
         # gunicorn reads only a header that is "close" and nothing else.

@@ -20,7 +20,7 @@ from predictor.models import shared_weights
 from predictor.processes import is_running
 from predictor.server.address import check
 from predictor.server.reload import ReloadBoard
-from predictor.server.start import bind_address, shared_memory, visible_gpus
+from predictor.server.start import bind_addresses, shared_memory, visible_gpus
 from predictor.settings import Settings, current_settings, hand_on
 from predictor.store.watch import Watch
 
@@ -71,11 +71,17 @@ def on_starting(server: Server) -> None:
     create_weights_files(server)
     if os.environ.keys() & {"GUNICORN_FD", "LISTEN_FDS"}:
         return  # systemd or an old gunicorn passes the listening socket
+    bind, own = server.cfg.bind, bind_addresses(current_settings())
+    if own[1:] and bind.count(own[1]) != 1:
+        sys.exit(
+            f"The management API needs an address of its own, {own[1]}. With --bind on the command"
+            f" line, add --bind {own[1]}."
+        )
     for address in server.cfg.address:
         if isinstance(address, tuple):
             check(address[0], address[1], "--bind")
     port_alone = os.environ.get("PORT") and not os.environ.get("HOST")
-    if port_alone and server.cfg.bind == [bind_address()]:
+    if port_alone and bind == own[:1]:
         server.log.info(
             "Listening on 127.0.0.1 only, because PORT is set and HOST is not. To be reached from"
             " other machines, set HOST=0.0.0.0."

@@ -9,7 +9,7 @@ from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from predictor import logs
 from predictor.server.address import host_from_env
-from predictor.settings import current_settings, unquoted
+from predictor.settings import Settings, current_settings, unquoted
 
 
 def shared_memory() -> str | None:
@@ -39,10 +39,14 @@ def number_from_env(name: str, default: int, least: int, most: int) -> int:
     return int(text)
 
 
-def bind_address() -> str:
-    """Return HOST and PORT as gunicorn's ``bind``."""
-    host, port = host_from_env(), number_from_env("PORT", 5000, 0, 65535)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def bind_addresses(settings: Settings) -> list[str]:
+    """Return HOST and PORT as gunicorn's ``bind``, and the management API's address if it has one.
+
+    The first address is that of the page and of predictions.
+    """
+    main = host_from_env(), number_from_env("PORT", 5000, 0, 65535)
+    both = [main, settings.management_bind] if settings.management_bind else [main]
+    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in both]
 
 
 class SameFormatLogger(Logger):  # type: ignore[misc]

@@ -81,6 +81,11 @@ class Text:
         return ""
 
 
+def current(folder: Path) -> Text:
+    """Return the text of the file, or that of a store that serves nothing."""
+    return _text(folder) or Text(folder / FILE, "[models]\n")
+
+
 def _text(folder: Path) -> Text | None:
     path = folder / FILE
     try:
@@ -221,7 +226,7 @@ def _route_of(routes: Mapping[str, Route], name: str) -> Route:
 
 def _edit(folder: Path, change: Change) -> Wanted:
     with locked(folder):
-        text, there = _text(folder) or Text(folder / FILE, "[models]\n"), versions(folder)
+        text, there = current(folder), versions(folder)
         routes, document = _wanted(text, there).routes, tomlkit.parse(text.text)
         change(document, routes)
         if not document["models"]:  # without its last table, it would not be written
@@ -233,6 +238,13 @@ def _edit(folder: Path, change: Change) -> Wanted:
             raise StoreError(f"The store is not changed. The change would make {error}") from None
         _replace(edited)
     return wanted
+
+
+def undo(folder: Path, before: Text, wanted: Wanted) -> None:
+    """Write the text from before an edit again, unless the store has been edited meanwhile."""
+    with locked(folder):
+        if read(folder).revision == wanted.revision:
+            _replace(before)
 
 
 @contextmanager

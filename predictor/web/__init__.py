@@ -10,7 +10,7 @@ from predictor.resources import resource
 from predictor.settings import FRAME_ANCESTORS, Settings
 from predictor.store.folder import store_for
 from predictor.store.store import Store
-from predictor.web import head, problems, request_log, security
+from predictor.web import head, management, problems, request_log, security
 from predictor.web.api import explain, health, metrics, openapi, predict, preview
 from predictor.web.page import views as page
 from predictor.web.protocols import kserve, open_inference, torchserve
@@ -55,6 +55,10 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     if settings.max_explanations:
         for blueprint in (explain.blueprint, torchserve.explanations, kserve.explanations):
             app.register_blueprint(blueprint)
+    if settings.all_management_tokens:
+        management.register(app)
+        for protocol in (torchserve, open_inference):
+            app.register_blueprint(protocol.management)
     problems.register(app, {start: p.as_error for p in PROTOCOLS for start in p.PREFIXES})
     security.register(app, settings, store.watch)
     hops = settings.trusted_proxies

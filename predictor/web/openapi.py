@@ -17,6 +17,7 @@ from flask import current_app, request
 
 import predictor
 from predictor.store.store import Store
+from predictor.web.management import BLUEPRINTS
 from predictor.web.params import TOP_K
 from predictor.web.protocols.open_inference.views import TENSOR_SUFFIX
 from predictor.web.relative import relative
@@ -167,12 +168,17 @@ def _fill_text(text: str, facts: Mapping[str, Any]) -> Any:
 
 
 def _served() -> dict[tuple[str, str], str]:
-    """Return the endpoint of each path and method, without those that Flask adds itself."""
+    """Return the endpoint of each path and method, without those that Flask adds itself.
+
+    The management API's are left out if they are at another address.
+    """
+    elsewhere = bool(current_store().settings.management_bind)
     return {
         (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower()): rule.endpoint
         for rule in current_app.url_map.iter_rules()
         for method in rule.methods or ()
         if method != "HEAD"
+        and not (elsewhere and _is_management(rule.endpoint))
         and not (method == "OPTIONS" and getattr(rule, "provide_automatic_options", False))
     }
 
@@ -180,13 +186,21 @@ def _served() -> dict[tuple[str, str], str]:
 def _secure(described: Node, served: Mapping[tuple[str, str], str]) -> None:
     """Add the security schemes if the app requires a token. Probes require no token."""
     schemes = described["components"].pop("securitySchemes")
+    management = {"management": schemes.pop("management")}
+    described["components"]["securitySchemes"] = {
+        **(management if any(map(_is_management, served.values())) else {}),
+        **(schemes if _has_tokens() else {}),
+    }
     if not _has_tokens():
         return
-    described["components"]["securitySchemes"] = schemes
     described["security"] = [{name: []} for name in schemes]
     for path, method, operation in _operations(described["paths"]):
         if is_probe(served[path, method]):
             operation["security"] = []
+
+
+def _is_management(endpoint: str) -> bool:
+    return endpoint.startswith(BLUEPRINTS)
 
 
 def _has_tokens() -> bool:
@@ -231,7 +245,7 @@ def _refusals(operation: Node, method: str, endpoint: str) -> set[int]:
     refusals = {500, *operation.pop("x-refuses", ()), *(OF_BODIES if has_body else ())}
     if hasattr(current_app.view_functions[endpoint], "place"):
         refusals.add(404)
-    if _has_tokens() and not is_probe(endpoint):
+    if _is_management(endpoint) or (_has_tokens() and not is_probe(endpoint)):
         refusals.add(401)
     if current_store().settings.rate_limit and (has_body or method.upper() in COSTLY):
         refusals.add(429)

@@ -62,6 +62,8 @@ def with_headers(response: Response, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         kept = (h for h in error.get_headers() if h[0] not in ("Content-Type", "Content-Length"))
         response.headers.extend(kept)
+    elif response.status_code == 405:
+        response.headers["Allow"] = "GET, HEAD, OPTIONS"
     if isinstance(error, PredictorError) and error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response

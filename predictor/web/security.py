@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, current_app, request
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import TooManyRequests, Unauthorized
+from werkzeug.exceptions import Forbidden, NotFound, TooManyRequests, Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from predictor.environ import ADMITTED
+from predictor.environ import ADMITTED, MANAGEMENT
 from predictor.settings import FRAME_ANCESTORS, Settings
 from predictor.store.watch import Watch
+from predictor.web.management import BLUEPRINTS, READING, is_managed
 from predictor.web.request import is_probed
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ SEND_TOKEN = (
 )
 NO_TOKEN = f"A token is required: {SEND_TOKEN}"
 WRONG_TOKEN = f"This token is not known. With a valid one, {SEND_TOKEN}"
+MANAGEMENT_TOKEN = (
+    'A management token is required: send the header "Authorization: Bearer <token>".'
+)
 
 
 def register(app: Flask, settings: Settings, watch: Watch) -> None:
@@ -77,6 +81,10 @@ def register(app: Flask, settings: Settings, watch: Watch) -> None:
         allow_origins(app, settings.cors_origins)
     if settings.rate_limit:  # before the token check, to limit the guessing of tokens, too
         app.before_request(once(rate_limiter(settings.rate_limit, tokens)))
+    if settings.management_bind:
+        app.before_request(once(separate_addresses))
+    if settings.all_management_tokens:
+        app.before_request(once(require_management_token(settings)))
     if tokens():  # a file of tokens never becomes empty
         app.before_request(once(require_token(tokens)))
     app.after_request(add_headers)
@@ -124,10 +132,38 @@ def require_token(tokens: Tokens) -> Callable[[], None]:
     """Return a guard that answers 401 to requests without a valid token. Probes need no token."""
 
     def check() -> None:
-        if not is_probed() and matching_token(tokens()) is None:
+        if not (is_probed() or is_managed()) and matching_token(tokens()) is None:
             challenges = [WWWAuthenticate(scheme, {"realm": REALM}) for scheme in SCHEMES]
             detail = WRONG_TOKEN if "Authorization" in request.headers else NO_TOKEN
             raise Unauthorized(detail, www_authenticate=challenges)
+
+    return check
+
+
+def separate_addresses() -> None:
+    """Answer 404 to a request for a view that answers only at the other one of two addresses."""
+    of_management = request.blueprint in BLUEPRINTS
+    if request.environ.get(MANAGEMENT):
+        if not (of_management or request.endpoint in READING):
+            raise NotFound
+    elif of_management:
+        raise NotFound
+
+
+def require_management_token(settings: Settings) -> Callable[[], None]:
+    """Return a guard that answers 401 to requests for the management API without its token.
+
+    Basic authentication does not count: a browser would send it with requests of any web page.
+    """
+
+    def check() -> None:
+        is_bearer = request.headers.get("Authorization", "").lower().startswith("bearer ")
+        if not is_managed() or (is_bearer and matching_token(settings.all_management_tokens)):
+            return
+        if matching_token(settings.all_tokens):
+            raise Forbidden(f"This token is not one for management. {MANAGEMENT_TOKEN}")
+        challenge = WWWAuthenticate("bearer", {"realm": "management"})
+        raise Unauthorized(MANAGEMENT_TOKEN, www_authenticate=challenge)
 
     return check
 

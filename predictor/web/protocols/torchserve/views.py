@@ -46,6 +46,8 @@ TYPES = {
     "not-found": "ResourceNotFoundException",
     "internal-error": "InternalServerException",
     "inference-failed": "InternalServerException",
+    "load-failed": "InternalServerException",
+    "conflict": "ConflictStatusException",
 }
 
 
@@ -62,10 +64,11 @@ def as_error(problem: Problem) -> Response:
     """Return an error in the shape that TorchServe's clients read."""
     kind = "".join(word.capitalize() for word in problem["title"].split()) + "Exception"
     kind = TYPES.get(problem["code"], kind)
-    return _pretty({"code": problem["status"], "type": kind, "message": problem["detail"]})
+    return pretty({"code": problem["status"], "type": kind, "message": problem["detail"]})
 
 
-def _pretty(content: Any, status: int = 200) -> Response:
+def pretty(content: Any, status: int = 200) -> Response:
+    """Return JSON on several lines, as TorchServe writes it."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     return Response(text, status, mimetype="application/json")
 
@@ -80,8 +83,8 @@ def ping() -> Response:
     try:
         current_store().expect_ready()
     except PredictorError:
-        return _pretty({"status": "Unhealthy"}, 500)
-    return _pretty({"status": "Healthy"})
+        return pretty({"status": "Unhealthy"}, 500)
+    return pretty({"status": "Healthy"})
 
 
 # Description
@@ -138,7 +141,7 @@ def _predict() -> Response:
         top_k = top_k_of(given, served.model)
         images = all_or_error(upload.images)
         ranked = all_or_error(served.classify(images, top_k, current_call()))
-    return _pretty(_wrap(upload, [by_label(one) for one in ranked], "predictions"))
+    return pretty(_wrap(upload, [by_label(one) for one in ranked], "predictions"))
 
 
 @explanations.route("/explanations/<model>", methods=METHODS)
@@ -187,7 +190,7 @@ def models() -> Response:
     limit, begin = whole_number("limit"), whole_number("next_page_token") or 0
     end = begin + (100 if limit is None else max(1, min(limit, 100)))
     page: dict[str, Any] = {"nextPageToken": str(end)} if end < len(models) else {}
-    return _pretty(page | {"models": models[begin:end]})
+    return pretty(page | {"models": models[begin:end]})
 
 
 @blueprint.get("/models/<model>")
@@ -196,7 +199,7 @@ def model_details(model: str, version: str | None = None) -> Response:
     """Describe the default version, one version, or ``all``."""
     found = resolve(model, None if version == "all" else version)
     served = [one for one in current_store().served() if one.name == model]
-    return _pretty([_details(one) for one in (served if version == "all" else [found])])
+    return pretty([_details(one) for one in (served if version == "all" else [found])])
 
 
 def _details(served: Served) -> dict[str, Any]:

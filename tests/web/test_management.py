@@ -1,0 +1,161 @@
+import logging
+import os
+import threading
+
+import pytest
+
+from conftest import toy_model
+from pictures import picture
+from predictor.environ import MANAGEMENT
+from predictor.setting_parsers import parse_bind
+from web.access import OTHER, TOKEN, basic, bearer
+from web.managed import MANAGER, TEXT, managed, write_store
+
+CHANGES = [
+    ("POST", "/models?url=flowers/2"),
+    ("PUT", "/models/flowers?min_worker=1"),
+    ("PUT", "/models/flowers/1?min_worker=1"),
+    ("PUT", "/models/flowers/1/set-default"),
+    ("DELETE", "/models/flowers"),
+    ("DELETE", "/models/flowers/1"),
+    ("PUT", "/models/flowers/split"),
+    ("GET", "/models/flowers/split"),
+    ("POST", "/v2/repository/models/dogs/load"),
+    ("POST", "/v2/repository/models/flowers/unload"),
+]
+BOUND = {"management_bind": ("127.0.0.1", 8081)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_store(tmp_path / "store")
+
+
+@pytest.fixture
+def client(folder):
+    with managed(folder) as client:
+        yield client
+
+
+def message(response):
+    return response.json.get("message") or response.json["error"]
+
+
+@pytest.mark.parametrize(("method", "path"), CHANGES)
+def test_management_is_off_without_its_tokens(folder, method, path):
+    with managed(folder, management_tokens=(), tokens=(TOKEN,)) as client:
+        response = client.open(path, method=method, headers=bearer(TOKEN))
+    assert response.status_code in (404, 405)
+    assert (folder / "store.toml").read_text() == TEXT
+
+
+@pytest.mark.parametrize(("method", "path"), CHANGES)
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"Authorization": ""}, 401), (bearer(OTHER), 401), (basic(f"me:{MANAGER}"), 401),
+     (bearer(TOKEN), 403)],
+    ids=["none", "unknown", "basic", "ordinary"],
+)  # fmt: skip
+def test_management_needs_a_token_of_its_own(folder, method, path, headers, status):
+    with managed(folder, tokens=(TOKEN,)) as client:
+        response = client.open(path, method=method, headers=headers)
+    assert response.status_code == status
+    assert "A management token is required" in message(response)
+    assert response.headers.get("WWW-Authenticate", "Bearer").startswith("Bearer")
+    assert (folder / "store.toml").read_text() == TEXT
+
+
+def test_management_token_does_not_classify(folder):
+    with managed(folder, tokens=(TOKEN,)) as client:
+        assert client.post("/predict", data=picture()).status_code == 401
+        assert client.get("/models").status_code == 401
+        path = "/predict?model=flowers"
+        assert client.post(path, data=picture(), headers=bearer(TOKEN)).status_code == 200
+
+
+def test_each_address_answers_only_its_own_paths(folder):
+    with managed(folder, **BOUND) as client:
+        own = {MANAGEMENT: True}
+        for method, path in CHANGES:
+            assert client.open(path, method=method).status_code == 404
+        for path in ("/", "/predict", "/healthz", "/openapi.json", "/v2", "/nothing"):
+            assert client.get(path, environ_overrides=own).status_code == 404
+        for path in ("/models", "/models/flowers", "/models/flowers/split"):
+            assert client.get(path, environ_overrides=own).status_code == 200
+            nobody = client.get(path, environ_overrides=own, headers={"Authorization": ""})
+            assert nobody.status_code == 401
+        assert client.post("/v2/repository/index", environ_overrides=own).status_code == 200
+        assert client.get("/models").status_code == 200
+        assert "/models/{model}/split" not in client.get("/openapi.json").json["paths"]
+
+
+def test_each_use_is_logged_with_the_token_as_a_fingerprint(client, caplog):
+    caplog.set_level(logging.INFO, "predictor.web.management")
+    client.post("/models?url=flowers/2")
+    client.delete("/models/cats", headers=bearer(OTHER))
+    lines = [one.getMessage() for one in caplog.records if "management" in one.name]
+    assert lines[0].endswith("of 127.0.0.1: register flowers/2, status 200")
+    assert lines[1].endswith("of 127.0.0.1: DELETE /models/cats, status 401")
+    assert len({line.split()[1] for line in lines}) == 2
+    assert MANAGER not in "".join(lines)
+
+
+def test_second_change_at_once_is_409(folder):
+    loading, let = threading.Event(), threading.Event()
+
+    def load(entry):
+        if entry.version == 2:
+            loading.set()
+            assert let.wait(30)
+        return toy_model()
+
+    with managed(folder, load) as client:
+        answers = []
+        first = threading.Thread(
+            target=lambda: answers.append(client.post("/models?url=flowers/2"))
+        )
+        first.start()
+        assert loading.wait(30)
+        second = client.application.test_client().post(
+            "/v2/repository/models/dogs/load", headers=bearer(MANAGER)
+        )
+        let.set()
+        first.join()
+    assert (second.status_code, answers[0].status_code) == (409, 200)
+    assert "Another change" in second.json["error"]
+
+
+def test_change_that_is_not_followed_in_time_is_503_and_stays(folder):
+    let = threading.Event()
+
+    def load(entry):
+        assert entry.version == 1 or let.wait(30)
+        return toy_model()
+
+    with managed(folder, load, request_timeout_s=0.2) as client:
+        response = client.post("/models?url=flowers/2")
+        let.set()
+    assert response.status_code == 503
+    assert f"have not followed: {os.getpid()}" in message(response)
+    assert "[1, 2]" in (folder / "store.toml").read_text()
+
+
+@pytest.mark.parametrize(("method", "path"), [CHANGES[0], CHANGES[3], *CHANGES[-2:]])
+def test_read_only_store_is_405_with_a_sentence(folder, monkeypatch, method, path):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    with managed(folder) as client:
+        monkeypatch.setattr("predictor.store.file._replace", refuse)
+        response = client.open(path, method=method)
+    assert response.status_code == 405
+    assert "cannot be changed: Permission denied" in message(response)
+    assert response.headers["Allow"]
+    assert (folder / "store.toml").read_text() == TEXT
+
+
+@pytest.mark.parametrize("text", ["8081", "localhost:8081", "127.0.0.1:0", "127.0.0.1:", "[::1]"])
+def test_address_of_management_is_an_ip_address_and_a_port(text):
+    with pytest.raises(ValueError, match="write an IP address and a port"):
+        parse_bind(text)
+    assert parse_bind("[::1]:8081") == ("::1", 8081)
