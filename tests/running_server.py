@@ -70,7 +70,7 @@ class Server:
     @property
     def url(self) -> str:
         found = wait_until(
-            lambda: re.search(r"Listening at: (https?://\S+)", self.log) or self._check_alive()
+            lambda: re.search(r"Listening at: (https?://[^\s,]+)", self.log) or self._check_alive()
         )
         return str(found[1])
 

@@ -1,8 +1,8 @@
-"""Clients that change what a running server serves: tritonclient, and curl as TorchServe's manual."""
+"""Clients that change what is served: tritonclient, and curl as in TorchServe's manual."""
 
 import pytest
 
-from clients.answers import curl, run
+from clients.answers import MODEL, curl, run
 from onnx_files import write
 from running_server import Server
 from web.managed import MANAGER
@@ -13,12 +13,12 @@ INPUT = "[input]\nsize = 64\nresize = 64\nmean = 0\nstd = 1\n"
 @pytest.fixture
 def managed(tmp_path):
     pytest.importorskip("onnxruntime")
-    for place in ("densenet161/1", "densenet161/2", "dogs/1", "broken/1"):
+    for place in (f"{MODEL}/1", f"{MODEL}/2", "dogs/1", "broken/1"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "model.toml").write_text(INPUT)
         write(tmp_path / place / "model.onnx")
     (tmp_path / "broken/1/model.onnx").write_bytes(b"no model")
-    (tmp_path / "store.toml").write_text("[models.densenet161]\nversions = [1]\n")
+    (tmp_path / "store.toml").write_text(f"[models.{MODEL}]\nversions = [1]\n")
     server = Server(store=tmp_path, management_tokens=MANAGER).wait_until_ready()
     yield server
     server.close()
@@ -30,7 +30,7 @@ def test_triton_client_loads_and_unloads_models(managed):
     assert answers["loaded"]["dogs"] == "READY"
     assert "'config' is not accepted" in answers["override"]
     assert "dogs" not in answers["unloaded"]
-    assert answers["unloaded"]["densenet161"] == "READY"
+    assert answers["unloaded"][MODEL] == "READY"
     assert "Model not found: cats" in answers["unknown"]
     assert "broken/1 cannot be loaded" in answers["broken"]
 
@@ -40,13 +40,13 @@ def test_triton_client_loads_and_unloads_models(managed):
     [
         ('curl -X POST "http://localhost:8081/models?url=densenet161&initial_workers=1'
          '&synchronous=true"',
-         'Model \\"densenet161\\" Version: 2.0 registered with 1 initial workers'),
+         'Model \\"efficientnet_lite0\\" Version: 2.0 registered with 1 initial workers'),
         ('curl -v -X PUT "http://localhost:8081/models/densenet161?min_worker=1&synchronous=true"',
-         "Workers scaled to 1 for model: densenet161"),
+         "Workers scaled to 1 for model: efficientnet_lite0"),
         ("curl -v -X PUT http://localhost:8081/models/densenet161/1.0/set-default",
-         'Default version successfully updated for model \\"densenet161\\" to \\"1.0\\"'),
+         'Default version successfully updated for model \\"efficientnet_lite0\\" to \\"1.0\\"'),
         ("curl -X DELETE http://localhost:8081/models/densenet161/1.0",
-         'Model \\"densenet161\\" unregistered'),
+         'Model \\"efficientnet_lite0\\" unregistered'),
     ],
 )  # fmt: skip
 def test_lines_of_torchserves_manual_change_what_is_served(managed, photos, line, answer):
