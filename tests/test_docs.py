@@ -80,6 +80,11 @@ def test_every_setting_named_exists(name):
 # Routes, errors, metrics
 
 
+@pytest.fixture
+def app(make_app):
+    return make_app(management_tokens=("correct-horse-battery",))
+
+
 def rules(app):
     rules = {rule.rule for rule in app.url_map.iter_rules() if not rule.endpoint.endswith("static")}
     return {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule) for rule in rules}

@@ -71,7 +71,7 @@ def test_the_app_is_not_loaded_before_the_fork(conf):
     ],
 )
 def test_host_and_port_become_the_address(conf, environ, bind):
-    assert conf(**environ).bind == bind
+    assert conf(**environ).bind == [bind]
 
 
 def test_an_invalid_setting_stops_the_start_with_a_sentence(conf):
