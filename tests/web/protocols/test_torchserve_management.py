@@ -137,7 +137,6 @@ def test_split_is_set_read_and_removed(client, folder):
     response = client.put("/models/flowers/split", json={"1": 90, "2": 10.5})
     assert (response.status_code, response.json) == (200, {"1": 90, "2": 10.5})
     assert client.get("/models/flowers/split").json == {"1": 90, "2": 10.5}
-    refused(client.delete("/models/flowers/2"), 409, "ConflictStatusException")
     assert client.put("/models/flowers/split", json={}).json == {}
     assert file.read(folder).routes["flowers"].split == {}
 
