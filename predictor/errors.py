@@ -217,7 +217,7 @@ def inference_failure(error: Exception) -> InferenceFailed:
 
 def codes() -> set[str]:
     """Return the codes of all errors that a client can get."""
-    kinds: list[type[PredictorError]] = [RequestError, ServiceError]
+    kinds: list[type[PredictorError]] = [RequestError, ServiceError, StoreError]
     for kind in kinds:
         kinds += kind.__subclasses__()
     return {kind.code for kind in kinds}

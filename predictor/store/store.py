@@ -82,7 +82,7 @@ class Store:
         self._failed: dict[Key, tuple[str, str, bool]] = {}
         self._said: set[Key] = set()  # what the metrics say cannot be loaded
         self._tasks = ThreadPoolExecutor(1, "store")  # of this thread is all that follows
-        self._start_once = threading.Lock()
+        self._start_once, self._closed = threading.Lock(), False
         process.slots.retry_after_s = self._backlog_s
 
     # Following what is wanted
@@ -270,6 +270,8 @@ class Store:
         """Return why this process must be replaced; None while it is healthy or loading."""
         if self.loading.done() and self.loading.exception() is not None:
             return "The model could not be loaded."
+        if self._closed:
+            return "The models have been closed."
         return next(filter(None, (one.classifier.unhealthy_reason() for one in self._table)), None)
 
     def expect_healthy(self) -> None:
@@ -293,7 +295,8 @@ class Store:
         self.process.lanes.abandon()
 
     def close(self) -> None:
-        """End the threads of all models."""
+        """End the threads of all models. The store is not healthy then."""
+        self._closed = True
         self._explainer.close()
         for served in self._table:
             served.classifier.close()

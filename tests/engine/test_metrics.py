@@ -130,7 +130,8 @@ def test_bucket_bounds_span_the_times_of_gpus_and_cpus(classifier, seconds):
 
 
 def test_gauges_are_read_from_the_classifier_at_each_scrape(classifier):
-    metrics = store_around(classifier).metrics
+    store = store_around(classifier)
+    metrics = store.metrics
     with classifier.process.slots.hold():
         numbers = Scrape.of(metrics)
     assert (numbers["predictor_ready"], numbers["predictor_in_flight"]) == (1, 1)
@@ -138,7 +139,7 @@ def test_gauges_are_read_from_the_classifier_at_each_scrape(classifier):
     info = series("predictor_model_info", name="toy", version="1", weights="toy.pth")
     assert numbers[info] == 1
     assert Scrape.of(metrics)["predictor_in_flight"] == 0
-    classifier.close()
+    store.close()
     assert Scrape.of(metrics)["predictor_ready"] == 0
 
 
