@@ -20,6 +20,7 @@ const cards = new Map(); // from their elements
 const waiting = [];
 let chosen = settingsOf(document); // of the model for new photos
 let beside = null; // of another one that is to be compared with it
+let switching = Promise.resolve(); // until another model is chosen
 let running = 0;
 let ready = Promise.resolve();
 
@@ -28,8 +29,9 @@ function say(message) {
   problem.hidden = !message;
 }
 
-function classify(files, { otherwise = "", onDisk = true } = {}) {
+async function classify(files, { otherwise = "", onDisk = true } = {}) {
   say(files.length ? "" : otherwise);
+  await switching;
   const before = answers.firstChild; // the newest photos are on top, in their own order
   for (const file of files) {
     for (const settings of beside ? [chosen, beside] : [chosen]) {
@@ -182,8 +184,8 @@ offerCamera();
 camera.addEventListener("click", photograph);
 input.addEventListener("change", choose);
 capture.addEventListener("change", choose);
-document.addEventListener("click", chooseModel);
-document.addEventListener("change", compare);
+document.addEventListener("click", (event) => (switching = Promise.all([switching, chooseModel(event)])));
+document.addEventListener("change", (event) => (switching = Promise.all([switching, compare(event)])));
 for (const sample of form.querySelectorAll(".sample")) sample.addEventListener("click", classifySample);
 document.querySelector("#clear").addEventListener("click", clear);
 document.querySelector("#csv").addEventListener("click", () => {

@@ -10,6 +10,7 @@ from werkzeug.test import EnvironBuilder
 
 from conftest import StuckModel, ToyModel, store_of
 from pictures import picture
+from predictor.environ import ERROR
 from predictor.errors import ModelError, Overloaded
 from predictor.logs import JSONFormatter
 from predictor.server.console import overview
@@ -76,6 +77,16 @@ def test_a_full_queue_says_whose_it_is(app, monkeypatch):
     environ = EnvironBuilder("/predict?model=dogs", method="POST").get_environ()
     app.extensions["head"](environ, lambda *given: started.append(dict(given[1])))
     assert started[0]["X-Model-Name"] == "dogs"
+
+
+def test_a_request_that_the_server_ends_says_whose_it_was(app):
+    """Its place was found before its body arrived."""
+    environ = EnvironBuilder("/predict?model=dogs", method="POST").get_environ()
+    started = []
+    for error in (None, Overloaded("Later.", 1)):
+        environ[ERROR] = error
+        app.extensions["head"](environ, lambda *given: started.append(dict(given[1])))
+    assert [one["X-Model-Name"] for one in started] == ["dogs"]
 
 
 def test_an_unknown_model_is_not_named(client):
