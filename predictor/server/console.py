@@ -75,8 +75,8 @@ def overview(statuses: Sequence[Status], url: str) -> str:
     lines = "".join(
         f"\n  {one.name + '/' + str(one.version):<20} {_facts(one)}" for one in statuses
     )
-    last = next(one for one in statuses if one.served)
-    named = f"model={last.name}&version={last.version}"
+    first = next((one for one in statuses if one.served), None)
+    named = f"model={first.name}&version={first.version}" if first else "model=NAME"
     return f"""
 Ready at {url}
 {lines}
