@@ -73,10 +73,7 @@ def on_starting(server: Server) -> None:
         return  # systemd or an old gunicorn passes the listening socket
     bind, own = server.cfg.bind, bind_addresses(current_settings())
     if own[1:] and bind.count(own[1]) != 1:
-        sys.exit(
-            f"The management API needs an address of its own, {own[1]}. With --bind on the command"
-            f" line, add --bind {own[1]}."
-        )
+        sys.exit(f"The management API has its own address: with --bind, also add --bind {own[1]}.")
     for address in server.cfg.address:
         if isinstance(address, tuple):
             check(address[0], address[1], "--bind")

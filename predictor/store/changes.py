@@ -6,15 +6,15 @@ from time import monotonic
 
 from predictor.errors import LoadFailed, NotReady
 from predictor.store import file
+from predictor.store.plan import Key
 from predictor.store.store import Store
 from predictor.store.wanted import Wanted
 
+Edit = Callable[[Path], Wanted]  # of a store's folder
 READ_AGAIN_S = 1.0  # somebody else may edit the store while a change waits
 
 
-def make(
-    store: Store, edit: Callable[[Path], Wanted], needed: Collection[tuple[str, int]], wait: bool
-) -> None:
+def make(store: Store, edit: Edit, needed: Collection[Key], wait: bool) -> None:
     """Edit a store's folder. If ``wait``, return when each process serves what is wanted then.
 
     If a version that is ``needed`` cannot be loaded, undo the edit, but not without ``wait``.

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -13,9 +13,11 @@ from werkzeug.exceptions import Conflict
 from predictor.environ import MANAGEMENT
 from predictor.errors import BadRequest, UnknownModel, UnknownVersion
 from predictor.store import changes, file
+from predictor.store.changes import Edit
 from predictor.store.layout import versions
+from predictor.store.plan import Key
 from predictor.store.table import VERSION
-from predictor.store.wanted import Route, Wanted
+from predictor.store.wanted import Route
 from predictor.web.json_body import parse_json
 from predictor.web.request import current_store
 from predictor.web.uploads import read_body
@@ -25,12 +27,12 @@ log = logging.getLogger(__name__)
 BLUEPRINTS = ("torchserve_management", "open_inference_management")
 # Further views that answer at the management API's own address, with a management token.
 READING = ("torchserve.models", "torchserve.model_details", "open_inference.index")
-KEY = "change"  # of the lock in the app's extensions
+TURN = "change"  # of the lock in the app's extensions
 
 
 def register(app: Flask) -> None:
     """Log each use of the management API. Each process makes one change at a time."""
-    app.extensions[KEY] = Lock()
+    app.extensions[TURN] = Lock()
     app.after_request(_log)
 
 
@@ -39,14 +41,9 @@ def is_managed() -> bool:
     return bool(request.environ.get(MANAGEMENT)) or request.blueprint in BLUEPRINTS
 
 
-def change(
-    what: str,
-    edit: Callable[[Path], Wanted],
-    needed: Collection[tuple[str, int]],
-    wait: bool = True,
-) -> None:
+def change(what: str, edit: Edit, needed: Collection[Key] = (), wait: bool = True) -> None:
     """Change the store for the current request, as :func:`changes.make` does, and log ``what``."""
-    g.change, turn = what, current_app.extensions[KEY]
+    g.change, turn = what, current_app.extensions[TURN]
     if not turn.acquire(blocking=False):  # a request that waits would hold a thread
         raise Conflict("Another change is in progress. Retry when it has been answered.")
     try:
@@ -71,10 +68,7 @@ def find(name: str, version: str | None = None) -> tuple[Route, int]:
         raise UnknownModel(f"Model not found: {name}. Served are: {', '.join(routes)}.")
     number = VERSION.fullmatch(version or str(route.default))
     if number is None or int(number[1]) not in route.versions:
-        served = ", ".join(map(str, route.versions))
-        raise UnknownVersion(
-            f"Model version: {version} does not exist for {name}. It has {served}."
-        )
+        raise UnknownVersion(f"Model version: {version} is not served of {name}. See /models.")
     return route, int(number[1])
 
 

@@ -187,12 +187,11 @@ def _secure(described: Node, served: Mapping[tuple[str, str], str]) -> None:
     """Add the security schemes if the app requires a token. Probes require no token."""
     schemes = described["components"].pop("securitySchemes")
     management = {"management": schemes.pop("management")}
-    described["components"]["securitySchemes"] = {
-        **(management if any(map(_is_management, served.values())) else {}),
-        **(schemes if _has_tokens() else {}),
-    }
+    if any(map(_is_management, served.values())):
+        described["components"]["securitySchemes"] = management
     if not _has_tokens():
         return
+    described["components"].setdefault("securitySchemes", {}).update(schemes)
     described["security"] = [{name: []} for name in schemes]
     for path, method, operation in _operations(described["paths"]):
         if is_probe(served[path, method]):

@@ -142,11 +142,8 @@ def require_token(tokens: Tokens) -> Callable[[], None]:
 
 def separate_addresses() -> None:
     """Answer 404 to a request for a view that answers only at the other one of two addresses."""
-    of_management = request.blueprint in BLUEPRINTS
-    if request.environ.get(MANAGEMENT):
-        if not (of_management or request.endpoint in READING):
-            raise NotFound
-    elif of_management:
+    here, managing = request.environ.get(MANAGEMENT), request.blueprint in BLUEPRINTS
+    if not (managing or request.endpoint in READING if here else not managing):
         raise NotFound
 
 

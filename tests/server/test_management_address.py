@@ -65,7 +65,7 @@ def test_bind_on_the_command_line_must_name_the_address_of_management(start, fol
         management_bind=bind,
     )  # fmt: skip
     assert server.process.wait(timeout=60) == 1
-    assert f"add --bind {bind}" in server.log
+    assert f"also add --bind {bind}." in server.log
 
 
 def test_development_server_refuses_a_second_address(folder, monkeypatch):

@@ -4,10 +4,11 @@ import threading
 
 import pytest
 
-from conftest import toy_model
+from conftest import store_of, toy_model
 from pictures import picture
 from predictor.environ import MANAGEMENT
 from predictor.setting_parsers import parse_bind
+from predictor.tokens import TokensFile
 from web.access import OTHER, TOKEN, basic, bearer
 from web.managed import MANAGER, TEXT, managed, write_store
 
@@ -71,6 +72,18 @@ def test_management_token_does_not_classify(folder):
         assert client.get("/models").status_code == 401
         path = "/predict?model=flowers"
         assert client.post(path, data=picture(), headers=bearer(TOKEN)).status_code == 200
+
+
+def test_replaced_management_token_is_invalid_without_a_reload(folder, tmp_path):
+    path = tmp_path / "tokens"
+    path.write_text(MANAGER)
+    file = TokensFile(str(path))
+    with managed(folder, management_tokens=(), management_tokens_file=file) as client:
+        assert client.get("/models/flowers/split").status_code == 200
+        path.write_text(OTHER)
+        store_of(client.application).watch.poll()
+        assert client.get("/models/flowers/split").status_code == 401
+        assert client.get("/models/flowers/split", headers=bearer(OTHER)).status_code == 200
 
 
 def test_each_address_answers_only_its_own_paths(folder):

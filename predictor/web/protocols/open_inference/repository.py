@@ -34,5 +34,5 @@ def load(model: str) -> dict[str, Any]:
 def unload(model: str) -> dict[str, Any]:
     """Stop serving all versions of a model."""
     find(model)
-    change(f"unload {model}", partial(file.unserve, name=model), ())
+    change(f"unload {model}", partial(file.unserve, name=model))
     return {"name": model, "unload": True}

@@ -65,7 +65,7 @@ def unregister(model: str, version: str | None = None) -> Response:
     route, number = find(model, version)
     if number == route.default and len(route.versions) > 1:
         raise Forbidden(f"Cannot remove default version for model {model}")
-    change(f"unregister {model}/{number}", partial(file.unserve, name=model, version=number), ())
+    change(f"unregister {model}/{number}", partial(file.unserve, name=model, version=number))
     return _status(f'Model "{model}" unregistered')
 
 
