@@ -1,3 +1,7 @@
+import os
+import threading
+from signal import SIGCONT, SIGSTOP
+
 import pytest
 import requests
 
@@ -56,6 +60,31 @@ def test_changes_at_an_address_of_their_own_reach_all_processes(managed):
     assert too_many.json()["message"].startswith("min_worker is 3, but 2 processes run.")
     assert "register flowers/2, status 200" in managed.log
     assert MANAGER not in managed.log
+
+
+def test_change_that_waits_for_a_process_names_it_and_holds_up_nobody(start, folder):
+    server = start(
+        "--workers=2", model="", store=folder, management_tokens=MANAGER, request_timeout_s=3
+    )
+    wait_until(lambda: server.loaded == 2)
+    answers = []
+
+    def load():
+        url = f"{server.url}/models?url=flowers"
+        answers.append(requests.post(url, headers=bearer(MANAGER), timeout=60))
+
+    os.kill(server.worker, SIGSTOP)
+    try:
+        change = threading.Thread(target=load)
+        change.start()
+        wait_until(lambda: "[1, 2]" in (folder / "store.toml").read_text())
+        for path in ("/", "/healthz", "/metrics", "/models", "/openapi.json"):
+            assert server.get(path).status_code == 200
+        change.join()
+    finally:
+        os.kill(server.worker, SIGCONT)
+    assert answers[0].status_code == 503
+    assert f"have not followed: {server.worker}." in answers[0].json()["message"]
 
 
 def test_bind_on_the_command_line_must_name_the_address_of_management(start, folder):
