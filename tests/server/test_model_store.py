@@ -131,7 +131,7 @@ class Served:
         for (begins, routes), ends in zip(self.states, [*self.ends, float("inf")], strict=True):
             if begins <= ended and began <= ends:
                 route = routes[query["model"]]
-                version = query.get("version") or choose(route, key)
+                version = query.get("version") or choose(route, f"{query['model']}:{key}")
                 yield version if version in route.versions else 404
 
 
@@ -302,3 +302,18 @@ def test_a_version_that_fails_for_each_photo_harms_no_other(server, store):
     server.follows(file.unserve(store, "a", 3))
     assert server.ask(model="a") == 1
     assert len(server.workers) == 2
+
+
+def test_a_key_meets_one_version_in_all_processes_and_after_a_restart(server, store):
+    file.serve(store, "a", [2])
+    server.follows(file.set_split(store, "a", {1: 50, 2: 50}))
+    keys = [f"client {number}" for number in range(20)]
+    met = {key: server.ask(key, model="a") for key in keys}
+    assert {*met.values()} == {1, 2}
+    for _ in range(3):
+        assert {key: server.ask(key, model="a") for key in keys} == met
+    other = StoreServer(store)
+    try:
+        assert {key: other.ask(key, model="a") for key in keys} == met
+    finally:
+        other.close()

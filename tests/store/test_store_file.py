@@ -1,4 +1,5 @@
 import os
+import resource
 import threading
 
 import pytest
@@ -141,6 +142,18 @@ def test_failed_write_leaves_the_old_file(store, monkeypatch):
         file.serve(store, "dogs", "newest")
     assert text(store) == TEXT
     assert not (store / ".store.toml.part").exists()
+
+
+def test_full_disk_leaves_the_old_file(store):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(TEXT) // 2, limits[1]))
+    try:
+        with pytest.raises(StoreError, match="cannot be changed: File too large"):
+            file.set_default(store, "flowers", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert text(store) == TEXT
+    assert not [*store.glob("*.part"), *store.glob(".*.part")]
 
 
 def test_store_without_write_access_can_be_read_but_not_changed(store, monkeypatch):
