@@ -19,11 +19,11 @@ from prometheus_client import (
     Metric,
     disable_created_metrics,
 )
-from prometheus_client.registry import Collector
 
 from predictor.engine.admission import Process
 from predictor.engine.call import Call
 from predictor.engine.metric_files import FOLDER_VARIABLE, AllProcesses, ProcessFigures, pids_of
+from predictor.engine.readings import Readings
 from predictor.engine.served import Served
 from predictor.errors import codes
 
@@ -41,49 +41,6 @@ CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 # Classes of each version that are counted by name: those with the smallest index, because all
 # processes and all versions with the same labels must count the same ones. Others are ``OTHER``.
 CLASSES, OTHER = 1000, "other"
-
-
-class Readings(Collector):
-    """The values of all metrics of all processes at one moment."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
-        self._samples = [sample for family in self._families for sample in family.samples]
-        self._texts: dict[str, bytes] = {}
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the metrics, for an encoder."""
-        return self._families
-
-    def text(self, encode: Callable[[Collector], bytes], content_type: str) -> bytes:
-        """Return the metrics as ``encode`` writes them, always for the same ``content_type``."""
-        if content_type not in self._texts:
-            self._texts[content_type] = encode(self)
-        return self._texts[content_type]
-
-    def total(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's series that have these labels; 0 without such series."""
-        return sum(
-            sample.value
-            for sample in self._samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
-
-    def values(self, name: str) -> list[float]:
-        """Return a metric's values, one for each series."""
-        return [sample.value for sample in self._samples if sample.name == name]
-
-    def labels(self, name: str, label: str) -> list[str]:
-        """Return the values of one label of a metric, one for each series."""
-        return [sample.labels[label] for sample in self._samples if sample.name == name]
-
-    def by_process(self, name: str) -> dict[int, float]:
-        """Return a metric's value in each process, by process id.
-
-        Series without a ``pid`` label are skipped: a server with one process has such series.
-        """
-        found = (sample for sample in self._samples if sample.name == name)
-        return {int(sample.labels["pid"]): sample.value for sample in found if sample.labels}
 
 
 class Metrics:
@@ -163,8 +120,9 @@ class Metrics:
         latest = partial(gauge, multiprocess_mode="livemax")
         self._ready = each("ready", "Whether this process can answer: 1 or 0.")
         self._model_info = latest("model_info", "The served model, in the labels; always 1.", INFO)
-        self.model_failed = latest("model_failed", "1 if a version cannot be loaded, or 0.", MODEL)
-        self.store_failed = latest("store_failed", "1 if the store cannot be followed, or 0.")
+        self._failed: set[tuple[str, int]] = set()
+        self._model_failed = latest("model_failed", "1 if a version cannot be loaded, or 0.", MODEL)
+        self._store_failed = latest("store_failed", "1 if the store cannot be followed, or 0.")
 
     def record(
         self,
@@ -265,7 +223,7 @@ class Metrics:
         """Begin to count the forward passes of a model, and its answers."""
         labels, names = labels_of(served), served.model.labels[:CLASSES]
         confidence = self._confidence.labels(*labels)
-        self.model_failed.labels(*labels).set(0)
+        self._model_failed.labels(*labels).set(0)
 
         def ran(images: int, seconds: float) -> None:
             self._pass_seconds.labels(*labels).observe(seconds)
@@ -282,6 +240,13 @@ class Metrics:
 
         served.classifier.on_pass.append(ran)
         served.classifier.on_answer.append(answered)
+
+    def note_failures(self, versions: set[tuple[str, int]], store: str | None) -> None:
+        """Set which versions cannot be loaded, and whether the store cannot be followed."""
+        self._store_failed.set(store is not None)
+        for key in versions | self._failed:
+            self._model_failed.labels(*key).set(key in versions)
+        self._failed = versions
 
     def forget(self, served: Served) -> None:
         """Say that a version is not served any more. Its counters stay."""

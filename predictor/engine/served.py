@@ -18,6 +18,7 @@ from predictor.models.scorer import LoadedModel, Logits
 if TYPE_CHECKING:
     from PIL.Image import Image as Photo
 
+GRACE_S = 60.0  # beyond the request timeout, for the last requests of a version to be answered
 SlotKind = Literal["prediction", "explanation"]
 
 
@@ -59,9 +60,10 @@ class Served:
             self._users -= 1
             self._changed.notify_all()
 
-    def close(self, timeout_s: float | None = None) -> None:
-        """Wait until all requests are answered, or ``timeout_s`` is over; then free the model."""
+    def close(self) -> None:
+        """Wait until all requests are answered, or their time is over; then free the model."""
         with self._changed:
+            timeout_s = self.settings.request_timeout_s + GRACE_S
             self._changed.wait_for(lambda: not self._users, timeout_s)
             self._closed = True
         self.classifier.close()

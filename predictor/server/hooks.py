@@ -141,7 +141,7 @@ def when_ready(server: Server) -> None:
             folder = Path(tempfile.mkdtemp(prefix="predictor-", dir=parent))
             metrics = folder / "metrics"
             for path in (folder, metrics, folder / "followers"):
-                path.mkdir(exist_ok=True)
+                path.mkdir(0o700, exist_ok=True)
                 os.chown(path, server.cfg.uid, server.cfg.gid)  # gunicorn's --user owns the workers
         except OSError:
             continue

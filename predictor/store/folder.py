@@ -60,12 +60,15 @@ def _stored(settings: Settings, folder: Path) -> Store:
 
 
 def _load(entry: Entry, settings: Settings, cpus: int) -> LoadedModel:
-    """Load a version if it fits into the memory. Loads take turns, unless one takes too long."""
+    """Load a version if it fits into the memory. Its folders give its name and version.
+
+    Loads take turns, unless one takes too long.
+    """
     if not (is_turn := turn.acquire(timeout=TURN_S)):
         log.warning("%s is loaded although another load has not ended yet.", settings.model)
     try:
         require_room(layout.files(Path(settings.model)), settings.shared_weights)
-        model, name = load_model(settings, cpus), entry.name  # the folders say name and version
+        model, name = load_model(settings, cpus), entry.name
     finally:
         if is_turn:
             turn.release()

@@ -23,16 +23,12 @@ from predictor.engine.served import Served
 from predictor.errors import InferenceFailed, NotReady, Overloaded, StartError, StoreError
 from predictor.settings import Settings
 from predictor.store.followers import Followers
-from predictor.store.plan import Load, Now, Step, Switch, Unload, plan, shortfalls
+from predictor.store.plan import Key, Load, Now, Step, Switch, Unload, plan, shortfalls
 from predictor.store.table import Model, Status, Table
 from predictor.store.wanted import Entry, Wanted
 from predictor.store.watch import Watch
 
 log = logging.getLogger(__name__)
-
-Key = tuple[str, int]  # name and version
-# Seconds beyond the request timeout for which an unloaded version waits for its last requests.
-GRACE_S = 60.0
 
 
 class Store:
@@ -80,12 +76,9 @@ class Store:
         self._loaded: dict[Key, tuple[str, Served]] = {}
         self._loading: dict[Key, tuple[str, Served]] = {}
         self._failed: dict[Key, tuple[str, str, bool]] = {}
-        self._said: set[Key] = set()  # what the metrics say cannot be loaded
         self._tasks = ThreadPoolExecutor(1, "store")  # of this thread is all that follows
         self._start_once, self._closed = threading.Lock(), False
         process.slots.retry_after_s = self._backlog_s
-
-    # Following what is wanted
 
     def start(self) -> None:
         """Begin to load what is wanted, in the background. Further calls do nothing."""
@@ -103,14 +96,12 @@ class Store:
             event()
             while steps := plan(self._wanted, self._now()):
                 self._do(steps[0])
-        except StartError as error:
-            self.error = str(error)
-            log.error("What is served stays as it is. %s", error)
         except Exception as error:
-            self.error = str(error)
-            log.exception("What is served stays as it is.")
+            self.error, is_defect = str(error), not isinstance(error, StartError)
+            log.error("What is served stays as it is. %s", error, exc_info=is_defect)
         if not self._loading.keys() & self._wanted.entries.keys():
-            self._end_loading()
+            if not self.loading.done():
+                self._end_loading()
             self._report()
 
     def _look(self) -> None:
@@ -119,9 +110,7 @@ class Store:
         self._failed = {key: self._failed[key] for key in kept}  # loaded again
 
     def _end_loading(self) -> None:
-        reasons = [self.error, *(reason for _, reason, _ in self._failed.values())]
-        if self.loading.done():
-            return
+        reasons = [self.error or "", *(reason for _, reason, _ in self._failed.values())]
         if any(reasons) and not self._table.models:
             self.loading.set_exception(StartError(" ".join(filter(None, reasons))))
         else:  # a store may be empty
@@ -129,12 +118,9 @@ class Store:
 
     def _report(self) -> None:
         """Say in the metrics what fails, and to the other processes what this one serves."""
-        self.metrics.store_failed.set(self.error is not None)
-        failed, entries = self._failed.keys() & self._wanted.entries.keys(), self._wanted.entries
-        failed = {key for key in failed if self._failed[key][0] == entries[key].signature}
-        for key in failed | self._said:
-            self.metrics.model_failed.labels(*key).set(key in failed)
-        self._said = failed
+        entries = self._wanted.entries.items()
+        failed = {key for key, e in entries if self._failed.get(key, ("",))[0] == e.signature}
+        self.metrics.note_failures(failed, self.error)
         if self.error is not None:
             return
         for sentence in shortfalls(self._wanted, self._now()).values():
@@ -155,13 +141,13 @@ class Store:
         )
 
     def _do(self, step: Step) -> None:
-        if isinstance(step, Load):
-            self._load(step.entry)
-        elif isinstance(step, Switch):
-            self._switch(step)
-        elif isinstance(step, Unload):
-            _, served = self._loaded.pop((step.name, step.version))
-            self._unload(served)
+        match step:
+            case Load(entry):
+                self._load(entry)
+            case Switch():
+                self._switch(step)
+            case Unload(name, version):
+                self._unload(self._loaded.pop((name, version))[1])
 
     def _load(self, entry: Entry) -> None:
         """Begin to load a version; other steps do not wait for that."""
@@ -172,10 +158,9 @@ class Store:
             return self._fail(entry, error)
         self._loading[entry.name, entry.version] = entry.signature, served
         event = partial(self._finish, entry, served)
+        loading = served.classifier.loading
         served.classifier.start()
-        served.classifier.loading.add_done_callback(
-            lambda _: self._tasks.submit(self._proceed, event)
-        )
+        loading.add_done_callback(lambda _: self._tasks.submit(self._proceed, event))
 
     def _finish(self, entry: Entry, served: Served) -> None:
         """Serve what has been loaded. It takes the requests of an older state of its files."""
@@ -195,8 +180,8 @@ class Store:
 
     def _fail(self, entry: Entry, error: BaseException) -> None:
         # Not the error itself: its traceback would keep the model in the memory.
-        failed = entry.signature, str(error), isinstance(error, StoreError)
-        self._failed[entry.name, entry.version] = failed
+        is_ours = isinstance(error, StoreError)
+        self._failed[entry.name, entry.version] = entry.signature, str(error), is_ours
 
     def _switch(self, step: Switch) -> None:
         models, default = dict[str, Model](), None
@@ -211,7 +196,7 @@ class Store:
         """Free a version when its last request is answered; other changes do not wait for that."""
 
         def close() -> None:
-            served.close(self.settings.request_timeout_s + GRACE_S)
+            served.close()
             self.metrics.forget(served)
             self._tasks.submit(self._proceed, partial(self._retry, threading.current_thread()))
 
@@ -239,7 +224,7 @@ class Store:
     def default(self) -> Served | None:
         """What answers requests that name no model, else the first model; None: nothing can."""
         table = self._table
-        if not self.loading.done() or not table.models or self.unhealthy_reason() is not None:
+        if not self.loading.done() or not table.models or self.unhealthy_reason():
             return None
         return table.find(table.default or next(iter(table.models)), None, "")
 
@@ -248,7 +233,7 @@ class Store:
         return [*self._ready_table().models]
 
     def served(self) -> list[Served]:
-        """Return all versions that are served now."""
+        """Return all versions that answer requests now."""
         return [*self._table]
 
     def statuses(self) -> list[Status]:

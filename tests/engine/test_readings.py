@@ -1,7 +1,7 @@
 import pytest
 from prometheus_client.metrics_core import GaugeMetricFamily
 
-from predictor.engine.metrics import Readings
+from predictor.engine.readings import Readings
 
 
 @pytest.fixture

@@ -13,9 +13,6 @@ from web.protocols.v2 import BLUE, HEADER, RED, b64, binary, element, image, log
 numbers = tensors._numbers
 
 
-# The server and its model
-
-
 def test_v2_names_server_and_extensions(client):
     answer = client.get("/v2").json
     assert (answer["name"], list(answer)) == ("predictor", ["name", "version", "extensions"])

@@ -7,7 +7,8 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 import predictor
-from predictor.engine.metrics import MODEL, Readings, labels_of
+from predictor.engine.metrics import MODEL, labels_of
+from predictor.engine.readings import Readings
 from predictor.engine.served import Served
 from predictor.errors import BadRequest
 from predictor.web.json_body import parse_json

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from prometheus_client import Metric
 from prometheus_client.metrics_core import UnknownMetricFamily
 
-from predictor.engine.metrics import Readings
+from predictor.engine.readings import Readings
 
 # TorchServe's name and what it means, our metric, and by what its value is multiplied.
 ALIASES = (

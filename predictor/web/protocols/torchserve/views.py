@@ -11,8 +11,9 @@ from flask import Blueprint, Response, jsonify, request
 from werkzeug.routing import BaseConverter
 
 from predictor.engine.call import all_or_error
-from predictor.engine.metrics import MODEL, Readings, labels_of
+from predictor.engine.metrics import MODEL, labels_of
 from predictor.engine.ranking import Prediction
+from predictor.engine.readings import Readings
 from predictor.engine.served import Served
 from predictor.errors import PredictorError
 from predictor.web.choosing import Chosen, Fields
