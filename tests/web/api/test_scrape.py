@@ -61,7 +61,7 @@ def test_predictions_are_counted_by_model_and_errors_by_reason(client, scrape):
     assert numbers['predictor_queue_seconds_count{model="toy",version="1"}'] == 1
 
 
-def test_class_names_are_not_metric_labels(client, scrape):
+def test_metrics_name_classes_by_their_id_alone(client, scrape):
     client.post("/predict", data=picture("green"))
     names = [name for name in scrape() if "n00000001" in name or "green" in name]
     assert names == ['predictor_predicted_classes_total{class="n00000001",model="toy",version="1"}']
