@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from predictor import setting_parsers as parsers
+from predictor import setting_rules as rules
 from predictor.errors import SettingsError
+from predictor.setting_rules import DEVELOPMENT as DEVELOPMENT
+from predictor.setting_rules import PREFIX as PREFIX
 from predictor.tokens import TokensFile
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
-PREFIX = "PREDICTOR_"
 FRAME_ANCESTORS = "FRAME_ANCESTORS"  # in the app's config: sites that may show the page in a frame
 GROUPS = ("model", "speed", "limits", "access", "logs")
 WITHOUT_PREFIX = ("HOST", "PORT", "WEB_CONCURRENCY")  # what hosting platforms set
@@ -33,22 +35,6 @@ SERVICE_VARIABLE = re.compile(
 )
 SWITCHES = {"1": True, "true": True, "0": False, "false": False}
 PILLOWS_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images
-# Defaults for development and for the command line: if VGG16 (528 MB) cannot be downloaded, the
-# app serves a small model and logs that. A production start never changes the model by itself.
-DEVELOPMENT = {"PREDICTOR_FALLBACK_MODEL": "efficientnet_lite0"}
-# Settings of earlier versions, and what replaces each of them.
-REMOVED = {
-    "PREDICTOR_HANG_TIMEOUT_S": (
-        "The timeout is now always four times PREDICTOR_REQUEST_TIMEOUT_S, at least 120 s."
-    ),
-    "PREDICTOR_INFERENCE_THREADS": (
-        "The server computes the number from PREDICTOR_TORCH_THREADS, the processors for the model."
-    ),
-    "PREDICTOR_MAX_RECEIVE_BYTES": (
-        "The server computes the limit from PREDICTOR_MAX_UPLOAD_BYTES and PREDICTOR_MAX_IN_FLIGHT."
-    ),
-    "PREDICTOR_SHARED_WEIGHTS_FD": "The processes now share the weights automatically.",
-}
 
 
 def setting(
@@ -212,13 +198,14 @@ class Settings:
             for name, text in environ.items()
             if name.upper().startswith(PREFIX) and not SERVICE_VARIABLE.fullmatch(f"{name}={text}")
         }
-        for name in sorted(given.keys() & REMOVED.keys()):
-            raise SettingsError(f"{name} was removed; unset it. {REMOVED[name]}")
+        for name in sorted(given.keys() & rules.REMOVED.keys()):
+            raise SettingsError(f"{name} was removed; unset it. {rules.REMOVED[name]}")
         for name in sorted(given.keys() - table.keys()):
             raise SettingsError(f"There is no setting {name}.{_suggestion(name, table)}")
         values = {name: _parse(name, text, table[name]) for name, text in given.items() if text}
-        _refuse_beside_store(values, table)
-        _refuse_idle_management(values)
+        of_model = {name for name in values if table[name].metadata["group"] == "model"}
+        rules.refuse_beside_store(values, of_model)
+        rules.refuse_idle_management(values)
         return cls(**{table[name].name: value for name, value in values.items()})
 
 
@@ -254,27 +241,6 @@ def current_settings() -> Settings:
 def rows() -> list[Field[Any]]:
     """Return the rows of the table."""
     return [row for row in fields(Settings) if row.metadata]
-
-
-def _refuse_beside_store(values: Mapping[str, Any], table: Mapping[str, Field[Any]]) -> None:
-    """Raise SettingsError if a store is set, and a setting that describes one model, too."""
-    if values.get(store := f"{PREFIX}STORE", "none") == "none":
-        return
-    for name in values.keys() - {store}:
-        says = values[name] not in ("auto", "none", DEVELOPMENT.get(name))
-        if table[name].metadata["group"] == "model" and says:
-            raise SettingsError(
-                f"{name} describes one model, but {store} names a folder of several. Unset one of"
-                f" the two. A model in a store is described by the model.toml of its folder."
-            )
-
-
-def _refuse_idle_management(values: Mapping[str, Any]) -> None:
-    """Raise SettingsError if a setting of the management API would have no effect."""
-    given = [name for name in values if name.startswith(f"{PREFIX}MANAGEMENT_") and values[name]]
-    lacks = "STORE" if values.get(f"{PREFIX}STORE", "none") == "none" else "MANAGEMENT_TOKENS_FILE"
-    if given and (lacks == "STORE" or given == [f"{PREFIX}MANAGEMENT_BIND"]):
-        raise SettingsError(f"{given[0]} has no effect without {PREFIX}{lacks}. Set it, too.")
 
 
 def _suggestion(name: str, table: Mapping[str, object]) -> str:

@@ -5,7 +5,8 @@ import pytest
 
 from paths import ROOT
 from predictor.errors import SettingsError
-from predictor.settings import DEVELOPMENT, REMOVED, SERVICE_VARIABLE, Settings, rows
+from predictor.setting_rules import REMOVED
+from predictor.settings import DEVELOPMENT, SERVICE_VARIABLE, Settings, rows
 
 
 def test_without_environment_variables_the_defaults_apply():
