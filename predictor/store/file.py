@@ -33,13 +33,13 @@ HEADER = re.compile(r"""\s*\[\s*(?:models\s*\.\s*)?["']?([^"'\]]+?)["']?\s*\]"""
 Change = Callable[[Any, Mapping[str, Route]], None]  # of the document that has these routes
 
 
-def read(folder: Path) -> Wanted:
-    """Return what a store wants served.
+def read(folder: Path, path: Path | None = None) -> Wanted:
+    """Return what a store wants served; ``path`` is a copy of its file.
 
     Raises:
         StoreError: the file is missing, or something in it is not valid.
     """
-    if (text := _text(folder)) is None:
+    if (text := _text(path or folder / FILE)) is None:
         raise StoreError(
             f"{folder / FILE} does not exist. It says what is served; `predictor store serve NAME"
             f" --store {folder}` writes it."
@@ -83,11 +83,10 @@ class Text:
 
 def current(folder: Path) -> Text:
     """Return the text of the file, or that of a store that serves nothing."""
-    return _text(folder) or Text(folder / FILE, "[models]\n")
+    return _text(folder / FILE) or Text(folder / FILE, "[models]\n")
 
 
-def _text(folder: Path) -> Text | None:
-    path = folder / FILE
+def _text(path: Path) -> Text | None:
     try:
         return Text(path, path.read_text("utf-8-sig"))
     except FileNotFoundError:

@@ -1,8 +1,11 @@
 """The store of the settings: of a folder with several models, or of the one model."""
 
 import logging
+import os
+import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +21,7 @@ from predictor.store.followers import Followers
 from predictor.store.memory import require_room
 from predictor.store.single import single
 from predictor.store.store import Store
-from predictor.store.wanted import Entry
+from predictor.store.wanted import Entry, Wanted
 
 TURN_S = 30.0  # a load that takes longer, or hangs, does not stop all others
 
@@ -52,11 +55,39 @@ def _stored(settings: Settings, folder: Path) -> Store:
     def make(entry: Entry) -> Classifier:
         return Classifier(layout.settings_of(entry, settings), partial(_load, entry), process)
 
-    reports = settings.shared_folder and settings.shared_folder / "followers"
-    return Store(
-        settings, process, partial(file.read, folder), make,
-        partial(_paths, folder), Followers(reports),
-    )  # fmt: skip
+    shared = settings.shared_folder
+    reports = shared and shared / "followers"
+    read = Reader(folder, shared and shared / file.FILE)
+    return Store(settings, process, read, make, partial(_paths, folder), Followers(reports))
+
+
+class Reader:
+    """Reads what a store wants, and keeps a copy for processes that start later.
+
+    Such a process must not fail because the file has been damaged meanwhile: it begins with what
+    the others serve.
+    """
+
+    def __init__(self, folder: Path, kept: Path | None) -> None:
+        """Read this folder's file, and keep the copy in the memory. None: keep none."""
+        self._folder, self._kept, self._begins = folder, kept, True
+
+    def __call__(self) -> Wanted:
+        """Return what is wanted; raise StoreError if that cannot be known."""
+        begins, self._begins = self._begins, False
+        try:
+            wanted = file.read(self._folder)
+        except StoreError as error:
+            if not (begins and self._kept and self._kept.exists()):
+                raise
+            log.error("This process begins with what the others serve. %s", error)
+            return file.read(self._folder, self._kept)
+        if self._kept:
+            part = self._kept.with_name(f"{file.FILE}.{os.getpid()}")
+            with suppress(OSError):  # there is no room for the copy
+                shutil.copyfile(self._folder / file.FILE, part)
+                part.replace(self._kept)
+        return wanted
 
 
 def _load(entry: Entry, settings: Settings, cpus: int) -> LoadedModel:

@@ -27,6 +27,15 @@ def client(app):
     return app.test_client()
 
 
+def test_the_list_of_models_says_why_versions_cannot_be_loaded():
+    damaged = ModelError("The file is damaged.")
+    app = several({("a", 1): ToyModel(), ("a", 2): damaged, ("b", 7): damaged})
+    assert app.test_client().get("/models").json["models"] == [
+        {"modelName": "a", "modelUrl": "toy.pth", "failed": {"2.0": "The file is damaged."}},
+        {"modelName": "b", "modelUrl": "", "failed": {"7.0": "The file is damaged."}},
+    ]
+
+
 def named(response):
     return response.headers.get("X-Model-Name"), response.headers.get("X-Model-Version")
 

@@ -181,12 +181,18 @@ def _wrap(upload: Chosen, answers: list[Any], key: str) -> Any:
 
 @blueprint.get("/models")
 def models() -> Response:
-    """List the served models in pages, as TorchServe does."""
+    """List the models in pages, as TorchServe does, with the versions that cannot be loaded."""
     store = current_store()
     store.expect_ready()
-    models = [
-        {"modelName": name, "modelUrl": resolve(name).model.info.public()["weights"]}
-        for name in store.names()
+    failed: dict[str, dict[str, str]] = {}
+    for one in store.statuses():
+        if one.reason:
+            failed.setdefault(one.name, {})[as_version(one.version)] = one.reason
+    urls = {name: resolve(name).model.info.public()["weights"] for name in store.names()}
+    models: list[dict[str, Any]] = [
+        {"modelName": name, "modelUrl": urls.get(name, "")}
+        | ({"failed": failed[name]} if name in failed else {})
+        for name in urls | failed
     ]
     limit, begin = whole_number("limit"), whole_number("next_page_token") or 0
     end = begin + (100 if limit is None else max(1, min(limit, 100)))

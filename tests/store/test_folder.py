@@ -1,4 +1,4 @@
-"""The one model that the Python functions and the commands use beside a store."""
+"""What a process begins with: the default model of a store, and what other processes serve."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from paths import ROOT
 from predictor.errors import StoreError
 from predictor.settings import Settings
 from predictor.store import file
-from predictor.store.folder import default_model
+from predictor.store.folder import Reader, default_model
 
 
 @pytest.fixture
@@ -43,3 +43,19 @@ def test_without_a_default_model_a_command_says_what_to_set(store):
         env={"PREDICTOR_STORE": str(store), "PATH": ""}, capture_output=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, "has no default" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_process_begins_with_what_the_others_serve_if_the_file_is_damaged(store, tmp_path):
+    kept = tmp_path / "kept.toml"
+    wanted = Reader(store, kept)()
+    (store / "store.toml").write_text("[models.fl")
+    later = Reader(store, kept)
+    assert later() == wanted
+    with pytest.raises(StoreError, match="not valid TOML"):  # from then on it is said
+        later()
+
+
+def test_the_first_process_of_a_server_needs_a_good_file(store, tmp_path):
+    (store / "store.toml").write_text("[models.fl")
+    with pytest.raises(StoreError, match="not valid TOML"):
+        Reader(store, tmp_path / "kept.toml")()
