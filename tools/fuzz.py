@@ -139,8 +139,7 @@ def child(seed: int, first: int, end: int, limit_s: float) -> None:
 
     If a case takes more than ten times ``limit_s`` seconds, the process ends.
     """
-    from app import create_app
-    from conftest import toy_model
+    from conftest import app_of, toy_model
     from predictor.engine.classifier import Classifier
     from predictor.settings import Settings
 
@@ -148,7 +147,7 @@ def child(seed: int, first: int, end: int, limit_s: float) -> None:
     classifier = Classifier(Settings(), load=lambda *_: toy_model())
     classifier.start()
     classifier.loading.result()
-    client = create_app(classifier.settings, classifier).test_client()
+    client = app_of(classifier).test_client()
     for number in range(first, end):
         one = case(seed, number)
         print("begin", number, flush=True)

@@ -49,10 +49,10 @@ class Table:
         Raises:
             UnknownModel, BadRequest: there is no such model, or no default.
         """
-        if name is None and self.default is None:
+        if (name := self.default if name is None else name) is None:
             raise BadRequest(f"Name a model, for example with ?model=. {self._has()}")
-        if (model := self.models.get(name or self.default or "")) is None:
-            raise UnknownModel(f"There is no model {name or self.default!r}. {self._has()}")
+        if (model := self.models.get(name)) is None:
+            raise UnknownModel(f"There is no model {name!r}. {self._has()}")
         return model
 
     def find(self, name: str | None, version: str | None, key: str) -> Served:

@@ -256,7 +256,8 @@ def test_a_client_that_disconnects_frees_its_slot(start_faulty):
             leaving.sendall(head.encode() + photo)
             wait_until(lambda: in_progress(server) == 2)
         wait_until(lambda: in_progress(server) == 1)
-        wait_until(lambda: 'reason="client-gone"} 1.0' in server.get("/metrics").text)
+        left = re.compile('reason="client-gone",version="1"} 1.0')
+        wait_until(lambda: left.search(server.get("/metrics").text))
         os.kill(server.worker, signal.SIGKILL)
         with pytest.raises(requests.ConnectionError):
             stuck.result()
