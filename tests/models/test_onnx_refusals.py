@@ -51,7 +51,7 @@ def test_unusable_onnx_file_stops_the_start_in_one_sentence(tmp_path, case):
     path = write(tmp_path / "net.onnx", **options)
     with pytest.raises(ModelError, match=sentence) as error:
         load(path, toml)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value).partition("for example:")[0]
 
 
 @pytest.mark.parametrize("left", [1, 0.5, 0.01])
