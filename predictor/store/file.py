@@ -17,9 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tomlkit
-from filelock import FileLock, Timeout
-
 from predictor.errors import ReadOnlyStore, StoreError
 from predictor.store.layout import signature, versions
 from predictor.store.wanted import Entry, Route, Wanted
@@ -160,7 +157,7 @@ def serve(folder: Path, name: str, which: Iterable[int] | Literal["newest", "all
         if "default" not in store and len(routes) < 2:  # the second model would end the default
             store["default"] = next(iter(routes), name)
         now = routes[name].versions if name in routes else ()
-        table = store["models"].setdefault(name, tomlkit.table())
+        table = store["models"].setdefault(name, {})
         table["versions"] = which if isinstance(which, str) else sorted({*now, *which})
 
     return _edit(folder, change)
@@ -211,7 +208,9 @@ def set_split(folder: Path, name: str, split: Mapping[int, float]) -> Wanted:
         _route_of(routes, name)
         store["models"][name].pop("split", None)
         if split:
-            store["models"][name]["split"] = tomlkit.inline_table()
+            from tomlkit import inline_table  # here: servers only read the file
+
+            store["models"][name]["split"] = inline_table()
             store["models"][name]["split"].update({str(v): split[v] for v in sorted(split)})
 
     return _edit(folder, change)
@@ -224,6 +223,8 @@ def _route_of(routes: Mapping[str, Route], name: str) -> Route:
 
 
 def _edit(folder: Path, change: Change) -> Wanted:
+    import tomlkit  # here: servers only read the file
+
     with locked(folder):
         text, there = current(folder), versions(folder)
         routes, document = _wanted(text, there).routes, tomlkit.parse(text.text)
@@ -253,6 +254,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         StoreError: another administrator takes too long, or an OSError was raised inside.
     """
+    from filelock import FileLock, Timeout  # here: servers only read the file
+
     path = (folder / FILE).resolve()
     try:
         mode = path.parent.stat().st_mode & 0o666  # who may write the store may lock it

@@ -160,7 +160,7 @@ def test_store_without_write_access_can_be_read_but_not_changed(store, monkeypat
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(file, "FileLock", refuse)
+    monkeypatch.setattr("filelock.FileLock", refuse)
     assert file.read(store).default == "flowers"
     with pytest.raises(ReadOnlyStore):
         file.serve(store, "dogs", "newest")
