@@ -141,7 +141,7 @@ def as_chunks(photo: bytes) -> bytes:
 
 
 FORMS = (request, as_form, as_json, as_put, as_chunks)
-PROBES = ("/healthz", "/readyz")
+PROBES = ("/healthz", "/readyz", "/metrics")
 
 
 def bad_requests(photo: bytes) -> list[tuple[bytes, int]]:
@@ -190,8 +190,8 @@ class Clients:
             self._known.append((photo, knows(answer.body["class_id"])))
 
     async def burst(self) -> None:
-        """Send enough good requests at once to use every thread of the server."""
-        await asyncio.gather(*(self.good() for _ in range(BURST)))
+        """Send enough photos and probes at once to use every thread of the server's two pools."""
+        await asyncio.gather(*(ask() for ask in (self.good, self.probe) for _ in range(BURST)))
 
     async def run(self, seconds: float, clients: int) -> None:
         """Run clients. Each does one random thing after another, for ``seconds`` seconds."""
@@ -255,7 +255,7 @@ class Clients:
         streams[1].close()
 
     async def probe(self) -> None:
-        """Ask ``/healthz`` or ``/readyz``."""
+        """Ask what a monitor asks."""
         path = self._random.choice(PROBES)
         head = f"GET {path} HTTP/1.1\r\nHost: soak\r\n\r\n".encode()
         await self.ledger.account("probe", self._ask(head), is_healthy)
