@@ -52,6 +52,10 @@ SETTINGS = {
     "input.interpolation": "interpolation", "input.mean": "mean", "input.std": "std",
     "output.activation": "activation",
 }  # fmt: skip
+# Keys of [input] that a description must have, with the values of many networks.
+NEEDED = {
+    "size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]
+}  # fmt: skip
 
 
 class Said(NamedTuple):
@@ -191,11 +195,11 @@ def input_of(said: Description, own: Description, name: str) -> Preprocessing:
     given = table(said, "input")
     if "scale" in given:  # it may be all of the normalisation
         given = {"mean": (0.0,), "std": (1.0,)} | given
-    if missing := [key for key in ("size", "resize", "mean", "std") if key not in given]:
+    if missing := [key for key in NEEDED if key not in given]:
         raise ModelError(
             f"The input of {name} is not described: {', '.join(missing)} missing. Say in {FILE}"
             " beside the model how its training prepared photos, for example:\n[input]\n"
-            "size = 224\nresize = 256\nmean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]"
+            + "\n".join(f"{key} = {NEEDED[key]}" for key in missing)
         )
     if "input.size" in own and "input.resize" not in own:
         raise ModelError(

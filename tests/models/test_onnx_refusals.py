@@ -25,7 +25,7 @@ REFUSED = {
     "unclear layout": ({"shape": ("N", 3, 64, 3)}, TOML, "N, C, height, width. or .N, height"),
     "five channels": ({"shape": ("N", 5, 64, 64)}, TOML, "with 1, 3 or 4 channels C"),
     "no batch": ({"shape": (3, 64, 64)}, TOML, "takes tensor.float. .3, 64, 64.; its inp"),
-    "nothing described": ({}, "", "not described: resize, mean, std missing"),
+    "nothing described": ({}, "", r": resize, mean, std missing.*\n\[input\]\nresize = 256"),
     "any size": ({"shape": ("N", 3, "H", "W")}, TOML, "not described: size missing"),
     "other size": ({}, f"{TOML}size = 96\n", "64 × 64 × 3 .* says 96 × 96 × 3"),
     "other channels": ({}, f'{TOML}channels = "L"\n', "64 × 64 × 3 .* says 64 × 64 × 1"),

@@ -39,7 +39,7 @@ NAMES = {
     "saved_model.pb": TENSORFLOW, "MAR-INF": CONVERT, "config.json": HUGGING_FACE,
     "model.safetensors": WEIGHTS, "model.safetensors.index.json": WEIGHTS,
     "pytorch_model.bin": WEIGHTS,
-    "": "is a folder without model.toml. Add one, or name the model's file in it.",
+    "": "is a folder that has no model.toml. Add one, or name the model's file in it.",
 }  # fmt: skip
 # By bytes at an offset, after white space; a pickle and safetensors hold weights:
 MAGIC = {
