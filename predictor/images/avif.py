@@ -5,17 +5,20 @@ The OBUs are those of the AV1 specification.
 """
 
 import struct
+from collections import defaultdict
 from collections.abc import Iterator
 
 from predictor.errors import TooLarge
-from predictor.images.boxes import boxes, hide_metadata, reader
+from predictor.images.av1 import has_own_size, read_sequence
+from predictor.images.boxes import boxes, hide_metadata, reader, type_of_item
 from predictor.images.limits import Checked
 
 MAX_OBUS = 5_000  # of a file; a phone's photo has some hundreds
 MAX_FRAMES = 2  # of an item, or of the first sample of a track
 MAX_SAMPLES = 10_000  # of a track, as frames; the decoder makes an object for each of them
 LAYERS = (b"lsel", b"a1op", b"a1lx")
-SEQUENCE_HEADER, FRAME_HEADER, FRAME = 1, 3, 6  # types of OBUs
+SEQUENCE_HEADER = 1  # a type of OBUs
+FRAMES = (3, 6, 7)  # with a frame's header; decoders take a redundant one (7) if it is the first
 
 
 def check(data: bytes) -> Checked:
@@ -35,23 +38,26 @@ def _count_pixels(data: bytes) -> int:
     An item's frame may be larger than the picture: the decoder scales it down.
 
     Raises:
-        TooLarge: an image has layers, more than ``MAX_FRAMES`` frames, or several pieces.
+        TooLarge: an image has layers, more than ``MAX_FRAMES`` frames, or several pieces; or the
+            decoder takes a frame's size from elsewhere than from the item's sequence header.
     """
-    left, pixels, missing, largest = MAX_OBUS, 0, 0, 0
+    left, pixels = MAX_OBUS, 0
     for begin, end in _images(data):
-        frames = most = 0
+        sequence, frames = None, 0
         for kind, at in _obus(data, begin, min(end, len(data))):
-            frames += kind in (FRAME_HEADER, FRAME)
-            if kind == SEQUENCE_HEADER:
-                most = max(most, _sequence_pixels(data[at : at + 100]))
+            if kind == SEQUENCE_HEADER and sequence is None:
+                sequence = read_sequence(data[at : at + 100])
+            elif kind == SEQUENCE_HEADER or (kind in FRAMES and sequence is None):
+                raise TooLarge("The AVIF has an image without one sequence header. Re-save it.")
+            elif kind in FRAMES and sequence is not None:
+                if has_own_size(data[at : at + 10], sequence):
+                    raise TooLarge("The AVIF has AV1 frames of several sizes. Re-save it.")
+                frames += 1
+                pixels += sequence.pixels
             left -= 1
             if frames > MAX_FRAMES or left < 0:
                 raise TooLarge("The AVIF has too many AV1 frames in one image. Re-save it.")
-        largest = max(largest, most)
-        pixels += frames * most
-        missing += 0 if most else frames
-    # Without a sequence header, that of the tile decoded before applies, in whatever order.
-    return (pixels + missing * largest) // 2
+    return pixels // 2
 
 
 def _check_samples(data: bytes) -> None:
@@ -69,48 +75,23 @@ def _check_samples(data: bytes) -> None:
         raise TooLarge(f"The AVIF has more than {MAX_SAMPLES:,} frames. Send one of them.")
 
 
-def _sequence_pixels(header: bytes) -> int:
-    """Return the most pixels of a frame, from the content of a sequence header."""
-    bits = f"{int.from_bytes(header, 'big'):0{8 * len(header)}b}"
-    at = 0
-
-    def number(count: int) -> int:
-        nonlocal at
-        at += count
-        return int(bits[at - count : at], 2)
-
-    number(4)
-    if number(1):  # the short header of a still picture
-        number(5)
-    else:
-        if number(1):  # times
-            number(64)
-            if number(1):  # the interval, as a number of variable length
-                number(bits[at:].index("1") * 2 + 1)
-            if number(1):
-                raise TooLarge("The AVIF has the model of a video decoder. Re-save it without.")
-        delays = number(1)
-        if number(5):  # operating points, less one
-            raise TooLarge("The AVIF has layers. Re-save it without layers.")
-        number(12)
-        if number(5) > 7:
-            number(1)
-        if delays and number(1):
-            number(4)
-    widths, heights = number(4) + 1, number(4) + 1
-    return (number(widths) + 1) * (number(heights) + 1)
-
-
 def _images(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where the data of each item, and the first sample of each track, begin and end."""
-    items: list[tuple[bool, int, int]] = []
+    """Yield where the data of each image, and the first sample of each track, begin and end.
+
+    An item that nothing calls another thing is an image.
+    """
+    items: list[tuple[int, bool, int, int]] = []
     insides: list[int] = []  # where the item data box begins
+    kinds = defaultdict[int, set[bytes]](set)  # of an item, by its number
     size = offset = 0  # of the first sample of a track
     for kind, begin, _ in boxes(data):
         if kind in LAYERS or len(items) > MAX_OBUS or len(insides) > 1:
             raise TooLarge("The AVIF has layers, or too many items. Re-save it without layers.")
         if kind == b"iloc":
             items += _items(data, begin)
+        elif kind == b"infe":
+            number, at = type_of_item(data, begin)
+            kinds[number].add(data[at : at + 4])
         elif kind == b"idat":
             insides.append(begin)
         elif kind == b"stbl":
@@ -122,13 +103,14 @@ def _images(data: bytes) -> Iterator[tuple[int, int]]:
             (offset,) = struct.unpack_from(">I" if kind == b"stco" else ">Q", data, begin + 8)
         if kind in (b"stsz", b"stco", b"co64") and size and offset:
             yield offset, offset + size
-    for inside, begin, end in items:
-        for base in insides if inside else [0]:
-            yield base + begin, base + end
+    for number, inside, begin, end in items:
+        if not kinds[number] or b"av01" in kinds[number]:
+            for base in insides if inside else [0]:
+                yield base + begin, base + end
 
 
-def _items(data: bytes, at: int) -> Iterator[tuple[bool, int, int]]:
-    """Yield for each item whether it is in an item data box, and where it begins and ends."""
+def _items(data: bytes, at: int) -> Iterator[tuple[int, bool, int, int]]:
+    """Yield for each item its number, whether an item data box has it, its begin and its end."""
     number = reader(data, at)
     version, sizes = number(4) >> 24, number(2)
     offset_size, length_size, base_size, index_size = (sizes >> n & 15 for n in (12, 8, 4, 0))
@@ -136,7 +118,7 @@ def _items(data: bytes, at: int) -> Iterator[tuple[bool, int, int]]:
     if (count := number(id_size)) > MAX_OBUS:
         raise TooLarge("The AVIF has too many items. Re-save it.")
     for _ in range(count):
-        number(id_size)
+        identity = number(id_size)
         inside = bool(version and number(2) & 15)
         number(2)
         begin = number(base_size)
@@ -144,7 +126,7 @@ def _items(data: bytes, at: int) -> Iterator[tuple[bool, int, int]]:
             raise TooLarge("The AVIF has an image in several pieces. Re-save it.")
         number(index_size if version else 0)
         begin += number(offset_size)
-        yield inside, begin, begin + (number(length_size) or len(data))
+        yield identity, inside, begin, begin + (number(length_size) or len(data))
 
 
 def _obus(data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:

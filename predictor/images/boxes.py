@@ -46,11 +46,17 @@ def hide_metadata(data: bytes) -> bytes:
     """
     hidden = bytearray(data)
     for kind, begin, _ in boxes(data):
-        if kind == b"infe":  # an item's id of 16 or 32 bits, 16 bits, and its type
-            at = begin + (10 if data[begin : begin + 1] > b"\2" else 8)
+        if kind == b"infe":
+            _, at = type_of_item(data, begin)
             if data[at : at + 4] not in PICTURES:
                 hidden[at : at + 4] = b"none"
     return bytes(hidden)
+
+
+def type_of_item(data: bytes, begin: int) -> tuple[int, int]:
+    """Return the number of an item, of 16 or 32 bits, and where its type is, 16 bits later."""
+    at = begin + (10 if data[begin : begin + 1] > b"\2" else 8)
+    return int.from_bytes(data[begin + 4 : at - 2], "big"), at
 
 
 def _boxes(data: bytes, begin: int, end: int, depth: int = 0) -> Iterator[tuple[bytes, int, int]]:

@@ -7,6 +7,7 @@ from PIL import Image
 
 from pictures import avif_of_frames, encode
 from predictor.errors import TooLarge
+from predictor.images import av1, avif
 from predictor.images.decoding import decode
 
 LIMIT = 50_000_000
@@ -16,6 +17,48 @@ def test_avif_with_many_frames_in_an_item_is_too_large():
     assert decode(avif_of_frames(2), LIMIT)
     with pytest.raises(TooLarge, match="AV1 frames"):
         decode(avif_of_frames(3), LIMIT)
+
+
+def test_a_redundant_frame_header_is_counted():
+    """A decoder that has seen no other header takes it."""
+    frame = struct.pack("B", 6 << 3 | 2)
+    with pytest.raises(TooLarge, match="AV1 frames"):
+        decode(avif_of_frames(3).replace(frame, struct.pack("B", 7 << 3 | 2)), LIMIT)
+
+
+def test_a_frame_with_a_size_of_its_own_is_too_large():
+    """4 kB whose sequence header said 1 x 1 pixels took 1.3 s and 0.5 GB."""
+    data = animated_avif()
+    begin, end = next(iter(avif._images(data)))
+    frame = next(at for kind, at in avif._obus(data, begin, end) if kind == 6)
+    # Bits: not decoded before, a key frame (two), shown, and two of its tools; then a size follows.
+    assert data[frame] & 0b11111010 == 0b00010000
+    own = data[:frame] + bytes([data[frame] | 0b10]) + data[frame + 1 :]
+    with pytest.raises(TooLarge, match="several sizes"):
+        decode(own, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("bits", "sequence"),
+    [
+        ("0001 0 0 1", {}),
+        ("0001 0 1 1 1", {}),
+        ("0001 0 1", {"tools": 0}),
+        ("0001 0 1 1", {"tools": 1}),
+        ("0001 0 1", {"tools": 1, "vectors": 0}),
+        ("0001 0 0 101 1", {"id_bits": 3}),
+        ("0000 1 1 0 0 1", {}),  # not shown: a bit more, and whether errors may be in it
+        ("0111 0 0", {}),  # a frame that switches
+    ],
+)
+def test_the_size_of_a_frame_is_found_behind_what_its_sequence_asks_for(bits, sequence):
+    bits = bits.replace(" ", "")
+    one, other = (int(text.ljust(16, "0"), 2).to_bytes(2, "big") for text in (bits, bits[:-1]))
+    sequence = av1.Sequence(1, False, **sequence)
+    is_switch = bits.startswith("011")
+    assert av1.has_own_size(one, sequence)
+    assert av1.has_own_size(other, sequence) == is_switch
+    assert not av1.has_own_size(one, sequence._replace(is_still=True))
 
 
 def test_avif_whose_first_sample_has_many_frames_is_too_large():

@@ -48,20 +48,30 @@ def test_an_item_without_a_piece_is_too_large():
         )
 
 
-def test_frames_are_counted_wherever_their_sequence_header_is():
-    """The tiles of a grid are decoded in another order than that of the list."""
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_image_needs_a_sequence_header_of_its_own(order):
+    """A decoder would take that of the tile before, in an order that the list does not say."""
     data = encode(Image.new("RGB", (640, 480)), "AVIF")
     payload = data[data.index(b"mdat") + 4 :]
     frame_at = next(at for kind, at in avif._obus(payload, 0, len(payload)) if kind == 6) - 2
-    counted = []
-    for order in (0, 1):
-        at = len(FTYP) + 8 + 16 + 2 * 16
-        entries = [(at, len(payload)), (at + frame_at, len(payload) - frame_at)]
-        pair = entries[::-1] if order else entries
-        iloc = b"".join(struct.pack(">HHHHII", 1, 0, 0, 1, *entry) for entry in pair)
-        head = FTYP + box(b"iloc", b"\1\0\0\0\x44\0" + struct.pack(">H", 2) + iloc)
-        counted.append(avif.check(head + box(b"mdat", payload)).pixels)
-    assert counted[0] == counted[1] == 640 * 480
+    at = len(FTYP) + 8 + 16 + 2 * 16
+    entries = [(at, len(payload)), (at + frame_at, len(payload) - frame_at)][::order]
+    iloc = b"".join(struct.pack(">HHHHII", 1, 0, 0, 1, *entry) for entry in entries)
+    head = FTYP + box(b"iloc", b"\1\0\0\0\x44\0" + struct.pack(">H", 2) + iloc)
+    with pytest.raises(TooLarge, match="one sequence header"):
+        avif.check(head + box(b"mdat", payload))
+
+
+def test_only_images_have_frames():
+    """XMP begins like a frame of AV1."""
+    xmp = b"<x:xmpmeta/>"
+    infe = box(b"infe", b"\2\0\0\0\0\1\0\0mime\0")
+    meta = box(b"meta", bytes(4) + box(b"iinf", bytes(4) + b"\0\1" + infe))
+    at = len(FTYP) + len(meta) + len(items(1, at=0, size=0)) + 8
+    file = FTYP + meta + items(1, at=at, size=len(xmp)) + box(b"mdat", xmp)
+    assert avif.check(file).pixels == 0
+    with pytest.raises(TooLarge, match="one sequence header"):
+        avif.check(file.replace(b"mime", b"av01"))
 
 
 @pytest.mark.parametrize(("chunks", "samples"), [(101, 100), (20_000, 1), (1, 2**31)])
