@@ -36,11 +36,12 @@ def heic(image: Image.Image, bits: int = 8, **options: Any) -> bytes:
 
 
 def grid_of_one_tile(
-    tile: bytes, count: int, size: tuple[int, int], overlay: bool = False
+    tile: bytes, count: int, size: tuple[int, int], overlay: bool = False, hidden: bool = False
 ) -> bytes:
     """A HEIC of count × count tiles, all of them the picture of another file, cut to a size.
 
-    An overlay has the pictures on each other, on a canvas of the size.
+    An overlay has the pictures on each other, on a canvas of the size. If ``hidden``, the tile is
+    the primary picture, and as a thumbnail of the grid it is no picture of its own.
     """
     content = {kind: tile[begin:end] for kind, begin, end in boxes(tile)}
     pixels, used = content[b"mdat"], [1] * count**2
@@ -53,13 +54,15 @@ def grid_of_one_tile(
     kinds = ((1, b"hvc1"), (2, b"iovl" if overlay else b"grid"))
     infos = [full(b"infe", struct.pack(">HH4sB", n, 0, kind, 0), version=2) for n, kind in kinds]
     references = box(b"dimg", struct.pack(f">HH{len(used)}H", 2, len(used), *used))
+    if hidden:
+        references += box(b"thmb", struct.pack(">3H", 1, 1, 2))
 
     def head(begin: int) -> bytes:
         places = struct.pack(">4H2I", 1, 0, 0, 1, begin, len(pixels))
         places += struct.pack(">4H2I", 2, 1, 0, 1, 0, len(grid))
         meta = [
             full(b"hdlr", bytes(4) + b"pict" + bytes(13)),
-            full(b"pitm", struct.pack(">H", 2)),
+            full(b"pitm", struct.pack(">H", 1 if hidden else 2)),
             full(b"iloc", b"\x44\0" + struct.pack(">H", 2) + places, version=1),
             full(b"iinf", struct.pack(">H", 2) + b"".join(infos)),
             full(b"iref", references),

@@ -48,6 +48,8 @@ def open_heic(data: bytes) -> ImageFile.ImageFile:
     options.DECODE_THREADS = 1
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
     image: ImageFile.ImageFile = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    if not image.info.get("primary"):  # a thumbnail is not; another picture was not counted
+        raise ValueError("The primary image of the HEIC is not one of its pictures.")
     return image
 
 

@@ -17,6 +17,7 @@ MAX_READS = 200_000  # a photo needs some thousands; text, read byte by byte, so
 # Pillow allocates each row by itself, without letting other threads run. JPEG, WebP, GIF and AVIF
 # have hardly more either.
 MAX_ROWS = 65_535
+MAX_COLUMNS = 200_000  # become rows if the image is turned; 20 million stop all others for 0.7 s
 STEP = 1_000_000  # bytes that are searched while all other threads wait, which takes 20 ms
 MAX_SLOW_PIXELS = 5_000_000  # if the decoder is in Python, as for run-length encoded BMP
 MAX_EXIF = 150_000  # bytes; a camera's EXIF has at most 64 kB, as one segment of a JPEG limits it
@@ -67,7 +68,7 @@ def check_header(image: Image.Image, size: tuple[int, int], max_pixels: int) -> 
     """Check the header of an image, of which ``size`` is decoded.
 
     Raises:
-        TooLarge: the image has too many pixels or rows, or too many pixels for a slow decoder.
+        TooLarge: the image has too many pixels, also for a slow decoder, or rows or columns.
         UnsupportedImage: the image is a PPM as text.
     """
     pixels = size[0] * size[1]
@@ -79,8 +80,10 @@ def check_header(image: Image.Image, size: tuple[int, int], max_pixels: int) -> 
             f"The image has {size[0]} × {size[1]} = {pixels:,} pixels; at most {max_pixels:,} are"
             f" accepted. {advice}"
         )
-    if image.height > MAX_ROWS:
-        raise TooLarge(f"The image has {image.height:,} rows; at most {MAX_ROWS:,} are accepted.")
+    columns, rows = image.size
+    for name, found, most in (("columns", columns, MAX_COLUMNS), ("rows", rows, MAX_ROWS)):
+        if found > most:
+            raise TooLarge(f"The image has {found:,} {name}; at most {most:,} are accepted.")
     tile: list[tuple[str, ...]] = getattr(image, "tile", [])
     codec = tile[0][0] if tile else ""
     if codec == "ppm_plain":

@@ -6,7 +6,7 @@ import struct
 from PIL import Image, TiffImagePlugin
 
 from predictor.errors import TooLarge, UnsupportedImage
-from predictor.images import unread
+from predictor.images import jpeg, unread
 from predictor.images.limits import MAX_READS, Checked, search
 from predictor.images.samples import BLOCK, FLOAT, UNDEFINED, UNSIGNED, WHOLE_BITS, Samples
 
@@ -35,6 +35,7 @@ NUMBER_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 BYTE_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # that know no samples, such as LZW
 OLD_JPEG, JPEG = 6, 7  # values of the tag of compression
 JPEG_END = b"\xff\xd9"  # some writers fill up after it
+PADDING = 31  # pixels, at most, from the edge of an image to the end of its last block
 # A progressive, lossless or arithmetic JPEG, which may have many scans.
 SLOW_JPEG = re.compile(rb"\xff[\xc2\xc6\xc9-\xcb\xcd-\xce]\0[\x0b\x0e\x11\x14][\x08\x0c]")
 
@@ -58,10 +59,10 @@ def check(data: bytes) -> Checked:
         most = MAX_RATIONALS if kind in RATIONAL_TYPES else MAX_TAG_VALUES
         if kind not in BYTE_TYPES and values > most:
             raise TooLarge(f"The TIFF has a tag with more than {most:,} values. Re-save it.")
-    _check_structure(tags)
-    jpeg = tags.first(COMPRESSION_TAG, 1) in (OLD_JPEG, JPEG)
-    if jpeg and search(SLOW_JPEG, data, 0):
+    is_jpeg = tags.first(COMPRESSION_TAG, 1) in (OLD_JPEG, JPEG)
+    if is_jpeg and search(SLOW_JPEG, data, 0):
         raise TooLarge("The TIFF has a progressive JPEG inside. Re-save it as baseline JPEG.")
+    _check_structure(tags)
     # Pillow unpacks the values of groups one by one.
     if any(field[0] in GROUP_TAGS for field in tags.fields):
         tags.data = tags.replaced(dict.fromkeys(GROUP_TAGS))
@@ -78,7 +79,9 @@ def count_pixels(image: Image.Image, samples: Samples | None) -> int:
     """
     tags = getattr(image, "tag_v2", {})
     width, height = tags.get(TILE_WIDTH_TAG) or 1, tags.get(TILE_LENGTH_TAG) or 1
-    pixels: int = -(-image.width // width) * width * (-(-image.height // height) * height)
+    # As it is stored: Pillow gives the size of the turned image.
+    across, down = tags.get(WIDTH_TAG, image.width), tags.get(LENGTH_TAG, image.height)
+    pixels: int = -(-across // width) * width * (-(-down // height) * height)
     if samples is None:
         return pixels
     return max(pixels // 4, samples.size[0] * samples.size[1], samples.count * samples.wide)
@@ -109,9 +112,19 @@ def _check_structure(tags: "_Tags") -> None:
     parts = [view[at : at + size] for at, size in zip(places, sizes, strict=False)]
     if sum(map(len, parts)) > len(tags.data):  # each use would be decoded, and not be charged
         raise TooLarge("Strips or tiles of the TIFF share their data. Re-save it.")
-    is_jpeg = tags.first(COMPRESSION_TAG, 1) == JPEG  # where one is cut off, libjpeg adds grey
-    if is_jpeg and not all(JPEG_END in bytes(part[-16:]) for part in parts):
+    if tags.first(COMPRESSION_TAG, 1) == JPEG:
+        for part in map(bytes, parts):
+            _check_jpeg(part, across, min(down, height))
+
+
+def _check_jpeg(part: bytes, across: int, down: int) -> None:
+    """Raise an error if a strip or tile of this size is cut off, larger, or has many scans."""
+    if JPEG_END not in part[-16:]:  # libjpeg adds grey
         raise ValueError("A JPEG in the TIFF is cut off.")
+    width, height, components = jpeg.frame(part)
+    larger = width > across + PADDING or height > down + PADDING
+    if larger or part.count(b"\xff\xda") > components:
+        raise TooLarge("The TIFF has a JPEG of many scans, or larger than its strip. Re-save it.")
 
 
 def _is_raw(tags: "_Tags") -> bool:

@@ -111,6 +111,14 @@ def test_the_primary_image_of_several_is_decoded():
     assert decode(buffer.getvalue(), LIMIT).size == (96, 64)
 
 
+def test_heic_whose_primary_image_is_hidden_is_damaged():
+    """pillow-heif would read the first of the other pictures, whose pixels are not counted."""
+    tile = heic(Image.effect_noise((64, 64), 50).convert("RGB"))
+    assert decode(grid_of_one_tile(tile, 2, (128, 128)), LIMIT).size == (128, 128)
+    with pytest.raises(DamagedImage):
+        decode(grid_of_one_tile(tile, 2, (128, 128), hidden=True), LIMIT)
+
+
 def test_display_p3_in_a_heic_is_converted():
     """iPhones embed the profile; others name its primaries only."""
     wide = converted(PHOTO, profiles.DISPLAY_P3)

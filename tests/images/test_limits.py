@@ -42,6 +42,14 @@ def test_image_of_many_rows_is_too_large(format):
         decode(encode(Image.new("L", (1, 70_000)), format), LIMIT)
 
 
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP"])
+def test_image_of_many_columns_is_too_large(format):
+    """They become rows where the image is turned."""
+    assert decode(encode(Image.new("L", (200_000, 1)), format), LIMIT)
+    with pytest.raises(TooLarge, match="300,000 columns"):
+        decode(encode(Image.new("L", (300_000, 1)), format), LIMIT)
+
+
 @pytest.mark.parametrize("at", [0, 5, 999_990, 999_999, 1_000_000, 2_100_000])
 def test_search_finds_a_marker_at_any_place(at):
     data = bytes(at) + b"\xff\xc2\0\x11\x08" + bytes(10)
