@@ -16,6 +16,13 @@ from predictor.images.limits import Checked
 MAX_OBUS = 5_000  # of a file; a phone's photo has some hundreds
 MAX_FRAMES = 2  # of an item, or of the first sample of a track
 MAX_SAMPLES = 10_000  # of a track, as frames; the decoder makes an object for each of them
+# Of which a table of samples has one each, by kind.
+SAMPLE_TABLES = {b"stsz": b"stsz", b"stz2": b"stsz", b"stco": b"stco", b"co64": b"stco",
+                 b"stsc": b"stsc", b"stts": b"stts"}  # fmt: skip
+LISTS, MAX_LIST = (
+    (b"ipma", b"iref", b"dimg", b"stsc", b"stts"),
+    8_000,
+)  # bytes; 200 tiles have 2,000
 LAYERS = (b"lsel", b"a1op", b"a1lx")
 SEQUENCE_HEADER = 1  # a type of OBUs
 FRAMES = (3, 6, 7)  # with a frame's header; decoders take a redundant one (7) if it is the first
@@ -28,8 +35,8 @@ def check(data: bytes) -> Checked:
         TooLarge: the file has too many frames, layers, pieces or boxes, or too much metadata.
     """
     data = hide_metadata(data)
-    _check_samples(data)
-    return Checked(data, pixels=_count_pixels(data))
+    _check_tables(data)
+    return Checked(data, pixels=max(_count_pixels(data), _largest(data)))
 
 
 def _count_pixels(data: bytes) -> int:
@@ -60,19 +67,42 @@ def _count_pixels(data: bytes) -> int:
     return pixels // 2
 
 
-def _check_samples(data: bytes) -> None:
-    """Refuse a track of many samples: to count them stops all other threads."""
+def _largest(data: bytes) -> int:
+    """Return the pixels of the largest picture or track, to whose size a frame is scaled."""
+    largest = 0
+    for kind, begin, end in boxes(data):
+        if kind in (b"ispe", b"tkhd"):  # whole numbers of 32 bits; a track's have 16 bits more
+            at, bits = (begin + 4, 0) if kind == b"ispe" else (end - 8, 16)
+            width, height = struct.unpack_from(">II", data, at)
+            largest = max(largest, (width >> bits) * (height >> bits))
+    return largest
+
+
+def _check_tables(data: bytes) -> None:
+    """Refuse long lists, which the decoder searches again and again, and second ones of a kind.
+
+    It holds up all other threads meanwhile: 128 kB took 16 s.
+    """
+    seen: set[bytes] = set()
     chunks = most = 0  # most samples in a chunk
     for kind, begin, end in boxes(data):
         count = int.from_bytes(data[begin + 4 : begin + 8], "big")
+        if kind == b"stbl":
+            seen, chunks, most = set(), 0, 0
+        if kind in SAMPLE_TABLES:
+            if SAMPLE_TABLES[kind] in seen:
+                raise TooLarge("The AVIF has two lists of the same kind. Re-save it.")
+            seen.add(SAMPLE_TABLES[kind])
+        if kind in LISTS and end - begin > MAX_LIST:
+            raise TooLarge("The AVIF has long lists of its parts. Re-save it.")
         if kind in (b"stco", b"co64"):
-            chunks = max(chunks, count)
+            chunks = count
         elif kind == b"stsc":  # entries of three numbers; the second is that of samples
             entries = data[begin + 8 : min(end, begin + 8 + 12 * count)]
             found = struct.iter_unpack(">3I", entries[: len(entries) // 12 * 12])
-            most = max([most, *(samples for _, samples, _ in found)])
-    if chunks * most > MAX_SAMPLES:
-        raise TooLarge(f"The AVIF has more than {MAX_SAMPLES:,} frames. Send one of them.")
+            most = max([0, *(samples for _, samples, _ in found)])
+        if chunks * most > MAX_SAMPLES:
+            raise TooLarge(f"The AVIF has more than {MAX_SAMPLES:,} frames. Send one of them.")
 
 
 def _images(data: bytes) -> Iterator[tuple[int, int]]:

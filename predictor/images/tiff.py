@@ -106,13 +106,15 @@ def _check_structure(tags: "_Tags") -> None:
     sizes = tags.numbers(TILE_BYTES_TAG if tiled else STRIP_BYTES_TAG, most=MAX_TAG_VALUES)
     least = height * (width * sum(tags.bits) // 8) if tags.first(COMPRESSION_TAG, 1) == 1 else 0
     places = tags.numbers(TILES_TAG if tiled else STRIPS_TAG, most=MAX_TAG_VALUES)
-    if len(places) < blocks or 0 < len(sizes) < blocks or 0 < sum(sizes) < least:
+    is_jpeg = tags.first(COMPRESSION_TAG, 1) == JPEG  # whose parts are looked at
+    needed = blocks if sizes or is_jpeg else 0
+    if len(places) < blocks or len(sizes) < needed or 0 < sum(sizes) < least:
         raise ValueError("Strips or tiles of the TIFF are missing.")
     view = memoryview(tags.data)
     parts = [view[at : at + size] for at, size in zip(places, sizes, strict=False)]
     if sum(map(len, parts)) > len(tags.data):  # each use would be decoded, and not be charged
         raise TooLarge("Strips or tiles of the TIFF share their data. Re-save it.")
-    if tags.first(COMPRESSION_TAG, 1) == JPEG:
+    if is_jpeg:
         for part in map(bytes, parts):
             _check_jpeg(part, across, min(down, height))
 

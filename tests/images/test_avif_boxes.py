@@ -99,6 +99,27 @@ def test_long_tables_of_samples_are_too_large_wherever_they_are():
         avif.check(FTYP + box(b"stsc", bytes(1_000_001)))
 
 
+@pytest.mark.parametrize("kind", [b"ipma", b"iref", b"dimg", b"stsc"])
+def test_long_lists_of_parts_are_too_large(kind):
+    """libavif searches a list for each entry of another: 128 kB took 16 s."""
+    assert avif.check(FTYP + box(kind, bytes(2_000))).pixels == 0
+    with pytest.raises(TooLarge, match="long lists"):
+        avif.check(FTYP + box(kind, bytes(9_000)))
+
+
+def test_two_lists_of_samples_are_too_large():
+    """libavif takes the size of the first sample from the one, and this check from the other."""
+    with pytest.raises(TooLarge, match="two lists"):
+        avif.check(FTYP + box(b"stsz", bytes(12)) * 2)
+
+
+@pytest.mark.parametrize("kind", [b"ispe", b"tkhd"])
+def test_the_size_to_which_a_frame_is_scaled_counts(kind):
+    size = (6000, 4000) if kind == b"ispe" else (6000 << 16, 4000 << 16)
+    found = avif.check(FTYP + box(kind, bytes(4) + struct.pack(">II", *size)))
+    assert found.pixels == 24_000_000
+
+
 @pytest.mark.parametrize("check", [avif.check, heif.check])
 def test_boxes_in_boxes_in_boxes_are_too_large(check):
     """Each box would pass through as many generators: 151 kB took 2.8 s."""

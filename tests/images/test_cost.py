@@ -173,7 +173,7 @@ def test_bytes_cannot_buy_more_than_the_limits_of_image_and_request():
 
 def test_a_tiny_bmp_that_is_decoded_in_python_is_refused_by_its_header():
     """Pillow appends the pixels of an unfinished line one by one."""
-    header = struct.pack("<IiiHHIIiiII", 40, 4_999_999, 1, 1, 8, 1, 4, 0, 0, 1, 0)
+    header = struct.pack("<IiiHHIIiiII", 40, 99_999, 50, 1, 8, 1, 4, 0, 0, 1, 0)
     data = b"BM" + struct.pack("<IHHI", 62, 0, 0, 58) + header + bytes(4) + b"\1\0\0\0"
     assert estimated(data) > 0.6
     assert accepted([data]) == 0

@@ -111,6 +111,12 @@ def test_the_primary_image_of_several_is_decoded():
     assert decode(buffer.getvalue(), LIMIT).size == (96, 64)
 
 
+def test_heic_with_a_video_is_too_large():
+    """libheif would make an object for each of its frames: 1.5 kB took 1.1 GB."""
+    with pytest.raises(TooLarge, match="video"):
+        decode(heic(Image.new("RGB", (64, 64))) + box(b"moov", b""), LIMIT)
+
+
 def test_heic_whose_primary_image_is_hidden_is_damaged():
     """pillow-heif would read the first of the other pictures, whose pixels are not counted."""
     tile = heic(Image.effect_noise((64, 64), 50).convert("RGB"))

@@ -167,6 +167,14 @@ def test_jpeg_in_a_tiff_is_as_large_as_its_strip_and_has_few_scans(height, scans
         decode(block_tiff(content, *strip), LIMIT)
 
 
+def test_jpeg_in_a_tiff_without_its_size_is_damaged():
+    """It cannot be looked at."""
+    content = encode(Image.effect_noise((64, 64), 50), "JPEG")
+    data = block_tiff(content, (259, 3, 1, 7), (273, 4, 1, 400), (278, 4, 1, 64))
+    with pytest.raises(DamagedImage):
+        decode(data, LIMIT)
+
+
 def test_tiff_of_four_billion_channels_is_damaged():
     """As many numbers of bits would take 32 GB."""
     data = block_tiff(bytes(4096), (259, 3, 1, 1), (273, 4, 1, 400), size=8)
