@@ -1,6 +1,7 @@
 """Resources that all models of one process share, such as admission slots."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -10,6 +11,11 @@ from predictor.engine.decoders import Decoders
 from predictor.engine.lanes import Lanes
 from predictor.errors import ExplainerBusy, Overloaded, ServiceError
 from predictor.settings import Settings
+
+# Of several models, one gets no further slot once it holds this many times as many as are free:
+# a quarter stays for the others, and a part for a third one while two are flooded (dynamic
+# thresholds, Choudhury and Hahne, 1998). The rest, 48 of 64, is enough to fill all batches.
+TIMES_FREE = 3
 
 
 class Slots:
@@ -23,27 +29,32 @@ class Slots:
         # For the error: the seconds after which a client should retry.
         self.retry_after_s: Callable[[], float | None] = lambda: None
         self.held = 0  # number of requests in progress
+        self.is_shared = False  # whether several models are served
+        self._held_by = Counter[str]()  # by model
         self._changed = threading.Condition()
         self._idle_since = float("-inf")  # idle from the start
 
-    def check(self) -> None:
-        """Raise the error if no slot is free."""
-        if self.held >= self.count:
-            limit = f"{self.count} {self._holders} in progress"
+    def check(self, model: str = "") -> None:
+        """Raise the error if no slot is free for a request of this model."""
+        free = self.count - self.held
+        if free <= 0 or (self.is_shared and self._held_by[model] >= TIMES_FREE * free):
+            limit = f"{self.held} {self._holders} in progress"
             raise self._error(
                 f"The server is at its limit of {limit}. Retry later.", self.retry_after_s()
             )
 
-    def take(self) -> None:
+    def take(self, model: str = "") -> None:
         """Take one slot; raise the error if no slot is free."""
         with self._changed:
-            self.check()
+            self.check(model)
             self.held += 1
+            self._held_by[model] += 1
 
-    def release(self) -> None:
+    def release(self, model: str = "") -> None:
         """Give back one slot."""
         with self._changed:
             self.held -= 1
+            self._held_by[model] -= 1
             if self.held == 0:
                 self._idle_since = monotonic()
                 self._changed.notify_all()

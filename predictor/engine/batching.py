@@ -76,6 +76,7 @@ class Batcher(Generic[Item, Result]):
         self.queue: deque[Job[Item, Result]] = deque()
         self.running = 0  # calls
         self.used_s = 0.0  # seconds on all lanes, see `Lanes`
+        self.began = -inf  # the last call
         shared.add(self)
 
     def submit(self, items: Sequence[Item], deadline: float = inf) -> list[Job[Item, Result]]:

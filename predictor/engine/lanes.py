@@ -21,6 +21,12 @@ from predictor.errors import InferenceFailed
 if TYPE_CHECKING:
     from predictor.engine.batching import Batcher
 
+# While several models are in use, the others wait for a call of one at most for about this long,
+# or for as long as some of their own items take. Without the second, a busy machine would make each
+# call seem long and each batch small, and thereby lose most of its throughput.
+SHARED_CALL_S, OWN_ITEMS = 0.1, 4
+IN_USE_S = 60.0  # after its last call
+
 
 @dataclass(slots=True, eq=False)
 class Pass:
@@ -165,11 +171,21 @@ class Lanes:
         """Return the least number of lanes for a call, so that no more than allowed fit."""
         return -(-self.count // batcher.lanes)
 
+    def _most(self, batcher: Batcher[Any, Any], lanes: int) -> int:
+        """Return the maximum number of items in a call on these lanes."""
+        since, others = monotonic() - IN_USE_S, {*self._batchers} - {batcher}
+        items_s = [one.cost.seconds for one in others if one.queue or one.began > since]
+        if not (batcher.cost.seconds and items_s):
+            return batcher.max_batch_size
+        seconds = max(SHARED_CALL_S * lanes / self.count, OWN_ITEMS * min(items_s))
+        return max(1, min(int(seconds / batcher.cost.seconds), batcher.max_batch_size))
+
     def _start(self, batcher: Batcher[Any, Any], items: int, lanes: int) -> Pass:
-        jobs = batcher.take(min(items, batcher.max_batch_size, len(batcher.queue)))
+        jobs = batcher.take(min(items, self._most(batcher, lanes), len(batcher.queue)))
         own_lanes, part = lanes * batcher.lanes // self.count, lanes / self.count
         expected_s = len(jobs) * batcher.cost.seconds
         begun = Pass(batcher, jobs, lanes, own_lanes, part, expected_s, monotonic())
+        batcher.began = begun.began
         self._free -= lanes
         self.used_s = max(self.used_s, batcher.used_s)
         batcher.used_s += expected_s

@@ -82,7 +82,7 @@ class Served:
             if backlog_s > self.settings.request_timeout_s and self.classifier.queue_depth:
                 detail = "The request could not be answered in time. Retry later."
                 raise Overloaded(detail, backlog_s)
-        slots.check()
+        slots.check(self.name)
         return slots
 
     def classify(
@@ -139,14 +139,14 @@ class Place:
         self.served = self._enter()
         try:
             self._slots = self.served.room(self._kind)
-            self._slots.take()
+            self._slots.take(self.served.name)
         except PredictorError:
             self.served.leave()
             raise
 
     def release(self) -> None:
         """Give back the slot, and let the version be unloaded."""
-        self._slots.release()
+        self._slots.release(self.served.name)
         self.served.leave()
 
     @contextmanager

@@ -25,6 +25,26 @@ def test_a_refusal_says_when_to_retry():
     assert refused.value.retry_after_s == 5
 
 
+def test_one_model_alone_may_hold_all_slots():
+    slots = Slots(8)
+    for _ in range(8):
+        slots.take("a")
+
+
+def test_no_model_holds_all_slots_while_several_are_served():
+    slots = Slots(64)
+    slots.is_shared = True
+    for model, most in ("a", 48), ("b", 12):
+        for _ in range(most):
+            slots.take(model)
+        with pytest.raises(Overloaded, match="Retry later"):
+            slots.take(model)
+    slots.take("c")
+    slots.release("a")
+    slots.release("b")
+    slots.take("b")
+
+
 def test_a_slot_is_freed_when_its_request_fails():
     slots = Slots(1)
     with pytest.raises(KeyError), slots.hold():

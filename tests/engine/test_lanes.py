@@ -26,7 +26,7 @@ class Known(ItemCost):
 class Scheduled:
     """Batchers whose calls are begun and ended by the test, on a clock of its own."""
 
-    def __init__(self, monkeypatch, **lanes):
+    def __init__(self, monkeypatch, batch=1, cost=1e-9, **lanes):
         self.now = 0.0
         monkeypatch.setattr("predictor.engine.lanes.monotonic", lambda: self.now)
         idents = itertools.count()  # each call is on another thread
@@ -37,7 +37,12 @@ class Scheduled:
         self.shared = Lanes()
         self.made = {
             name: Batcher(
-                self.shared, None, max_batch_size=1, max_queue=10**6, lanes=count, cost=Known(1e-9)
+                self.shared,
+                None,
+                max_batch_size=batch,
+                max_queue=10**6,
+                lanes=count,
+                cost=Known(cost),
             )
             for name, count in lanes.items()
         }
@@ -92,6 +97,37 @@ def test_a_model_that_comes_after_idle_time_does_not_wait_for_the_credit_of_anot
     scheduled.made["new"].submit([0] * 100)
     scheduled.made["old"].submit([0] * 100)
     assert scheduled.serve({"old": 1, "new": 1}, 20).count("old") in (9, 10)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "other", "lanes", "sizes"),
+    [
+        (0.03, 0.01, 1, [8, 3, 3, 8]),
+        (0.02, 0.01, 2, [8, 2, 2, 8]),
+        (9, 0.01, 1, [8, 1, 1, 8]),
+        (9, 9, 1, [8, 4, 4, 8]),
+        (9, 99, 1, [8] * 4),
+        (0, 0.01, 1, [8] * 4),
+    ],
+)
+def test_calls_are_short_while_another_model_is_in_use(monkeypatch, seconds, other, lanes, sizes):
+    scheduled = Scheduled(monkeypatch, batch=8, cost=seconds, flooded=lanes, other=lanes)
+    scheduled.made["flooded"].submit([0] * 100)
+    scheduled.made["other"].cost = Known(other)
+
+    def size():
+        name, begun = scheduled.begin()
+        scheduled.now += 1
+        scheduled.shared._end(begun)
+        return name, len(begun.jobs)
+
+    found = [size()]
+    scheduled.made["other"].submit([0])
+    found += [size(), size(), size()]
+    scheduled.now += 60
+    found.append(size())
+    assert [items for name, items in found if name == "flooded"] == sizes
+    assert ("other", 1) in found
 
 
 def test_one_image_of_each_of_two_models_gets_one_lane_each(monkeypatch):

@@ -182,3 +182,17 @@ def test_one_model_has_no_chooser():
     page = several({("dogs", 1): StuckModel()}, "dogs").test_client().get("/").text
     assert 'id="models"' not in page
     assert 'data-endpoint="predict?top_k=3"' in page
+
+
+def test_a_flood_of_one_model_leaves_slots_to_the_others():
+    app = several({("a", 1): ToyModel(), ("a", 2): ToyModel(), ("b", 1): ToyModel()})
+    client, slots = app.test_client(), store_of(app).process.slots
+    for _ in range(48):
+        slots.take("a")
+
+    def status(query):
+        return client.post(f"/predict?model={query}", data=picture()).status_code
+
+    assert [status(query) for query in ("a", "a&version=2", "b", "b")] == [503, 503, 200, 200]
+    serve_instead(app, {("a", 1): ToyModel()})
+    assert status("a") == 200
