@@ -81,7 +81,7 @@ class StoreError(StartError, status=409, code="conflict"):
 
 
 class LoadFailed(StoreError, status=500, code="load-failed"):
-    """A version cannot be loaded. The edit that asked for it has been undone."""
+    """A version cannot be loaded. The message says whether the edit is undone."""
 
 
 class ReadOnlyStore(StoreError, status=405, code="read-only-store"):

@@ -12,8 +12,9 @@ import re
 import shutil
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -240,11 +241,35 @@ def _edit(folder: Path, change: Change) -> Wanted:
     return wanted
 
 
-def undo(folder: Path, before: Text, wanted: Wanted) -> None:
-    """Write the text from before an edit again, unless the store has been edited meanwhile."""
-    with locked(folder):
-        if read(folder).revision == wanted.revision:
-            _replace(before)
+def undo(folder: Path, name: str, before: Text, after: Text) -> str:
+    """Undo an edit of a model. Other edits since then stay.
+
+    Returns:
+        A sentence that says whether the edit is undone: not if the model has been edited again.
+    """
+    import tomlkit  # here: servers only read the file
+
+    old, made = tomlkit.parse(before.text), tomlkit.parse(after.text)
+
+    def change(store: Any, _routes: Mapping[str, Route]) -> None:
+        if store["models"].get(name) != made["models"].get(name):
+            raise StoreError(f"{name} has been edited again.")
+        if name in old["models"]:
+            store["models"][name] = old["models"][name]
+            return
+        del store["models"][name]
+        if store.get("default") == name:
+            del store["default"]
+
+    try:
+        with locked(folder):
+            if current(folder) == after:  # exactly
+                _replace(before)
+            else:
+                _edit(folder, change)
+    except StoreError as error:
+        return f"The change is not undone: {error}"
+    return "The change is undone."
 
 
 @contextmanager
@@ -254,18 +279,25 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         StoreError: another administrator takes too long, or an OSError was raised inside.
     """
-    from filelock import FileLock, Timeout  # here: servers only read the file
+    from filelock import Timeout  # here: servers only read the file
 
-    path = (folder / FILE).resolve()
+    path = Path(os.path.realpath(folder / FILE))  # resolve() fails for a link to itself
     try:
         mode = path.parent.stat().st_mode & 0o666  # who may write the store may lock it
-        with FileLock(path.with_name(f".{FILE}.lock"), timeout=LOCK_TIMEOUT_S, mode=mode):
+        with _lock(path.with_name(f".{FILE}.lock"), mode):
             yield
     except Timeout:
         raise StoreError(f"Another command is still changing {folder}. Retry later.") from None
     except OSError as error:
         kind = ReadOnlyStore if error.errno in READ_ONLY else StoreError
         raise kind(f"The model store {folder} cannot be changed: {error.strerror}.") from error
+
+
+@cache  # a thread may take the same lock again
+def _lock(path: Path, mode: int) -> AbstractContextManager[Any]:
+    from filelock import FileLock
+
+    return FileLock(path, timeout=LOCK_TIMEOUT_S, mode=mode)
 
 
 def _replace(text: Text) -> None:

@@ -41,7 +41,7 @@ def is_managed() -> bool:
     return bool(request.environ.get(MANAGEMENT)) or request.blueprint in BLUEPRINTS
 
 
-def change(what: str, edit: Edit, needed: Collection[Key] = (), wait: bool = True) -> None:
+def change(what: str, edit: Edit | None, needed: Collection[Key] = (), wait: bool = True) -> None:
     """Change the store for the current request, as :func:`changes.make` does, and log ``what``."""
     g.change, turn = what, current_app.extensions[TURN]
     if not turn.acquire(blocking=False):  # a request that waits would hold a thread

@@ -178,3 +178,33 @@ def test_two_administrators_at_once_lose_no_edit(store):
     for edit in edits:
         edit.join()
     assert file.read(store).routes["many"].versions == tuple(range(1, 21))
+
+
+def serve_dogs(store):
+    before = file.current(store)
+    file.serve(store, "dogs", [1])
+    return "dogs", before, file.current(store)
+
+
+def test_undo_of_a_new_model_leaves_other_edits(store):
+    edit = serve_dogs(store)
+    file.set_split(store, "flowers", {1: 1})
+    assert file.undo(store, *edit) == "The change is undone."
+    assert file.read(store).routes == {"flowers": Route((1, 2), 2, {1: 1})}
+
+
+def test_undo_of_the_first_model_leaves_a_valid_store(store):
+    file.unserve(store, "flowers")
+    edit = serve_dogs(store)
+    file.serve(store, "flowers", [1])
+    assert file.undo(store, *edit) == "The change is undone."
+    assert file.read(store).default == "flowers"
+
+
+def test_undo_in_a_broken_store_says_so(store):
+    (store / "store.toml").write_text("[models.flowers]\n")
+    edit = serve_dogs(store)
+    file.set_default(store, "dogs")
+    assert file.undo(store, *edit) == "The change is undone."
+    (store / "store.toml").write_text("[models.fl")
+    assert "The change is not undone: " in file.undo(store, *edit)

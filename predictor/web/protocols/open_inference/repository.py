@@ -24,7 +24,7 @@ def load(model: str) -> dict[str, Any]:
             f"The parameter {name!r} is not accepted: the store has the model's files."
         )
     route = file.read(folder()).routes.get(model)
-    edit = file.read if route else partial(file.serve, name=model, which="newest")
+    edit = None if route else partial(file.serve, name=model, which="newest")
     versions = route.versions if route else [stored(model)]
     change(f"load {model}", edit, [(model, version) for version in versions])
     return {"name": model, "load": True}
