@@ -13,9 +13,9 @@ from predictor.errors import StoreError
 from predictor.models import description
 from predictor.setting_parsers import NAME_PATTERN
 from predictor.settings import Settings
-from predictor.store.wanted import Entry
+from predictor.store.wanted import NUMBER, Entry
 
-VERSION = re.compile(r"[1-9][0-9]{0,17}")  # Triton's are 64-bit numbers that begin without 0
+VERSION = re.compile(NUMBER)
 
 
 def versions(store: Path) -> dict[str, dict[int, Path]]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from predictor.engine.served import Served
 from predictor.errors import BadRequest, UnknownModel, UnknownVersion
 from predictor.store.routing import choose
-from predictor.store.wanted import Route
+from predictor.store.wanted import NUMBER, Route
 
-VERSION = re.compile(r"([1-9]\d{0,8})(?:\.0)?", re.ASCII)  # TorchServe's clients write 2 as 2.0
+VERSION = re.compile(rf"({NUMBER})(?:\.0)?")  # TorchServe's clients write 2 as 2.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+NUMBER = "[1-9][0-9]{0,17}"  # a version as text: Triton's are 64-bit numbers that begin without 0
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

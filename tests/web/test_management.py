@@ -116,6 +116,14 @@ def test_each_use_is_logged_with_the_token_as_a_fingerprint(client, caplog):
     assert MANAGER not in "".join(lines)
 
 
+def test_a_time_stamp_can_be_registered_and_unregistered(folder):
+    (folder / "flowers/1700000000").mkdir()
+    with managed(folder) as client:
+        assert client.post("/models?url=flowers/1700000000").status_code == 200
+        assert client.put("/models/flowers/split", json={"1700000000": 1}).status_code == 200
+        assert client.delete("/models/flowers/1700000000").status_code == 200
+
+
 def test_second_change_at_once_is_409(folder):
     loading, let = threading.Event(), threading.Event()
 

@@ -52,6 +52,13 @@ def test_the_query_chooses_what_answers(client, query, size):
     assert named(answer) == named(seen)
 
 
+@pytest.mark.parametrize("version", [1_700_000_000, 10**18 - 1])
+def test_a_version_may_be_a_time_stamp(version):
+    client = several({("flowers", 1): ToyModel(), ("flowers", version): Larger()}).test_client()
+    for path in (f"/predict?model=flowers&version={version}", f"/predictions/flowers/{version}.0"):
+        assert named(client.post(path, data=picture())) == ("flowers", str(version))
+
+
 @pytest.mark.parametrize(
     ("path", "data", "status"),
     [
