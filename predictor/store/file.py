@@ -31,13 +31,13 @@ HEADER = re.compile(r"""\s*\[\s*(?:models\s*\.\s*)?["']?([^"'\]]+?)["']?\s*\]"""
 Change = Callable[[Any, Mapping[str, Route]], None]  # of the document that has these routes
 
 
-def read(folder: Path, path: Path | None = None) -> Wanted:
-    """Return what a store wants served; ``path`` is a copy of its file.
+def read(folder: Path) -> Wanted:
+    """Return what a store wants served.
 
     Raises:
         StoreError: the file is missing, or something in it is not valid.
     """
-    if (text := _text(path or folder / FILE)) is None:
+    if (text := _text(folder / FILE)) is None:
         raise StoreError(
             f"{folder / FILE} does not exist. It says what is served; `predictor store serve NAME"
             f" --store {folder}` writes it."

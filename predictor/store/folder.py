@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,7 +20,7 @@ from predictor.store.followers import Followers
 from predictor.store.memory import require_room
 from predictor.store.single import single
 from predictor.store.store import Store
-from predictor.store.wanted import Entry, Wanted
+from predictor.store.wanted import Entry, Wanted, text_of, wanted_of
 
 TURN_S = 30.0  # a load that takes longer, or hangs, does not stop all others
 
@@ -57,19 +56,19 @@ def _stored(settings: Settings, folder: Path) -> Store:
 
     shared = settings.shared_folder
     reports = shared and shared / "followers"
-    read = Reader(folder, shared and shared / file.FILE)
+    read = Reader(folder, shared and shared / "wanted.json")
     return Store(settings, process, read, make, partial(_paths, folder), Followers(reports))
 
 
 class Reader:
     """Reads what a store wants, and keeps a copy for processes that start later.
 
-    Such a process must not fail because the file has been damaged meanwhile: it begins with what
-    the others serve.
+    Such a process must not fail because the store has been damaged meanwhile: it begins with what
+    the others serve, except versions whose folders are missing, which fail alone.
     """
 
     def __init__(self, folder: Path, kept: Path | None) -> None:
-        """Read this folder's file, and keep the copy in the memory. None: keep none."""
+        """Read this folder's file, and keep the copy in this file. None: keep none."""
         self._folder, self._kept, self._begins = folder, kept, True
 
     def __call__(self) -> Wanted:
@@ -81,11 +80,11 @@ class Reader:
             if not (begins and self._kept and self._kept.exists()):
                 raise
             log.error("This process begins with what the others serve. %s", error)
-            return file.read(self._folder, self._kept)
+            return wanted_of(self._kept.read_text("utf-8"), self._folder)
         if self._kept:
-            part = self._kept.with_name(f"{file.FILE}.{os.getpid()}")
+            part = self._kept.with_suffix(f".{os.getpid()}")
             with suppress(OSError):  # there is no room for the copy
-                shutil.copyfile(self._folder / file.FILE, part)
+                part.write_text(text_of(wanted), "utf-8")
                 part.replace(self._kept)
         return wanted
 

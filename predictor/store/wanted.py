@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,3 +48,21 @@ class Wanted:
         ]
         text = repr((entries, routes, self.default))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def text_of(wanted: Wanted) -> str:
+    """Return the JSON text of what a store of folders wants, for :func:`wanted_of`."""
+    entries = [(one.name, one.version, one.signature) for one in wanted.entries.values()]
+    routes = wanted.routes.items()
+    listed = [(name, one.versions, one.default, [*one.split.items()]) for name, one in routes]
+    return json.dumps([entries, listed, wanted.default])
+
+
+def wanted_of(text: str, store: Path) -> Wanted:
+    """Return what the text of :func:`text_of` says, with the folders of this store."""
+    entries, listed, default = json.loads(text)
+    return Wanted(
+        {(name, v): Entry(name, v, store / name / str(v), sign) for name, v, sign in entries},
+        {name: Route(tuple(versions), v, dict(split)) for name, versions, v, split in listed},
+        default,
+    )

@@ -130,6 +130,22 @@ def test_a_broken_store_changes_nothing_until_it_is_good_again(server, store):
     assert len(server.workers) == 2
 
 
+def test_processes_that_start_while_a_folder_is_missing_serve_the_rest(server, store):
+    shutil.rmtree(store / "b" / "1")
+    wait_until(partial(is_said_by_both, server, "models.b.versions is"))
+    old = server.workers
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(is_running(pid) for pid in old) and server.ask(model="a") == 1)
+    assert [server.ask(model=name) for name in "abc"] == [1, 404, 1]
+    assert str(store / "b" / "1") in server.log
+    assert "predictor-" not in server.log  # the folder of the processes
+    add(store, "b", 1, "1")
+    server.follows(file.read(store))
+    assert [server.ask(model=name) for name in "abc"] == [1] * 3
+    assert len(server.workers) == 4
+
+
 def test_a_config_map_is_followed_though_only_a_link_changes(store):
     for state in ("1", "2"):
         (store.parent / state).mkdir()

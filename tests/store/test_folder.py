@@ -46,7 +46,8 @@ def test_without_a_default_model_a_command_says_what_to_set(store):
 
 
 def test_a_process_begins_with_what_the_others_serve_if_the_file_is_damaged(store, tmp_path):
-    kept = tmp_path / "kept.toml"
+    kept = tmp_path / "kept.json"
+    file.set_split(store, "flowers", {1: 1, 2: 2.5})
     wanted = Reader(store, kept)()
     (store / "store.toml").write_text("[models.fl")
     later = Reader(store, kept)
@@ -55,7 +56,17 @@ def test_a_process_begins_with_what_the_others_serve_if_the_file_is_damaged(stor
         later()
 
 
+def test_a_process_begins_with_what_is_left_if_a_folder_is_missing(store, tmp_path):
+    kept = tmp_path / "kept.json"
+    wanted = Reader(store, kept)()
+    (store / "dogs/1").rmdir()
+    (store / "dogs").rmdir()
+    began = Reader(store, kept)()
+    assert began == wanted
+    assert began.entries["dogs", 1].folder == store / "dogs/1"
+
+
 def test_the_first_process_of_a_server_needs_a_good_file(store, tmp_path):
     (store / "store.toml").write_text("[models.fl")
     with pytest.raises(StoreError, match="not valid TOML"):
-        Reader(store, tmp_path / "kept.toml")()
+        Reader(store, tmp_path / "kept.json")()
