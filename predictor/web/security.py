@@ -80,7 +80,7 @@ def register(app: Flask, settings: Settings, watch: Watch) -> None:
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins)
     if settings.rate_limit:  # before the token check, to limit the guessing of tokens, too
-        app.before_request(once(rate_limiter(settings.rate_limit, tokens)))
+        app.before_request(once(rate_limiter(settings, tokens)))
     if settings.management_bind:
         app.before_request(once(separate_addresses))
     if settings.all_management_tokens:
@@ -185,14 +185,14 @@ def matching_token(tokens: Sequence[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def rate_limiter(rates: Sequence[RateLimitItem], tokens: Tokens) -> Callable[[], None]:
+def rate_limiter(settings: Settings, tokens: Tokens) -> Callable[[], None]:
     """Return a guard that answers 429 above the rates. Each process counts its own requests."""
-    windows = [Window(rate) for rate in rates]
+    windows = [Window(rate) for rate in settings.rate_limit]
 
     def check() -> None:
         # A GET request with a body can contain a photo, too.
         has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
-        valid = tokens()
+        valid = settings.all_management_tokens if is_managed() else tokens()
         token = matching_token(valid)
         guesses = bool(valid) and token is None and "Authorization" in request.headers
         if request.method not in COSTLY and not has_body and not guesses:

@@ -9,7 +9,7 @@ from conftest import store_of, toy_model
 from pictures import picture
 from predictor.environ import MANAGEMENT
 from predictor.errors import ModelError
-from predictor.setting_parsers import parse_bind
+from predictor.setting_parsers import parse_bind, parse_rates
 from predictor.store import file
 from predictor.tokens import TokensFile
 from web.access import OTHER, TOKEN, basic, bearer
@@ -67,6 +67,22 @@ def test_management_needs_a_token_of_its_own(folder, method, path, headers, stat
     assert "A management token is required" in message(response)
     assert response.headers.get("WWW-Authenticate", "Bearer").startswith("Bearer")
     assert (folder / "store.toml").read_text() == TEXT
+
+
+@pytest.mark.parametrize("tokens", [(), (TOKEN,)], ids=["open", "with tokens"])
+@pytest.mark.parametrize(("method", "path"), [CHANGES[4], CHANGES[7], ("GET", "/models")])
+def test_guesses_of_management_tokens_count_for_the_rate_limit(folder, method, path, tokens):
+    own = {MANAGEMENT: True}
+    with managed(folder, tokens=tokens, rate_limit=parse_rates("2/day"), **BOUND) as client:
+        for _ in range(3):  # the right token does not count
+            assert client.get("/models", environ_overrides=own).status_code == 200
+        found = [
+            client.open(
+                path, method=method, headers=bearer(f"guess-{n:011}"), environ_overrides=own
+            )
+            for n in range(3)
+        ]
+    assert [response.status_code for response in found] == [401, 401, 429]
 
 
 def test_management_token_does_not_classify(folder):
