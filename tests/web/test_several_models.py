@@ -203,3 +203,16 @@ def test_a_flood_of_one_model_leaves_slots_to_the_others():
     assert [status(query) for query in ("a", "a&version=2", "b", "b")] == [503, 503, 200, 200]
     serve_instead(app, {("a", 1): ToyModel()})
     assert status("a") == 200
+
+
+def test_a_model_whose_name_is_another_ones_for_tensors_is_itself():
+    client = several({("x", 1): ToyModel(), ("x-tensor", 7): Larger()}).test_client()
+    expected = {"x": ("1", "BYTES"), "x-tensor": ("7", "BYTES"), "x-tensor-tensor": ("7", "FP32")}
+    for name, (version, datatype) in expected.items():
+        found = client.get(f"/v2/models/{name}").json
+        assert (found["versions"], found["inputs"][0]["datatype"]) == ([version], datatype)
+        assert named(client.post(f"/v2/models/{name}/infer", data=b"{}"))[1] == version
+    listed = client.post("/v2/repository/index").json
+    assert [(one["name"], one["version"]) for one in listed] == [
+        (name, version) for name, (version, _) in expected.items()
+    ]

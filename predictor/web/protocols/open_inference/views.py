@@ -48,8 +48,8 @@ def read_body(limit: int | None = None) -> bytes:
 def by_path(arguments: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Return the model and the version that the path names, by one of the model's names."""
     name, version = arguments["model"], arguments.get("version")
-    plain = name.removesuffix(TENSOR_SUFFIX)
-    return plain if plain in current_store().names() else name, version
+    plain, names = name.removesuffix(TENSOR_SUFFIX), current_store().names()
+    return plain if plain in names and name not in names else name, version
 
 
 def input_of(served: Served, name: str) -> tuple[str, tuple[int, ...]]:
@@ -96,11 +96,14 @@ def index() -> Response:
     asked = parse_json(body) if body else {}
     if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
         raise BadRequest('The body must be {"ready": true}, {"ready": false}, {} or empty.')
+    statuses = current_store().statuses()
+    names = {one.name for one in statuses}
     return jsonify([
         {"name": name, "version": str(one.version), "state": one.state, "reason": one.reason}
-        for one in current_store().statuses()
+        for one in statuses
         for name in ((one.name, one.name + TENSOR_SUFFIX) if one.served else (one.name,))
         if one.served or not asked.get("ready")
+        if name == one.name or name not in names
     ])  # fmt: skip
 
 
