@@ -44,7 +44,8 @@ class StoreServer(Server):
 
     def follows(self, wanted, workers=2):
         """Wait until all processes serve what is wanted."""
-        wait_until(lambda: [one.revision for one in self.reports()] == [wanted.revision] * workers)
+        expected = [(wanted.revision, [])] * workers
+        wait_until(lambda: [(one.revision, one.loading) for one in self.reports()] == expected)
 
     def ask(self, key="", **query):
         """Return the index of the class that is answered, or the status."""

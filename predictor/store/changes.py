@@ -6,7 +6,6 @@ from time import monotonic
 
 from predictor.errors import LoadFailed, NotReady
 from predictor.store import file
-from predictor.store.plan import Key
 from predictor.store.store import Store
 from predictor.store.wanted import Wanted
 
@@ -14,11 +13,11 @@ Edit = Callable[[Path], Wanted]  # of a store's folder
 READ_AGAIN_S = 1.0  # somebody else may edit the store while a change waits
 
 
-def make(store: Store, edit: Edit | None, needed: Collection[Key], wait: bool) -> None:
-    """Edit a store's folder. If ``wait``, return when each process serves what is wanted then.
+def make(store: Store, edit: Edit | None, name: str, needed: Collection[int], wait: bool) -> None:
+    """Edit a model of a store. If ``wait``, return when each process serves what is wanted of it.
 
-    If a version that is ``needed`` cannot be loaded, undo the edit, but not without ``wait``. The
-    edit is of the models that are needed; None: there is none, only the wait.
+    If a version that is ``needed`` cannot be loaded, undo the edit, but not without ``wait``.
+    Without an ``edit``, only wait.
 
     Raises:
         StoreError: the edit is not valid or not written, or a version cannot be loaded.
@@ -31,14 +30,16 @@ def make(store: Store, edit: Edit | None, needed: Collection[Key], wait: bool) -
     deadline = monotonic() + timeout_s
     store.follow()
     # The newest state contains this change. A process may skip the states before.
-    while wait and (late := _late(store, folder, min(READ_AGAIN_S, timeout_s))):
+    while wait and (late := _late(store, name, min(READ_AGAIN_S, timeout_s))):
         if monotonic() > deadline:
             raise NotReady(
                 f"The store is changed, but after {timeout_s:g} s these processes have not"
                 f" followed: {', '.join(map(str, late))}. They go on loading."
             )
     failures = {k: v for one in store.followers.reports() for k, v in one.failures.items()}
-    for name, version in failures.keys() & {*needed} if wait else ():
+    for version in needed if wait else ():
+        if (name, version) not in failures:
+            continue
         undone = "The store is not changed."
         if edit is not None:
             undone = file.undo(folder, name, before, after)
@@ -47,5 +48,6 @@ def make(store: Store, edit: Edit | None, needed: Collection[Key], wait: bool) -
         raise LoadFailed(f"{name}/{version} cannot be loaded. {undone} {reason}")
 
 
-def _late(store: Store, folder: Path, timeout_s: float) -> list[int]:
-    return store.followers.wait_followed(file.read(folder).revision, timeout_s)
+def _late(store: Store, name: str, timeout_s: float) -> list[int]:
+    revision = file.read(Path(store.settings.store)).revision
+    return store.followers.wait_followed(revision, name, timeout_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,9 @@ class Report:
     """What one process serves."""
 
     pid: int
-    revision: str  # of the wanted state that it has followed, as far as it can
+    revision: str  # of the wanted state that it follows, as far as it can
     failures: Mapping[tuple[str, int], str]  # model and version → why it cannot be loaded
+    loading: Collection[str] = ()  # models of which a version is still loading
 
 
 class Followers:
@@ -36,20 +37,23 @@ class Followers:
         self._folder = folder
         self._own: Report | None = None
 
-    def report(self, revision: str, failures: Mapping[tuple[str, int], str]) -> None:
+    def report(
+        self, revision: str, failures: Mapping[tuple[str, int], str], loading: Collection[str] = ()
+    ) -> None:
         """Replace this process's report.
 
         Raises:
             OSError: the folder is full or gone. The last report stays.
         """
-        self._own = Report(os.getpid(), revision, dict(failures))
+        self._own = Report(os.getpid(), revision, dict(failures), [*loading])
         if self._folder is None:
             return
         listed = [[name, version, reason] for (name, version), reason in failures.items()]
         file = self._folder / f"{identity(os.getpid())}.json"
         new = file.with_suffix(".new")
         try:
-            new.write_text(json.dumps({"revision": revision, "failures": listed}), "utf-8")
+            said = {"revision": revision, "failures": listed, "loading": [*loading]}
+            new.write_text(json.dumps(said), "utf-8")
             new.replace(file)
         except OSError:
             new.unlink(missing_ok=True)
@@ -61,17 +65,18 @@ class Followers:
             return [self._own] if self._own else []
         return sorted(self._read(self._folder), key=lambda report: report.pid)
 
-    def waiting_for(self, revision: str) -> list[int]:
-        """Return the ids of the processes that do not serve this revision yet."""
-        return [report.pid for report in self.reports() if report.revision != revision]
+    def waiting_for(self, revision: str, model: str) -> list[int]:
+        """Return the ids of the processes that do not serve this revision of a model yet."""
+        reports = self.reports()
+        return [one.pid for one in reports if one.revision != revision or model in one.loading]
 
-    def wait_followed(self, revision: str, timeout_s: float) -> list[int]:
-        """Wait for all processes; return the ids of those that do not serve the revision in time.
+    def wait_followed(self, revision: str, model: str, timeout_s: float) -> list[int]:
+        """Wait for all processes; return the ids of those that do not serve the model in time.
 
         A process counts from its first report.
         """
         deadline = monotonic() + timeout_s
-        while (waiting := self.waiting_for(revision)) and monotonic() < deadline:
+        while (waiting := self.waiting_for(revision, model)) and monotonic() < deadline:
             sleep(POLL_S)
         return waiting
 
@@ -84,4 +89,4 @@ class Followers:
                     continue
                 found = json.loads(file.read_text("utf-8"))
                 failures = {(name, version): why for name, version, why in found["failures"]}
-                yield Report(pid, found["revision"], failures)
+                yield Report(pid, found["revision"], failures, found["loading"])

@@ -19,6 +19,7 @@ class Now:
     routes: Mapping[str, Route]
     default: str | None
     loading: Mapping[Key, str] = field(default_factory=dict)  # the signature of what is loading
+    stalled: bool = False  # whether models without an old route do not wait for what is loading
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def _route(name: str, wanted: Wanted, now: Now) -> Route | None:
     """Return the route that the model can have now; None: it cannot be served yet."""
     route, old = wanted.routes[name], now.routes.get(name)
     keys = [(name, version) for version in route.versions]
-    if any(_is_pending(key, wanted, now) for key in keys):
+    if any(_is_pending(key, wanted, now) for key in keys) and (old or not now.stalled):
         return old
     if all(key in now.loaded for key in keys):
         return route

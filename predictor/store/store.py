@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,11 @@ from predictor.store.table import Model, Status, Table
 from predictor.store.wanted import Entry, Wanted
 from predictor.store.watch import Watch
 
+# While a process starts and no load ends for so long, it does not wait for the rest. Then all
+# loads have begun (folder.TURN_S), and a process that it replaces answers yet (worker.HANDOVER_S).
+STALLED_S = 60.0
+LOADING = "The model is loading. Retry in a few seconds."
+
 log = logging.getLogger(__name__)
 
 
@@ -35,8 +40,8 @@ class Store:
     """The models of one process. Any thread may use it.
 
     Attributes:
-        loading: done when the first state that was wanted is served; it has the exception if no
-            model could be loaded.
+        loading: done when the first state that was wanted is served, or all of it but what hangs;
+            it has the exception if no model could be loaded.
         process: what all models share.
         error: why the newest state of the store cannot be followed; None if it is.
     """
@@ -77,6 +82,7 @@ class Store:
         self._loading: dict[Key, tuple[str, Served]] = {}
         self._failed: dict[Key, tuple[str, str, bool]] = {}
         self._tasks = ThreadPoolExecutor(1, "store")  # of this thread is all that follows
+        self._progress, self._stalled = threading.Timer(STALLED_S, print), False
         self._start_once, self._closed = threading.Lock(), False
         process.slots.retry_after_s = self._backlog_s
 
@@ -99,35 +105,48 @@ class Store:
         except Exception as error:
             self.error, is_defect = str(error), not isinstance(error, StartError)
             log.error("What is served stays as it is. %s", error, exc_info=is_defect)
-        if not self._loading.keys() & self._wanted.entries.keys():
-            if not self.loading.done():
-                self._end_loading()
-            self._report()
+        loads = self._loading.keys() & self._wanted.entries.keys()
+        if not self.loading.done():
+            self._begin_to_serve(bool(loads))
+        self._stalled = self._stalled and bool(loads)
+        if self.loading.done():
+            self._report({name for name, _ in loads})
 
     def _look(self) -> None:
         self._wanted, self.error = self._read(), None
         kept = self._failed.keys() & self._wanted.entries.keys()  # a version that comes back is
         self._failed = {key: self._failed[key] for key in kept}  # loaded again
 
-    def _end_loading(self) -> None:
+    def _begin_to_serve(self, loads: bool) -> None:
+        """End the first load, or wait for a load to end."""
+        self._progress.cancel()
+        # Requests that name no model need the default one, which other processes may have.
+        has_default = self._table.default or (self._wanted.default is None and self._table.models)
+        if loads and not (self._stalled and has_default):
+            event = partial(
+                self._tasks.submit, self._proceed, partial(setattr, self, "_stalled", True)
+            )
+            self._progress = threading.Timer(STALLED_S, event)
+            self._progress.daemon = True
+            return self._progress.start()
         reasons = [self.error or "", *(reason for _, reason, _ in self._failed.values())]
         if any(reasons) and not self._table.models:
             self.loading.set_exception(StartError(" ".join(filter(None, reasons))))
         else:  # a store may be empty
             self.loading.set_result(None)
 
-    def _report(self) -> None:
+    def _report(self, loading: Collection[str]) -> None:
         """Say in the metrics what fails, and to the other processes what this one serves."""
         entries = self._wanted.entries.items()
         failed = {key for key, e in entries if self._failed.get(key, ("",))[0] == e.signature}
         self.metrics.note_failures(failed, self.error)
         if self.error is not None:
             return
-        for sentence in shortfalls(self._wanted, self._now()).values():
+        for sentence in () if loading else shortfalls(self._wanted, self._now()).values():
             log.error("%s", sentence)
         failures = {key: reason for key, (_, reason, _) in self._failed.items()}
         try:
-            self.followers.report(self._wanted.revision, failures)
+            self.followers.report(self._wanted.revision, failures, loading)
         except OSError as error:
             log.error("The other processes cannot see what this one serves: %s", error)
 
@@ -136,6 +155,7 @@ class Store:
             loaded={key: signature for key, (signature, _) in self._loaded.items()},
             failed={key: signature for key, (signature, *_) in self._failed.items()},
             loading={key: signature for key, (signature, _) in self._loading.items()},
+            stalled=self._stalled,
             routes=self._switched.routes,
             default=self._switched.default,
         )
@@ -216,10 +236,13 @@ class Store:
         """Return what answers a request, as :meth:`predictor.store.table.Table.find` does.
 
         Raises:
-            NotReady: nothing is loaded yet, or nothing could be loaded.
+            NotReady: nothing is loaded yet, nothing could be loaded, or the model is loading.
             UnknownModel, BadRequest: there is no such model or version, or no default model.
         """
-        return self._ready_table().find(name, version, key)
+        table, loads = self._ready_table(), {model for model, _ in [*self._loading]}
+        if (self._wanted.default if name is None else name) in loads - table.models.keys():
+            raise NotReady(LOADING)
+        return table.find(name, version, key)
 
     @property
     def default(self) -> Served | None:
@@ -290,7 +313,7 @@ class Store:
     def _ready_table(self) -> Table:
         self.start()
         if not self.loading.done():
-            raise NotReady("The model is loading. Retry in a few seconds.")
+            raise NotReady(LOADING)
         if self.loading.exception() is not None:
             raise NotReady("The model could not be loaded. The server's log has the reason.")
         return self._table

@@ -15,7 +15,6 @@ from predictor.errors import BadRequest, UnknownModel, UnknownVersion
 from predictor.store import changes, file
 from predictor.store.changes import Edit
 from predictor.store.layout import versions
-from predictor.store.plan import Key
 from predictor.store.table import VERSION
 from predictor.store.wanted import Route
 from predictor.web.json_body import parse_json
@@ -41,13 +40,15 @@ def is_managed() -> bool:
     return bool(request.environ.get(MANAGEMENT)) or request.blueprint in BLUEPRINTS
 
 
-def change(what: str, edit: Edit | None, needed: Collection[Key] = (), wait: bool = True) -> None:
+def change(
+    what: str, edit: Edit | None, name: str, needed: Collection[int] = (), wait: bool = True
+) -> None:
     """Change the store for the current request, as :func:`changes.make` does, and log ``what``."""
     g.change, turn = what, current_app.extensions[TURN]
     if not turn.acquire(blocking=False):  # a request that waits would hold a thread
         raise Conflict("Another change is in progress. Retry when it has been answered.")
     try:
-        changes.make(current_store(), edit, needed, wait)
+        changes.make(current_store(), edit, name, needed, wait)
     finally:
         turn.release()
 

@@ -44,11 +44,12 @@ def other(tmp_path):
 def test_the_last_report_counts(tmp_path, shared):
     followers = Followers(tmp_path if shared else None)
     assert followers.reports() == []
-    followers.report("a", FAILURES)
-    assert followers.reports() == [Report(os.getpid(), "a", FAILURES)]
-    assert followers.waiting_for("b") == [os.getpid()]
-    followers.report("b", {})
-    assert followers.waiting_for("b") == []
+    followers.report("a", FAILURES, ["x"])
+    assert followers.reports() == [Report(os.getpid(), "a", FAILURES, ["x"])]
+    assert followers.waiting_for("b", "m") == [os.getpid()]
+    followers.report("b", {}, ["n"])
+    assert followers.waiting_for("b", "n") == [os.getpid()]
+    assert followers.waiting_for("b", "m") == []
     assert len(os.listdir(tmp_path)) == shared
 
 
@@ -56,10 +57,10 @@ def test_a_process_that_has_not_followed_is_named(tmp_path, other):
     followers = Followers(tmp_path)
     followers.report("b", {})
     pid = other("a").pid
-    assert followers.wait_followed("b", 0.01) == [pid]
+    assert followers.wait_followed("b", "m", 0.01) == [pid]
     follows = threading.Thread(target=other, args=["b"])
     follows.start()
-    assert followers.wait_followed("b", 60) == []
+    assert followers.wait_followed("b", "m", 60) == []
     follows.join()
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ToyModel, toy_model
 from predictor.engine.admission import Process
 from predictor.engine.classifier import Classifier
-from predictor.errors import StartError, StoreError
+from predictor.errors import NotReady, StartError, StoreError
 from predictor.settings import Settings
 from predictor.store.store import Store
 from predictor.store.wanted import Entry, Route, Wanted
@@ -69,7 +69,8 @@ class Toys:
         return toy_model(model)
 
     def is_followed(self):
-        return [one.revision for one in self.store.followers.reports()] == [self.wanted.revision]
+        reports = self.store.followers.reports()
+        return [(one.revision, one.loading) for one in reports] == [(self.wanted.revision, [])]
 
     def served(self):
         made = {classifier: entry for entry, classifier in self.made}
@@ -173,3 +174,30 @@ def test_a_version_that_is_unloaded_does_not_make_the_process_unhealthy(toys):
     wait_until(toys.is_followed)
     wait_until(lambda: not before[0].enter())
     assert before[0].classifier.unhealthy_reason() is None
+
+
+def test_a_process_is_ready_without_a_model_that_hangs(toys, monkeypatch):
+    monkeypatch.setattr("predictor.store.store.STALLED_S", 0.1)
+    for key in (("m", 2, "a"), ("n", 1, "a")):
+        toys.gates[key] = threading.Event()
+    toys.want(m={1: "a", 2: "a"}, n={1: "a"})
+    wait_until(toys.store.loading.done)
+    assert toys.served() == [("m", 1, "a")]
+    assert toys.store.is_ready()
+    assert toys.store.resolve().version == 1
+    with pytest.raises(NotReady, match="The model is loading"):
+        toys.store.resolve("n")
+    for gate in toys.gates.values():
+        gate.set()
+    wait_until(toys.is_followed)
+    assert [toys.store.resolve(name).version for name in ("m", "n")] == [2, 1]
+
+
+def test_a_process_is_not_ready_without_its_default_model(toys, monkeypatch):
+    monkeypatch.setattr("predictor.store.store.STALLED_S", 0.01)
+    toys.gates["m", 1, "a"] = threading.Event()
+    toys.want(m={1: "a"}, n={1: "a"})
+    wait_until(lambda: toys.store._stalled and toys.served() == [("n", 1, "a")])
+    assert not toys.store.is_ready()
+    toys.gates["m", 1, "a"].set()
+    wait_until(toys.store.is_ready)

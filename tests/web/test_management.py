@@ -254,6 +254,20 @@ def test_change_that_is_not_followed_in_time_is_503_and_stays(folder):
     assert "[1, 2]" in (folder / "store.toml").read_text()
 
 
+def test_a_load_that_hangs_holds_up_no_change_of_another_model(folder):
+    let = threading.Event()
+
+    def load(entry):
+        assert entry.version == 1 or let.wait(30)
+        return toy_model()
+
+    with managed(folder, load, request_timeout_s=5) as client:
+        assert client.post("/models?url=flowers/2&initial_workers=1").status_code == 202
+        assert client.post("/models?url=dogs").status_code == 200
+        assert client.delete("/models/dogs").status_code == 200
+        let.set()
+
+
 @pytest.mark.parametrize(("method", "path"), [CHANGES[0], CHANGES[3], *CHANGES[-2:]])
 def test_read_only_store_is_405_with_a_sentence(folder, monkeypatch, method, path):
     def refuse(*_):

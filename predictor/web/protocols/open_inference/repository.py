@@ -26,7 +26,7 @@ def load(model: str) -> dict[str, Any]:
     route = file.read(folder()).routes.get(model)
     edit = None if route else partial(file.serve, name=model, which="newest")
     versions = route.versions if route else [stored(model)]
-    change(f"load {model}", edit, [(model, version) for version in versions])
+    change(f"load {model}", edit, model, versions)
     return {"name": model, "load": True}
 
 
@@ -34,5 +34,5 @@ def load(model: str) -> dict[str, Any]:
 def unload(model: str) -> dict[str, Any]:
     """Stop serving all versions of a model."""
     find(model)
-    change(f"unload {model}", partial(file.unserve, name=model))
+    change(f"unload {model}", partial(file.unserve, name=model), model)
     return {"name": model, "unload": True}

@@ -45,7 +45,7 @@ def register() -> Response:
             file.set_default(folder, name, route.default)
         return file.serve(folder, name, [version])
 
-    change(f"register {name}/{version}", edit, [(name, version)], waits)
+    change(f"register {name}/{version}", edit, name, [version], waits)
     return _status(f"{title} registered with {workers} initial workers", waits)
 
 
@@ -54,7 +54,7 @@ def set_default(model: str, version: str) -> Response:
     """Let a version answer the requests that name none, unless there is a split."""
     _, number = find(model, version)
     edit = partial(file.set_default, name=model, version=number)
-    change(f"default {model}/{number}", edit, [(model, number)])
+    change(f"default {model}/{number}", edit, model, [number])
     return _status(f'Default version successfully updated for model "{model}" to "{version}"')
 
 
@@ -65,7 +65,8 @@ def unregister(model: str, version: str | None = None) -> Response:
     route, number = find(model, version)
     if number == route.default and len(route.versions) > 1:
         raise Forbidden(f"Cannot remove default version for model {model}")
-    change(f"unregister {model}/{number}", partial(file.unserve, name=model, version=number))
+    edit = partial(file.unserve, name=model, version=number)
+    change(f"unregister {model}/{number}", edit, model)
     return _status(f'Model "{model}" unregistered')
 
 
@@ -95,7 +96,7 @@ def set_split(model: str) -> Response:
     if not all(type(weight) in (int, float) and weight > 0 for weight in weights.values()):
         raise BadRequest('Each version needs a weight above 0, like {"1": 90, "2": 10}.')
     edit = partial(file.set_split, name=model, split=weights)
-    change(f"split {model} {weights}", edit, [(model, version) for version in weights])
+    change(f"split {model} {weights}", edit, model, weights)
     return split(model)
 
 
