@@ -97,7 +97,7 @@ def _text(path: Path) -> Text | None:
 def _wanted(text: Text, there: Mapping[str, Mapping[int, Path]]) -> Wanted:
     try:
         content = tomllib.loads(text.text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{text.path} is not valid TOML: {error}.") from error
     text.expect_keys("", content, ("default", "models"))
     # A file that was cut off must not look like a store that serves nothing.
@@ -155,11 +155,12 @@ def serve(folder: Path, name: str, which: Iterable[int] | Literal["newest", "all
     """
 
     def change(store: Any, routes: Mapping[str, Route]) -> None:
-        if "default" not in store and len(routes) < 2:  # the second model would end the default
-            store["default"] = next(iter(routes), name)
         now = routes[name].versions if name in routes else ()
         table = store["models"].setdefault(name, {})
         table["versions"] = which if isinstance(which, str) else sorted({*now, *which})
+        # The second model would end the default. Set last: tomlkit may put a new table before it.
+        if "default" not in store and len(routes) < 2:
+            store["default"] = next(iter(routes), name)
 
     return _edit(folder, change)
 

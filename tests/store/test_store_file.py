@@ -50,6 +50,7 @@ def test_newest_is_the_largest_number(store, versions, served):
     [
         ("", "store.toml: models is None; it must be"),
         ("[models.flowers\n", "not valid TOML: .*line 1"),
+        ("x = " + "[" * 100_000, "not valid TOML: maximum recursion"),
         ("default = 'cats'\n[models.dogs]\n", "line 1: default is 'cats'; .*: dogs"),
         ("[models.dogs]\nversions = [2]\n", "line 2: models.dogs.versions is .*which has 1"),
         ("[models.dogs]\nversions = [true]\n", "line 2: models.dogs.versions"),
@@ -131,6 +132,19 @@ def test_link_stays_and_its_target_is_replaced(store, tmp_path_factory):
     file.serve(store, "dogs", "newest")
     assert (store / "store.toml").is_symlink()
     assert "dogs" in target.read_text()
+
+
+def test_link_to_itself_is_a_sentence(store):
+    (store / "store.toml").unlink()
+    (store / "store.toml").symlink_to("store.toml")
+    with pytest.raises(StoreError, match="store.toml cannot be read: Too many levels"):
+        file.serve(store, "dogs", "newest")
+
+
+def test_dotted_keys_can_be_edited(store):
+    (store / "store.toml").write_text("models.flowers.versions = [1]\n")
+    wanted = file.serve(store, "dogs", [1])
+    assert (wanted.default, [*wanted.routes]) == ("flowers", ["flowers", "dogs"])
 
 
 def test_failed_write_leaves_the_old_file(store, monkeypatch):

@@ -140,6 +140,12 @@ def test_a_time_stamp_can_be_registered_and_unregistered(folder):
         assert client.delete("/models/flowers/1700000000").status_code == 200
 
 
+def test_split_that_names_a_version_twice_is_400(client, folder):
+    response = client.put("/models/flowers/split", json={"1": 1, "1.0": 2})
+    assert (response.status_code, "1, 1.0 must differ" in message(response)) == (400, True)
+    assert (folder / "store.toml").read_text() == TEXT
+
+
 def test_second_change_at_once_is_409(folder):
     loading, let = threading.Event(), threading.Event()
 

@@ -92,7 +92,10 @@ def split(model: str) -> Response:
 @management.put("/models/<model>/split")
 def set_split(model: str) -> Response:
     """Replace the weights. An empty object removes the split."""
-    weights = {find(model, version)[1]: weight for version, weight in members().items()}
+    given = members()
+    weights = {find(model, version)[1]: weight for version, weight in given.items()}
+    if len(weights) < len(given):
+        raise BadRequest(f"The versions {', '.join(given)} must differ.")
     if not all(type(weight) in (int, float) and weight > 0 for weight in weights.values()):
         raise BadRequest('Each version needs a weight above 0, like {"1": 90, "2": 10}.')
     edit = partial(file.set_split, name=model, split=weights)
