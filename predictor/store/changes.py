@@ -1,13 +1,14 @@
 """A change of the store that a client of a running server asks for."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
-from predictor.errors import LoadFailed, NotReady
+from predictor.errors import LoadFailed, NotReady, StoreError
 from predictor.store import file
 from predictor.store.store import Store
-from predictor.store.wanted import Wanted
+from predictor.store.wanted import Route, Wanted
 
 Edit = Callable[[Path], Wanted]  # of a store's folder
 READ_AGAIN_S = 1.0  # somebody else may edit the store while a change waits
@@ -42,10 +43,41 @@ def make(store: Store, edit: Edit | None, name: str, needed: Collection[int], wa
             continue
         undone = "The store is not changed."
         if edit is not None:
-            undone = file.undo(folder, name, before, after)
+            undone = undo(folder, name, before, after)
             store.follow()
         reason = failures[name, version]
         raise LoadFailed(f"{name}/{version} cannot be loaded. {undone} {reason}")
+
+
+def undo(folder: Path, name: str, before: file.Text, after: file.Text) -> str:
+    """Undo an edit of a model. Other edits since then stay.
+
+    Returns:
+        A sentence that says whether the edit is undone: not if the model has been edited again.
+    """
+    import tomlkit  # here: servers only read the file
+
+    old, made = tomlkit.parse(before.text), tomlkit.parse(after.text)
+
+    def change(store: Any, _routes: Mapping[str, Route]) -> None:
+        if store["models"].get(name) != made["models"].get(name):
+            raise StoreError(f"{name} has been edited again.")
+        if name in old["models"]:
+            store["models"][name] = old["models"][name]
+            return
+        del store["models"][name]
+        if store.get("default") == name:
+            del store["default"]
+
+    try:
+        with file.locked(folder):
+            if file.current(folder) == after:  # exactly
+                file.replace(before)
+            else:
+                file.edit(folder, change)
+    except StoreError as error:
+        return f"The change is not undone: {error}"
+    return "The change is undone."
 
 
 def _late(store: Store, name: str, timeout_s: float) -> list[int]:

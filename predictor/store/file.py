@@ -162,7 +162,7 @@ def serve(folder: Path, name: str, which: Iterable[int] | Literal["newest", "all
         if "default" not in store and len(routes) < 2:
             store["default"] = next(iter(routes), name)
 
-    return _edit(folder, change)
+    return edit(folder, change)
 
 
 def unserve(folder: Path, name: str, version: int | None = None) -> Wanted:
@@ -187,7 +187,7 @@ def unserve(folder: Path, name: str, version: int | None = None) -> Wanted:
         if store.get("default") == name:
             del store["default"]
 
-    return _edit(folder, change)
+    return edit(folder, change)
 
 
 def set_default(folder: Path, name: str, version: int | None = None) -> Wanted:
@@ -200,7 +200,7 @@ def set_default(folder: Path, name: str, version: int | None = None) -> Wanted:
         else:
             store["models"][name]["default"] = version
 
-    return _edit(folder, change)
+    return edit(folder, change)
 
 
 def set_split(folder: Path, name: str, split: Mapping[int, float]) -> Wanted:
@@ -215,7 +215,7 @@ def set_split(folder: Path, name: str, split: Mapping[int, float]) -> Wanted:
             store["models"][name]["split"] = inline_table()
             store["models"][name]["split"].update({str(v): split[v] for v in sorted(split)})
 
-    return _edit(folder, change)
+    return edit(folder, change)
 
 
 def _route_of(routes: Mapping[str, Route], name: str) -> Route:
@@ -224,7 +224,8 @@ def _route_of(routes: Mapping[str, Route], name: str) -> Route:
     return routes[name]
 
 
-def _edit(folder: Path, change: Change) -> Wanted:
+def edit(folder: Path, change: Change) -> Wanted:
+    """Change the text of the file, check the result, and replace the file."""
     import tomlkit  # here: servers only read the file
 
     with locked(folder):
@@ -238,39 +239,8 @@ def _edit(folder: Path, change: Change) -> Wanted:
             wanted = _wanted(edited, there)
         except StoreError as error:
             raise StoreError(f"The store is not changed. The change would make {error}") from None
-        _replace(edited)
+        replace(edited)
     return wanted
-
-
-def undo(folder: Path, name: str, before: Text, after: Text) -> str:
-    """Undo an edit of a model. Other edits since then stay.
-
-    Returns:
-        A sentence that says whether the edit is undone: not if the model has been edited again.
-    """
-    import tomlkit  # here: servers only read the file
-
-    old, made = tomlkit.parse(before.text), tomlkit.parse(after.text)
-
-    def change(store: Any, _routes: Mapping[str, Route]) -> None:
-        if store["models"].get(name) != made["models"].get(name):
-            raise StoreError(f"{name} has been edited again.")
-        if name in old["models"]:
-            store["models"][name] = old["models"][name]
-            return
-        del store["models"][name]
-        if store.get("default") == name:
-            del store["default"]
-
-    try:
-        with locked(folder):
-            if current(folder) == after:  # exactly
-                _replace(before)
-            else:
-                _edit(folder, change)
-    except StoreError as error:
-        return f"The change is not undone: {error}"
-    return "The change is undone."
 
 
 @contextmanager
@@ -301,7 +271,7 @@ def _lock(path: Path, mode: int) -> AbstractContextManager[Any]:
     return FileLock(path, timeout=LOCK_TIMEOUT_S, mode=mode)
 
 
-def _replace(text: Text) -> None:
+def replace(text: Text) -> None:
     """Replace the file at once: other processes read the old text or the new one."""
     path = text.path.resolve()  # a link stays, and its target is replaced
     part = path.with_name(f".{FILE}.part")

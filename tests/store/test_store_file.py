@@ -6,6 +6,7 @@ import pytest
 
 from predictor.errors import ReadOnlyStore, StoreError
 from predictor.store import file
+from predictor.store.changes import undo
 from predictor.store.wanted import Route
 
 TEXT = """\
@@ -203,7 +204,7 @@ def serve_dogs(store):
 def test_undo_of_a_new_model_leaves_other_edits(store):
     edit = serve_dogs(store)
     file.set_split(store, "flowers", {1: 1})
-    assert file.undo(store, *edit) == "The change is undone."
+    assert undo(store, *edit) == "The change is undone."
     assert file.read(store).routes == {"flowers": Route((1, 2), 2, {1: 1})}
 
 
@@ -211,7 +212,7 @@ def test_undo_of_the_first_model_leaves_a_valid_store(store):
     file.unserve(store, "flowers")
     edit = serve_dogs(store)
     file.serve(store, "flowers", [1])
-    assert file.undo(store, *edit) == "The change is undone."
+    assert undo(store, *edit) == "The change is undone."
     assert file.read(store).default == "flowers"
 
 
@@ -219,6 +220,6 @@ def test_undo_in_a_broken_store_says_so(store):
     (store / "store.toml").write_text("[models.flowers]\n")
     edit = serve_dogs(store)
     file.set_default(store, "dogs")
-    assert file.undo(store, *edit) == "The change is undone."
+    assert undo(store, *edit) == "The change is undone."
     (store / "store.toml").write_text("[models.fl")
-    assert "The change is not undone: " in file.undo(store, *edit)
+    assert "The change is not undone: " in undo(store, *edit)

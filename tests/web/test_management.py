@@ -280,7 +280,7 @@ def test_read_only_store_is_405_with_a_sentence(folder, monkeypatch, method, pat
         raise PermissionError(13, "Permission denied")
 
     with managed(folder) as client:
-        monkeypatch.setattr("predictor.store.file._replace", refuse)
+        monkeypatch.setattr("predictor.store.file.replace", refuse)
         response = client.open(path, method=method)
     assert response.status_code == 405
     assert "cannot be changed: Permission denied" in message(response)
