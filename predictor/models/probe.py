@@ -21,8 +21,8 @@ BATCHABLE = "Add to model.toml: batchable = false. Then each photo is scored alo
 def probe(loaded: Loaded, name: str) -> Logits:
     """Score black, white and a photo, singly and together; return ``(N, outputs)`` float32 logits.
 
-    Black and white are left out if their outputs are not finite, as of a network that divides by
-    the contrast.
+    The photo is scored twice, and compared. Black and white are left out if their outputs are not
+    finite, as of a network that divides by the contrast.
 
     Raises:
         ModelError: the model fails, or a photo's answer depends on the photos beside it.
@@ -30,7 +30,7 @@ def probe(loaded: Loaded, name: str) -> Logits:
     scorer = loaded.scorer
     black: Pixels = np.zeros(scorer.preprocessing.shape, np.uint8)
     images = [black, black + np.uint8(255), _sample(scorer.preprocessing)]
-    alone, again = _score(loaded, images, 1, name), _score(loaded, images, 1, name)
+    alone, again = _score(loaded, images, 1, name), _score(loaded, images[-1:], 1, name)
     finite: Logits = alone[np.isfinite(alone).all(1)]
     if not np.isfinite(alone[-1]).all():
         raise ModelError(
@@ -39,7 +39,7 @@ def probe(loaded: Loaded, name: str) -> Logits:
         )
     exact = (loaded.device, loaded.precision) == ("cpu", "float32")
     allowed = (EXACT if exact else ROUNDED) * np.abs(finite).max()
-    if not _same(again, alone, allowed):
+    if not _same(again, alone[-1:], allowed):
         raise ModelError(
             f"{name} ({loaded.weights}) answers the same photo differently each time, as with"
             " dropout in training mode. Its eval() must turn that off; call net.eval() before you"

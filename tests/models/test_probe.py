@@ -139,7 +139,7 @@ def test_the_probe_has_the_models_own_input(resize, channels):
 
 @pytest.mark.parametrize(
     ("batch", "batches"),
-    [(1, [1] * 6), (2, [1] * 6 + [2] * 2), (3, [1] * 6 + [3, 1]), (9, [1] * 6 + [3, 1])],
+    [(1, [1] * 4), (2, [1] * 4 + [2] * 2), (3, [1] * 4 + [3, 1]), (9, [1] * 4 + [3, 1])],
 )
 def test_no_batch_of_the_probe_is_larger_than_the_model_takes(batch, batches):
     seen = []
