@@ -45,8 +45,9 @@ ENDPOINTS = ["predictor.web.api", "predictor.web.page", "predictor.web.protocols
 SERVE_ONE_MODEL = """
 import os
 os.environ |= {"PREDICTOR_MODEL": "squeezenet1_1", "PREDICTOR_WEIGHTS": "random"}
+from predictor.store.folder import process_store
 from wsgi import app
-store = app.extensions["predictor"]
+store = process_store()
 store.start()
 store.loading.result()
 photo = open("docs/phone.png", "rb").read()

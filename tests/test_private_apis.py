@@ -49,6 +49,7 @@ METHODS = [
     (WORKER, Worker, "handle_exit", ["self", "sig", "frame"]),
     (WORKER, Worker, "notify", ["self"]),
     (WORKER, Worker, "init_process", ["self"]),
+    (WORKER, Worker, "load_wsgi", ["self"]),
     (HOOKS, Arbiter, "reload", ["self"]),
     (START, Logger, "setup", ["self", "cfg"]),
     (METRICS, mmap_dict.MmapedDict, "__init__", ["self", "filename", "read_mode"]),

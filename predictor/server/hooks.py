@@ -4,6 +4,7 @@ A worker runs :func:`post_fork`, :func:`post_worker_init` and :func:`worker_exit
 the other hooks. It never imports torch, because CUDA and OpenMP's threads do not survive a fork.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -69,6 +70,7 @@ def on_starting(server: Server) -> None:
     server.reload = partial(reload_if_valid, server, server.reload)
     server.manage_workers = partial(replace_worn, server, server.manage_workers)
     create_weights_files(server)
+    gc.freeze()  # or each worker's garbage collector would scan, and so copy, what it inherits
     if os.environ.keys() & {"GUNICORN_FD", "LISTEN_FDS"}:
         return  # systemd or an old gunicorn passes the listening socket
     bind, own = server.cfg.bind, bind_addresses(current_settings())
@@ -185,10 +187,12 @@ def post_worker_init(worker: Worker) -> None:
 
 
 def worker_exit(_server: Server, worker: Worker) -> None:
-    """Skip the interpreter's teardown, because it aborts if torch's threads still run."""
-    if worker.booted:
+    """Skip the interpreter's teardown, because it aborts if threads load or run a model."""
+    ended = sys.exc_info()[1]  # a SystemExit, by which gunicorn tells the master the reason
+    status = 0 if worker.booted else getattr(ended, "code", None)
+    if isinstance(status, int):
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(status)
 
 
 def child_exit(server: Server, worker: Worker) -> None:

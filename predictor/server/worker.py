@@ -1,6 +1,7 @@
 """The worker process: its slot, its health, its memory, and how it ends."""
 
 import sys
+from importlib.util import find_spec
 from math import inf
 from signal import SIGTERM
 from time import monotonic
@@ -43,6 +44,18 @@ class Worker(EventLoopWorker):
         sys.setswitchinterval(SWITCH_S)
         share_arenas()
         super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Import the app. Without torch, the models load meanwhile: a small one takes as long.
+
+        Torch's import holds Python's lock: the server would answer its first probes later.
+        """
+        # Another app may have another store.
+        if self.app.app_uri == "wsgi:app" and find_spec("torch") is None:
+            from predictor.store.folder import process_store  # not in the master
+
+            process_store().start()
+        super().load_wsgi()
 
     def notify(self) -> None:
         """Send the heartbeat. If the model hangs or has stopped, answer all requests and end.

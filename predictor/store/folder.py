@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from predictor.engine.admission import Process
@@ -14,7 +14,7 @@ from predictor.engine.classifier import Classifier
 from predictor.errors import StoreError
 from predictor.models.loading import load_model
 from predictor.models.scorer import LoadedModel
-from predictor.settings import Settings
+from predictor.settings import Settings, current_settings
 from predictor.store import file, layout
 from predictor.store.followers import Followers
 from predictor.store.memory import require_room
@@ -31,6 +31,12 @@ turn = threading.Lock()  # the memory that a load needs is only known to be free
 def store_for(settings: Settings) -> Store:
     """Return the store that the settings ask for."""
     return single(settings) if settings.store == "none" else _stored(settings, Path(settings.store))
+
+
+@cache
+def process_store() -> Store:
+    """Return the store of ``wsgi:app``, which a worker may start before it imports the app."""
+    return store_for(current_settings())
 
 
 def default_model(settings: Settings) -> Settings:

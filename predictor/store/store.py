@@ -88,8 +88,8 @@ class Store:
 
     def start(self) -> None:
         """Begin to load what is wanted, in the background. Further calls do nothing."""
+        self.watch.start()  # also of what has been added since the first call
         if self._start_once.acquire(blocking=False):
-            self.watch.start()
             self.follow()
 
     def follow(self) -> None:

@@ -1,10 +1,13 @@
 import fcntl
+import gc
 import os
 import socket
+import sys
 from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
+from gunicorn.config import Config
 
 from predictor import settings
 from predictor.server import hooks
@@ -111,6 +114,13 @@ def test_starting_makes_sighup_check_the_settings(monkeypatch):
     hooks.on_starting(server)
     server.reload()
     assert calls == [(server, gunicorns)]
+
+
+def test_what_workers_inherit_is_not_scanned_for_garbage():
+    gc.unfreeze()
+    hooks.on_starting(master())
+    assert gc.get_freeze_count()
+    gc.unfreeze()
 
 
 # Workers
@@ -287,3 +297,41 @@ def test_without_a_writable_folder_a_warning_is_logged(monkeypatch):
 
 def test_a_server_that_never_became_ready_ends_without_an_error():
     hooks.on_exit(master())
+
+
+@pytest.mark.parametrize(
+    ("booted", "reason", "statuses"),
+    [(True, 0, [0]), (True, -1, [0]), (False, 0, [0]), (False, 3, [3]), (False, "Say why.", [])],
+)
+def test_worker_ends_with_gunicorns_status_unless_python_prints_why(
+    monkeypatch, booted, reason, statuses
+):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    try:
+        sys.exit(reason)
+    except SystemExit:
+        hooks.worker_exit(master(), SimpleNamespace(booted=booted))
+    assert ended == statuses
+
+
+@pytest.mark.parametrize(
+    ("app", "torch", "order"),
+    [
+        ("wsgi:app", None, ["store", "app"]),
+        ("wsgi:app", "installed", ["app"]),
+        ("own:app", None, ["app"]),
+    ],
+)
+def test_without_torch_models_begin_to_load_before_the_app_is_imported(
+    monkeypatch, app, torch, order
+):
+    """Another app than this one may have a store of its own."""
+    monkeypatch.setattr("predictor.server.worker.find_spec", lambda _: torch)
+    seen, new = [], Worker(1, 0, [], None, 30, Config(), None)
+    store = SimpleNamespace(start=lambda: seen.append("store"))
+    monkeypatch.setattr("predictor.store.folder.process_store", lambda: store)
+    new.app = SimpleNamespace(app_uri=app, wsgi=lambda: seen.append("app"))
+    new.load_wsgi()
+    new.tmp.close()
+    assert seen == order

@@ -12,6 +12,7 @@ from time import monotonic
 
 import pytest
 import requests
+from gunicorn.arbiter import Arbiter
 from PIL import Image
 from skimage import data
 
@@ -154,6 +155,15 @@ def test_a_server_that_cannot_start_says_why(start, options, settings, sentence)
     assert server.process.wait(timeout=60) != 0
     assert sentence in server.log
     assert "Traceback" not in server.log
+
+
+def test_app_that_cannot_be_imported_stops_the_server(start, tmp_path):
+    """Without torch, threads load the model then. The interpreter's end would abort them."""
+    (tmp_path / "wsgi.py").write_text("import time; time.sleep(0.3); raise RuntimeError('faulty')")
+    server = start("--pythonpath", str(tmp_path))
+    assert server.process.wait(timeout=60) == Arbiter.WORKER_BOOT_ERROR
+    assert "faulty" in server.log
+    assert server.log.count("Booting worker") == 1
 
 
 def test_production_never_replaces_the_model(start, tmp_path, monkeypatch):

@@ -52,6 +52,15 @@ def failed():
     return store
 
 
+def test_files_added_after_the_start_are_watched(make_store):
+    """A worker starts the store before the app adds the file of its tokens."""
+    store, changes = make_store(), []
+    store.start()
+    store.watch.add(list, lambda: changes.append(1))
+    store.start()
+    assert changes
+
+
 def place(store, kind="prediction"):
     return Place(kind, store.resolve)
 
