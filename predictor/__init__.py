@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from predictor.engine.classifier import Classifier
     from predictor.engine.ranking import Prediction
     from predictor.errors import PredictorError
+    from predictor.export import export
     from predictor.settings import Settings
 
 __version__ = "0.1.0"
 __all__ = ["BestClass", "Classifier", "Prediction", "PredictorError", "Settings"]
-__all__ += ["create_app", "get_prediction", "get_predictions"]
+__all__ += ["create_app", "export", "get_prediction", "get_predictions"]
 
 # Modules to import at first use: gunicorn's master imports this package and must stay small.
 _MODULES = {
@@ -31,6 +32,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Import the module that defines a public name, and return the name's value."""
+    if name == "export":  # a package that can be called
+        return import_module("predictor.export")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

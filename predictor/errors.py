@@ -7,6 +7,7 @@
     │   ├── SettingsError
     │   ├── LabelsError
     │   ├── ModelError
+    │   ├── ExportError
     │   ├── StoreError        409
     │   │   ├── LoadFailed    500
     │   │   └── ReadOnlyStore 405
@@ -74,6 +75,10 @@ class LabelsError(StartError):
 
 class ModelError(StartError):
     """There is no model of this name, or this machine cannot run it as the settings ask."""
+
+
+class ExportError(StartError):
+    """A format cannot carry the model, a program is missing, or a photo cannot be read."""
 
 
 class StoreError(StartError, status=409, code="conflict"):

@@ -28,7 +28,8 @@ from predictor.store.single import single
 from predictor.store.store import Store
 
 pytest_plugins = ["chromium", "cli.fixtures", "clients.fixtures", "engine.fixtures",
-                  "models.fixtures", "server.fixtures", "tunnels", "web.fixtures"]  # fmt: skip
+                  "export.fixtures", "models.fixtures", "server.fixtures", "tunnels",
+                  "web.fixtures"]  # fmt: skip
 
 # Tests that get the marker `server`: those with one of these fixtures, or below these paths.
 SERVER_FIXTURES = {"exposition", "guarded", "pair", "server", "start", "start_toy"}

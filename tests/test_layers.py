@@ -19,16 +19,18 @@ from paths import ROOT
 PACKAGE = ROOT / "predictor"
 # From the bottom up. "base" are the modules beside the packages: settings, errors, logs, …
 # "top" are the public functions and the command line.
-LAYERS = ["base", "images", "models", "engine", "store", "web", "server", "share", "top"]
-TOP = {"__main__", "api", "cli", *predictor.__all__}
+LAYERS = ["base", "images", "models", "engine", "export", "store", "web", "server", "share", "top"]
+TOP = {"__main__", "api", "cli", *predictor.__all__} - {"export"}
 # The layers that may import a library.
 LIBRARIES = {
     "PIL": {"images"},
     "pillow_heif": {"images"},
-    "torch": {"models"},
+    "torch": {"models", "export"},
+    "onnx": {"export"},
+    "executorch": {"export"},
     "torchvision": {"models"},
     "safetensors": {"models"},
-    "onnxruntime": {"models"},
+    "onnxruntime": {"models", "export"},
     "timm": {"models"},
     "flask": {"web"},
     "jinja2": {"web", "top"},  # of the reports on the command line, too
@@ -112,6 +114,13 @@ def test_library_is_imported_only_by_its_layers(library):
         layer(module_name(path)) for path in FILES for name in imports(path) if is_in(name, library)
     }
     assert importers <= LIBRARIES[library]
+
+
+def test_nothing_that_serves_imports_the_exports():
+    ours = "predictor.export"
+    importers = {module_name(f) for f in FILES if any(is_in(name, ours) for name in imports(f))}
+    others = {name for name in importers if not is_in(name, ours)}
+    assert others == {"predictor.cli", "predictor.cli.export"}
 
 
 @pytest.mark.parametrize(

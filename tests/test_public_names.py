@@ -17,6 +17,7 @@ def test_the_public_names_are_these():
         "PredictorError",
         "Settings",
         "create_app",
+        "export",
         "get_prediction",
         "get_predictions",
     ]

@@ -7,6 +7,8 @@ from typing import Any
 
 from predictor import __version__
 from predictor.cli import model_options
+from predictor.export import FORMATS
+from predictor.export.options import arguments as export_options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,6 +98,23 @@ COMMANDS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
         "source": {"metavar": "FOLDER|FILE.csv", "help": "photos and their classes"},
         "--csv": {"metavar": "FILE", "help": "write a row for each photo to FILE"},
         "--html": {"metavar": "FILE", "help": "write a report with pictures of wrong answers"},
+    }),
+    "export": ("write the served model for another runtime, and prove that it answers alike", {
+        "description": "Write a folder with the model, its labels and its preprocessing; run it in"
+        " the runtime that it is for, and compare its answers with the server's. Formats: "
+        + "; ".join(f"{name}: {text}" for name, text in FORMATS.items()) + ".",
+        "epilog": "Exit status: 0 all answers are alike, 1 they differ, 2 the command cannot run, 3"
+        " int8 loses more than 1 % top-1.",
+    }, {
+        "format": {"nargs": "?", "choices": list(FORMATS), "metavar": "FORMAT"},
+        "--all": {"action": "store_true", "help": "every format that can carry the model"},
+        "--out": {"metavar": "DIR", "help": "new folder (default: the model's name and FORMAT)"},
+        "--check": {
+            "nargs": "+", "metavar": "PHOTOS",
+            "help": "photos, or folders of photos, to compare (default: three sample photos)",
+        },
+        "--no-check": {"action": "store_true", "help": "write without the proof"},
+        **export_options(),
     }),
     "inspect": ("show the model that would be served", {
         "description": "Print what would be served, where each value comes from, and what the model"

@@ -53,6 +53,16 @@ def fail(message: str) -> int:
     return 2
 
 
+def settings() -> Settings:
+    """Return the settings; if PREDICTOR_MODEL is not set, with development's defaults.
+
+    Raises:
+        SettingsError: a setting is not valid.
+    """
+    defaults = {} if unquoted(os.environ.get("PREDICTOR_MODEL", "")) else DEVELOPMENT
+    return Settings.from_env(defaults | os.environ)
+
+
 def load() -> Classifier | None:
     """Return a classifier with its model, which is the default model of a store.
 
@@ -61,15 +71,13 @@ def load() -> Classifier | None:
     Raises:
         SettingsError: a setting is not valid.
     """
-    # Use development's defaults if PREDICTOR_MODEL is not set.
-    defaults = {} if unquoted(os.environ.get("PREDICTOR_MODEL", "")) else DEVELOPMENT
-    settings = Settings.from_env(defaults | os.environ)
+    own = settings()
     try:
-        settings = default_model(settings)
+        own = default_model(own)
     except StartError as error:
         print(error, file=sys.stderr)
         return None
-    classifier = Classifier(replace(settings, request_timeout_s=A_DAY))
+    classifier = Classifier(replace(own, request_timeout_s=A_DAY))
     classifier.start()
     try:
         loaded = classifier.loading.result()

@@ -22,6 +22,7 @@ class Model:
     Call the model from a few long-lived threads: torch keeps a pool of workers for each of them.
 
     Attributes:
+        network: the network, as it was given or with its layers replaced.
         preprocessing: converts an RGB image to the pixels that the network takes.
         lanes: number of equal parts of the processors, and so of forward passes at once.
         max_batch_size: maximum number of images in one forward pass.
@@ -50,7 +51,7 @@ class Model:
         self._device, self._dtype, self._threads, self._plain = device, first.dtype, threads, plain
         if not plain:
             pack(network)
-        self._network, self._select = network, select
+        self.network, self._select = network, select
         self.warm_up_sizes = warm_up_sizes(device.type == "cpu", lanes, max_batch_size)
         # ToTensor and Normalize in one step: (x / 255 - mean) / std, on pixels from 0 to 255.
         self._offset = torch.from_numpy(preprocessing.offset).to(device)
@@ -64,7 +65,7 @@ class Model:
         logits, in class-index order.
         """
         prepare_thread(max(1, self._threads * lanes // self.lanes))
-        picked = pick(self._network(self._batch(images)), self._select)
+        picked = pick(self.network(self.batch(images)), self._select)
         # One logit may come as ``(N,)``.
         logits: NDArray[np.float32] = picked.float().reshape(len(images), -1).cpu().numpy()
         return logits
@@ -82,15 +83,15 @@ class Model:
             NotExplainable: the network has no feature maps.
         """
         prepare_thread(self._threads)
-        logits, heat = self._grad_cam(self._batch([image]), evidence, pause)
+        logits, heat = self._grad_cam(self.batch([image]), evidence, pause)
         return logits[0].float().cpu().numpy(), heat.cpu().numpy()
 
     @cached_property
     def _grad_cam(self) -> GradCAM:
-        return GradCAM(self._network, self._select)
+        return GradCAM(self.network, self._select)
 
-    def _batch(self, images: Sequence[Pixels]) -> Tensor:
-        """Stack and normalise the images: ``(N, C, height, width)``."""
+    def batch(self, images: Sequence[Pixels]) -> Tensor:
+        """Stack and normalise N images ``(height, width, C)``: ``(N, C, height, width)``."""
         # From pinned memory, the GPU copies the batch in the background: this thread waits only
         # when it reads the logits. torch keeps the pinned memory for the next batch.
         shape = len(images), *images[0].shape

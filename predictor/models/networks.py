@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -100,6 +100,16 @@ class FoundNetwork:
             parameters=parameters,
             outputs=build.classes if spec.proven else None,
         )  # fmt: skip
+
+    def unpacked(self, input: Preprocessing, outputs: int) -> Model:
+        """Load the network for an export: its layers are not replaced, and its memory is its own.
+
+        It is contiguous, too. ``outputs`` is the number that it has when it is served.
+        """
+        found = replace(self, spec=replace(self.spec, proven=False))
+        model = found.load(input, outputs).scorer
+        assert isinstance(model, Model)
+        return model
 
 
 class Builder:

@@ -129,7 +129,7 @@ def pick(returned: Any, select: str | int | None = None) -> Any:
     """
     if hasattr(returned, "shape") and select is not None:
         raise ModelError(f"The model returns one array: remove [output] select = {select!r}.")
-    parts = {"": returned} if hasattr(returned, "shape") else _parts(returned)
+    parts = {"": returned} if hasattr(returned, "shape") else parts_of(returned)
     if isinstance(select, int) and select not in parts and 0 <= select < len(parts):
         select = [*parts][select]
     rows = [key for key, part in parts.items() if _has_rows(part)]
@@ -144,8 +144,8 @@ def pick(returned: Any, select: str | int | None = None) -> Any:
     return parts[select]
 
 
-def _parts(returned: Any) -> dict[Any, Any]:
-    """Return the parts by key or index."""
+def parts_of(returned: Any) -> dict[Any, Any]:
+    """Return the parts of what a model returned, by key or index."""
     if isinstance(returned, Mapping):
         return dict(returned)
     if isinstance(returned, tuple | list):

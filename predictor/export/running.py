@@ -1,0 +1,213 @@
+"""Write an artefact, prove it, and say so in its README.md and export.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from predictor import __version__
+from predictor.errors import ExportError, PredictorError
+from predictor.export import FORMATS, subject
+from predictor.export.artefact import prepare
+from predictor.export.options import Options
+from predictor.export.proof import Proof, prove
+from predictor.export.subject import Subject
+from predictor.images.decoding import file_suffixes
+from predictor.settings import Settings
+
+PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "executorch", "numpy",
+            "pillow", "torchserve", "torch-model-archiver", "nvidia-pytriton")  # fmt: skip
+MOST_LOST, LOSSY = 0.01, 3  # how much top-1 int8 may lose, and the exit status if it is more
+
+Photos = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An artefact that has been written.
+
+    Attributes:
+        format: the key of :data:`predictor.export.FORMATS`.
+        folder: where it is.
+        bytes: size of its files.
+        notes: what the format says about how it was written.
+        proof: the comparison with the server; None: it was not made.
+    """
+
+    format: str
+    folder: Path
+    bytes: int
+    notes: dict[str, Any]
+    proof: Proof | None
+    accept_loss: bool = False
+
+    @property
+    def status(self) -> int:
+        """The command's exit status."""
+        lost = self.notes.get("top-1 lost", 0) > MOST_LOST and not self.accept_loss
+        return 1 if self.failure else LOSSY * lost
+
+    @property
+    def failure(self) -> str:
+        """Why the artefact must not be used; empty if it answers as the server does."""
+        if self.proof is None or self.proof.ok:
+            return ""
+        if self.proof.failure:
+            return f"It does not run as exported. {self.proof.failure}"
+        return (
+            f"It does not answer as the server does: {self.proof.same} of {self.proof.photos}"
+            f" photos have the same class, and logits differ by {self.proof.difference:.1e} of the"
+            f" largest (allowed: {self.proof.tolerance:g})."
+        )
+
+
+def load(settings: Settings, check: Iterable[str | Path] | None) -> tuple[Subject, Photos]:
+    """Load the model, and read the photos to compare; None: the sample photos.
+
+    Raises:
+        StartError: the model cannot be loaded or exported, or a photo cannot be read.
+    """
+    model = subject.load(settings)
+    if check is None:
+        return model, [*zip(subject.SAMPLES, subject.samples(model.card), strict=True)]
+    photos = read(check)
+    for name, data in photos:
+        try:
+            prepare(data, model.card)
+        except PredictorError as error:
+            raise ExportError(f"{name}: {error}") from error
+    return model, photos
+
+
+def read(paths: Iterable[str | Path]) -> Photos:
+    """Read photos, and the photos in folders and their sub-folders.
+
+    Raises:
+        ExportError: a file cannot be read, or a folder has no photo.
+    """
+    photos, suffixes = [], file_suffixes()
+    for path in map(Path, paths):
+        files = [path]
+        if path.is_dir():
+            files = [one for one in sorted(path.rglob("*")) if one.suffix.lower() in suffixes]
+        if not files:
+            raise ExportError(f"{path} has no photos. Name a photo, or a folder with photos.")
+        try:
+            photos += [(str(file), file.read_bytes()) for file in files]
+        except OSError as error:
+            raise ExportError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    return photos
+
+
+def run(
+    format: str, model: Subject, photos: Photos, out: str | Path | None, options: Options
+) -> Exported:
+    """Write one artefact into a new folder and prove it with the photos, if there are any.
+
+    Raises:
+        StartError: the format cannot carry the model, or its programs are missing. Nothing is left.
+    """
+    module = module_of(format)
+    options.check(format)
+    folder = Path(out or f"{model.name}-{format}")
+    if folder.exists():
+        raise ExportError(f"{folder} exists. Remove it, or name another folder with --out.")
+    folder.mkdir(parents=True)
+    try:
+        notes = module.write(model, folder, options)
+        proof = compare(module, model, photos, folder, options) if photos else None
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    (folder / "README.md").write_text(_readme(module, format, model, options), "utf-8")
+    size = sum(file.stat().st_size for file in _files(folder))
+    exported = Exported(format, folder, size, notes, proof, options.accept_loss)
+    (folder / "export.json").write_text(_json(exported, model, options), "utf-8")
+    return exported
+
+
+def module_of(format: str) -> ModuleType:
+    """Import the module of a format.
+
+    Raises:
+        ExportError: there is no such format, or a package that it needs is not installed.
+    """
+    if format not in FORMATS:
+        raise ExportError(f"There is no format {format!r}. Accepted are {', '.join(FORMATS)}.")
+    try:
+        return import_module(f"predictor.export.{format}")
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"{error.name} is not installed. docs/exports.md says what {format} needs."
+        ) from error
+
+
+def compare(
+    module: ModuleType, model: Subject, photos: Photos, folder: Path, options: Options
+) -> Proof:
+    """Run a written artefact in its runtime, and compare its answers with the server's."""
+    tolerance = math.inf if options.int8 else module.TOLERANCE
+    several = model.batchable and not options.static
+    with module.runtime(folder, options) as ask:
+        return prove(
+            ask, model, photos, tolerance, several, getattr(module, "LOG_PROBABILITIES", False)
+        )
+
+
+def _readme(module: ModuleType, format: str, model: Subject, options: Options) -> str:
+    return (
+        f"# {model.name}: {FORMATS[format]}\n\n{module.readme(model, options)}\n\n"
+        f"Input: {model.card.input.describe()}. {len(model.card.labels)} classes,"
+        f" {model.card.output.describe()}.\n\n"
+        "`export.json` has the versions and hashes, and the comparison with the served model.\n"
+    )
+
+
+def _json(exported: Exported, model: Subject, options: Options) -> str:
+    content = {
+        "format": exported.format,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": {key: getattr(model.card, key) for key in ("name", "version", "source")},
+        "weights": Path(model.served.info.weights).name,
+        "options": asdict(options),
+        "notes": exported.notes,
+        "versions": _versions(),
+        "files": {
+            str(file.relative_to(exported.folder)): {
+                "bytes": file.stat().st_size, "sha256": _sha256(file)
+            }
+            for file in _files(exported.folder)
+        },
+        "proof": exported.proof and exported.proof.as_json(),
+    }  # fmt: skip
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"predictor": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

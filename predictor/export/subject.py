@@ -1,0 +1,134 @@
+"""What is exported: the network, its description, and the server's own answers to photos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from predictor.engine.cpus import available_cpus
+from predictor.errors import ExportError
+from predictor.export.artefact import Answers, answers, prepare
+from predictor.models import loading
+from predictor.models.card import Card
+from predictor.models.network import Model
+from predictor.models.networks import FoundNetwork
+from predictor.models.outputs import parts_of, pick
+from predictor.models.scorer import LoadedModel
+from predictor.resources import resource
+from predictor.settings import Settings
+
+SAMPLES = ("cat", "espresso", "rocket")  # in static/samples
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model to export.
+
+    Attributes:
+        card: its description, as the artefact carries it.
+        network: ``(N, C, height, width)`` float32, normalised → ``(N, outputs)`` float32 logits. On
+            the CPU, in eval mode, contiguous in memory.
+        served: the same model as the server runs it.
+        batchable: whether it may run several photos at once.
+    """
+
+    card: Card
+    network: nn.Module
+    served: LoadedModel
+    batchable: bool
+    _model: Model
+
+    @property
+    def description(self) -> str:
+        """The JSON that every artefact carries; the sources of ``predictor.models`` read it."""
+        return json.dumps(self.card.as_json(), ensure_ascii=False)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.card.name
+
+    def example(self, count: int) -> Tensor:
+        """Return the sample photos as the network takes them: ``(count, C, height, width)``."""
+        images = [prepare(photo, self.card) for photo in samples(self.card)]
+        return self._model.batch([images[index % len(images)] for index in range(count)])
+
+    def logits(self, photos: Sequence[bytes]) -> NDArray[np.float32]:
+        """Return the server's answers in float32: encoded photos → ``(N, outputs)``."""
+        return self.answers(photos).logits
+
+    def answers(self, photos: Sequence[bytes]) -> Answers:
+        """Return the server's logits and best classes."""
+        scorer = self.served.scorer
+        logits = scorer.logits([prepare(photo, self.card) for photo in photos], scorer.lanes)
+        return answers(self.card, logits)
+
+
+def load(settings: Settings) -> Subject:
+    """Load the model that the settings name, in float32 on the CPU.
+
+    Raises:
+        StartError: it cannot be loaded, or it is a program instead of a network.
+    """
+    settings = replace(settings, device="cpu", precision="float32", shared_weights=())
+    cpus = available_cpus()
+    served = loading.load_model(settings, cpus)
+    if served.info.stands_in_for:
+        settings = replace(settings, model=settings.fallback_model)
+    asked, where = loading.ask(settings, cpus)
+    found = loading.find(asked, where)
+    if not isinstance(found, FoundNetwork):
+        raise ExportError(
+            f"{where} is a program ({served.info.platform}), and only a network can be exported."
+            " Name the network and weights that it was made from."
+        )
+    model = found.unpacked(served.card.input, served.info.outputs)
+    card = replace(
+        served.card,
+        source=Path(served.card.source).name,  # a folder of this machine says nothing elsewhere
+        output=replace(served.card.output, select=None),
+    )
+    batchable = "batchable" not in served.said or bool(served.said["batchable"].value)
+    subject = Subject(card, model.network, served, batchable, model)
+    network = _logits_of(model.network, subject.example(1), served.card.output.select)
+    return replace(subject, network=network)
+
+
+def samples(card: Card) -> list[bytes]:
+    """Return the sample photos, encoded, in the model's size if it takes no other."""
+    paths = [resource("static") / "samples" / f"{name}.jpg" for name in SAMPLES]
+    return [path.read_bytes() for path in paths]
+
+
+class Logits(nn.Module):
+    """A network that returns only its logits, ``(N, outputs)``."""
+
+    def __init__(self, network: nn.Module, key: Any) -> None:
+        """Take the part of what the network returns that has the key; None: all of it."""
+        super().__init__()
+        self.network, self.key = network, key
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(N, C, height, width)`` → ``(N, outputs)``."""
+        returned = self.network(images)
+        logits: Tensor = returned if self.key is None else parts_of(returned)[self.key]
+        return logits.reshape(logits.shape[0], -1)
+
+
+@torch.inference_mode()
+def _logits_of(network: nn.Module, example: Tensor, select: str | int | None) -> nn.Module:
+    """Return the network, wrapped if it does not return its logits ``(N, outputs)`` alone."""
+    returned = network(example)
+    logits = pick(returned, select)
+    if logits is returned:
+        return network if logits.ndim == 2 else Logits(network, None)
+    parts = parts_of(returned).items()
+    return Logits(network, next(key for key, part in parts if part is logits))
