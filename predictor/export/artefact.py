@@ -37,7 +37,7 @@ class Answers(NamedTuple):
 Run = Callable[[Sequence[bytes]], Answers]  # encoded photos → what the runtime answers
 
 
-def read_card(text: str | bytes, origin: str) -> Card:
+def read_card(text: str | bytes | None, origin: str) -> Card:
     """Return the card from the JSON that an artefact carries.
 
     Raises:

@@ -24,6 +24,7 @@ from predictor.export.options import Options
 from predictor.export.proof import Proof, prove
 from predictor.export.subject import Subject
 from predictor.images.decoding import file_suffixes
+from predictor.models.probe import reason
 from predictor.settings import Settings
 
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "executorch", "numpy",
@@ -159,10 +160,14 @@ def compare(
     """Run a written artefact in its runtime, and compare its answers with the server's."""
     tolerance = math.inf if options.int8 else module.TOLERANCE
     several = model.batchable and not options.static
-    with module.runtime(folder, options) as ask:
-        return prove(
-            ask, model, photos, tolerance, several, getattr(module, "LOG_PROBABILITIES", False)
-        )
+    logarithms = getattr(module, "LOG_PROBABILITIES", False)
+    try:
+        with module.runtime(folder, options) as ask:
+            return prove(ask, model, photos, tolerance, several, logarithms)
+    except ExportError:  # a program is missing
+        raise
+    except Exception as error:  # the runtime, which may raise any, does not load the artefact
+        return Proof(tolerance, len(photos), failure=reason(error))
 
 
 def _readme(module: ModuleType, format: str, model: Subject, options: Options) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +17,16 @@ from torch import Tensor, nn
 from predictor.engine.cpus import available_cpus
 from predictor.errors import ExportError
 from predictor.export.artefact import Answers, answers, prepare
+from predictor.images.decoding import decode
 from predictor.models import loading
 from predictor.models.card import Card
+from predictor.models.description import FILE
 from predictor.models.network import Model
 from predictor.models.networks import FoundNetwork
 from predictor.models.outputs import parts_of, pick
 from predictor.models.scorer import LoadedModel
 from predictor.resources import resource
-from predictor.settings import Settings
+from predictor.settings import PILLOWS_LIMIT, Settings
 
 SAMPLES = ("cat", "espresso", "rocket")  # in static/samples
 
@@ -55,6 +58,12 @@ class Subject:
     def name(self) -> str:
         """The model's name."""
         return self.card.name
+
+    def write_toml(self, folder: Path, trust: bool = False) -> None:
+        """Write ``model.toml`` if this package needs to know more than the file itself may say."""
+        lines = ["trust = true\n"] * trust + ["batchable = false\n"] * (not self.batchable)
+        if lines:
+            (folder / FILE).write_text("".join(lines))
 
     def example(self, count: int) -> Tensor:
         """Return the sample photos as the network takes them: ``(count, C, height, width)``."""
@@ -104,8 +113,15 @@ def load(settings: Settings) -> Subject:
 
 def samples(card: Card) -> list[bytes]:
     """Return the sample photos, encoded, in the model's size if it takes no other."""
-    paths = [resource("static") / "samples" / f"{name}.jpg" for name in SAMPLES]
-    return [path.read_bytes() for path in paths]
+    folder = resource("static") / "samples"
+    photos = [(folder / f"{name}.jpg").read_bytes() for name in SAMPLES]
+    return [_resized(photo, card) for photo in photos] if card.input.resize == "none" else photos
+
+
+def _resized(photo: bytes, card: Card) -> bytes:
+    encoded = io.BytesIO()
+    decode(photo, PILLOWS_LIMIT).resize(card.input.size[::-1]).save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 class Logits(nn.Module):

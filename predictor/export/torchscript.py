@@ -1,39 +1,49 @@
-"""TorchScript: traced, or scripted where tracing would fix a decision of one photo."""
+"""TorchScript: traced, or scripted where tracing would fix what the network decides by a photo."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.jit._trace import TracerWarning  # torch.jit does not export it for type checkers
+from torch.jit.mobile import _load_for_lite_interpreter
 
 from predictor.errors import ExportError
-from predictor.export.artefact import Run, served
+from predictor.export.artefact import Answers, Run, answers, batch, read_card, served
 from predictor.export.options import Options
 from predictor.export.subject import Subject
 from predictor.models.probe import reason
+from predictor.models.program import record
 
 TOLERANCE = 1e-4
-FILE = "model.pt"
+FILE, LITE_FILE, CARD = "model.pt", "model.ptl", "predictor.json"
 
 
 def write(subject: Subject, folder: Path, options: Options) -> dict[str, Any]:
-    """Write ``model.pt`` with the description in it. Return how it was made.
+    """Write ``model.pt`` or ``model.ptl``, with the description in it. Return how it was made.
 
     Raises:
         ExportError: the network can be neither traced nor scripted.
     """
-    with _deprecated():
-        program, how = _program(subject)
-        extra = {"predictor.json": subject.description}
-        torch.jit.save(program, folder / FILE, _extra_files=extra)
+    extra = {CARD: subject.description}
+    with deprecated():
+        program, how = make(subject)
+        if options.frozen:
+            program = torch.jit.freeze(program)
+        if options.lite:
+            program._save_for_lite_interpreter(str(folder / LITE_FILE), _extra_files=extra)  # type: ignore[no-untyped-call]
+        else:
+            torch.jit.save(program, folder / FILE, _extra_files=extra)
+            subject.write_toml(folder)
     return {"made by": how}
 
 
-def _program(subject: Subject) -> tuple[torch.jit.ScriptModule, str]:
+def make(subject: Subject) -> tuple[torch.jit.ScriptModule, str]:
+    """Return the program, and whether it was made by ``tracing`` or ``scripting``."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TracerWarning)
         try:
@@ -46,14 +56,15 @@ def _program(subject: Subject) -> tuple[torch.jit.ScriptModule, str]:
     try:
         return torch.jit.script(subject.network), "scripting"
     except Exception as error:
+        place = f"{Path(doubts[0].filename).name}, line {doubts[0].lineno}"
         raise ExportError(
-            f"{subject.name} cannot be traced, because it decides by the photo"
-            f" ({doubts[0].filename}, line {doubts[0].lineno}), nor scripted: {reason(error)}"
+            f"{subject.name} cannot be traced, because {place} decides by the photo, and it cannot"
+            f" be scripted: {reason(error)}"
         ) from error
 
 
 @contextmanager
-def _deprecated() -> Iterator[None]:
+def deprecated() -> Iterator[None]:
     """torch.jit may be used in here: it warns that torch.export replaces it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -61,13 +72,32 @@ def _deprecated() -> Iterator[None]:
 
 
 def runtime(folder: Path, options: Options) -> AbstractContextManager[Run]:
-    """Run the program with torch."""
-    return served(folder / FILE)
+    """Run the program with torch, or with its lite interpreter."""
+    return _lite(folder / LITE_FILE) if options.lite else served(folder / FILE)
+
+
+@contextmanager
+def _lite(path: Path) -> Iterator[Run]:
+    module = _load_for_lite_interpreter(str(path), "cpu")  # type: ignore[no-untyped-call]
+    card = read_card(record(path, f"/{CARD}"), str(path))
+
+    def run(photos: Sequence[bytes]) -> Answers:
+        return answers(card, module(torch.from_numpy(batch(photos, card))).numpy())
+
+    yield run
 
 
 def readme(subject: Subject, options: Options) -> str:
-    """Say how to serve the program, and what replaces it."""
+    """Say how to run the program, and what replaces it."""
+    if options.lite:
+        return (
+            f"`{LITE_FILE}` is for the lite interpreter of PyTorch Mobile, which ExecuTorch"
+            " replaces (`predictor export executorch`). optimize_for_mobile is not in today's"
+            " wheels of torch, so the program is not optimised for a phone's processor."
+        )
     return (
-        f"Serve it: `PREDICTOR_MODEL={FILE} predictor serve`\n\n"
-        "torch.jit is deprecated: for new programs, use `predictor export pt2`."
+        f"Serve it: `PREDICTOR_MODEL={FILE} predictor serve`\n\nIn Python:"
+        f' `torch.jit.load("{FILE}")`; in C++: `torch::jit::load("{FILE}")`. The record'
+        f" `{CARD}` in it has the labels and the preprocessing. torch.jit is deprecated: where"
+        " you can choose, use `predictor export pt2`."
     )

@@ -18,4 +18,30 @@ class Decides(Small):
         return self.last(torch.stack(rows))
 
 
-__all__ = ["Decides", "Small"]
+class Together(Small):
+    """Decides by all photos of a batch, so it has to run one at a time."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.features(images)
+        if features.mean() > 0.1:
+            features = features.flip(1)
+        return self.last(features)
+
+
+class Unscriptable(Small):
+    """Decides, and calls what TorchScript does not know."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.features(images)
+        return self.last(features.flip(1) if sorted(features.tolist())[0][0] > 1e9 else features)
+
+
+class Parts(Small):
+    """Returns its feature maps, too."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        features = self.features(images)
+        return {"features": features, "logits": self.last(features)[:, :, None, None]}
+
+
+__all__ = ["Decides", "Parts", "Small", "Together", "Unscriptable"]

@@ -12,6 +12,7 @@ from zipfile import ZipFile
 
 import pytest
 import torch
+from PIL import ImageOps
 from torch import nn
 
 from paths import TESTS
@@ -49,13 +50,15 @@ each_wrong = pytest.mark.parametrize("wrong", WRONG.values(), ids=list(WRONG))
 
 @functools.cache
 def photos() -> Photos:
-    """20 photographs, encoded."""
-    return [(f"{at}.png", encode(photo)) for at, photo in enumerate(photographs())]
+    """20 photographs as small JPEGs, which are decoded quickly."""
+    small = [ImageOps.contain(photo, (192, 192)) for photo in photographs()]
+    return [(f"{at}.jpg", encode(photo, "JPEG")) for at, photo in enumerate(small)]
 
 
-def settings(folder: Path, kind: type[nn.Module] = Small) -> Settings:
-    """Write the weights and labels of a network of :mod:`own_net`; the answers to photos differ."""
-    torch.save(ready(kind).state_dict(), folder / "net.pth")
+def settings(folder: Path, kind: type[nn.Module] = Small, toml: str = "") -> Settings:
+    """Write the weights and labels of a network of ``own_net.py``, whose answers differ."""
+    torch.save(ready().state_dict(), folder / "net.pth")
+    (folder / "model.toml").write_text(toml)
     labels = {str(index): [f"id{index}", f"kind {index}"] for index in range(CLASSES)}
     (folder / "labels.json").write_text(json.dumps(labels))
     return Settings(
