@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # Each format with its line in --help.
 FORMATS = {
-    "torchscript": "TorchScript, for C++ and Java",
+    "torchscript": "TorchScript, for C++ and older programs",
+    "pt2": "a program of torch.export, or native code, for Python and C++",
 }
 
 

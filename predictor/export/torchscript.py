@@ -65,9 +65,10 @@ def make(subject: Subject) -> tuple[torch.jit.ScriptModule, str]:
 
 @contextmanager
 def deprecated() -> Iterator[None]:
-    """torch.jit may be used in here: it warns that torch.export replaces it."""
+    """torch.jit may be used in here: it warns that torch.export and ExecuTorch replace it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
         yield
 
 
@@ -78,7 +79,8 @@ def runtime(folder: Path, options: Options) -> AbstractContextManager[Run]:
 
 @contextmanager
 def _lite(path: Path) -> Iterator[Run]:
-    module = _load_for_lite_interpreter(str(path), "cpu")  # type: ignore[no-untyped-call]
+    with deprecated():
+        module = _load_for_lite_interpreter(str(path), "cpu")  # type: ignore[no-untyped-call]
     card = read_card(record(path, f"/{CARD}"), str(path))
 
     def run(photos: Sequence[bytes]) -> Answers:
