@@ -6,6 +6,10 @@ CONSTRAINTS ?= constraints.txt
 CLIENTS ?= .venv-clients
 JUPYTER ?= .venv-jupyter
 ONNX ?= .venv-onnx
+# Of foreign runtimes, for `make exports`:
+TORCHSERVE ?= .venv-torchserve
+TRITON ?= .venv-triton
+EXECUTORCH ?= .venv-executorch
 HOST ?= 127.0.0.1
 PORT ?= 5000
 BIN := $(VENV)/bin
@@ -16,10 +20,11 @@ TWO_AT_A_TIME = $(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync
 CORE := tests/images tests/models tests/engine
 PROGRAMS := $(addprefix tests/,browser clients tools test_benchmarks.py test_notebook.py test_wheel.py)
 WITHOUT_TORCH := tests/test_without_torch.py
+RUNTIMES := tests/runtimes
 
 .PHONY: serve lint check check-core check-rest test test-server test-programs test-rest test-onnx
-.PHONY: bench fuzz soak format
-export HOST PORT CLIENTS JUPYTER ONNX
+.PHONY: exports bench fuzz soak format
+export HOST PORT CLIENTS JUPYTER ONNX TORCHSERVE TRITON EXECUTORCH
 unexport PYTHONDONTWRITEBYTECODE # or each of the tests' many servers compiles the app again
 
 # If VGG16's weights cannot be downloaded, a small model replaces it, and the log says so. A
@@ -49,10 +54,16 @@ test: $(JUPYTER)/requirements-jupyter.stamp
 test-server: PART := tests/server
 test-programs: PART := $(PROGRAMS)
 test-rest: PART := --ignore=tests/server $(PROGRAMS:%=--ignore=%) --ignore=$(WITHOUT_TORCH)
+test-rest: PART += --ignore=$(RUNTIMES)
 test-onnx: PART := $(WITHOUT_TORCH)
 test-onnx: $(ONNX)/package.stamp
 test-server test-programs test-rest test-onnx:
 	$(BIN)/pytest $(PART) $(PYTEST)
+
+# Exports, run by other projects' servers and compilers. Programs that are missing skip their tests.
+exports: $(VENV)/requirements-dev.stamp
+	PATH="$$PATH:$(abspath $(TORCHSERVE)/bin):$(abspath $(TRITON)/bin)" \
+	  $(BIN)/pytest $(RUNTIMES) $(PYTEST)
 
 # For the options: make bench BENCH="--help"
 bench: $(VENV)/requirements-dev.stamp
@@ -71,7 +82,7 @@ format: $(VENV)/requirements-dev.stamp
 	$(BIN)/ruff check --fix .
 
 $(VENV)/requirements-dev.stamp: requirements.txt requirements-heif.txt requirements-onnx.txt
-$(VENV)/requirements-dev.stamp: requirements-timm.txt
+$(VENV)/requirements-dev.stamp: requirements-timm.txt requirements-export.txt
 $(VENV)/requirements.stamp $(VENV)/requirements-dev.stamp: requirements-torch.txt
 
 $(VENV)/%.stamp: %.txt $(CONSTRAINTS) | $(BIN)/python
@@ -98,6 +109,14 @@ $(JUPYTER)/%.stamp: %.txt | $(JUPYTER)/bin/python
 $(ONNX)/package.stamp: pyproject.toml requirements.txt requirements-onnx.txt $(CONSTRAINTS)
 $(ONNX)/package.stamp: | $(ONNX)/bin/python
 	$(ONNX)/bin/python -m pip install --disable-pip-version-check -q -e '.[onnx]' -c $(CONSTRAINTS)
+	touch $@
+
+# The environments of foreign runtimes see the packages of $(VENV), and prefer their own. Each gets
+# a rule with its packages, and is a prerequisite of `exports`.
+PLACE := import sysconfig; print(sysconfig.get_path("purelib"))
+$(addsuffix /layer.stamp,$(TORCHSERVE) $(TRITON) $(EXECUTORCH)): %/layer.stamp: | $(BIN)/python
+	$(BIN)/python -m venv $*
+	$(BIN)/python -c '$(PLACE)' > "$$($*/bin/python -c '$(PLACE)')/layer.pth"
 	touch $@
 
 $(BIN)/python $(CLIENTS)/bin/python $(JUPYTER)/bin/python $(ONNX)/bin/python: %/bin/python:
