@@ -53,7 +53,8 @@ def _run(options: argparse.Namespace) -> int:
             status = status or exported.status
             failures += [f"{exported.folder}: {exported.failure}"] * bool(exported.failure)
     print(_table(rows))
-    print(*failures, sep="\n", end="", file=sys.stderr)
+    for failure in failures:
+        print(failure, file=sys.stderr)
     return status
 
 

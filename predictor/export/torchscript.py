@@ -35,7 +35,7 @@ def write(subject: Subject, folder: Path, options: Options) -> dict[str, Any]:
         if options.frozen:
             program = torch.jit.freeze(program)
         if options.lite:
-            program._save_for_lite_interpreter(str(folder / LITE_FILE), _extra_files=extra)  # type: ignore[no-untyped-call]
+            program._save_for_lite_interpreter(str(folder / LITE_FILE), _extra_files=extra)
         else:
             torch.jit.save(program, folder / FILE, _extra_files=extra)
             subject.write_toml(folder)

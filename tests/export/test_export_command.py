@@ -120,7 +120,7 @@ FEW = ("torchscript", "pt2")
     [
         (["torchscript", "--check", "none.jpg"], "none.jpg cannot be read: No such file"),
         (["torchscript", "--check", "."], "has no photos"),
-        (["torchscript", "--check", "net.pth"], "net.pth: This is not an image"),
+        (["torchscript", "--check", "net.pth"], "net.pth: The file's format is ZIP archive"),
         (["pt2", "--lite"], "--lite is an option of torchscript, not of pt2."),
         (["torchscript", "--out", "."], ". exists. Remove it"),
         ([], "Name one format, or --all."),
