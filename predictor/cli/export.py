@@ -61,11 +61,11 @@ def _run(options: argparse.Namespace) -> int:
 def _row(exported: "Exported") -> tuple[str, ...]:
     proof, size = exported.proof, f"{exported.bytes / 1e6:.1f} MB"
     notes = ", ".join(f"{key} {value}" for key, value in exported.notes.items())
-    if proof is None:
-        return exported.format, size, "not checked", "", "", "", notes
-    figures = f"{proof.difference:.1e}", f"{proof.ms:.1f}", f"{proof.served_ms:.1f}"
-    same = f"{proof.same}/{proof.photos} of {proof.classes}"
-    return exported.format, size, same, *figures, notes
+    figures = ["not checked", "", "", ""]
+    if proof:
+        same = f"{proof.same}/{proof.photos} of {proof.classes}"
+        figures = [same, f"{proof.difference:.1e}", f"{proof.ms:.1f}", f"{proof.served_ms:.1f}"]
+    return exported.format, size, *figures, notes
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

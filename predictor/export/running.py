@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,21 +36,13 @@ Photos = list[tuple[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An artefact that has been written.
-
-    Attributes:
-        format: the key of :data:`predictor.export.FORMATS`.
-        folder: where it is.
-        bytes: size of its files.
-        notes: what the format says about how it was written.
-        proof: the comparison with the server; None: it was not made.
-    """
+    """An artefact that has been written."""
 
     format: str
     folder: Path
-    bytes: int
-    notes: dict[str, Any]
-    proof: Proof | None
+    bytes: int  # of its files
+    notes: dict[str, Any]  # by the format, about how it was written
+    proof: Proof | None  # None: it was not compared with the server
     accept_loss: bool = False
 
     @property
@@ -187,7 +179,8 @@ def _json(exported: Exported, model: Subject, options: Options) -> str:
         "weights": Path(model.served.info.weights).name,
         "options": asdict(options),
         "notes": exported.notes,
-        "versions": _versions(),
+        "versions": {"python": platform.python_version(), "predictor": __version__}
+        | {one.name: one.version for one in distributions() if one.name in PACKAGES},
         "files": {
             str(file.relative_to(exported.folder)): {
                 "bytes": file.stat().st_size, "sha256": _sha256(file)
@@ -206,13 +199,3 @@ def _files(folder: Path) -> list[Path]:
 def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {"predictor": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from predictor.engine.cpus import available_cpus
@@ -70,12 +68,8 @@ class Subject:
         images = [prepare(photo, self.card) for photo in samples(self.card)]
         return self._model.batch([images[index % len(images)] for index in range(count)])
 
-    def logits(self, photos: Sequence[bytes]) -> NDArray[np.float32]:
-        """Return the server's answers in float32: encoded photos → ``(N, outputs)``."""
-        return self.answers(photos).logits
-
     def answers(self, photos: Sequence[bytes]) -> Answers:
-        """Return the server's logits and best classes."""
+        """Return the server's answers to encoded photos, in float32."""
         scorer = self.served.scorer
         logits = scorer.logits([prepare(photo, self.card) for photo in photos], scorer.lanes)
         return answers(self.card, logits)

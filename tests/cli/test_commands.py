@@ -13,7 +13,8 @@ HEAVY = {"torch", "numpy", "PIL", "flask", "gunicorn", "predictor.settings"}
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["classify", "--help"], ["convert", "--help"], ["serve", "--help"]]
+    "arguments",
+    [["--help"], *([name, "--help"] for name in ("classify", "convert", "export", "serve"))],
 )
 def test_help_imports_no_heavy_package(arguments):
     check = f"""
