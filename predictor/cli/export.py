@@ -27,7 +27,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    warnings.simplefilter("ignore", FutureWarning)  # of torch's exporters, about torch itself
+    warnings.simplefilter("ignore", FutureWarning)  # torch's exporters warn about torch itself
+    warnings.filterwarnings("ignore", module=r"torch\.")
     from predictor.export import running  # here: torch takes seconds
 
     given = Options(**{name: getattr(options, name) for name in Options.__slots__})
