@@ -11,10 +11,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from predictor.cli import photos, resume
-from predictor.cli.files import Finder, paths_in
 from predictor.cli.output import CSV_HEADER, csv_rows, json_line, table
 from predictor.cli.photos import Outcome, fail
 from predictor.errors import PredictorError
+from predictor.images.files import Finder, paths_in
 
 AHEAD = 1000  # names that decide how wide the table's first column is
 

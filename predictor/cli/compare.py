@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from predictor.cli import photos
 from predictor.cli.evaluation import TOP, Comparison
-from predictor.cli.files import Finder
 from predictor.cli.report import render
-from predictor.cli.truth import Truth
 from predictor.engine.admission import Process
 from predictor.engine.classifier import Classifier
 from predictor.errors import ModelError, PredictorError, StartError, StoreError
+from predictor.images.files import Finder
+from predictor.models.truth import Truth
 from predictor.settings import Settings
 from predictor.store import layout
 from predictor.store.wanted import Entry

@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from predictor.cli import photos
 from predictor.cli.evaluation import TOP, Evaluation
-from predictor.cli.files import Finder
 from predictor.cli.report import render
-from predictor.cli.truth import Truth
 from predictor.engine.classifier import Classifier
 from predictor.errors import PredictorError
+from predictor.images.files import Finder
+from predictor.models.truth import Truth
 
 COLUMNS = ["file", "class_index", "class_id", "class_name", "answer_index", "answer_id"]
 COLUMNS += ["answer_name", "probability", "right", "in_top_5", "error"]

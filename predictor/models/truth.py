@@ -1,4 +1,4 @@
-"""The photos for ``predictor evaluate``, and the class that each of them has."""
+"""Photos with the class that each of them has: folders and CSV files."""
 
 import csv
 from collections import Counter
@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 
-from predictor.cli.files import Finder
 from predictor.errors import StartError
+from predictor.images.files import Finder
 from predictor.models.labels import Label
 
 # Names of the columns of a CSV file.

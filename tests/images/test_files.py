@@ -6,7 +6,7 @@ import pytest
 
 from heic import HEADER
 from pictures import picture
-from predictor.cli.files import Finder, paths_in
+from predictor.images.files import Finder, paths_in
 
 APPLE_DOUBLE = bytes.fromhex("0005160700020000") + bytes(100)
 

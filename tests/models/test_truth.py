@@ -4,10 +4,10 @@ import pytest
 
 from paths import ROOT
 from pictures import picture
-from predictor.cli.files import Finder
-from predictor.cli.truth import CLASSES, PATHS, Truth
 from predictor.errors import StartError
+from predictor.images.files import Finder
 from predictor.models.labels import Label, numbered
+from predictor.models.truth import CLASSES, PATHS, Truth
 
 LABELS = (Label("n1", "Egyptian_cat"), Label("n2", "crane"), Label("n3", "crane"), Label("n4", "4"))
 
