@@ -99,8 +99,9 @@ class Settings:
         help="Folder of several models with versions, see `docs/store.md`. It replaces all other"
         " settings of this table. `none`: one model, which the other settings describe.")
     device: str = _speed("auto", help="`cpu`, `cuda`, `cuda:1`, …. `auto`: a GPU if there is one.")
-    precision: str = _speed("auto", choices=("auto", "float32", "bfloat16", "float16"),
-        help="`float32`, `bfloat16` or `float16`. `auto`: bfloat16 if the hardware supports it"
+    precision: str = _speed("auto", choices=("auto", "float32", "bfloat16", "float16", "int8"),
+        help="`float32`, `bfloat16` or `float16`; `int8` accepts only an ONNX file that is"
+        " quantised, see `docs/exports.md`. `auto`: bfloat16 if the hardware supports it"
         " and the model is known to answer as in float32, otherwise float32.")
     max_batch_size: int | None = _speed(None, limits=(1, 1024),
         help="Maximum number of images in one forward pass. `auto`: 2 on the CPU, 32 on a GPU.")

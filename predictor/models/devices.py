@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from predictor.errors import ModelError
+from predictor.models.scorer import QUANTISE
 
 
 def choose_device(name: str) -> torch.device:
@@ -39,10 +40,15 @@ def choose_dtype(
     ``auto`` is bfloat16 if the hardware computes in bfloat16, and if ``bfloat16`` says that the
     model answers as in float32. Otherwise ``auto`` is float32. ``cpuinfo`` is the file that lists
     the features of the processor.
+
+    Raises:
+        ModelError: it is int8, which no network of torch is served in.
     """
     if precision == "auto":
         use_bfloat16 = bfloat16 and _computes_in_bfloat16(device, cpuinfo)
         return torch.bfloat16 if use_bfloat16 else torch.float32
+    if precision == "int8":
+        raise ModelError(f"PREDICTOR_PRECISION is int8. {QUANTISE}")
     dtype: torch.dtype = getattr(torch, precision)
     return dtype
 

@@ -22,7 +22,7 @@ from predictor.models.devices import choose_device, device_name
 from predictor.models.network import Model, prepare_thread
 from predictor.models.outputs import pick
 from predictor.models.probe import reason
-from predictor.models.scorer import Loaded, lanes_and_batch
+from predictor.models.scorer import QUANTISE, Loaded, lanes_and_batch
 from predictor.models.sources import Request
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,8 @@ class FoundProgram:
             raise ModelError(
                 f"PREDICTOR_PRECISION is {settings.precision}, but {self.path} is a program for"
                 f" {precision}. Remove the setting, or save the network in this precision."
+                + f" {QUANTISE}"
+                * (settings.precision == "int8")
             )
         why = ""
         while size > 1 and (failure := model.failure(size)):

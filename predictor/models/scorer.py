@@ -23,6 +23,11 @@ RANDOM = "random"  # the value of PREDICTOR_WEIGHTS for untrained weights
 EAGER, EXPORTED = "pytorch_eager", "pytorch_export"
 TORCHSCRIPT, AOTINDUCTOR, ONNX = "pytorch_libtorch", "torch_aoti", "onnxruntime_onnx"
 
+QUANTISE = (
+    "The server never quantises. For int8, serve the file that this command writes: predictor"
+    " export onnx --int8 --calibrate PHOTOS"
+)
+
 # A forward pass of VGG16 in float32 holds 30 to 45 MB of activations per image, so a machine with
 # many processors should not run one pass on each processor. More than two lanes were not measured.
 MAX_LANES = 4

@@ -98,6 +98,11 @@ def test_auto_precision_is_float32_if_the_processor_is_unknown(tmp_path):
     assert choose_dtype("auto", CPU, True, missing) == torch.float32
 
 
+def test_int8_for_a_network_names_the_command_that_quantises():
+    with pytest.raises(ModelError, match=r"never quantises.*predictor export onnx --int8"):
+        load_random(precision="int8")
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_chosen_precision_is_used(precision):
     model, info = load_random(precision=precision)

@@ -97,6 +97,12 @@ def test_precision_of_an_onnx_file_cannot_be_changed(tmp_path, precision):
         load(path, precision=precision)
 
 
+def test_int8_for_a_float_file_names_the_command_that_quantises(tmp_path):
+    path = write(tmp_path / "net.onnx", type=FLOAT)
+    with pytest.raises(ModelError, match=r"never quantises.*predictor export onnx --int8"):
+        load(path, precision="int8")
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps", "gpu"])
 def test_device_that_onnx_runtime_lacks_is_refused(tmp_path, device):
     path = write(tmp_path / "net.onnx")

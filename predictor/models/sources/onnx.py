@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -18,11 +19,20 @@ from predictor.errors import ModelError, NotExplainable
 from predictor.images.preprocessing import CHANNELS, Pixels, Preprocessing
 from predictor.models.description import Description, carried, describe, value_of
 from predictor.models.outputs import pick
-from predictor.models.scorer import ONNX, Heat, Loaded, Logits, lanes_and_batch, warm_up_sizes
+from predictor.models.scorer import (
+    ONNX,
+    QUANTISE,
+    Heat,
+    Loaded,
+    Logits,
+    lanes_and_batch,
+    warm_up_sizes,
+)  # fmt: skip
 from predictor.models.sources import Request
 
 log = logging.getLogger(__name__)
 
+EIGHT_BITS = 2, 3  # uint8 and int8 in onnx.proto
 CUDA = "CUDAExecutionProvider"
 TYPES: dict[str, DTypeLike] = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8
@@ -98,11 +108,18 @@ class FoundGraph:
         self.image.check(input, self.path)
         select = value_of(self.said | self.request.said, "output.select")
         output = pick({one.name: one for one in self.session.get_outputs()}, select)
-        precision = "float16" if output.type == "tensor(float16)" else "float32"
+        parameters = _parameters(self.path)
+        # In a quantised file, most weights are whole numbers of 8 bits, signed or not.
+        if sum(parameters[kind] for kind in EIGHT_BITS) > parameters.total() / 2:
+            precision = "int8"
+        else:
+            precision = "float16" if output.type == "tensor(float16)" else "float32"
         if settings.precision not in ("auto", precision):
             raise ModelError(
                 f"PREDICTOR_PRECISION is {settings.precision}, but {self.path} was exported in"
                 f" {precision}. Remove the setting, or export the network in this precision."
+                + f" {QUANTISE}"
+                * (settings.precision == "int8")
             )
         on_cpu = CUDA not in self.session.get_providers()
         lanes, most = lanes_and_batch(on_cpu, threads, settings.max_batch_size)
@@ -115,7 +132,7 @@ class FoundGraph:
             device="cpu" if on_cpu else "cuda",
             precision=precision,
             threads=threads,
-            parameters=_parameters(self.path),
+            parameters=parameters.total(),
             platform=ONNX,
         )
 
@@ -140,8 +157,7 @@ class Graph:
 
     def logits(self, images: Sequence[Pixels], lanes: int = 1) -> Logits:
         """Run the graph on N images ``(height, width, C)``; return ``(N, outputs)`` float32."""
-        batch = {self._image.name: self._batch(images)}
-        (returned,) = self._session.run([self._output], batch)
+        (returned,) = self._session.run([self._output], self.feed(images))
         logits: Logits = returned[: len(images)].astype(np.float32, copy=False)
         return logits.reshape(logits.shape[:2])  # of (N, outputs, 1, 1)
 
@@ -152,13 +168,20 @@ class Graph:
             " the PyTorch network to get explanations."
         )
 
+    def feed(self, images: Sequence[Pixels]) -> dict[str, NDArray[Any]]:
+        """Stack and normalise N images: the graph's input in its layout and type, by its name."""
+        return {self._image.name: self._batch(images)}
+
     def _batch(self, images: Sequence[Pixels]) -> NDArray[Any]:
-        """Stack and normalise the images, in the layout and type of the graph."""
         image, preprocessing = self._image, self.preprocessing
         height, width, channels = preprocessing.shape
         count = image.batch or len(images)  # black images fill a fixed batch
         first = channels, height, width
-        batch = np.zeros((count, *(preprocessing.shape if image.channels_last else first)), "f")
+        whole = image.dtype == np.uint8 and all(one.dtype == np.uint8 for one in images)
+        batch: NDArray[Any] = np.zeros(
+            (count, *(preprocessing.shape if image.channels_last else first)),
+            np.uint8 if whole else np.float32,
+        )
         rows = batch if image.channels_last else batch.transpose(0, 2, 3, 1)
         np.stack(images, out=rows[: len(images)], casting="unsafe")
         if image.dtype == np.uint8:
@@ -230,16 +253,20 @@ def _image(session: ort.InferenceSession, path: Path) -> Image:
     return Image(given.name, TYPES[given.type], batch, size, channels or 0, last)
 
 
-def _parameters(path: Path) -> int:
-    """Count the numbers in the initializers. The keys are those of onnx.proto, in octal."""
+def _parameters(path: Path) -> Counter[int]:
+    """Count the numbers in the initializers, by their type: one of EIGHT_BITS, or another number.
+
+    The keys are those of onnx.proto, in octal.
+    """
+    found = Counter[int]()
     with path.open("rb") as file:
-        return sum(
-            prod(length for key, length in _fields(file, tensor) if key == 0o10)
-            for graph_key, graph in _fields(file, path.stat().st_size)
-            if graph_key == 0o72
-            for tensor_key, tensor in _fields(file, graph)
-            if tensor_key == 0o52
-        )
+        for graph_key, graph in _fields(file, path.stat().st_size):
+            for key, tensor in _fields(file, graph) if graph_key == 0o72 else ():
+                if key == 0o52:
+                    values = [*_fields(file, tensor)]
+                    kind = next((value for key, value in values if key == 0o20), 0)
+                    found[kind] += prod(value for key, value in values if key == 0o10)
+    return found
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
