@@ -52,7 +52,8 @@ def _run(options: argparse.Namespace) -> int:
         else:
             rows.append(_row(exported))
             status = status or exported.status
-            failures += [f"{exported.folder}: {exported.failure}"] * bool(exported.failure)
+            if wrong := exported.failure or exported.loss:
+                failures.append(f"{exported.folder}: {wrong}")
     print(_table(rows))
     for failure in failures:
         print(failure, file=sys.stderr)

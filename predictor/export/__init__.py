@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FORMATS = {
     "torchscript": "TorchScript, for C++ and older programs",
     "pt2": "a program of torch.export, or native code, for Python and C++",
+    "onnx": "ONNX, for ONNX Runtime without torch, and for NPU, FPGA and ASIC tools",
 }
 
 
@@ -50,7 +51,8 @@ def export(
 
     Raises:
         StartError: the model cannot be loaded, or exported in this format; or the artefact's
-            answers differ from the server's. It is kept then, and ``export.json`` has the figures.
+            answers differ from the server's, or int8 loses more than is accepted. It is kept then,
+            and ``export.json`` has the figures.
     """
     from predictor.errors import ExportError
     from predictor.export.options import Options
@@ -59,8 +61,8 @@ def export(
 
     subject, photos = load(settings or Settings.from_env(), check)
     exported = run(format, subject, photos, out, Options(**options))
-    if exported.failure:
-        raise ExportError(f"{exported.folder}: {exported.failure}")
+    if wrong := exported.failure or exported.loss:
+        raise ExportError(f"{exported.folder}: {wrong}")
     return exported
 
 

@@ -83,7 +83,7 @@ def served(path: Path) -> Iterator[Run]:
     Raises:
         StartError: it cannot be loaded.
     """
-    settings = Settings(model=str(path), device="cpu", precision="float32", max_batch_size=BATCH)
+    settings = Settings(model=str(path), device="cpu", max_batch_size=BATCH)
     model = loading.load_model(settings, available_cpus())
 
     def run(photos: Sequence[bytes]) -> Answers:

@@ -29,7 +29,10 @@ class Options:
     int8: bool = _option("onnx", "quantise weights and activations; needs --calibrate")
     calibrate: tuple[str, ...] = _option("onnx", "photos whose activations set the int8 ranges",
                                          (), nargs="+", metavar="PHOTOS")
-    accept_loss: bool = _option("onnx", "exit with 0 even if int8 loses more than 1 %% top-1")
+    judge: str = _option("onnx", "photos with their classes (as `evaluate` takes them), to measure"
+                         " what int8 loses", "", metavar="FOLDER|FILE.csv")
+    accept_loss: float = _option("onnx", "top-1 that int8 may lose (default: 1 %%)", 1.0,
+                                 type=float, metavar="PERCENT")
     eager: bool = _option("torchserve", "model.py and a state_dict instead of TorchScript")
     archive_format: str = _option("torchserve", "no-archive: a folder, fast for large models",
                                   "default", choices=("default", "no-archive"))

@@ -29,7 +29,7 @@ from predictor.settings import Settings
 
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "executorch", "numpy",
             "pillow", "torchserve", "torch-model-archiver", "nvidia-pytriton")  # fmt: skip
-MOST_LOST, LOSSY = 0.01, 3  # how much top-1 int8 may lose, and the exit status if it is more
+LOSSY = 3  # exit status, if int8 loses more than is accepted
 
 Photos = list[tuple[str, bytes]]
 
@@ -43,13 +43,22 @@ class Exported:
     bytes: int  # of its files
     notes: dict[str, Any]  # by the format, about how it was written
     proof: Proof | None  # None: it was not compared with the server
-    accept_loss: bool = False
+    accept_loss: float = 0.0  # percent
 
     @property
     def status(self) -> int:
         """The command's exit status."""
-        lost = self.notes.get("top-1 lost", 0) > MOST_LOST and not self.accept_loss
-        return 1 if self.failure else LOSSY * lost
+        return 1 if self.failure else LOSSY * bool(self.loss)
+
+    @property
+    def loss(self) -> str:
+        """What int8 loses, if that is more than is accepted."""
+        if (lost := self.notes.get("lost %", 0)) <= self.accept_loss:
+            return ""
+        return (
+            f"int8 loses {lost:g} % top-1, or as many of its answers differ; {self.accept_loss:g} %"
+            f" are accepted. Use float32, or add --accept-loss {lost:g}."
+        )
 
     @property
     def failure(self) -> str:

@@ -44,4 +44,26 @@ class Parts(Small):
         return {"features": features, "logits": self.last(features)[:, :, None, None]}
 
 
-__all__ = ["Decides", "Parts", "Small", "Together", "Unscriptable"]
+class Halves(Small):
+    """Without a pooling to uneven parts, which torch's older ONNX exporter cannot write."""
+
+    def features(self, images: Tensor) -> Tensor:
+        maps = self.second(self.first(images)).relu()[..., :14, :14]
+        return torch.nn.functional.adaptive_avg_pool2d(maps, 2).flatten(1)
+
+
+class Depthwise(Halves):
+    """With a depthwise convolution, always the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        deep = torch.randn(8, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("deep", deep, persistent=False)
+
+    def features(self, images: Tensor) -> Tensor:
+        maps = torch.nn.functional.conv2d(self.first(images), self.deep, padding=1, groups=8)
+        maps = self.second(maps).relu()[..., :14, :14]
+        return torch.nn.functional.adaptive_avg_pool2d(maps, 2).flatten(1)
+
+
+__all__ = ["Decides", "Depthwise", "Halves", "Parts", "Small", "Together", "Unscriptable"]
