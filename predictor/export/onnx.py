@@ -62,14 +62,11 @@ def write(subject: Subject, folder: Path, options: Options) -> dict[str, Any]:
 
 def _check(options: Options) -> None:
     if options.int8 and not options.calibrate:
-        raise ExportError(
-            "--int8 needs --calibrate PHOTOS: some photos, like those that will be classified."
-        )
+        raise ExportError("--int8 needs --calibrate PHOTOS, like those that will be classified.")
     if options.int8 and (options.opset or OLDEST) < quantization.OLDEST:
         raise ExportError(f"--int8 needs opset {quantization.OLDEST} or a later one.")
-    for name in () if options.int8 else ("calibrate", "judge"):
-        if getattr(options, name):
-            raise ExportError(f"--{name} is for --int8. Add --int8, or remove --{name}.")
+    if not options.int8 and (options.calibrate or options.judge):
+        raise ExportError("--calibrate and --judge are for --int8. Add --int8, or remove them.")
 
 
 def _card(card: Card, options: Options) -> Card:
@@ -82,7 +79,10 @@ def _card(card: Card, options: Options) -> Card:
 
 
 class Pixels(nn.Module):
-    """A network that normalises pixels itself."""
+    """A network that normalises pixels itself: ``(N, height, width, C)`` uint8 → its outputs."""
+
+    offset: Tensor
+    divisor: Tensor
 
     def __init__(self, network: nn.Module, input: Preprocessing) -> None:
         """Wrap a network that takes normalised images."""
@@ -92,7 +92,7 @@ class Pixels(nn.Module):
         self.register_buffer("divisor", torch.from_numpy(input.divisor))
 
     def forward(self, pixels: Tensor) -> Any:
-        """``(N, height, width, C)`` uint8 → what the network returns."""
+        """Normalise the pixels, and run the network."""
         images = (pixels.float() - self.offset) / self.divisor
         return self.network(images.permute(0, 3, 1, 2))
 
@@ -148,16 +148,15 @@ def runtime(folder: Path, options: Options) -> AbstractContextManager[Run]:
 
 def readme(subject: Subject, options: Options) -> str:
     """Say how to serve the graph, and what it takes."""
-    height, width, channels = subject.card.input.shape
+    high, wide, channels = subject.card.input.shape
+    takes = f"normalised pixels, float32 `(N, {channels}, {high}, {wide})`"
     if options.input == "uint8":
-        takes = f"pixels as they are, uint8 `(N, {height}, {width}, {channels})`"
-    else:
-        takes = f"normalised pixels, float32 `(N, {channels}, {height}, {width})`"
+        takes = f"pixels from 0 to 255, uint8 `(N, {high}, {wide}, {channels})`"
     return (
         "Serve it, without torch: `pip install 'photo-predictor[onnx]'`, then"
         f" `PREDICTOR_MODEL={FILE} predictor serve`.\n\nThe input `images` takes {takes}; the"
-        " output `logits` has a number for each class. The metadata have the labels and the"
-        " preprocessing as JSON, under the key `predictor`."
-        + " Keep all files of the folder together."
-        + options.int8 * " Under `int8` they have what the quantisation cost when it was measured."
+        " output `logits` has a number for each class. The metadata `predictor` are the labels and"
+        " the preprocessing as JSON"
+        + ", and `int8` what the quantisation costs" * options.int8
+        + "."
     )

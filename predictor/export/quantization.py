@@ -43,10 +43,12 @@ def quantise(
         ExportError: a photo cannot be read, or the float32 graph does not answer as the server.
     """
     photos = [*Finder().find(options.calibrate)]
-    judged = _judged(subject, options, photos)
+    judged: Judged = [(file, None) for file in photos]
+    if options.judge:
+        judged = [*Truth(Path(options.judge), subject.card.labels).photos(Finder())]
+    if not photos or not judged:
+        raise ExportError(f"{options.judge if photos else options.calibrate[0]} has no photos.")
     first = [(file, _read(file)) for file in photos[:CHECKED]]
-    if not first:
-        raise ExportError(f"{' '.join(options.calibrate)} has no photos to calibrate with.")
     with served(path) as run:
         proof = prove(run, subject, first, tolerance, batches=not fixed)
     if not proof.ok:
@@ -126,16 +128,6 @@ def _depthwise(path: Path) -> Iterator[str]:
             groups = [one.i for one in node.attribute if one.name == "group"]
             if inputs == 1 and groups == [outputs] and outputs > 1:
                 yield node.input[1]
-
-
-def _judged(subject: Subject, options: Options, photos: list[str]) -> Judged:
-    """Return the photos to judge by, with their classes; without classes, those of calibration."""
-    if not options.judge:
-        return [(file, None) for file in photos]
-    judged: Judged = [*Truth(Path(options.judge), subject.card.labels).photos(Finder())]
-    if not judged:
-        raise ExportError(f"{options.judge} has no photos to judge by.")
-    return judged
 
 
 def _cost(path: Path, subject: Subject, judged: Judged, photos: list[str]) -> dict[str, Any]:

@@ -139,8 +139,8 @@ REFUSED = {
     "opset 3": ({"opset": 3}, "cannot be written as an ONNX graph"),
     "int8 alone": ({"int8": True}, "--int8 needs --calibrate PHOTOS"),
     "int8, opset 12": ({"int8": True, "calibrate": ("a",), "opset": 12}, "--int8 needs opset 13"),
-    "calibrate alone": ({"calibrate": ("a",)}, "--calibrate is for --int8"),
-    "judge alone": ({"judge": "a"}, "--judge is for --int8"),
+    "calibrate alone": ({"calibrate": ("a",)}, "--calibrate and --judge are for"),
+    "judge alone": ({"judge": "a"}, "--calibrate and --judge are for"),
 }
 
 
