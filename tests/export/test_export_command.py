@@ -152,10 +152,10 @@ def test_failure_while_writing_leaves_nothing(model, tmp_path, monkeypatch):
 
 
 def test_too_much_lost_top_1_is_status_3(model, monkeypatch):
-    monkeypatch.setattr(torchscript, "write", lambda *_: {"top-1 lost": 0.02})
+    monkeypatch.setattr(torchscript, "write", lambda *_: {"lost %": 2.0})
     run = ["export", "torchscript", "--no-check", "--out"]
     assert main([*run, "a"]) == 3
-    monkeypatch.setattr(torchscript, "write", lambda *_: {"top-1 lost": 0.009})
+    monkeypatch.setattr(torchscript, "write", lambda *_: {"lost %": 0.9})
     assert main([*run, "b"]) == 0
 
 

@@ -81,7 +81,7 @@ def test_photos_are_served_in_batches_of_any_size(small, written):
     options, folder = written
     model = load_model(Settings(model=str(folder / FILE)), 2)
     data = [photo for _, photo in photos()]
-    expected, pixels = small.logits(data), [prepare(photo, model.card) for photo in data]
+    expected, pixels = small.answers(data).logits, [prepare(photo, model.card) for photo in data]
     most = min(model.scorer.max_batch_size, 1) if options.get("static") else max(SIZES)
     order = np.arange(sum(SIZES)) % len(data)
     for chosen in np.split(order, np.cumsum(SIZES)[:-1]):
