@@ -119,6 +119,12 @@ $(addsuffix /layer.stamp,$(TORCHSERVE) $(TRITON) $(EXECUTORCH)): %/layer.stamp: 
 	$(BIN)/python -c '$(PLACE)' > "$$($*/bin/python -c '$(PLACE)')/layer.pth"
 	touch $@
 
+exports: $(TORCHSERVE)/torchserve.stamp
+$(TORCHSERVE)/torchserve.stamp: | $(TORCHSERVE)/layer.stamp
+	$(TORCHSERVE)/bin/python -m pip install --disable-pip-version-check -q torchserve==0.12.0 \
+	  torch-model-archiver==0.12.0 captum==0.9.0 pyyaml
+	touch $@
+
 $(BIN)/python $(CLIENTS)/bin/python $(JUPYTER)/bin/python $(ONNX)/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is required: make PYTHON=/path/to/python3.11 …"; exit 1; }

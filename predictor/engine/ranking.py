@@ -48,6 +48,16 @@ def finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return logits
 
 
+def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
+    """Return probabilities by label. If two classes share a label, the second label gets its id."""
+    answer: dict[str, float] = {}
+    for one in ranked:
+        taken = one.class_name in answer
+        label = f"{one.class_name} ({one.class_id})" if taken else one.class_name
+        answer[label] = one.probability
+    return answer
+
+
 def as_answer(
     predictions: Sequence[Prediction], top_k: int | None, threshold: float | None
 ) -> dict[str, Any]:

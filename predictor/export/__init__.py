@@ -30,6 +30,8 @@ FORMATS = {
     "torchscript": "TorchScript, for C++ and older programs",
     "pt2": "a program of torch.export, or native code, for Python and C++",
     "onnx": "ONNX, for ONNX Runtime without torch, and for NPU, FPGA and ASIC tools",
+
+    "torchserve": "a .mar archive for TorchServe",
 }
 
 

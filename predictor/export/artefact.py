@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from predictor.engine.classifier import OVERSAMPLING
 from predictor.engine.cpus import available_cpus
 from predictor.images.decoding import decode
 from predictor.images.preprocessing import Pixels
@@ -58,8 +57,7 @@ def read_card(text: str | bytes | None, origin: str) -> Card:
 def prepare(photo: bytes, card: Card) -> Pixels:
     """Decode and resize a photo as the server does by default: ``(height, width, C)`` uint8."""
     input = card.input
-    enough = input.shorter_side and OVERSAMPLING * input.shorter_side
-    image = decode(photo, PILLOWS_LIMIT, enough, alpha=input.channels == "RGBA")
+    image = decode(photo, PILLOWS_LIMIT, input.enough_pixels, alpha=input.channels == "RGBA")
     return input(image)
 
 

@@ -36,6 +36,9 @@ class Options:
     eager: bool = _option("torchserve", "model.py and a state_dict instead of TorchScript")
     archive_format: str = _option("torchserve", "no-archive: a folder, fast for large models",
                                   "default", choices=("default", "no-archive"))
+    handler: str = _option("torchserve", "predictor answers as this app does; TorchServe's own"
+                           " image_classifier prepares photos in its own way",
+                           "predictor", choices=("predictor", "image_classifier"))
     # fmt: on
 
     def check(self, format: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import ceil, floor, isfinite
 from typing import Any, Literal, NamedTuple
@@ -17,6 +18,10 @@ from predictor.images.profile import is_srgb, to_srgb, to_srgb_early
 # A longer image is cropped to this ratio of long to short side before it is resized. Otherwise an
 # image of 1 × 50,000,000 pixels would be enlarged to 255 × 12,750,000,000 pixels.
 MAX_ASPECT_RATIO = 16
+# A JPEG decoded at a reduced size keeps at least this many times the side that the model needs.
+# On 50 photographs enlarged to 12 megapixels, EfficientNet-Lite0 gives the same classes as from
+# all pixels, and their probabilities move by 0.007 on average (0.019 with 1 instead of 2).
+OVERSAMPLING = 2
 
 Interpolation = Image.Resampling
 Resize = int | tuple[int, int] | Literal["squash", "pad", "none"]
@@ -88,6 +93,16 @@ class Preprocessing:
         lists = {key: list(value) for key, value in values.items() if isinstance(value, tuple)}
         return values | lists | {"interpolation": self.interpolation.name.lower()}
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Return the preprocessing that :meth:`as_json` describes."""
+        read: dict[str, Any] = {
+            key: tuple(one) if isinstance(one, list) else one for key, one in values.items()
+        }
+        return cls(
+            **read | {"interpolation": Interpolation.__members__[read["interpolation"].upper()]}
+        )
+
     def describe(self) -> str:
         """Return one line for people: size, rule, channels and normalisation."""
         height, width = self.size
@@ -123,6 +138,11 @@ class Preprocessing:
         if isinstance(self.resize, int):
             return self.resize
         return None if self.resize == "none" else max(self._resized)
+
+    @property
+    def enough_pixels(self) -> int | None:
+        """Number of pixels that suffice for a photo's shorter side; None: decode at full size."""
+        return None if self.shorter_side is None else OVERSAMPLING * self.shorter_side
 
     @property
     def _resized(self) -> tuple[int, int]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from predictor.images.preprocessing import Preprocessing
 from predictor.models.labels import Label
 from predictor.models.outputs import Output
-
-if TYPE_CHECKING:
-    from predictor.images.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +21,13 @@ class Card:
     labels: tuple[Label, ...]
     output: Output = field(default_factory=Output)
     version: str = "1"
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Card:
+        """Return the card that :meth:`as_json` describes."""
+        labels = tuple(Label(*label) for label in content["labels"].values())
+        read = {"input": Preprocessing.from_json(content["input"]), "labels": labels}
+        return cls(**{**content, **read, "output": Output(**content["output"])})
 
     def as_json(self) -> dict[str, Any]:
         """Return the form that model files carry; ``description.describe`` reads it."""

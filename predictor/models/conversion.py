@@ -30,6 +30,7 @@ WRAPPERS = ("AveragedModel", "DataParallel", "DistributedDataParallel", "Optimiz
 SIDES = (224, 32, 28, 64, 96, 128, 160, 256, 299, 384)  # of photos that networks usually take
 MAX_DIFFERENCE = 1e-4  # of the largest logit: the same network, in another memory layout
 MANIFEST = "MAR-INF/MANIFEST.json"
+CARD = "predictor.json"  # in archives that `predictor export torchserve` has written
 # How TorchServe's handler image_classifier prepares photos.
 IMAGE_CLASSIFIER = """
 [input]
@@ -141,8 +142,27 @@ def _from_archive(path: Path, folder: Path) -> str:
         said |= {"source": weights}
     if (folder / "index_to_name.json").is_file():
         said["labels"] = "index_to_name.json"
+    if (folder / CARD).is_file():
+        card = json.loads((folder / CARD).read_text("utf-8"))
+        said |= {key: card[key] for key in ("name", "version")}
+        _write(folder, said, _of_export(card, folder, manifest))
+        return _prove(folder, *_example(network.eval(), card["input"]))
     _write(folder, said, IMAGE_CLASSIFIER if handler == "image_classifier" else "")
     return f"Its handler {handler} was not run. {_prove(folder, *_example(network.eval()))}"
+
+
+def _of_export(card: dict[str, Any], folder: Path, manifest: dict[str, Any]) -> str:
+    """Return the tables of ``model.toml``. Keep the labels, and what only TorchServe needs not."""
+    labels = json.dumps(card["labels"], ensure_ascii=False)
+    (folder / "index_to_name.json").write_text(labels, "utf-8")
+    shutil.rmtree(folder / "predictor")
+    for name in (CARD, _within(manifest["configFile"])):
+        (folder / name).unlink()
+    tables = {f"\n[{name}]": card[name] for name in description.TABLES}
+    return "".join(
+        "\n".join([head, *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""])
+        for head, table in tables.items()
+    )
 
 
 def _unpack(path: Path, folder: Path) -> dict[str, Any]:
@@ -189,17 +209,19 @@ def _write(folder: Path, said: dict[str, str], further: str) -> None:
     (folder / description.FILE).write_text("".join([*lines, further]), "utf-8")
 
 
-def _example(network: nn.Module) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _example(
+    network: nn.Module, input: dict[str, Any] | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return random pixels ``(height, width, C)`` that a network takes, and its logits for them."""
-    for channels in CHANNELS:
-        for side in SIDES:
-            photo = np.random.default_rng(0).integers(0, 256, (side, side, channels), np.uint8)
-            try:
-                with torch.inference_mode():
-                    output = network(torch.from_numpy(photo).permute(2, 0, 1)[None] / 255)
-            except (RuntimeError, ValueError, AssertionError):
-                continue
-            return photo, pick(output, None).float().reshape(1, -1).numpy()
+    shapes = [(side, side, channels) for channels in CHANNELS for side in SIDES]
+    for shape in [(*input["size"], len(input["channels"]))] if input else shapes:
+        photo = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        try:
+            with torch.inference_mode():
+                output = network(torch.from_numpy(photo).permute(2, 0, 1)[None] / 255)
+        except (RuntimeError, ValueError, AssertionError):
+            continue
+        return photo, pick(output, None).float().reshape(1, -1).numpy()
     raise ModelError(f"The network takes no photo with sides of {', '.join(map(str, SIDES))}.")
 
 

@@ -10,7 +10,6 @@ from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTen
 
 from pictures import encode
 from predictor import get_prediction, get_predictions
-from predictor.engine.classifier import OVERSAMPLING
 from predictor.images.decoding import decode
 from predictor.images.preprocessing import Interpolation, Preprocessing
 from predictor.models.loading import load_model
@@ -100,7 +99,7 @@ def test_reduced_jpeg_gets_the_class_of_the_full_one(lite, photos):
         scale = (12_000_000 / (photo.width * photo.height)) ** 0.5
         enlarged = photo.resize((int(photo.width * scale), int(photo.height * scale)))
         data = encode(enlarged, "JPEG", quality=90)
-        enough = OVERSAMPLING * lite.preprocessing.shorter_side
+        enough = lite.preprocessing.enough_pixels
         decoded = [decode(data, 50_000_000), decode(data, 50_000_000, enough)]
         assert decoded[1].width < decoded[0].width / 3
         logits = lite.logits([lite.preprocessing(image) for image in decoded])

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from werkzeug.routing import BaseConverter
 
 from predictor.engine.call import all_or_error
 from predictor.engine.metrics import MODEL, labels_of
-from predictor.engine.ranking import Prediction
+from predictor.engine.ranking import by_label
 from predictor.engine.readings import Readings
 from predictor.engine.served import Served
 from predictor.errors import PredictorError
@@ -159,16 +159,6 @@ def explain(model: str, version: str | None = None, filename: str = "") -> Respo
         (image,) = all_or_error(upload.images)
         numbers = served.explain(image, class_index, current_call()).as_numbers()
     return jsonify(_wrap(upload, [numbers], "explanations"))
-
-
-def by_label(ranked: Sequence[Prediction]) -> dict[str, float]:
-    """Return probabilities by label. If two classes share a label, the second label gets its id."""
-    answer: dict[str, float] = {}
-    for one in ranked:
-        taken = one.class_name in answer
-        label = f"{one.class_name} ({one.class_id})" if taken else one.class_name
-        answer[label] = one.probability
-    return answer
 
 
 def _wrap(upload: Chosen, answers: list[Any], key: str) -> Any:
