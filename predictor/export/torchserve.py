@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import time
-from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.request import Request, urlopen
+from uuid import uuid4
 from zipfile import ZipFile
 
 import numpy as np
@@ -52,6 +52,16 @@ max_request_size=20971520
 PORTS = dict.fromkeys(
     ("inference_address", "management_address", "metrics_address"), "http://127.0.0.1:"
 ) | dict.fromkeys(("grpc_inference_port", "grpc_management_port"), "")
+FORM = """\
+--{bound}
+Content-Disposition: form-data; name="top_k"
+
+{top_k}
+--{bound}
+Content-Disposition: form-data; name="data"; filename="photo"
+Content-Type: application/octet-stream
+
+"""
 README = """\
 It needs Java 17 and `pip install torchserve torch torchvision pyyaml{captum}`. In this folder:
 
@@ -194,9 +204,10 @@ def _client(url: str, labels: Sequence[Label]) -> Run:
     """Ask TorchServe: each photo in a request of its own, all at once, so that it batches them."""
 
     def ask(photo: bytes) -> dict[str, float]:
-        content = {"data": b64encode(photo).decode(), "top_k": len(labels)}
-        headers = {"Content-Type": "application/json"}
-        request = Request(url, json.dumps(content).encode(), headers)
+        bound = uuid4().hex  # not in the photo
+        head = FORM.format(bound=bound, top_k=len(labels)).replace("\n", "\r\n").encode()
+        headers = {"Content-Type": f"multipart/form-data; boundary={bound}"}
+        request = Request(url, head + photo + f"\r\n--{bound}--\r\n".encode(), headers)
         with urlopen(request, timeout=ANSWER_S) as answer:
             return json.load(answer)  # type: ignore[no-any-return]
 
