@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Each format with its line in --help.
 FORMATS = {
     "torchscript": "TorchScript, for C++ and older programs",
+    "cpp": "a C++ program, with LibTorch and CMake",
     "pt2": "a program of torch.export, or native code, for Python and C++",
     "onnx": "ONNX, for ONNX Runtime without torch, and for NPU, FPGA and ASIC tools",
 
