@@ -31,13 +31,13 @@ def write(subject: Subject, folder: Path, options: Options) -> dict[str, Any]:
     """Write ``model.pt``, or ``model.pt2`` with native code, and the project that runs it.
 
     Raises:
-        ExportError: the program cannot run the model, or the model cannot be written.
+        ExportError: the program or the model's format cannot carry the model.
     """
     if not subject.batchable:
         raise ExportError(f"{subject.name} takes one photo at a time; the C++ program, batches.")
     if subject.card.input.interpolation == Interpolation.NEAREST:
         raise ExportError("The C++ program has no interpolation nearest, only antialiased ones.")
-    notes = _model(options).write(subject, folder, options)
+    notes: dict[str, Any] = _model(options).write(subject, folder, options)
     shutil.copytree(PROJECT, folder, dirs_exist_ok=True)
     return notes
 
@@ -55,10 +55,11 @@ def runtime(folder: Path, options: Options) -> Iterator[Run]:
         ExportError: a program or library is missing.
     """
     with TemporaryDirectory() as build, TemporaryFile() as errors:
-        program = build_program(folder, Path(build))
-        command = [program, "--json", "--batch", str(BATCH), folder / _model(options).FILE, "-"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
-        with subprocess.Popen(command, text=True, **pipes) as process:
+        program, model = build_program(folder, Path(build)), folder / _model(options).FILE
+        command: list[Any] = [program, "--json", "--batch", str(BATCH), model, "-"]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
             yield lambda photos: _ask(process, photos, Path(build), errors)
 
 
@@ -70,8 +71,8 @@ def build_program(project: Path, build: Path) -> Path:
     """
     if shutil.which("cmake") is None:
         raise ExportError(f"There is no cmake to build the C++ program with. On Debian: {INSTALL}")
-    configure = ["-S", project, "-B", build, f"-DPython3_EXECUTABLE={sys.executable}"]
-    for arguments in (configure, ["--build", build, "--parallel", "2"]):
+    configure = ["-S", str(project), "-B", str(build), f"-DPython3_EXECUTABLE={sys.executable}"]
+    for arguments in (configure, ["--build", str(build), "--parallel", "2"]):
         done = subprocess.run(["cmake", *arguments], capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr or done.stdout).strip()[-2000:]

@@ -66,7 +66,7 @@ class Package : public Network {
 }  // namespace
 
 std::unique_ptr<Network> load(const std::string& model) {
-  // The profiling executor would run the first two passes of each shape several times as slowly.
+  // The profiling executor would record the first passes, and compile the program again.
   torch::jit::setGraphExecutorOptimize(false);
   // Without these checks, native code reads beyond the memory of an image of another size.
   setenv("AOTI_RUNTIME_CHECK_INPUTS", "1", true);
