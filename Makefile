@@ -61,9 +61,9 @@ test-server test-programs test-rest test-onnx:
 	$(BIN)/pytest $(PART) $(PYTEST)
 
 # Exports, run by other projects' servers and compilers. Programs that are missing skip their tests.
-exports: $(VENV)/requirements-dev.stamp
+exports: $(VENV)/requirements-dev.stamp $(EXECUTORCH)/packages.stamp $(TRITON)/bin/tritonserver
 	PATH="$$PATH:$(abspath $(TORCHSERVE)/bin):$(abspath $(TRITON)/bin)" \
-	  $(BIN)/pytest $(RUNTIMES) $(PYTEST)
+	  $(EXECUTORCH)/bin/python -m pytest $(RUNTIMES) $(PYTEST)
 
 # For the options: make bench BENCH="--help"
 bench: $(VENV)/requirements-dev.stamp
@@ -124,6 +124,18 @@ $(TORCHSERVE)/torchserve.stamp: | $(TORCHSERVE)/layer.stamp
 	$(TORCHSERVE)/bin/python -m pip install --disable-pip-version-check -q torchserve==0.12.0 \
 	  torch-model-archiver==0.12.0 captum==0.9.0 pyyaml
 	touch $@
+
+# The tests run in here. tritonclient asks Triton.
+$(EXECUTORCH)/packages.stamp: requirements-executorch.txt | $(EXECUTORCH)/layer.stamp
+	$(EXECUTORCH)/bin/python -m pip install --disable-pip-version-check -q -r $< \
+	  'tritonclient[grpc,http]==2.73.0'
+	touch $@
+
+# Triton, with its python backend and what a model in it imports. It needs another NumPy.
+$(TRITON)/bin/tritonserver: tests/runtimes/tritonserver.sh | $(TRITON)/layer.stamp
+	$(TRITON)/bin/python -m pip install --disable-pip-version-check -q \
+	  nvidia-pytriton==0.7.0 'numpy<2' onnxruntime pillow
+	install -m 755 $< $@
 
 $(BIN)/python $(CLIENTS)/bin/python $(JUPYTER)/bin/python $(ONNX)/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

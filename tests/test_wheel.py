@@ -24,7 +24,7 @@ pytestmark = pytest.mark.server
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 MODEL = "efficientnet_lite0"
-EXTRAS = ("timm", "torch", "heif", "onnx", "export")
+EXTRAS = ("timm", "torch", "heif", "onnx", "export", "executorch")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_wheel_has_the_ranges_of_requirements_txt(wheel):
     needed = requirements(ROOT / "requirements.txt").union(*extras.values())
     assert {name_and_range(r) for r in declared} == needed
     for extra, expected in extras.items():
-        added = {name_and_range(r) for r in declared if extra in str(r.marker)}
+        added = {name_and_range(r) for r in declared if f'"{extra}"' in str(r.marker)}
         assert added == expected
 
 

@@ -33,6 +33,9 @@ FORMATS = {
     "onnx": "ONNX, for ONNX Runtime without torch, and for NPU, FPGA and ASIC tools",
 
     "torchserve": "a .mar archive for TorchServe",
+
+    "triton": "a model repository for Triton, which takes encoded photos",
+    "executorch": "ExecuTorch with XNNPACK, for Android, iOS and Linux",
 }
 
 

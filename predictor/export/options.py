@@ -39,6 +39,8 @@ class Options:
     handler: str = _option("torchserve", "predictor answers as this app does; TorchServe's own"
                            " image_classifier prepares photos in its own way",
                            "predictor", choices=("predictor", "image_classifier"))
+    platform: str = _option("triton", "what runs the model; onnxruntime: a full Triton, on tensors",
+                            "python", choices=("python", "onnxruntime"))
     # fmt: on
 
     def check(self, format: str) -> None:
