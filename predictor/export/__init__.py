@@ -31,9 +31,7 @@ FORMATS = {
     "cpp": "a C++ program, with LibTorch and CMake",
     "pt2": "a program of torch.export, or native code, for Python and C++",
     "onnx": "ONNX, for ONNX Runtime without torch, and for NPU, FPGA and ASIC tools",
-
     "torchserve": "a .mar archive for TorchServe",
-
     "triton": "a model repository for Triton, which takes encoded photos",
     "executorch": "ExecuTorch with XNNPACK, for Android, iOS and Linux",
 }
