@@ -9,7 +9,6 @@ import platform
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import distributions
 from pathlib import Path
@@ -184,7 +183,6 @@ def _readme(module: ModuleType, format: str, model: Subject, options: Options) -
 def _json(exported: Exported, model: Subject, options: Options) -> str:
     content = {
         "format": exported.format,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {key: getattr(model.card, key) for key in ("name", "version", "source")},
         "weights": Path(model.served.info.weights).name,
         "options": asdict(options),
