@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # While several models are in use, the others wait for a call of one at most for about this long,
 # or for as long as some of their own items take. Without the second, a busy machine would make each
 # call seem long and each batch small, and thereby lose most of its throughput.
-SHARED_CALL_S, OWN_ITEMS = 0.1, 4
+SHARED_CALL_S, OWN_ITEMS = 0.5, 4
 IN_USE_S = 60.0  # after its last call
 
 

@@ -102,8 +102,8 @@ def test_a_model_that_comes_after_idle_time_does_not_wait_for_the_credit_of_anot
 @pytest.mark.parametrize(
     ("seconds", "other", "lanes", "sizes"),
     [
-        (0.03, 0.01, 1, [8, 3, 3, 8]),
-        (0.02, 0.01, 2, [8, 2, 2, 8]),
+        (0.15, 0.01, 1, [8, 3, 3, 8]),
+        (0.1, 0.01, 2, [8, 2, 2, 8]),
         (9, 0.01, 1, [8, 1, 1, 8]),
         (9, 9, 1, [8, 4, 4, 8]),
         (9, 99, 1, [8] * 4),
