@@ -23,14 +23,12 @@ from predictor.engine.served import Served
 from predictor.errors import InferenceFailed, NotReady, Overloaded, StartError, StoreError
 from predictor.settings import Settings
 from predictor.store.followers import Followers
+from predictor.store.patience import Patience
 from predictor.store.plan import Key, Load, Now, Step, Switch, Unload, plan, shortfalls
 from predictor.store.table import Model, Status, Table
 from predictor.store.wanted import Entry, Wanted
 from predictor.store.watch import Watch
 
-# While a process starts and no load ends for so long, it does not wait for the rest. Then all
-# loads have begun (folder.TURN_S), and a process that it replaces answers yet (worker.HANDOVER_S).
-STALLED_S = 60.0
 LOADING = "The model is loading. Retry in a few seconds."
 
 log = logging.getLogger(__name__)
@@ -82,7 +80,7 @@ class Store:
         self._loading: dict[Key, tuple[str, Served]] = {}
         self._failed: dict[Key, tuple[str, str, bool]] = {}
         self._tasks = ThreadPoolExecutor(1, "store")  # of this thread is all that follows
-        self._progress, self._stalled = threading.Timer(STALLED_S, print), False
+        self._patience = Patience(lambda end: self._tasks.submit(self._proceed, end))
         self._start_once, self._closed = threading.Lock(), False
         process.slots.retry_after_s = self._backlog_s
 
@@ -108,7 +106,7 @@ class Store:
         loads = self._loading.keys() & self._wanted.entries.keys()
         if not self.loading.done():
             self._begin_to_serve(bool(loads))
-        self._stalled = self._stalled and bool(loads)
+        self._patience.is_over &= bool(loads)
         if self.loading.done():
             self._report({name for name, _ in loads})
 
@@ -119,16 +117,11 @@ class Store:
 
     def _begin_to_serve(self, loads: bool) -> None:
         """End the first load, or wait for a load to end."""
-        self._progress.cancel()
+        self._patience.stop()
         # Requests that name no model need the default one, which other processes may have.
         has_default = self._table.default or (self._wanted.default is None and self._table.models)
-        if loads and not (self._stalled and has_default):
-            event = partial(
-                self._tasks.submit, self._proceed, partial(setattr, self, "_stalled", True)
-            )
-            self._progress = threading.Timer(STALLED_S, event)
-            self._progress.daemon = True
-            return self._progress.start()
+        if loads and not (self._patience.is_over and has_default):
+            return self._patience.renew()
         reasons = [self.error or "", *(reason for _, reason, _ in self._failed.values())]
         if any(reasons) and not self._table.models:
             self.loading.set_exception(StartError(" ".join(filter(None, reasons))))
@@ -155,7 +148,7 @@ class Store:
             loaded={key: signature for key, (signature, _) in self._loaded.items()},
             failed={key: signature for key, (signature, *_) in self._failed.items()},
             loading={key: signature for key, (signature, _) in self._loading.items()},
-            stalled=self._stalled,
+            stalled=self._patience.is_over,
             routes=self._switched.routes,
             default=self._switched.default,
         )

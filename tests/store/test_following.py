@@ -177,7 +177,7 @@ def test_a_version_that_is_unloaded_does_not_make_the_process_unhealthy(toys):
 
 
 def test_a_process_is_ready_without_a_model_that_hangs(toys, monkeypatch):
-    monkeypatch.setattr("predictor.store.store.STALLED_S", 0.1)
+    monkeypatch.setattr("predictor.store.patience.STALLED_S", 0.1)
     for key in (("m", 2, "a"), ("n", 1, "a")):
         toys.gates[key] = threading.Event()
     toys.want(m={1: "a", 2: "a"}, n={1: "a"})
@@ -194,10 +194,10 @@ def test_a_process_is_ready_without_a_model_that_hangs(toys, monkeypatch):
 
 
 def test_a_process_is_not_ready_without_its_default_model(toys, monkeypatch):
-    monkeypatch.setattr("predictor.store.store.STALLED_S", 0.01)
+    monkeypatch.setattr("predictor.store.patience.STALLED_S", 0.01)
     toys.gates["m", 1, "a"] = threading.Event()
     toys.want(m={1: "a"}, n={1: "a"})
-    wait_until(lambda: toys.store._stalled and toys.served() == [("n", 1, "a")])
+    wait_until(lambda: toys.store._patience.is_over and toys.served() == [("n", 1, "a")])
     assert not toys.store.is_ready()
     toys.gates["m", 1, "a"].set()
     wait_until(toys.store.is_ready)
