@@ -12,7 +12,6 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from flask import current_app, request
 
 import predictor
@@ -26,7 +25,6 @@ from predictor.web.security import COSTLY
 
 WEB = Path(__file__).parent
 FIRST = ("common", "predict")  # files; the others follow in alphabetical order
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader takes an eighth of the time
 METHODS = ("get", "put", "post", "delete", "options", "patch", "trace")  # that a path item has
 # Headers of an error's response.
 HEADERS = {401: ("WWW-Authenticate",), **dict.fromkeys((408, 429, 503), ("Retry-After",))}
@@ -69,9 +67,12 @@ def document(facts: Mapping[str, Any]) -> Node:
 @cache
 def _descriptions() -> Node:
     """Merge all YAML files. Each operation gets its operationId and the shape of its errors."""
+    import yaml  # here: a server starts without it
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # takes an eighth of the time
     merged: Node = {}
     for file in sorted(WEB.rglob("*.yaml"), key=lambda f: (f.stem not in FIRST, f.stem)):
-        part = yaml.load(file.read_text(encoding="utf-8"), LOADER)
+        part = yaml.load(file.read_text(encoding="utf-8"), loader)
         shape = part.pop("x-error", {})
         part["paths"] = {path: dict(item) for path, item in part.get("paths", {}).items()}
         for path, method, operation in _operations(part["paths"]):

@@ -153,7 +153,8 @@ class Graph:
         self._session, self._image, self._output = session, image, output
         self.preprocessing = preprocessing
         self.lanes, self.max_batch_size = lanes, max_batch_size
-        self.warm_up_sizes = warm_up_sizes(on_cpu, lanes, max_batch_size)
+        # On the CPU, the probe has run batches before.
+        self.warm_up_sizes = {1} if on_cpu else warm_up_sizes(False, lanes, max_batch_size)
 
     def logits(self, images: Sequence[Pixels], lanes: int = 1) -> Logits:
         """Run the graph on N images ``(height, width, C)``; return ``(N, outputs)`` float32."""
