@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from predictor.images.boxes import boxes
-
 HEADER = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 
 
@@ -43,7 +41,7 @@ def grid_of_one_tile(
     An overlay has the pictures on each other, on a canvas of the size. If ``hidden``, the tile is
     the primary picture, and as a thumbnail of the grid it is no picture of its own.
     """
-    content = {kind: tile[begin:end] for kind, begin, end in boxes(tile)}
+    content = contents(tile)
     pixels, used = content[b"mdat"], [1] * count**2
     grid = struct.pack(">4B2H", 0, 0, count - 1, count - 1, *size)
     if overlay:
@@ -72,6 +70,18 @@ def grid_of_one_tile(
         return HEADER + full(b"meta", b"".join(meta))
 
     return head(len(head(0)) + 8) + box(b"mdat", pixels)
+
+
+def contents(data: bytes) -> dict[bytes, bytes]:
+    """The content of each box, also of those in ``meta``, by type."""
+    at, found = 0, {}
+    while at < len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        found[kind] = content = data[at + 8 : at + size]
+        if kind in (b"meta", b"iprp", b"ipco"):
+            found |= contents(content[4:] if kind == b"meta" else content)
+        at += size
+    return found
 
 
 def box(kind: bytes, content: bytes) -> bytes:

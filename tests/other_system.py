@@ -27,10 +27,16 @@ NOT_ON_WINDOWS = [
     "os.geteuid",
     "os.killpg",
     "os.register_at_fork",
+    "os.wait4",
+    "signal.SIGALRM",
     "signal.SIGHUP",
     "signal.SIGKILL",
+    "signal.SIGPROF",
+    "signal.setitimer",
     "socket.AF_UNIX",
     "socket.MSG_DONTWAIT",
+    "socket.recv_fds",
+    "socket.send_fds",
 ]
 NAMES = {"macos": LINUX_ONLY, "windows": LINUX_ONLY + NOT_ON_WINDOWS}
 MODULES = {"macos": [], "windows": ["fcntl", "grp", "gunicorn", "pwd", "resource", "termios"]}

@@ -10,15 +10,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
-from time import monotonic, thread_time
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from predictor.engine.batching import ItemCost
 from predictor.engine.call import POLL_S, Call
 from predictor.errors import Overloaded
 from predictor.images.cost import FREE_S, DearImage
-from predictor.images.decoding import decode
+from predictor.images.decoding import Charge, decode
+from predictor.images.sandbox import OutOfTime, thread_seconds
 from predictor.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Decoders:
             ServiceError: too many images are waiting, or the deadline has passed.
         """
         budget = call.budget
+        began_s = thread_seconds()
+        spent_s = budget.spent_s
 
         def charge(seconds: float) -> None:
             # The images of a request are decoded one after the other: more could not be in time.
@@ -74,18 +76,24 @@ class Decoders:
             if seconds > FREE_S:
                 raise DearImage
 
-        run = partial(decode, data, self._max_pixels, enough)
-        began_s = thread_time() - budget.spent_s
+        def run(charge: Charge, most_s: float) -> Result:
+            return prepare(decode(data, self._max_pixels, enough, charge, alpha, most_s))
+
         try:
             with suppress(DearImage), self.turns.take(call):
                 budget.size += len(data)
-                return prepare(run(charge, alpha))
+                left_s = budget.left_s(self._request_s, self._max_pixels)
+                try:
+                    return run(charge, min(left_s, FREE_S))
+                except OutOfTime:  # it costs more than its header says
+                    if left_s <= FREE_S:
+                        raise
             # The image has paid. It waits here, where nothing holds it open: an open WebP keeps
             # memory for its pixels.
             with self.dear.take(call), self.turns.take(call):
-                return prepare(run(lambda _: None, alpha))
+                return run(lambda _: None, left_s - (thread_seconds() - began_s))
         finally:
-            budget.spent_s = max(budget.spent_s, thread_time() - began_s)
+            budget.spent_s = max(budget.spent_s, spent_s + thread_seconds() - began_s)
 
 
 class Turns:

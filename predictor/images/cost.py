@@ -94,6 +94,12 @@ class Budget:
     sent: float = inf  # bytes that the client has sent for all images, if they were compressed
     spent_s: float = 0.0
 
+    def left_s(self, request_s: float, max_pixels: int) -> float:
+        """Return the CPU seconds that the next image may cost; for the arguments see below."""
+        budget_s = min(request_s, FREE_S + BUDGET_S_PER_KB * min(self.size, self.sent) / 1000)
+        image_s = max(FREE_S, max_pixels * IMAGE_NS_PER_PIXEL / 1e9)
+        return max(0.0, min(image_s, budget_s - self.spent_s))
+
     def charge(self, request_s: float, max_pixels: int, seconds: float) -> None:
         """Spend the seconds that an image will cost.
 
@@ -101,12 +107,11 @@ class Budget:
             TooCostly: the image would cost more than an image of ``max_pixels`` may, or all images
                 of the request more than ``request_s`` or their bytes allow. Nothing is spent.
         """
-        budget_s = min(request_s, FREE_S + BUDGET_S_PER_KB * min(self.size, self.sent) / 1000)
-        left_s = min(max_pixels * IMAGE_NS_PER_PIXEL / 1e9, budget_s - self.spent_s)
+        left_s = self.left_s(request_s, max_pixels)
         if seconds > left_s:
             raise TooCostly(
                 f"Decoding the image would take about {seconds:.2f} s of processor time; at most"
-                f" {max(0.0, left_s):.2f} s are accepted here. Save it as a JPEG, make it smaller,"
-                " or send fewer images at once."
+                f" {left_s:.2f} s are accepted here. Save it as a JPEG, make it smaller, or send"
+                " fewer images at once."
             )
         self.spent_s += seconds

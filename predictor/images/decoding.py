@@ -13,7 +13,7 @@ from predictor.errors import (
     TooLarge,
     UnsupportedImage,
 )
-from predictor.images import avif, heif, jpeg, png, tiff, unread, webp
+from predictor.images import heif, jpeg, png, sandbox, tiff, unread, webp
 from predictor.images.cost import DearImage, estimate
 from predictor.images.limits import MAX_EXIF, Checked, LimitedFile, check_header
 from predictor.images.profile import keep_profile
@@ -24,6 +24,7 @@ from predictor.images.profile import keep_profile
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
 Charge = Callable[[float], None]
+MOST_S = 60.0  # CPU seconds for an image that nobody pays for
 
 ORIENTATION_TAG = 0x0112
 # Pillow reads all values of the orientation's tag, of which there may be millions.
@@ -56,11 +57,14 @@ def decode(
     enough: int | None = None,
     charge: Charge = lambda _: None,
     alpha: bool = False,
+    most_s: float = MOST_S,
 ) -> Image.Image:
     """Decode an image's first frame as a person would see it: upright, RGB, alpha over white.
 
     If the image has a colour profile, :func:`predictor.images.profile.to_srgb` has to convert what
     the caller uses of it. Such an image may be CMYK.
+
+    AVIF, HEIC, TIFF and large lossless WebP are decoded in a process of their own.
 
     Args:
         data: a whole file in one of :data:`FORMATS`, or a HEIC.
@@ -70,14 +74,30 @@ def decode(
         charge: called before the pixels are decoded, with the estimated CPU seconds for that. It
             may raise an error to refuse the image.
         alpha: whether an image that has transparency becomes RGBA.
+        most_s: the most CPU seconds of an image that is decoded in a process of its own.
 
     Raises:
         BadRequest: ``data`` is empty.
         UnsupportedImage: the file is not in one of the formats.
         TooLarge: the image has more than ``max_pixels``, or reading the file would take too long.
+        OutOfTime: decoding took ``most_s``.
         DamagedImage: Pillow fails to decode the file for any other reason.
         Overloaded: there is not enough memory to decode the image.
     """
+    if sandbox.AVAILABLE and _is_rare(data) and can_decode(data):
+        return sandbox.decode(data, max_pixels, charge, alpha, most_s)
+    return decode_here(data, max_pixels, enough, charge, alpha)
+
+
+def _is_rare(data: bytes) -> bool:
+    """Return whether an image is decoded in a process of its own."""
+    return data[4:8] == b"ftyp" or tiff.is_tiff(data) or webp.is_slow(data)
+
+
+def decode_here(
+    data: bytes, max_pixels: int, enough: int | None, charge: Charge, alpha: bool
+) -> Image.Image:
+    """Decode an image like :func:`decode`, in this process, without a limit of CPU seconds."""
     if not data:
         raise BadRequest("The image is empty: it has 0 bytes.")
     # Pillow's parsers raise many types (OSError, SyntaxError, struct.error, zlib.error, KeyError,
@@ -103,11 +123,11 @@ def _decode(
 ) -> Image.Image:
     checked = _check(data)
     with _open(checked.data, max_pixels) as image:
-        size = image.size
+        size = checked.samples.size if checked.samples else image.size
         if enough is not None:
             image.draft(None, (enough, enough))
-        pixels = _check_size(image, size, checked, max_pixels)
-        charge(estimate(image, pixels, checked, len(data)))
+        check_header(image, image.size if checked.streamed else size, max_pixels)
+        charge(estimate(image, size[0] * size[1], checked, len(data)))
         png.load(image, checked.data) if image.format == "PNG" else image.load()
         if checked.coarse:
             jpeg.check_last_scan(image, checked.coarse, enough)
@@ -117,24 +137,23 @@ def _decode(
 
 
 def _check(data: bytes) -> Checked:
-    """Raise TooLarge if Pillow would join, unpack or decompress too many parts one by one.
+    """Check a file before Pillow opens it, and leave out what it would read for nothing.
 
-    Raise UnsupportedImage if the file is in a known format that is not read.
+    Raises:
+        UnsupportedImage: the file is in a known format that is not read.
+        TooLarge: Pillow would join, unpack or decompress too many parts one by one.
     """
     if data.startswith(jpeg.SIGNATURE):
         return jpeg.check(data)
     if data.startswith(png.SIGNATURE):
         return png.check(data)
-    if heif.is_heic(data) and heif.can_read_heic():
-        return heif.check(data)
-    unread.refuse(data)
+    if not (heif.is_heic(data) and heif.can_read_heic()):
+        unread.refuse(data)
     if tiff.is_tiff(data):
         return tiff.check(data)
     if data[8:12] == b"WEBP":
         return webp.check(data)
-    if data[4:8] == b"ftyp":
-        return avif.check(data)
-    return Checked(data)
+    return Checked(heif.without_metadata(data) if data[4:8] == b"ftyp" else data)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
@@ -157,23 +176,6 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise TooLarge(
             f"The image has more than {max_pixels:,} pixels. Send a smaller image."
         ) from None
-
-
-def _check_size(
-    image: Image.Image, size: tuple[int, int], checked: Checked, max_pixels: int
-) -> int:
-    """Check an image's header and return how many pixels its decoding has to be paid for.
-
-    ``size`` is that in the header; ``image`` may be set to a reduced size.
-    """
-    decoded = image.size if checked.streamed else size
-    check_header(image, checked.samples.size if checked.samples else decoded, max_pixels)
-    pixels = max(tiff.count_pixels(image, checked.samples), checked.pixels)
-    if pixels > max_pixels:
-        raise TooLarge(
-            f"The image has tiles or frames of more than {max_pixels:,} pixels. Re-save it."
-        )
-    return pixels if checked.samples else max(pixels, size[0] * size[1])
 
 
 def begins_like_an_image(data: bytes) -> bool:

@@ -1,7 +1,6 @@
 """What is particular to JPEG: segments, scans, and files without their end marker."""
 
 import re
-import struct
 from collections import Counter
 
 from PIL import Image, ImageChops, JpegImagePlugin
@@ -53,24 +52,6 @@ def check(data: bytes) -> Checked:
         return checked._replace(data=mended)
     coarse = data[: parts.end] + END_OF_IMAGE
     return checked._replace(data=data[:end] + END_OF_IMAGE, coarse=coarse)
-
-
-def frame(data: bytes) -> tuple[int, int, int]:
-    """Return width, height and number of components of a JPEG's first frame.
-
-    Raises:
-        ValueError: it has none.
-    """
-    end = 2
-    for _ in range(MAX_SEGMENTS):
-        if not (found := search(MARKER, data, end)) or found[1][0] < FIRST_SEGMENT:
-            break
-        content = _content(data, found.end())
-        if found[1][0] in FRAMES and len(content) > 5:
-            height, width, components = struct.unpack_from(">HHB", content, 1)
-            return width, height, components
-        end = found.end() + 2 + len(content)
-    raise ValueError("A JPEG has no frame.")
 
 
 def _content(data: bytes, at: int) -> bytes:

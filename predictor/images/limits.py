@@ -29,7 +29,6 @@ class Checked(NamedTuple):
     Attributes:
         data: what Pillow will read: the file, perhaps without the metadata that is not needed.
         scans: how many scans a JPEG has.
-        pixels: how many pixels all frames have, where these are counted; otherwise 0.
         streamed: whether a JPEG is decoded row by row. Then a reduced size takes less memory.
         samples: how the samples of a TIFF are stored, if ``data`` has each byte as a grey pixel.
         coarse: a JPEG without its last scan, if that scan has to be compared; otherwise empty.
@@ -37,7 +36,6 @@ class Checked(NamedTuple):
 
     data: bytes
     scans: int = 1
-    pixels: int = 0
     streamed: bool = False
     coarse: bytes = b""
     samples: Samples | None = None

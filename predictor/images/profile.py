@@ -5,7 +5,6 @@ import io
 import struct
 import threading
 from collections import OrderedDict
-from functools import cache
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -51,7 +50,7 @@ def keep_profile(image: Image.Image, data: bytes, alpha: bool = False) -> Image.
     else stays in ``info``.
     """
     profile = image.info.get("icc_profile") or _profile_of_primaries(data)
-    usable = profile is not None and _is_usable(profile, image.mode)
+    usable = profile is not None and is_usable(profile, image.mode)
     kept = image if usable and image.mode == "CMYK" else to_rgb(image, alpha)
     kept.info = {"icc_profile": profile} if usable else {}
     return kept
@@ -96,7 +95,7 @@ def to_srgb_early(image: Image.Image, box: tuple[int, int, int, int]) -> Image.I
     return converted
 
 
-def _is_usable(profile: bytes, mode: str) -> bool:
+def is_usable(profile: bytes, mode: str) -> bool:
     """Return whether the header of a profile fits an image of this mode, and is not hostile."""
     if not 132 < len(profile) <= MAX_PROFILE or profile[12:16] not in CLASSES:
         return False
@@ -155,10 +154,10 @@ def _profile_of_primaries(data: bytes) -> bytes | None:
     return _matrix_profile(primaries) if primaries else None
 
 
-@cache  # its header has the time, with which each call would give another profile
 def _matrix_profile(primaries: tuple[tuple[float, ...], ...]) -> bytes:
     """Return Little CMS' own ICC profile of sRGB with other primaries, and so the same curve."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = bytes(12)  # the time, with which each would be another profile
     (tags,) = struct.unpack_from(">I", profile, 128)
     table = profile[132 : 132 + 12 * tags]
     places = {tag: at for tag, at, _ in struct.iter_unpack(">4sII", table)}

@@ -1,20 +1,14 @@
-"""What is particular to TIFF: tags are checked before Pillow reads them, and tiles are counted."""
+"""What is particular to TIFF: strips or tiles that are missing, raw images, and rare samples."""
 
-import re
 import struct
 
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
-from predictor.errors import TooLarge, UnsupportedImage
-from predictor.images import jpeg, unread
-from predictor.images.limits import MAX_READS, Checked, search
-from predictor.images.samples import BLOCK, FLOAT, UNDEFINED, UNSIGNED, WHOLE_BITS, Samples
+from predictor.errors import UnsupportedImage
+from predictor.images import unread
+from predictor.images.limits import Checked
+from predictor.images.samples import FLOAT, UNDEFINED, UNSIGNED, WHOLE_BITS, Samples
 
-MAX_TAG_VALUES = 100_000  # in one tag; one tag lists all strips or tiles
-MAX_RATIONALS = 1000  # in one tag; each of them takes 6 µs
-GROUP_TAGS = {34665, 34853, 40965}  # of EXIF, positions and interoperability
-# The types of tags that Pillow does not unpack value by value, and those of rationals.
-BYTE_TYPES, RATIONAL_TYPES = (1, 2, 6, 7), (5, 10)
 WIDTH_TAG, LENGTH_TAG, BITS_TAG, COMPRESSION_TAG, PHOTOMETRIC_TAG = 256, 257, 258, 259, 262
 FILL_TAG, ORIENTATION_TAG, CHANNELS_TAG, STRIP_TAG, PLANES_TAG = 266, 274, 277, 278, 284
 PREDICTOR_TAG, TILE_WIDTH_TAG, TILE_LENGTH_TAG, EXTRA_TAG, FORMAT_TAG = 317, 322, 323, 338, 339
@@ -22,22 +16,11 @@ SUBFILE_TAG, SUBFILES_TAG, DNG_TAG, RAW_PHOTOMETRICS = 254, 330, 50706, (32803, 
 # Describe samples, and are hidden where bytes are read in place of them.
 SAMPLE_TAGS = (ORIENTATION_TAG, PLANES_TAG, PREDICTOR_TAG, EXTRA_TAG, FORMAT_TAG)
 STRIPS_TAG, STRIP_BYTES_TAG, TILES_TAG, TILE_BYTES_TAG = 273, 279, 324, 325
-# What each reader must take for the same: libtiff would take the first of two values and types that
-# are unknown here, Pillow the last and not those.
-STRUCTURE = {
-    WIDTH_TAG, LENGTH_TAG, BITS_TAG, COMPRESSION_TAG, PHOTOMETRIC_TAG, FILL_TAG, STRIPS_TAG,
-    CHANNELS_TAG, STRIP_TAG, STRIP_BYTES_TAG, PLANES_TAG, PREDICTOR_TAG, TILE_WIDTH_TAG,
-    TILE_LENGTH_TAG, TILES_TAG, TILE_BYTES_TAG, EXTRA_TAG, FORMAT_TAG,
-}  # fmt: skip
-STRUCTURE_TYPES = {3, 4, 16}  # SHORT, LONG and LONG8
 MAX_CHANNELS = 10
 NUMBER_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 BYTE_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # that know no samples, such as LZW
-OLD_JPEG, JPEG = 6, 7  # values of the tag of compression
+JPEG = 7  # a value of the tag of compression
 JPEG_END = b"\xff\xd9"  # some writers fill up after it
-PADDING = 31  # pixels, at most, from the edge of an image to the end of its last block
-# A progressive, lossless or arithmetic JPEG, which may have many scans.
-SLOW_JPEG = re.compile(rb"\xff[\xc2\xc6\xc9-\xcb\xcd-\xce]\0[\x0b\x0e\x11\x14][\x08\x0c]")
 
 
 def is_tiff(data: bytes) -> bool:
@@ -46,87 +29,43 @@ def is_tiff(data: bytes) -> bool:
 
 
 def check(data: bytes) -> Checked:
-    """Refuse a TIFF if a tag has too many values: Pillow unpacks them one by one.
+    """Find out whether Pillow can unpack a TIFF's samples, and whether it would show missing ones.
 
-    Refuse progressive JPEG in a TIFF, too: its scans are not in the estimated cost.
+    Raises:
+        UnsupportedImage: the file is a camera's raw image, or Pillow would misread it.
+        ValueError: strips or tiles are missing.
     """
     if data.startswith(b"MM\0+"):  # Pillow takes it for a TIFF that is not big
         raise UnsupportedImage("A BigTIFF with the most significant byte first is not supported.")
     tags = _Tags(data)
     if _is_raw(tags):
         raise UnsupportedImage(unread.message("camera RAW (DNG, NEF, ARW, …)", unread.DEVELOP))
-    for _, kind, values, _ in tags.fields:
-        most = MAX_RATIONALS if kind in RATIONAL_TYPES else MAX_TAG_VALUES
-        if kind not in BYTE_TYPES and values > most:
-            raise TooLarge(f"The TIFF has a tag with more than {most:,} values. Re-save it.")
-    is_jpeg = tags.first(COMPRESSION_TAG, 1) in (OLD_JPEG, JPEG)
-    if is_jpeg and search(SLOW_JPEG, data, 0):
-        raise TooLarge("The TIFF has a progressive JPEG inside. Re-save it as baseline JPEG.")
-    _check_structure(tags)
-    # Pillow unpacks the values of groups one by one.
-    if any(field[0] in GROUP_TAGS for field in tags.fields):
-        tags.data = tags.replaced(dict.fromkeys(GROUP_TAGS))
+    _check_blocks(tags)
     if samples := _samples(tags):
         return Checked(_as_bytes(tags, samples), samples=samples)
-    return Checked(tags.data)
+    return Checked(data)
 
 
-def count_pixels(image: Image.Image, samples: Samples | None) -> int:
-    """Return how many pixels are decoded: tiles whole, also where they are larger than the image.
-
-    An image of another format has no tiles. Where each byte is read as a pixel, four bytes count
-    as one, and so does each wide sample, which becomes a 32-bit float.
-    """
-    tags = getattr(image, "tag_v2", {})
-    width, height = tags.get(TILE_WIDTH_TAG) or 1, tags.get(TILE_LENGTH_TAG) or 1
-    # As it is stored: Pillow gives the size of the turned image.
-    across, down = tags.get(WIDTH_TAG, image.width), tags.get(LENGTH_TAG, image.height)
-    pixels: int = -(-across // width) * width * (-(-down // height) * height)
-    if samples is None:
-        return pixels
-    return max(pixels // 4, samples.size[0] * samples.size[1], samples.count * samples.wide)
-
-
-def _check_structure(tags: "_Tags") -> None:
-    """Raise ValueError if readers could differ, or if strips or tiles, then black, are missing."""
-    kinds = [(tag, kind) for tag, kind, _, _ in tags.fields if tag in STRUCTURE]
-    counts = {tag: count for tag, _, count, _ in tags.fields}
-    tiled = TILE_WIDTH_TAG in counts
-    if (
-        len(dict(kinds)) < len(kinds) or not {kind for _, kind in kinds} <= STRUCTURE_TYPES
-        or counts.keys() & ({STRIPS_TAG, STRIP_BYTES_TAG} if tiled else {TILES_TAG, TILE_BYTES_TAG})
-    ):  # fmt: skip
-        raise ValueError("The structure of the TIFF is ambiguous.")
+def _check_blocks(tags: "_Tags") -> None:
+    """Raise ValueError if strips or tiles are missing, which would be black or grey."""
+    tiled = bool(tags.first(TILE_WIDTH_TAG, 0))
     width, height = tags.first(WIDTH_TAG, 0), tags.first(LENGTH_TAG, 0)
     across = tags.first(TILE_WIDTH_TAG, 0) if tiled else width
     down = tags.first(TILE_LENGTH_TAG, 0) if tiled else tags.first(STRIP_TAG, height)
     blocks = -(-width // max(1, across)) * -(-height // max(1, down))
     if tags.first(PLANES_TAG, 1) == 2:
         blocks *= tags.first(CHANNELS_TAG, 1)
-    sizes = tags.numbers(TILE_BYTES_TAG if tiled else STRIP_BYTES_TAG, most=MAX_TAG_VALUES)
-    least = height * (width * sum(tags.bits) // 8) if tags.first(COMPRESSION_TAG, 1) == 1 else 0
-    places = tags.numbers(TILES_TAG if tiled else STRIPS_TAG, most=MAX_TAG_VALUES)
-    is_jpeg = tags.first(COMPRESSION_TAG, 1) == JPEG  # whose parts are looked at
-    needed = blocks if sizes or is_jpeg else 0
-    if len(places) < blocks or len(sizes) < needed or 0 < sum(sizes) < least:
+    compression = tags.first(COMPRESSION_TAG, 1)
+    sizes = tags.numbers(TILE_BYTES_TAG if tiled else STRIP_BYTES_TAG, most=blocks)
+    places = tags.numbers(TILES_TAG if tiled else STRIPS_TAG, most=blocks)
+    least = height * (width * sum(tags.bits) // 8) if compression == 1 else 0
+    if len(places) < blocks or 0 < len(sizes) < blocks or 0 < sum(sizes) < least:
         raise ValueError("Strips or tiles of the TIFF are missing.")
-    view = memoryview(tags.data)
-    parts = [view[at : at + size] for at, size in zip(places, sizes, strict=False)]
-    if sum(map(len, parts)) > len(tags.data):  # each use would be decoded, and not be charged
-        raise TooLarge("Strips or tiles of the TIFF share their data. Re-save it.")
-    if is_jpeg:
-        for part in map(bytes, parts):
-            _check_jpeg(part, across, min(down, height))
-
-
-def _check_jpeg(part: bytes, across: int, down: int) -> None:
-    """Raise an error if a strip or tile of this size is cut off, larger, or has many scans."""
-    if JPEG_END not in part[-16:]:  # libjpeg adds grey
+    if compression == JPEG and any(
+        JPEG_END not in tags.data[at : at + size][-16:]
+        for at, size in zip(places, sizes, strict=False)
+    ):
         raise ValueError("A JPEG in the TIFF is cut off.")
-    width, height, components = jpeg.frame(part)
-    larger = width > across + PADDING or height > down + PADDING
-    if larger or part.count(b"\xff\xda") > components:
-        raise TooLarge("The TIFF has a JPEG of many scans, or larger than its strip. Re-save it.")
 
 
 def _is_raw(tags: "_Tags") -> bool:
@@ -149,7 +88,7 @@ class _Tags:
         (offset,) = struct.unpack_from(self.order + word, data, self.size)
         (entries,) = count.unpack_from(data, offset)
         self.begin = offset + count.size
-        entries = min(entries, MAX_READS, (len(data) - self.begin) // self.entry.size)
+        entries = min(entries, (len(data) - self.begin) // self.entry.size)
         self.fields: list[tuple[int, int, int, int]] = list(
             self.entry.iter_unpack(data[self.begin : self.begin + entries * self.entry.size])
         )
@@ -214,8 +153,6 @@ def _samples(tags: _Tags) -> Samples | None:
         or kind > FLOAT
     ):  # fmt: skip
         return None
-    if size[0] * channels > BLOCK:
-        raise TooLarge(f"The TIFF has more than {BLOCK:,} samples in a row. Re-save it.")
     return Samples(
         size, shown + alpha, channels, bits[0], kind, tags.order, planar=planes == 2,
         inverted=photometric == 0, differences=predictor == 2,

@@ -2,10 +2,11 @@
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic
+from time import monotonic, thread_time
 
 import pytest
 
+from hostile import webp_of_code_groups
 from pictures import picture, tiny_webp
 from predictor.engine.call import Call
 from predictor.errors import (
@@ -14,8 +15,9 @@ from predictor.errors import (
     Overloaded,
     TooCostly,
 )
-from predictor.images.decoding import decode
+from predictor.images.decoding import decode, decode_here
 from predictor.images.limits import check_header
+from predictor.images.sandbox import OutOfTime
 from waiting import wait_until
 
 
@@ -108,3 +110,46 @@ def test_an_image_refused_by_a_long_queue_has_its_own_error(make_classifier, mon
     monkeypatch.setattr(turns, "_free", 0)
     (refused,) = classifier.classify([picture()])
     assert isinstance(refused, Overloaded)
+
+
+def limited_decode(needs_s, given):
+    """A decoder whose image needs so many CPU seconds, which its header does not say."""
+
+    def decode_limited(data, max_pixels, enough, charge, alpha, most_s):
+        given.append(most_s)
+        charge(0.01)
+        if most_s < needs_s:
+            raise OutOfTime(f"{most_s:.2f} s")
+        return decode(picture("blue"), max_pixels)
+
+    return decode_limited
+
+
+def test_image_that_costs_more_than_its_header_says_becomes_dear(make_classifier, monkeypatch):
+    classifier, given, call = make_classifier(), [], Call()
+    monkeypatch.setattr("predictor.engine.decoders.decode", limited_decode(1, given))
+    with ThreadPoolExecutor(1) as pool:
+        with classifier.process.decoders.dear.take(Call()):
+            future = pool.submit(classifier.classify, [bytes(5000)], call=call)
+            wait_until(lambda: classifier.process.decoders.dear.waiting == 1)
+            assert given == [0.3]
+        assert future.result(timeout=60)[0][0].class_name == "blue_thing"
+    assert given == [0.3, pytest.approx(0.3 + 5 * 0.3, abs=0.1)]
+
+
+def test_image_out_of_time_and_budget_is_refused(make_classifier, monkeypatch):
+    given = []
+    monkeypatch.setattr("predictor.engine.decoders.decode", limited_decode(2, given))
+    classifier = make_classifier()
+    tiny, larger = classifier.classify([b"x"]), classifier.classify([bytes(3000)])
+    assert all(isinstance(refused, TooCostly) for (refused,) in (tiny, larger))
+    assert given == [pytest.approx(0.3, abs=0.01), 0.3, pytest.approx(1.2, abs=0.1)]
+
+
+def test_seconds_of_a_process_that_decodes_are_charged(make_classifier):
+    """Waiting for it costs this thread nothing."""
+    costly, call = webp_of_code_groups(128), Call()
+    make_classifier().classify([costly], call=call)
+    began = thread_time()
+    decode_here(costly, 50_000_000, None, lambda _: None, False)
+    assert call.budget.spent_s > 0.5 * (thread_time() - began) > 0.02
