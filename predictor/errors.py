@@ -22,6 +22,7 @@
     │   ├── SendTimeout       408  only logged
     │   ├── TooLarge          413
     │   │   └── TooCostly
+    │   │       └── OutOfTime       decoding took more than was expected
     │   ├── UnsupportedImage  415
     │   ├── DamagedImage      422
     │   ├── WrongSize         422
@@ -135,6 +136,10 @@ class TooLarge(RequestError, status=413, code="too-large"):
 
 class TooCostly(TooLarge, code="too-costly"):
     """Decoding the image would cost too much for the bytes that the client sent."""
+
+
+class OutOfTime(TooCostly):
+    """Decoding the image took all of the processor time that it was given."""
 
 
 class UnsupportedImage(RequestError, status=415, code="unsupported-image"):

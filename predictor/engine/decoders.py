@@ -15,16 +15,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 from predictor.engine.batching import ItemCost
 from predictor.engine.call import POLL_S, Call
-from predictor.errors import Overloaded
+from predictor.errors import OutOfTime, Overloaded
 from predictor.images.cost import FREE_S, DearImage
 from predictor.images.decoding import Charge, decode
-from predictor.images.sandbox import OutOfTime, thread_seconds
+from predictor.images.sandbox import thread_seconds
 from predictor.settings import Settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Result = TypeVar("Result")
+
+# After so many CPU seconds, an image that was not expected to be dear is. The estimate may be half
+# of what an image costs.
+UNEXPECTED_S = 2 * FREE_S
 
 
 class Decoders:
@@ -84,9 +88,9 @@ class Decoders:
                 budget.size += len(data)
                 left_s = budget.left_s(self._request_s, self._max_pixels)
                 try:
-                    return run(charge, min(left_s, FREE_S))
+                    return run(charge, min(left_s, UNEXPECTED_S))
                 except OutOfTime:  # it costs more than its header says
-                    if left_s <= FREE_S:
+                    if left_s <= UNEXPECTED_S:
                         raise
             # The image has paid. It waits here, where nothing holds it open: an open WebP keeps
             # memory for its pixels.

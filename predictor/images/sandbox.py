@@ -28,9 +28,9 @@ from PIL import Image
 
 from predictor.errors import (
     DamagedImage,
+    OutOfTime,
     Overloaded,
     PredictorError,
-    TooCostly,
     TooLarge,
     UnsupportedImage,
 )
@@ -60,10 +60,6 @@ log = logging.getLogger(__name__)
 _lock = threading.Lock()  # guards the fork server
 _server: tuple[subprocess.Popen[bytes], socket.socket] | None = None
 _used = threading.local()
-
-
-class OutOfTime(TooCostly):
-    """Decoding took all of the CPU seconds that it was given."""
 
 
 class Link:
@@ -208,6 +204,7 @@ def _fork_server() -> socket.socket:
     if _server is None or _server[0].poll() is not None:
         close()
         ours, its = socket.socketpair()
+        ours.settimeout(START_S)
         environ = {name: os.environ[name] for name in ENVIRON if name in os.environ}
         environ["OPENBLAS_NUM_THREADS"] = "1"  # a process that forks has one thread
         command = [sys.executable, "-S", "-c", START, str(Path(__file__).parents[2]), *sys.path]

@@ -12,12 +12,12 @@ from predictor.engine.call import Call
 from predictor.errors import (
     ClientGone,
     DeadlineExceeded,
+    OutOfTime,
     Overloaded,
     TooCostly,
 )
 from predictor.images.decoding import decode, decode_here
 from predictor.images.limits import check_header
-from predictor.images.sandbox import OutOfTime
 from waiting import wait_until
 
 
@@ -132,9 +132,9 @@ def test_image_that_costs_more_than_its_header_says_becomes_dear(make_classifier
         with classifier.process.decoders.dear.take(Call()):
             future = pool.submit(classifier.classify, [bytes(5000)], call=call)
             wait_until(lambda: classifier.process.decoders.dear.waiting == 1)
-            assert given == [0.3]
+            assert given == [0.6]
         assert future.result(timeout=60)[0][0].class_name == "blue_thing"
-    assert given == [0.3, pytest.approx(0.3 + 5 * 0.3, abs=0.1)]
+    assert given == [0.6, pytest.approx(0.3 + 5 * 0.3, abs=0.1)]
 
 
 def test_image_out_of_time_and_budget_is_refused(make_classifier, monkeypatch):
@@ -143,7 +143,7 @@ def test_image_out_of_time_and_budget_is_refused(make_classifier, monkeypatch):
     classifier = make_classifier()
     tiny, larger = classifier.classify([b"x"]), classifier.classify([bytes(3000)])
     assert all(isinstance(refused, TooCostly) for (refused,) in (tiny, larger))
-    assert given == [pytest.approx(0.3, abs=0.01), 0.3, pytest.approx(1.2, abs=0.1)]
+    assert given == [pytest.approx(0.3, abs=0.01), 0.6, pytest.approx(1.2, abs=0.1)]
 
 
 def test_seconds_of_a_process_that_decodes_are_charged(make_classifier):
