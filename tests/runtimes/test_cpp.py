@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from dataclasses import replace
 
@@ -17,7 +16,6 @@ from export.own_net import Decides, Small
 from export.wrong import WRONG, change_card, each_wrong, photos, proof, settings, write
 from photographs import photographs
 from pictures import encode
-from predictor.export import cpp
 from predictor.export.artefact import prepare
 from predictor.export.subject import load
 from predictor.images.preprocessing import Interpolation, Preprocessing
@@ -30,22 +28,12 @@ from program_files import Views, ready, save_script, scripted, traced
 pytestmark = [
     pytest.mark.filterwarnings("ignore::Warning"),
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(shutil.which("cmake") is None, reason=f"needs: {cpp.INSTALL}"),
+    pytest.mark.usefixtures("built"),
 ]
 ORIENTATION = 0x0112
 INPUT = Preprocessing((24, 32), 40, Interpolation.BILINEAR, (0,) * 3, (1,) * 3, scale="0..255")
 GREY = replace(INPUT, channels="L", mean=(0,), std=(1,))
 RGBA = replace(INPUT, channels="RGBA", mean=(0,) * 4, std=(1,) * 4)
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory):
-    return cpp.build_program(cpp.PROJECT, tmp_path_factory.mktemp("build"))
-
-
-@pytest.fixture(autouse=True)
-def built(program, monkeypatch):
-    monkeypatch.setattr(cpp, "build_program", lambda *_: program)
 
 
 def classify(program, model, *paths, options=()):

@@ -44,7 +44,9 @@ def subject(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_real_network_answers_alike_in_every_format(subject, format, tmp_path):
+def test_real_network_answers_alike_in_every_format(subject, format, tmp_path, request):
+    if format == "cpp":
+        request.getfixturevalue("built")
     try:
         exported = running.run(format, subject, photos(), tmp_path / "out", Options())
     except ExportError as error:

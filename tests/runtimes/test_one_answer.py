@@ -14,11 +14,15 @@ from predictor.server.background import BackgroundServer
 from predictor.settings import Settings
 
 # Each format with the programs that it needs.
-NEEDS = {"torchserve": ("torchserve", "torch-model-archiver", "java")}
-pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore::FutureWarning")]
+NEEDS = {
+    "cpp": ("cmake", "g++"),
+    "torchserve": ("torchserve", "torch-model-archiver", "java"),
+    "triton": ("tritonserver",),
+}
+pytestmark = pytest.mark.filterwarnings("ignore::Warning")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served(small):
     """The classes that the server answers, each with its id."""
     classifier = Classifier(Settings(), load=lambda *_: small.served)
@@ -31,12 +35,17 @@ def served(small):
 
 
 @pytest.mark.parametrize("format", NEEDS)
-def test_photographs_get_one_answer(small, served, tmp_path, format):
+def test_photographs_get_one_answer(small, served, tmp_path, request, format):
     missing = [name for name in NEEDS[format] if shutil.which(name) is None]
     if missing:
         pytest.skip(f"not on PATH: {', '.join(missing)}")
+    if format == "cpp":
+        request.getfixturevalue("built")
     module = write(format, small, tmp_path / "out")
     with module.runtime(tmp_path / "out", Options()) as run:
-        found = run([data for _, data in photos()])
-    assert [tuple(label) for label in found.best] == served
+        data = [photo for _, photo in photos()]
+        found = [label for at in range(0, 20, 8) for label in run(data[at : at + 8]).best]
+    assert [label.class_name for label in found] == [name for _, name in served]
+    ids = [label.class_id for label in found]
+    assert ids == ([""] * 20 if format == "triton" else [id for id, _ in served])
     assert len(set(served)) >= 10
