@@ -23,7 +23,7 @@ WITHOUT_TORCH := tests/test_without_torch.py
 RUNTIMES := tests/runtimes
 
 .PHONY: serve lint check check-core check-rest test test-server test-programs test-rest test-onnx
-.PHONY: exports bench fuzz soak format
+.PHONY: exports exports-built exports-served bench fuzz soak format
 export HOST PORT CLIENTS JUPYTER ONNX TORCHSERVE TRITON EXECUTORCH
 unexport PYTHONDONTWRITEBYTECODE # or each of the tests' many servers compiles the app again
 
@@ -62,8 +62,15 @@ test-server test-programs test-rest test-onnx:
 
 # Exports, run by other projects' servers and compilers. Programs that are missing skip their tests.
 exports: $(VENV)/requirements-dev.stamp $(EXECUTORCH)/packages.stamp $(TRITON)/bin/tritonserver
+	$(TWO_AT_A_TIME) exports-built exports-served
+
+# The tests with the C++ program are all in the first part, which builds it once.
+SERVERS := $(addprefix $(RUNTIMES)/test_,torchserve.py triton.py phones.py)
+exports-built: PART := $(RUNTIMES) $(SERVERS:%=--ignore=%)
+exports-served: PART := $(SERVERS)
+exports-built exports-served:
 	PATH="$$PATH:$(abspath $(TORCHSERVE)/bin):$(abspath $(TRITON)/bin)" \
-	  $(EXECUTORCH)/bin/python -m pytest $(RUNTIMES) $(PYTEST)
+	  $(EXECUTORCH)/bin/python -m pytest $(PART) $(PYTEST)
 
 # For the options: make bench BENCH="--help"
 bench: $(VENV)/requirements-dev.stamp

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.engine.cpus import available_cpus
-from predictor.images.decoding import decode
-from predictor.images.preprocessing import Pixels
-from predictor.models import description, loading
+from predictor.errors import ExportError
+from predictor.export import carried
+from predictor.export.carried import prepare
+from predictor.images.files import Finder
+from predictor.models import loading
 from predictor.models.card import Card
-from predictor.models.labels import Label, load_labels
-from predictor.models.outputs import Logits, Output
-from predictor.settings import PILLOWS_LIMIT, Settings
+from predictor.models.labels import Label
+from predictor.models.outputs import Logits
+from predictor.settings import Settings
 
 BATCH = 8  # photos at once in the proof, besides each photo alone
 
@@ -33,39 +39,50 @@ class Answers(NamedTuple):
     best: Sequence[Label]
 
 
+Photos = list[tuple[str, bytes]]  # names and encoded photos
 Run = Callable[[Sequence[bytes]], Answers]  # encoded photos → what the runtime answers
 
 
-def read_card(text: str | bytes | None, origin: str) -> Card:
-    """Return the card from the JSON that an artefact carries.
+def read(paths: Iterable[str | Path]) -> Photos:
+    """Read photos, and the photos in folders and their sub-folders.
 
     Raises:
-        StartError: it is not complete, or has an invalid value.
+        ExportError: a file cannot be read, or a folder has no photo.
     """
-    said = description.carried(text, origin)
-    values = {key: description.value_of(said, key) for key in said}
-    return Card(
-        values["name"],
-        origin,
-        description.input_of(said, {}, origin),
-        load_labels(values["labels"]),
-        Output(**description.table(said, "output")),
-        values["version"],
-    )
+    photos: Photos = []
+    for path in map(str, paths):
+        if not (files := [*Finder().find([path])]):
+            raise ExportError(f"{path} has no photos. Name a photo, or a folder with photos.")
+        try:
+            photos += [(file, Path(file).read_bytes()) for file in files]
+        except OSError as error:
+            raise ExportError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    return photos
 
 
-def prepare(photo: bytes, card: Card) -> Pixels:
-    """Decode and resize a photo as the server does by default: ``(height, width, C)`` uint8."""
-    input = card.input
-    image = decode(photo, PILLOWS_LIMIT, input.enough_pixels, alpha=input.channels == "RGBA")
-    return input(image)
+def program(name: str, advice: str) -> str:
+    """Return a program's path. Raise ExportError if it is not on the PATH."""
+    if (path := shutil.which(name)) is None:
+        raise ExportError(f"{name} is not on the PATH. {advice}")
+    return path
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Torch's exporters may be used in here: they warn about themselves, and say much."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def batch(photos: Sequence[bytes], card: Card) -> NDArray[np.float32]:
     """Decode, resize and normalise N photos: ``(N, C, height, width)`` float32, contiguous."""
-    pixels = np.stack([prepare(photo, card) for photo in photos]).astype(np.float32)
-    pixels = (pixels - card.input.offset) / card.input.divisor
-    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    return carried.batch([prepare(photo, card) for photo in photos], card)
 
 
 def answers(card: Card, logits: NDArray[Any]) -> Answers:

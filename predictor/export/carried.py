@@ -5,6 +5,7 @@ Their exports carry this file and the others that it names, unchanged.
 
 import json
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -53,3 +54,10 @@ def prepare(
     charge = partial(Budget(len(photo)).charge, max_decode_s, max_pixels)
     alpha = card.input.channels == "RGBA"
     return card.input(decode(photo, max_pixels, card.input.enough_pixels, charge, alpha))
+
+
+def batch(images: Sequence[NDArray[np.uint8]], card: Card) -> NDArray[np.float32]:
+    """Normalise N prepared photos: ``(N, C, height, width)`` float32, contiguous."""
+    pixels = np.stack(images).astype(np.float32)
+    pixels = (pixels - card.input.offset) / card.input.divisor
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))

@@ -16,7 +16,7 @@ import numpy as np
 
 from predictor.errors import ExportError
 from predictor.export import pt2, torchscript
-from predictor.export.artefact import BATCH, Answers, Run
+from predictor.export.artefact import BATCH, Answers, Run, program
 from predictor.export.options import Options
 from predictor.export.subject import Subject
 from predictor.images.preprocessing import Interpolation
@@ -24,7 +24,7 @@ from predictor.models.labels import Label
 
 TOLERANCE = 1e-4
 PROJECT = Path(__file__).with_name("cpp_project")
-INSTALL = "apt-get install cmake g++ libjpeg-dev libpng-dev nlohmann-json3-dev"
+INSTALL = "apt-get install cmake g++ libjpeg-dev libpng-dev liblcms2-dev nlohmann-json3-dev"
 
 
 def write(subject: Subject, folder: Path, options: Options) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def runtime(folder: Path, options: Options) -> Iterator[Run]:
         ExportError: a program or library is missing.
     """
     with TemporaryDirectory() as build, TemporaryFile() as errors:
-        program, model = build_program(folder, Path(build)), folder / _model(options).FILE
-        command: list[Any] = [program, "--json", "--batch", str(BATCH), model, "-"]
+        classify, model = build_program(folder, Path(build)), folder / _model(options).FILE
+        command: list[Any] = [classify, "--json", "--batch", str(BATCH), model, "-"]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
         ) as process:
@@ -69,25 +69,24 @@ def build_program(project: Path, build: Path) -> Path:
     Raises:
         ExportError: cmake fails; the message has the end of its output.
     """
-    if shutil.which("cmake") is None:
-        raise ExportError(f"There is no cmake to build the C++ program with. On Debian: {INSTALL}")
+    cmake = program("cmake", f"On Debian: {INSTALL}")
     configure = ["-S", str(project), "-B", str(build), f"-DPython3_EXECUTABLE={sys.executable}"]
     for arguments in (configure, ["--build", str(build), "--parallel", "2"]):
-        done = subprocess.run(["cmake", *arguments], capture_output=True, text=True)
+        done = subprocess.run([cmake, *arguments], capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr or done.stdout).strip()[-2000:]
             raise ExportError(f"cmake failed. On Debian, run: {INSTALL}\n{said}")
     return build / "classify"
 
 
-def _ask(program: Any, photos: Sequence[bytes], folder: Path, errors: IO[bytes]) -> Answers:
+def _ask(process: Any, photos: Sequence[bytes], folder: Path, errors: IO[bytes]) -> Answers:
     """Classify the photos in one batch."""
     paths = [folder / f"photo-{index}" for index in range(len(photos))]
     for path, photo in zip(paths, photos, strict=True):
         path.write_bytes(photo)
-    program.stdin.write("".join(f"{path}\n" for path in [*paths, ""]))
-    program.stdin.flush()
-    found = [_read(program.stdout.readline(), errors) for _ in photos]
+    process.stdin.write("".join(f"{path}\n" for path in [*paths, ""]))
+    process.stdin.flush()
+    found = [_read(process.stdout.readline(), errors) for _ in photos]
     best = [Label(one["class_id"], one["class_name"]) for one in found]
     return Answers(np.array([one["logits"] for one in found], np.float32), best)
 
@@ -104,9 +103,10 @@ def readme(subject: Subject, options: Options) -> str:
     """Say how to build and run the program."""
     model = _model(options).FILE
     return (
-        f"On Debian or Ubuntu, with `pip install torch`: `{INSTALL}`\n\n```sh\n"
+        f"On Debian or Ubuntu, in an environment with torch: `{INSTALL}`\n\n```sh\n"
         "cmake -S . -B build && cmake --build build --parallel 2\n"
-        f"build/classify {model} photo.jpg\n```\n\nWithout Python, add"
-        " `-DLIBTORCH=/path/to/libtorch` to the first command. `build/classify` alone prints the"
+        f"build/classify {model} photo.jpg\n```\n\nIf the environment is not active, add"
+        " `-DPython3_EXECUTABLE=/path/to/.venv/bin/python` to the first command; without Python,"
+        " `-DLIBTORCH=/path/to/libtorch`. `build/classify` alone prints the"
         " options. docs/exports.md of this package says what it reads, and how fast it is."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +14,10 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from executorch.exir import to_edge_transform_and_lower
 from executorch.runtime import Runtime
 
-from predictor.errors import ExportError
-from predictor.export.artefact import BATCH, Answers, Run, answers, batch, read_card
+from predictor.export.artefact import BATCH, Answers, Run, answers, batch
 from predictor.export.options import Options
-from predictor.export.subject import Subject
-from predictor.models.probe import reason
+from predictor.export.subject import Subject, one_graph
+from predictor.models.card import Card
 
 TOLERANCE = 1e-3
 FILE, CARD = "model.pte", "predictor"  # CARD: a method of the program, which returns the card
@@ -29,19 +29,13 @@ def write(subject: Subject, folder: Path, options: Options) -> dict[str, Any]:
     # A batch of 1 as the example would become the only size.
     sizes = {0: torch.export.Dim("N", min=1, max=most)} if most > 1 else {}
     example = subject.example(min(2, most))
-    try:
+    with one_graph(subject, "exported for ExecuTorch"):
         graph = torch.export.export(subject.network, (example,), dynamic_shapes=(sizes,))
         lowered = to_edge_transform_and_lower(
             graph,
             partitioner=[XnnpackPartitioner()],
             constant_methods={CARD: subject.description},
         ).to_executorch()
-    except Exception as error:  # of any class: it comes out of the network, or of many passes
-        raise ExportError(
-            f"{subject.name} cannot be exported for ExecuTorch, which takes one graph of the same"
-            " steps for every photo. If it decides by the photo, write that with torch.where or"
-            f" torch.cond, or use `predictor export torchscript`. {reason(error)}"
-        ) from error
     with (folder / FILE).open("wb") as file:
         lowered.write_to_file(file)
     (folder / "predictor.json").write_text(subject.description, "utf-8")
@@ -54,7 +48,7 @@ def runtime(folder: Path, options: Options) -> Iterator[Run]:
     """Run the program with ExecuTorch's own runtime, which pip installs with the exporter."""
     program = Runtime.get().load_program(folder / FILE)
     description, forward = (program.load_method(name) for name in (CARD, "forward"))
-    card = read_card(description.execute([])[0], f"{folder / FILE}")
+    card = Card.from_json(json.loads(description.execute([])[0]))
 
     def run(photos: Sequence[bytes]) -> Answers:
         (logits,) = forward.execute([torch.from_numpy(batch(photos, card))])

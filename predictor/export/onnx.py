@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +15,11 @@ from torch import Tensor, nn
 
 from predictor.errors import ExportError
 from predictor.export import quantization
-from predictor.export.artefact import Run, served
+from predictor.export.artefact import Run, quiet, served
 from predictor.export.options import Options
-from predictor.export.subject import Subject
+from predictor.export.subject import Subject, one_graph
 from predictor.images.preprocessing import Preprocessing
 from predictor.models.card import Card
-from predictor.models.probe import reason
 
 TOLERANCE = 1e-3
 FILE = "model.onnx"
@@ -45,7 +40,7 @@ def write(subject: Subject, folder: Path, options: Options) -> dict[str, Any]:
     _check(options)
     path = folder / FILE
     fixed = options.static or not subject.batchable
-    with _quiet():
+    with quiet():
         _export(subject, path, options, fixed)
     card = _card(subject.card, options)
     quantization.describe(path, {"predictor": card.as_json()})
@@ -106,7 +101,7 @@ def _export(subject: Subject, path: Path, options: Options, fixed: bool) -> None
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
     names |= {"opset_version": options.opset, "verbose": False}
     batch = {0: "batch"}
-    try:
+    with one_graph(subject, "written as ONNX"):
         # Also before the predecessor: it would trace the steps of one photo, whatever they are.
         program = torch.export.export(
             network, (example,), dynamic_shapes=None if fixed else ({0: torch.export.Dim("batch")},)
@@ -117,28 +112,9 @@ def _export(subject: Subject, path: Path, options: Options, fixed: bool) -> None
             return
         shapes = None if fixed else (batch,)
         graph = torch.onnx.export(program, dynamo=True, dynamic_shapes=shapes, **names)
-    except Exception as error:  # of any class, because it comes out of the network
-        count = "one photo" if fixed else "any number of photos at once"
-        raise ExportError(
-            f"{subject.name} cannot be written as an ONNX graph, which takes {count} and the same"
-            f" steps for each. {reason(error)}"
-        ) from error
     assert graph is not None
     size = sum(tensor.nbytes for tensor in network.state_dict().values())
     graph.save(path, external_data=size > LARGE)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporters may be used in here: they warn about themselves, and say much if they fail."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def runtime(folder: Path, options: Options) -> AbstractContextManager[Run]:

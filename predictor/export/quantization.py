@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +16,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from predictor.engine.cpus import available_cpus
 from predictor.errors import ExportError
-from predictor.export.artefact import prepare, served
+from predictor.export.artefact import Photos, read, served
+from predictor.export.carried import prepare
 from predictor.export.options import Options
 from predictor.export.proof import prove
 from predictor.export.subject import Subject
@@ -42,15 +43,14 @@ def quantise(
     Raises:
         ExportError: a photo cannot be read, or the float32 graph does not answer as the server.
     """
-    photos = [*Finder().find(options.calibrate)]
-    judged: Judged = [(file, None) for file in photos]
+    photos = read(options.calibrate)
+    judged: Judged = [(name, None) for name, _ in photos]
     if options.judge:
         judged = [*Truth(Path(options.judge), subject.card.labels).photos(Finder())]
-    if not photos or not judged:
-        raise ExportError(f"{options.judge if photos else options.calibrate[0]} has no photos.")
-    first = [(file, _read(file)) for file in photos[:CHECKED]]
+    if not judged:
+        raise ExportError(f"{options.judge} has no photos.")
     with served(path) as run:
-        proof = prove(run, subject, first, tolerance, batches=not fixed)
+        proof = prove(run, subject, photos[:CHECKED], tolerance, batches=not fixed)
     if not proof.ok:
         raise ExportError(
             f"The float32 graph of {subject.name} does not answer as the server does: logits differ"
@@ -78,21 +78,21 @@ def describe(path: Path, texts: dict[str, Any]) -> None:
     onnx.save(model, path)
 
 
-class Photos(CalibrationDataReader):  # type: ignore[misc]  # it has no types
+class Feeds(CalibrationDataReader):  # type: ignore[misc]  # it has no types
     """Yields each photo as the graph takes it, prepared by the card in its file."""
 
-    def __init__(self, path: Path, photos: Iterable[str]) -> None:
+    def __init__(self, path: Path, photos: Photos) -> None:
         model = load_model(Settings(model=str(path), device="cpu"), available_cpus())
         assert isinstance(model.scorer, Graph)
         feed, card = model.scorer.feed, model.card
-        self._feeds = (feed([prepare(_read(file), card)]) for file in photos)
+        self._feeds = (feed([prepare(photo, card)]) for _, photo in photos)
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the next photo, or None."""
         return next(self._feeds, None)
 
 
-def _quantise(path: Path, photos: Iterable[str]) -> None:
+def _quantise(path: Path, photos: Photos) -> None:
     parts = [*path.parent.glob(f"{path.name}.*")]  # of large weights
     with TemporaryDirectory(dir=path.parent) as folder:
         ready = Path(folder) / path.name
@@ -100,7 +100,7 @@ def _quantise(path: Path, photos: Iterable[str]) -> None:
             path, ready, save_as_external_data=bool(parts), all_tensors_to_one_file=True,
             external_data_location=f"{path.name}.data",
         )  # fmt: skip
-        reader = Photos(path, photos)
+        reader = Feeds(path, photos)
         for one in (path, *parts):
             one.unlink()
         quantize_static(
@@ -130,12 +130,12 @@ def _depthwise(path: Path) -> Iterator[str]:
                 yield node.input[1]
 
 
-def _cost(path: Path, subject: Subject, judged: Judged, photos: list[str]) -> dict[str, Any]:
+def _cost(path: Path, subject: Subject, judged: Judged, photos: Photos) -> dict[str, Any]:
     """Ask the server's model and the int8 file for the class of each photo, and compare."""
     found, labels = [], subject.card.labels
     with served(path) as run:
         for file, index in judged:
-            data = _read(file)
+            ((_, data),) = read([file])
             (first,), (second,) = subject.answers([data]).best, run([data]).best
             truth = first if index is None else labels[index]
             found.append((first == second, first == truth, second == truth))
@@ -150,14 +150,7 @@ def _cost(path: Path, subject: Subject, judged: Judged, photos: list[str]) -> di
             f"Of {len(judged)} photos, int8 has {after:.1f} % right and float32 {before:.1f} %;"
             f" {same:.1f} % have the same class in both."
         )
-        files = [{Path(one).resolve() for one in some} for some in ([f for f, _ in judged], photos)]
+        files = [{Path(one).resolve() for one, _ in some} for some in (judged, photos)]
         if twice := len(files[0] & files[1]):
             text += f" {twice} of them calibrated int8, so that others may lose more."
     return {"int8": text, "lost %": round(before - after, 2), "calibration photos": len(photos)}
-
-
-def _read(file: str) -> bytes:
-    try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise ExportError(f"{file} cannot be read: {error.strerror}.") from error

@@ -18,19 +18,17 @@ from typing import Any
 from predictor import __version__
 from predictor.errors import ExportError, PredictorError
 from predictor.export import FORMATS, subject
-from predictor.export.artefact import prepare
+from predictor.export.artefact import Photos, read
+from predictor.export.carried import prepare
 from predictor.export.options import Options
 from predictor.export.proof import Proof, prove
 from predictor.export.subject import Subject
-from predictor.images.decoding import file_suffixes
 from predictor.models.probe import reason
 from predictor.settings import Settings
 
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "executorch", "numpy",
             "pillow", "torchserve", "torch-model-archiver", "nvidia-pytriton")  # fmt: skip
 LOSSY = 3  # exit status, if int8 loses more than is accepted
-
-Photos = list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,26 +87,6 @@ def load(settings: Settings, check: Iterable[str | Path] | None) -> tuple[Subjec
         except PredictorError as error:
             raise ExportError(f"{name}: {error}") from error
     return model, photos
-
-
-def read(paths: Iterable[str | Path]) -> Photos:
-    """Read photos, and the photos in folders and their sub-folders.
-
-    Raises:
-        ExportError: a file cannot be read, or a folder has no photo.
-    """
-    photos, suffixes = [], file_suffixes()
-    for path in map(Path, paths):
-        files = [path]
-        if path.is_dir():
-            files = [one for one in sorted(path.rglob("*")) if one.suffix.lower() in suffixes]
-        if not files:
-            raise ExportError(f"{path} has no photos. Name a photo, or a folder with photos.")
-        try:
-            photos += [(str(file), file.read_bytes()) for file in files]
-        except OSError as error:
-            raise ExportError(f"{error.filename} cannot be read: {error.strerror}.") from error
-    return photos
 
 
 def run(

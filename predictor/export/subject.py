@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from predictor.engine.cpus import available_cpus
 from predictor.errors import ExportError
-from predictor.export.artefact import Answers, answers, prepare
+from predictor.export.artefact import Answers, answers
+from predictor.export.carried import prepare
 from predictor.images.decoding import decode
 from predictor.models import loading
 from predictor.models.card import Card
@@ -22,6 +24,7 @@ from predictor.models.description import FILE
 from predictor.models.network import Model
 from predictor.models.networks import FoundNetwork
 from predictor.models.outputs import parts_of, pick
+from predictor.models.probe import reason
 from predictor.models.scorer import LoadedModel
 from predictor.resources import resource
 from predictor.settings import PILLOWS_LIMIT, Settings
@@ -131,6 +134,19 @@ class Logits(nn.Module):
         returned = self.network(images)
         logits: Tensor = returned if self.key is None else parts_of(returned)[self.key]
         return logits.reshape(logits.shape[0], -1)
+
+
+@contextmanager
+def one_graph(subject: Subject, way: str) -> Iterator[None]:
+    """Raise ExportError if what is in here, such as torch.export, cannot carry the network."""
+    try:
+        yield
+    except Exception as error:  # of any class: it comes out of the network, or of many passes
+        raise ExportError(
+            f"{subject.name} cannot be {way}, because that takes one graph of the same steps for"
+            " every photo and every number of photos. If it decides by the photo, write that with"
+            f" torch.where or torch.cond, or use `predictor export torchscript`. {reason(error)}"
+        ) from error
 
 
 @torch.inference_mode()

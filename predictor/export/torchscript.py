@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,9 +14,10 @@ from torch.jit._trace import TracerWarning  # torch.jit does not export it for t
 from torch.jit.mobile import _load_for_lite_interpreter
 
 from predictor.errors import ExportError
-from predictor.export.artefact import Answers, Run, answers, batch, read_card, served
+from predictor.export.artefact import Answers, Run, answers, batch, quiet, served
 from predictor.export.options import Options
 from predictor.export.subject import Subject
+from predictor.models.card import Card
 from predictor.models.probe import reason
 from predictor.models.program import record
 
@@ -30,7 +32,7 @@ def write(subject: Subject, folder: Path, options: Options) -> dict[str, Any]:
         ExportError: the network can be neither traced nor scripted.
     """
     extra = {CARD: subject.description}
-    with deprecated():
+    with quiet():
         program, how = make(subject)
         if options.frozen:
             program = torch.jit.freeze(program)
@@ -63,15 +65,6 @@ def make(subject: Subject) -> tuple[torch.jit.ScriptModule, str]:
         ) from error
 
 
-@contextmanager
-def deprecated() -> Iterator[None]:
-    """torch.jit may be used in here: it warns that torch.export and ExecuTorch replace it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
-
-
 def runtime(folder: Path, options: Options) -> AbstractContextManager[Run]:
     """Run the program with torch, or with its lite interpreter."""
     return _lite(folder / LITE_FILE) if options.lite else served(folder / FILE)
@@ -79,9 +72,9 @@ def runtime(folder: Path, options: Options) -> AbstractContextManager[Run]:
 
 @contextmanager
 def _lite(path: Path) -> Iterator[Run]:
-    with deprecated():
+    with quiet():
         module = _load_for_lite_interpreter(str(path), "cpu")  # type: ignore[no-untyped-call]
-    card = read_card(record(path, f"/{CARD}"), str(path))
+    card = Card.from_json(json.loads(record(path, f"/{CARD}") or ""))
 
     def run(photos: Sequence[bytes]) -> Answers:
         return answers(card, module(torch.from_numpy(batch(photos, card))).numpy())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import time
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.request import Request, urlopen
-from uuid import uuid4
 from zipfile import ZipFile
 
 import numpy as np
@@ -24,14 +23,15 @@ import numpy as np
 from predictor.engine.ranking import Prediction, by_label
 from predictor.errors import ExportError
 from predictor.export import eager, torchscript, torchserve_handler
-from predictor.export.artefact import BATCH, Answers, Run, read_card
-from predictor.export.carried import DESCRIPTION, carry
+from predictor.export.artefact import BATCH, Answers, Run, program
+from predictor.export.carried import DESCRIPTION, carry, read_card
 from predictor.export.options import Options
 from predictor.export.subject import Subject
 from predictor.models.card import Card
 from predictor.models.labels import Label
 
 TOLERANCE = 1e-4
+INSTALL = "Run: pip install torchserve torch-model-archiver pyyaml"
 LOG_PROBABILITIES = True
 BUILT_IN = "image_classifier"  # TorchServe's own handler
 START_S, ANSWER_S = 300, 120  # the longest waits, on a busy machine
@@ -52,16 +52,6 @@ max_request_size=20971520
 PORTS = dict.fromkeys(
     ("inference_address", "management_address", "metrics_address"), "http://127.0.0.1:"
 ) | dict.fromkeys(("grpc_inference_port", "grpc_management_port"), "")
-FORM = """\
---{bound}
-Content-Disposition: form-data; name="top_k"
-
-{top_k}
---{bound}
-Content-Disposition: form-data; name="data"; filename="photo"
-Content-Type: application/octet-stream
-
-"""
 README = """\
 It needs Java 17 and `pip install torchserve torch torchvision pyyaml{captum}`. In this folder:
 
@@ -114,18 +104,14 @@ def write(subject: Subject, folder: Path, options: Options) -> dict[str, Any]:
 
 
 def _archive(temporary: Path, given: dict[str, Any]) -> None:
-    command = [_program("torch-model-archiver"), *(f"--{key}={one}" for key, one in given.items())]
+    command = [
+        program("torch-model-archiver", INSTALL),
+        *(f"--{key}={one}" for key, one in given.items()),
+    ]
     environ = os.environ | {"TMPDIR": str(temporary)}  # it works in TMPDIR/NAME
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     if done.returncode:
         raise ExportError(f"torch-model-archiver failed: {done.stderr.strip()}")
-
-
-def _program(name: str) -> str:
-    if (path := shutil.which(name)) is None:
-        install = "pip install torchserve torch-model-archiver pyyaml"
-        raise ExportError(f"There is no program {name} on PATH. Run: {install}")
-    return path
 
 
 def readme(subject: Subject, options: Options) -> str:
@@ -137,12 +123,24 @@ def readme(subject: Subject, options: Options) -> str:
 
 @contextmanager
 def runtime(folder: Path, options: Options) -> Iterator[Run]:
-    """Run TorchServe on free ports of this machine, and end it.
+    """Run the archive in TorchServe. Raise ExportError as :func:`serving` does."""
+    card = _card(folder)
+    with serving(folder, card.name) as url:
+        yield client(f"{url}/predictions/{card.name}", card.labels, options.handler == BUILT_IN)
+
+
+@contextmanager
+def serving(folder: Path, *names: str) -> Iterator[str]:
+    """Run TorchServe on free ports of this machine until the block ends; yield its URL.
+
+    Args:
+        folder: of the archives and ``config.properties``, which says what to load.
+        names: of the models to wait for.
 
     Raises:
-        ExportError: torchserve or Java is missing, or TorchServe cannot load the model.
+        ExportError: torchserve or Java is missing, or TorchServe cannot load a model.
     """
-    torchserve, card, ports = _program("torchserve"), _card(folder), free_ports()
+    torchserve, ports = program("torchserve", INSTALL), free_ports()
     with TemporaryDirectory() as temporary:
         config, log = Path(temporary) / "config.properties", Path(temporary) / "log"
         own = "".join(f"{key}={value}\n" for key, value in ports.items())
@@ -161,8 +159,9 @@ def runtime(folder: Path, options: Options) -> Iterator[Run]:
 
         server = begin("--start", "--ncs", "--model-store", str(folder.absolute()))
         try:
-            wait(server, f"{ports['management_address']}/models/{card.name}", log)
-            yield _client(f"{ports['inference_address']}/predictions/{card.name}", card.labels)
+            for name in names:
+                wait(server, f"{ports['management_address']}/models/{name}", log)
+            yield ports["inference_address"]
         finally:
             while server.poll() is None:  # just after the start, TorchServe cannot be stopped yet
                 begin("--stop").wait()  # the end of `server` alone would leave Java running
@@ -173,9 +172,9 @@ def runtime(folder: Path, options: Options) -> Iterator[Run]:
 def _card(folder: Path) -> Card:
     """Return the card in the archive, which may be a folder."""
     (archive,) = [*folder.glob("*.mar"), *(one.parent for one in folder.glob("*/MAR-INF"))]
-    is_folder = archive.is_dir()
-    text = (archive / DESCRIPTION).read_bytes() if is_folder else ZipFile(archive).read(DESCRIPTION)
-    return read_card(text, str(archive))
+    if archive.is_dir():
+        return read_card(archive)
+    return Card.from_json(json.loads(ZipFile(archive).read(DESCRIPTION)))
 
 
 def free_ports() -> dict[str, str]:
@@ -200,14 +199,16 @@ def wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     raise ExportError(f"TorchServe does not load the model: {reason}")
 
 
-def _client(url: str, labels: Sequence[Label]) -> Run:
+def client(url: str, labels: Sequence[Label], built_in: bool) -> Run:
     """Ask TorchServe: each photo in a request of its own, all at once, so that it batches them."""
 
     def ask(photo: bytes) -> dict[str, float]:
-        bound = uuid4().hex  # not in the photo
-        head = FORM.format(bound=bound, top_k=len(labels)).replace("\n", "\r\n").encode()
-        headers = {"Content-Type": f"multipart/form-data; boundary={bound}"}
-        request = Request(url, head + photo + f"\r\n--{bound}--\r\n".encode(), headers)
+        request = Request(url, photo, {"Content-Type": "application/octet-stream"})
+        if not built_in:  # it answers five classes
+            fields = {"data": b64encode(photo).decode(), "top_k": len(labels)}
+            request = Request(
+                url, json.dumps(fields).encode(), {"Content-Type": "application/json"}
+            )
         with urlopen(request, timeout=ANSWER_S) as answer:
             return json.load(answer)  # type: ignore[no-any-return]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from predictor.engine.ranking import by_label, rank
 from predictor.errors import BadRequest, NotExplainable, PredictorError
-from predictor.export.carried import prepare, read_card
+from predictor.export.carried import batch, prepare, read_card
 
 TOP_K = 5  # the default number of classes in an answer
 ADVICE = 'Send a photo as the body (curl -T photo.jpg), or as JSON {"data": "<base64>"}.'
@@ -73,12 +73,8 @@ class Handler:
         """N arrays ``(height, width, C)`` → ``(N, outputs)``."""
         if not images:
             return np.empty((0, 0), np.float32)
-        input, to = self._card.input, self._device
-        pixels = torch.from_numpy(np.stack(images)).to(to).float() - torch.tensor(input.offset).to(
-            to
-        )
-        batch = (pixels / torch.tensor(input.divisor).to(to)).permute(0, 3, 1, 2).contiguous()
-        return self._network(batch).float().cpu().numpy()  # type: ignore[no-any-return]
+        inputs = torch.from_numpy(batch(images, self._card)).to(self._device)
+        return self._network(inputs).float().cpu().numpy()  # type: ignore[no-any-return]
 
     def _top_k(self, row: Row) -> int | None:
         """Return how many classes to answer; None: each label from the threshold on."""

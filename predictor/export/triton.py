@@ -17,10 +17,9 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 
-from predictor.errors import ExportError
 from predictor.export import onnx
-from predictor.export.artefact import BATCH, Answers, Run, batch, read_card
-from predictor.export.carried import DESCRIPTION, carry
+from predictor.export.artefact import BATCH, Answers, Run, batch, program
+from predictor.export.carried import DESCRIPTION, carry, read_card
 from predictor.export.options import Options
 from predictor.export.subject import Subject
 from predictor.models.labels import Label
@@ -72,8 +71,15 @@ def write(subject: Subject, folder: Path, options: Options) -> dict[str, Any]:
 @contextmanager
 def runtime(folder: Path, options: Options) -> Iterator[Run]:
     """Run ``tritonserver``, and ask it over HTTP. Raise ExportError if there is none."""
-    (path,) = (folder / "models").glob(f"*/1/{DESCRIPTION}")
-    card, names = read_card(path.read_bytes(), str(path)), dict[int, str]()
+    (model,) = (folder / "models").iterdir()
+    with serving(folder / "models") as url:
+        yield client(url, model, options)
+
+
+def client(url: str, model: Path, options: Options) -> Run:
+    """Ask a Triton about a model, whose folder is ``model``."""
+    card, names = read_card(model / "1"), dict[int, str]()
+    url = f"{url}/v2/models/{model.name}/infer"
 
     def run(photos: Sequence[bytes]) -> Answers:
         if options.platform == "python":
@@ -92,9 +98,7 @@ def runtime(folder: Path, options: Options) -> Iterator[Run]:
         best = [card.output.best(row)[0] for row in logits]
         return Answers(logits, [Label("", names.get(index, "")) for index in best])
 
-    with _serving(folder / "models") as address:
-        url = f"{address}/v2/models/{path.parents[1].name}/infer"
-        yield run
+    return run
 
 
 def _ask(
@@ -116,16 +120,13 @@ def _ask(
 
 
 @contextmanager
-def _serving(repository: Path) -> Iterator[str]:
+def serving(repository: Path) -> Iterator[str]:
     """Run ``tritonserver`` on a free port of this machine until the block ends; yield its URL."""
-    if (program := shutil.which("tritonserver")) is None:
-        raise ExportError(
-            "tritonserver is not on the PATH. docs/exports.md says how to install it; --no-check"
-            " writes the files without a check."
-        )
+    advice = "docs/exports.md says how to install it; --no-check writes the files without a check."
+    tritonserver = program("tritonserver", advice)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [program, f"--model-repository={repository}", "--http-address=127.0.0.1",
+    command = [tritonserver, f"--model-repository={repository}", "--http-address=127.0.0.1",
                f"--http-port={port}", "--allow-grpc=false", "--allow-metrics=false"]  # fmt: skip
     deadline, url = time.monotonic() + TIMEOUT_S, f"http://127.0.0.1:{port}"
     with TemporaryFile("w+", errors="replace") as log:

@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER))  # the files that the export carries, before an installed package
 
 from predictor.errors import PredictorError  # noqa: E402
-from predictor.export.carried import prepare, read_card  # noqa: E402
+from predictor.export.carried import batch, prepare, read_card  # noqa: E402
 
 
 class TritonPythonModel:
@@ -64,10 +64,7 @@ class TritonPythonModel:
         """N arrays ``(height, width, C)`` uint8 → ``(N, outputs)``."""
         if not images:
             return np.empty((0, 0), np.float32)
-        pixels = np.stack(images).astype(np.float32)
-        batch = (pixels - self._card.input.offset) / self._card.input.divisor
-        inputs = {self._input: np.ascontiguousarray(batch.transpose(0, 3, 1, 2))}
-        (logits,) = self._session.run(None, inputs)
+        (logits,) = self._session.run(None, {self._input: batch(images, self._card)})
         return logits  # type: ignore[no-any-return]
 
 

@@ -14,7 +14,7 @@ from export.wrong import WRONG, photos, proof, settings
 from predictor.cli import main
 from predictor.errors import ExportError, ModelError
 from predictor.export import onnx as onnx_format
-from predictor.export.artefact import prepare
+from predictor.export.carried import prepare
 from predictor.export.options import Options
 from predictor.export.subject import load
 from predictor.models.loading import load_model

@@ -1,5 +1,6 @@
 """What is exported of a model: an unchanged network, and a description that can be read back."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,9 @@ import torchvision
 from export.own_net import Parts
 from export.wrong import photos, settings
 from predictor.errors import ModelError
-from predictor.export.artefact import batch, read_card
+from predictor.export.artefact import batch
 from predictor.export.subject import SAMPLES, load, samples
+from predictor.models.card import Card
 from predictor.settings import Settings
 
 
@@ -50,7 +52,7 @@ def test_network_answers_prepared_photos_as_the_server(small):
 
 def test_description_is_read_back_without_the_folder_of_this_machine(tmp_path):
     subject = load(replace(settings(tmp_path, Parts), activation="sigmoid"))
-    card = read_card(subject.description, "the file")
+    card = Card.from_json(json.loads(subject.description))
     assert replace(card, source=subject.card.source) == subject.card
     assert (card.output.activation, card.output.threshold) == ("sigmoid", 0.5)
     assert str(tmp_path) not in subject.description

@@ -190,6 +190,6 @@ def test_missing_program_is_a_sentence(small, tmp_path, monkeypatch):
         "torch-model-archiver": lambda: torchserve.write(small, tmp_path, Options()),
         "torchserve": lambda: torchserve.runtime(tmp_path, Options()).__enter__(),
     }.items():
-        reason = f"There is no program {name} on PATH. Run: pip install torchserve"
+        reason = f"{name} is not on the PATH. Run: pip install torchserve"
         with pytest.raises(ExportError, match=reason):
             use()

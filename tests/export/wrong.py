@@ -45,6 +45,7 @@ WRONG: dict[str, Callable[[Card], Card]] = {
     "BGR": _input(channels="BGR"),
     "no normalisation": _input(mean=[0.0] * 3, std=[1.0] * 3),
 }
+WRONG_MODELS = {name.replace(" ", "-"): wrong for name, wrong in WRONG.items()}  # as models' names
 each_wrong = pytest.mark.parametrize("wrong", WRONG.values(), ids=list(WRONG))
 
 

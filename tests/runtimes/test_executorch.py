@@ -11,8 +11,8 @@ from export.own_net import Decides
 from export.wrong import each_wrong, photos, proof, settings, write
 from photographs import CLASSES
 from predictor.errors import ExportError
-from predictor.export.artefact import read_card
 from predictor.export.subject import load
+from predictor.models.card import Card
 
 with warnings.catch_warnings():  # of the packages that it imports
     warnings.simplefilter("ignore")
@@ -44,7 +44,7 @@ def test_program_answers_as_the_server(small, written):
 
 @each_wrong
 def test_wrong_executorch_is_rejected(small, tmp_path, wrong):
-    card = read_card(json.dumps(wrong(small.card.as_json())), "wrong")
+    card = Card.from_json(wrong(small.card.as_json()))
     module = write("executorch", replace(small, card=card), tmp_path / "out")
     assert not proof(module, small, tmp_path / "out").ok
 

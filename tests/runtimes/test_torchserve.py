@@ -16,7 +16,7 @@ import requests
 import torch
 
 from conftest import app_of
-from export.wrong import each_wrong, photos, proof, write
+from export.wrong import WRONG_MODELS, photos, proof, write
 from models.own_code import NET, TRANSFORM
 from photographs import photographs, spread
 from pictures import encode
@@ -24,7 +24,9 @@ from predictor.engine.classifier import Classifier
 from predictor.errors import ExportError
 from predictor.export import torchserve
 from predictor.export.artefact import batch
+from predictor.export.carried import read_card
 from predictor.export.options import Options
+from predictor.export.proof import prove
 from predictor.export.running import run
 from predictor.export.subject import load
 from predictor.models.conversion import convert
@@ -91,14 +93,27 @@ def test_archive_answers_as_the_server_and_converts_back(small, tmp_path):
     assert_converts(tmp_path / "out" / f"{small.name}.mar", small, tmp_path / "model")
 
 
-@each_wrong
-def test_wrong_archive_is_rejected(small, tmp_path, wrong):
-    module = write("torchserve", small, tmp_path / "out", archive_format="no-archive")
-    card = tmp_path / "out" / small.name / "predictor.json"
-    card.write_text(json.dumps(wrong(json.loads(card.read_text()))))
-    found = proof(module, small, tmp_path / "out")
-    assert not found.ok
-    assert found.failure == ""
+@pytest.fixture(scope="module")
+def wrong_ones(small, tmp_path_factory):
+    """One TorchServe with an archive for each mistake: its URL, and the folder."""
+    folder = tmp_path_factory.mktemp("wrong") / "out"
+    write("torchserve", small, folder, archive_format="no-archive")
+    for name, wrong in WRONG_MODELS.items():
+        card = shutil.copytree(folder / small.name, folder / name) / "predictor.json"
+        card.write_text(json.dumps(wrong(json.loads(card.read_text()))))
+    config, name = folder / "config.properties", small.name
+    several = ",".join(f"{name}={name}" for name in WRONG_MODELS)
+    config.write_text(config.read_text().replace(f"{name}={name}", several))
+    with torchserve.serving(folder, *WRONG_MODELS) as url:
+        yield url, folder
+
+
+@pytest.mark.parametrize("name", WRONG_MODELS)
+def test_wrong_archive_is_rejected(small, wrong_ones, name):
+    url, folder = wrong_ones
+    ask = torchserve.client(f"{url}/predictions/{name}", read_card(folder / name).labels, False)
+    found = prove(ask, small, photos(), torchserve.TOLERANCE, log_probabilities=True)
+    assert (found.ok, found.failure) == (False, "")
 
 
 @pytest.mark.parametrize("model", ["shufflenet_v2_x0_5", "timm:test_resnet", "net.py:build"])

@@ -10,8 +10,11 @@ import onnxruntime as ort
 import pytest
 import requests
 
-from export.wrong import each_wrong, photos, proof, write
+from export.wrong import WRONG_MODELS, photos, proof, write
 from photographs import CLASSES
+from predictor.export import triton as triton_format
+from predictor.export.options import Options
+from predictor.export.proof import prove
 from proxies import free_port, running
 from waiting import wait_until
 
@@ -81,21 +84,35 @@ def test_repository_answers_as_the_server(small, written):
 
 
 def spoil(right, folder, wrong):
-    """Copy an artefact, and make its description and the names of its classes wrong."""
+    """Copy a model under another name, with a wrong description and wrong names of the classes."""
     shutil.copytree(right, folder)
-    (path,) = folder.glob("models/*/1/predictor.json")
+    config, path = folder / "config.pbtxt", folder / "1" / "predictor.json"
+    config.write_text(config.read_text().replace(f'"{right.name}"', f'"{folder.name}"', 1))
     card = wrong(json.loads(path.read_text()))
     path.write_text(json.dumps(card))
     names = [f"{name}\n" for _, name in card["labels"].values()]  # Triton itself names the classes
-    (path.parents[1] / "labels.txt").write_text("".join(names))
-    return folder
+    (folder / "labels.txt").write_text("".join(names))
+
+
+@pytest.fixture(scope="module")
+def wrong_ones(small, written, full, tmp_path_factory):
+    """One Triton with a model for each platform and mistake: its URL, and the repository."""
+    repository = tmp_path_factory.mktemp("wrong")
+    for platform, (_, right) in {"python": written, "onnxruntime": full}.items():
+        for name, wrong in WRONG_MODELS.items():
+            spoil(right / "models" / small.name, repository / f"{platform}-{name}", wrong)
+    with triton_format.serving(repository) as url:
+        yield url, repository
 
 
 @has_triton
-@each_wrong
-def test_wrong_repository_is_rejected(small, written, tmp_path, wrong):
-    module, right = written
-    found = proof(module, small, spoil(right, tmp_path / "out", wrong))
+@pytest.mark.parametrize("platform", ["python", "onnxruntime"])
+@pytest.mark.parametrize("name", WRONG_MODELS)
+def test_wrong_repository_is_rejected(small, wrong_ones, platform, name):
+    url, repository = wrong_ones
+    options = Options(platform=platform)
+    ask = triton_format.client(url, repository / f"{platform}-{name}", options)
+    found = prove(ask, small, photos(), triton_format.TOLERANCE)
     assert (found.ok, found.failure) == (False, "")
 
 
@@ -194,14 +211,6 @@ def test_tensors_for_a_full_triton_get_the_servers_answers(small, full):
     module, folder = full
     found = proof(module, small, folder, platform="onnxruntime")
     assert (found.ok, found.same, found.failure) == (True, 20, ""), found
-
-
-@has_triton
-@each_wrong
-def test_wrong_repository_for_a_full_triton_is_rejected(small, full, tmp_path, wrong):
-    module, right = full
-    found = proof(module, small, spoil(right, tmp_path / "out", wrong), platform="onnxruntime")
-    assert (found.ok, found.failure) == (False, "")
 
 
 @has_triton
