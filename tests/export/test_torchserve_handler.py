@@ -188,7 +188,7 @@ def test_missing_program_is_a_sentence(small, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     for name, use in {
         "torch-model-archiver": lambda: torchserve.write(small, tmp_path, Options()),
-        "torchserve": lambda: torchserve.runtime(tmp_path, Options()).__enter__(),
+        "torchserve": lambda: torchserve.serving(tmp_path).__enter__(),
     }.items():
         reason = f"{name} is not on the PATH. Run: pip install torchserve"
         with pytest.raises(ExportError, match=reason):
