@@ -16,13 +16,13 @@ from export.own_net import Decides, Small
 from export.wrong import WRONG, change_card, each_wrong, photos, proof, settings, write
 from photographs import photographs
 from pictures import encode
-from predictor.export.artefact import prepare
+from predictor.export.carried import prepare
 from predictor.export.subject import load
 from predictor.images.preprocessing import Interpolation, Preprocessing
 from predictor.models.card import Card
 from predictor.models.labels import numbered
 from predictor.models.outputs import Output
-from profiles import P3, rgb_profile
+from profiles import P3, SRGB, cmyk_profile, grey_profile, rgb_profile
 from program_files import Views, ready, save_script, scripted, traced
 
 pytestmark = [
@@ -114,6 +114,11 @@ def variants() -> dict[str, bytes]:
         "16 bits.png": encode(Image.fromarray(wide)), "alpha.png": encode(faded),
         "grey alpha.png": encode(faded.convert("LA")), "tall.png": encode(photo.resize((4, 900))),
         "hole.png": encode(palette, transparency=palette.getpixel((50, 50))),
+        "p3.jpg": encode(photo, "JPEG", icc_profile=rgb_profile(P3)),
+        "p3 large.jpg": encode(photo.resize((700, 500)), "JPEG", icc_profile=rgb_profile(P3)),
+        "p3.png": encode(photo, icc_profile=rgb_profile(P3)),
+        "p3 alpha.png": encode(faded, icc_profile=rgb_profile(P3)),
+        "srgb.jpg": encode(photo, "JPEG", icc_profile=rgb_profile(SRGB)),
         "colour hole.png": encode(photo, transparency=photo.getpixel((50, 50))),
     }  # fmt: skip
     for number in range(1, 9):
@@ -199,13 +204,15 @@ def test_wrong_option_prints_the_usage(program):
         assert "Usage: classify" in done.stderr
 
 
-def test_ignored_colour_profile_is_said(program, pixels, tmp_path):
-    for format in ("JPEG", "PNG"):
-        path = tmp_path / format
-        path.write_bytes(encode(photographs()[4], format, icc_profile=rgb_profile(P3)))
-        done = classify(program, pixels, path)
-        assert done.returncode == 0
-        assert done.stderr == f"classify: {path}: its colour profile is ignored.\n"
+@pytest.mark.parametrize(("mode", "profile"), [
+    ("CMYK", cmyk_profile()), ("L", grey_profile(1.0)), ("RGB", b"no profile"),
+], ids=["CMYK", "grey", "damaged"])  # fmt: skip
+def test_ignored_colour_profile_is_said(program, pixels, tmp_path, mode, profile):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(photographs()[4].convert(mode), "JPEG", icc_profile=profile))
+    done = classify(program, pixels, path)
+    assert done.returncode == 0
+    assert done.stderr == f"classify: {path}: its colour profile is ignored.\n"
 
 
 @pytest.mark.parametrize(("output", "lines"), [

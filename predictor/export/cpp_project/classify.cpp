@@ -96,7 +96,7 @@ class Classifier {
     const Bytes bytes{std::istreambuf_iterator<char>(file), {}};
     if (!file) throw std::runtime_error("the file cannot be read");
     const Image image = decode(bytes, enough(description_));
-    if (image.has_profile) complain(path, "its colour profile is ignored");
+    if (image.ignores_profile) complain(path, "its colour profile is ignored");
     return prepare(image, description_);
   }
 

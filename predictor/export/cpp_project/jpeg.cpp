@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <stdexcept>
 #include <string_view>
 
@@ -11,7 +12,7 @@
 
 namespace {
 constexpr int kApp1 = JPEG_APP0 + 1, kApp2 = JPEG_APP0 + 2;
-constexpr std::string_view kExif{"Exif\0\0", 6}, kProfile{"ICC_PROFILE\0", 12};
+constexpr std::string_view kExif{"Exif\0\0", 6};
 
 struct Decoder : jpeg_decompress_struct {
   jpeg_error_mgr errors;
@@ -39,13 +40,18 @@ struct Decoder : jpeg_decompress_struct {
   }
 };
 
-void read_metadata(const Decoder& decoder, Image& image) {
+void read_metadata(Decoder& decoder, Image& image) {
   for (auto* marker = decoder.marker_list; marker; marker = marker->next) {
     const View content(marker->data, marker->data_length);
     const std::string_view text(reinterpret_cast<const char*>(content.data()), content.size());
     if (text.starts_with(kExif)) image.orientation = orientation(content.subspan(kExif.size()));
-    image.has_profile |= text.starts_with(kProfile);
   }
+  JOCTET* profile = nullptr;
+  unsigned size = 0;
+  if (!jpeg_read_icc_profile(&decoder, &profile, &size)) return;
+  if (decoder.num_components == 4) image.ignores_profile = true;
+  else use_profile(image, {profile, size});
+  std::free(profile);
 }
 
 // Repeats grey, and converts CMYK, which all programs write inverted, as Pillow does.

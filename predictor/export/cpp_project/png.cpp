@@ -51,6 +51,10 @@ Image decode_png(View file) {
   png_bytep exif = nullptr;
   png_uint_32 size = 0;
   if (png_get_eXIf_1(png, info, &size, &exif)) image.orientation = orientation({exif, size});
-  image.has_profile = png_get_valid(png, info, PNG_INFO_iCCP) != 0;
+  png_charp name = nullptr;
+  png_bytep profile = nullptr;
+  int compression = 0;
+  if (png_get_iCCP(png, info, &name, &compression, &profile, &size))
+    use_profile(image, {profile, size});
   return image;
 }

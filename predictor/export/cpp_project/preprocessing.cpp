@@ -8,6 +8,8 @@
 
 namespace {
 constexpr int kOversampling = 2, kMaxAspectRatio = 16;  // as in the server
+// Pixels whose colours are converted before they are resized; of larger photos, afterwards.
+constexpr int64_t kMaxExact = 200'000;
 
 // A quotient by 255, rounded, as Pillow computes it.
 at::Tensor round_255(const at::Tensor& value) { return (value + 127).floor_divide(255); }
@@ -82,6 +84,23 @@ at::Tensor resize_rgba(const at::Tensor& rgba, Size to, const std::string& inter
   return at::cat({at::where(alpha == 0, colours, divided), alpha}, 2).to(at::kByte);
 }
 
+// How many of an axis' pixels the centre of the resized image is made of.
+int64_t used(int64_t from, int64_t resized, int64_t cut) {
+  const double scale = double(from) / resized;
+  const int64_t reach = 1 + 2 * std::ceil(std::max(1.0, scale));
+  const int64_t first =
+      resized >= cut ? std::nearbyint((resized - cut) / 2.0) : -((cut - resized) / 2);
+  const int64_t begin = std::floor(first * scale), end = std::ceil((first + cut) * scale);
+  return std::min(from, end + reach) - std::max<int64_t>(0, begin - reach);
+}
+
+at::Tensor to_srgb(const at::Tensor& pixels, const Colours& colours) {
+  const auto from = pixels.slice(2, 0, 3).contiguous(), found = at::empty_like(from);
+  convert(colours, from.const_data_ptr<std::uint8_t>(), found.mutable_data_ptr<std::uint8_t>(),
+          from.numel() / 3);
+  return at::cat({found, pixels.slice(2, 3)}, 2);
+}
+
 // Cuts the centre of an axis to this length, or pads it with black: as torchvision's CenterCrop.
 at::Tensor centre(const at::Tensor& pixels, int64_t axis, int64_t length) {
   const int64_t found = pixels.size(axis), missing = length - found;
@@ -107,9 +126,17 @@ at::Tensor prepare(const Image& image, const Description& to) {
                              std::to_string(to.size[0]) + " pixels only. Resize it first");
   if (image.channels == 4 && to.channels != "RGBA") pixels = over_white(pixels);
   pixels = cut_long(pixels, to);
-  if (to.channels == "L") pixels = to_grey(pixels);
+  const Size from = size_of(pixels), target = resized(from, to);
+  const bool few = used(from[0], target[0], to.size[0]) * used(from[1], target[1], to.size[1]) <=
+                   kMaxExact;
+  const bool early = image.colours && few && pixels.size(2) == 3;
+  const bool late = image.colours && !early;
+  if (early) pixels = to_srgb(pixels, image.colours);
+  if (to.channels == "L" && !late) pixels = to_grey(pixels);
   const auto function = pixels.size(2) == 4 ? resize_rgba : resize;
-  pixels = function(pixels, resized(size_of(pixels), to), to.interpolation);
+  pixels = function(pixels, target, to.interpolation);
+  if (late) pixels = to_srgb(pixels, image.colours);
+  if (to.channels == "L" && late) pixels = to_grey(pixels);
   if (to.channels == "RGBA" && pixels.size(2) == 3)
     pixels = at::cat({pixels, at::full_like(pixels.slice(2, 0, 1), 255)}, 2);
   pixels = centre(centre(pixels, 0, to.size[0]), 1, to.size[1]);
