@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from app import create_app
-from conftest import ToyModel, toy_model
 from predictor.engine import classifier
 from predictor.models.scorer import ModelInfo
 from predictor.settings import current_settings
 from predictor.store.single import single
+from predictor.web import create_app
+from toy import ToyModel, toy_model
 
 SECONDS = 0.1  # for each forward pass
 RAISES, NO_MEMORY, HANGS, DIES = (255, 255, 0), (0, 255, 255), (255, 0, 255), (255, 255, 255)

@@ -9,12 +9,12 @@ from time import monotonic
 
 import requests
 
-from conftest import LABELS
 from pictures import picture
 from predictor.server.start import shared_memory
 from predictor.store.followers import Followers
 from predictor.store.routing import choose
 from running_server import Server
+from toy import LABELS
 from waiting import wait_until
 
 

@@ -14,7 +14,6 @@ from flask import Flask, jsonify, request
 from PIL import Image
 from skimage import data
 
-from conftest import toy_model
 from pictures import encode, picture
 from predictor import api, get_prediction, get_predictions
 from predictor.api import SharedClassifier
@@ -31,6 +30,7 @@ from predictor.errors import (
     WeightsError,
 )
 from predictor.settings import Settings
+from toy import toy_model
 
 RED = ("n00000000", "red_thing")
 

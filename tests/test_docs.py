@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 import requests
 
-from conftest import app_of, toy_model
+from conftest import app_of
 from paths import ROOT
 from pictures import picture
 from predictor.api import SharedClassifier
@@ -19,6 +19,7 @@ from predictor.settings import GROUPS, PREFIX, Settings, rows
 from predictor.share import NAMES, publish
 from test_errors import tree
 from tools import settings_doc
+from toy import toy_model
 from tunnels import use_modules
 from waiting import wait_until
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from app import create_app
-from conftest import ToyModel, toy_model
 from predictor.errors import StartError
 from predictor.models.scorer import ModelInfo
 from predictor.settings import current_settings
 from predictor.store import folder
+from predictor.web import create_app
+from toy import ToyModel, toy_model
 from waiting import wait_until
 
 

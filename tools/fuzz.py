@@ -139,9 +139,10 @@ def child(seed: int, first: int, end: int, limit_s: float) -> None:
 
     If a case takes more than ten times ``limit_s`` seconds, the process ends.
     """
-    from conftest import app_of, toy_model
+    from conftest import app_of
     from predictor.engine.classifier import Classifier
     from predictor.settings import Settings
+    from toy import toy_model
 
     faulthandler.enable()
     classifier = Classifier(Settings(), load=lambda *_: toy_model())

@@ -2,9 +2,9 @@
 
 import pytest
 
-from conftest import toy_model
 from predictor.cli import main, photos
 from predictor.engine.classifier import Classifier
+from toy import toy_model
 
 
 @pytest.fixture

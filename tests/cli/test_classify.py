@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from conftest import ToyInfo, toy_model
 from pictures import picture
 from predictor.errors import WeightsError
+from toy import ToyInfo, toy_model
 
 
 @pytest.fixture

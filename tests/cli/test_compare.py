@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from test_evaluate import Page
 
-from conftest import ToyModel, toy_model
 from pictures import picture
 from predictor.cli import main, photos
 from predictor.cli.evaluation import PICTURES, Comparison
@@ -16,6 +15,7 @@ from predictor.engine.ranking import Prediction
 from predictor.errors import ModelError
 from predictor.models.labels import Label, numbered
 from predictor.models.outputs import Output
+from toy import ToyModel, toy_model
 
 LABELS = numbered(3)
 ONES = "red_thing", "green_thing", "blue_thing"

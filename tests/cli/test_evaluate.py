@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ToyModel, toy_model
 from pictures import COLOURS, picture
 from predictor.cli import evaluation
 from predictor.models.labels import Label
 from predictor.models.outputs import Output
+from toy import ToyModel, toy_model
 
 
 @pytest.fixture

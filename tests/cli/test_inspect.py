@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ToyInfo, ToyModel, toy_model
 from paths import ROOT
 from pictures import COLOURS, picture
 from predictor.cli import main
@@ -14,6 +13,7 @@ from predictor.cli.inspect import scale_doubts
 from predictor.images.preprocessing import Interpolation, Preprocessing
 from predictor.models.description import Said
 from predictor.models.labels import numbered
+from toy import ToyInfo, ToyModel, toy_model
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAMPLE = ROOT / "static" / "samples" / "espresso.jpg"

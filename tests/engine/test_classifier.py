@@ -5,7 +5,7 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from conftest import StuckModel, ToyModel, toy_model
+from conftest import StuckModel
 from pictures import picture
 from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier
@@ -21,6 +21,7 @@ from predictor.errors import (
 )
 from predictor.images.decoding import decode
 from predictor.settings import Settings
+from toy import ToyModel, toy_model
 from waiting import wait_until
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from conftest import StuckModel, ToyModel, toy_model
+from conftest import StuckModel
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.errors import (
@@ -16,6 +16,7 @@ from predictor.errors import (
     WeightsError,
 )
 from predictor.settings import Settings
+from toy import ToyModel, toy_model
 from waiting import wait_until
 
 

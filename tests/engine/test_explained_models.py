@@ -3,11 +3,11 @@
 import gc
 import weakref
 
-from conftest import ToyModel, toy_model
 from engine.test_explainer import RED, in_background
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.engine.explainer import Explainer
+from toy import ToyModel, toy_model
 from waiting import wait_until
 
 

@@ -10,7 +10,6 @@ from time import monotonic
 import pytest
 from PIL import Image
 
-from conftest import ToyModel
 from pictures import encode, picture, tiny_webp
 from predictor.engine.call import Call
 from predictor.engine.explainer import Explainer
@@ -23,6 +22,7 @@ from predictor.errors import (
     NotExplainable,
     TooCostly,
 )
+from toy import ToyModel
 from waiting import wait_until
 
 RED, BLUE = 0, 2

@@ -78,7 +78,7 @@ def test_counts_of_ended_workers_stay_and_their_gauges_go(folder):
 UNLOADING = """
 import os, sys
 sys.path.insert(0, "tests")
-from conftest import toy_model
+from toy import toy_model
 from predictor.engine.classifier import Classifier
 from predictor.engine.metrics import Metrics
 from predictor.engine.served import Served

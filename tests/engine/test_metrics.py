@@ -1,7 +1,7 @@
 import pytest
 from prometheus_client.metrics_core import GaugeMetricFamily
 
-from conftest import ToyModel, store_around
+from conftest import store_around
 from pictures import picture
 from predictor.engine.call import Call, Timings
 from predictor.engine.metrics import Metrics
@@ -9,6 +9,7 @@ from predictor.engine.served import Served
 from predictor.errors import PredictorError, codes
 from scrape import Scrape, series
 from test_errors import tree
+from toy import ToyModel
 
 MODEL = {"model": "toy", "version": "1"}
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import ToyModel
 from predictor.engine.ranking import as_answer, rank
 from predictor.errors import InferenceFailed
 from predictor.models.card import Card
 from predictor.models.labels import Label
+from toy import ToyModel
 
 LABELS = tuple(Label(f"id{i}", f"name{i}") for i in range(10))
 CARD = Card("net", "net", ToyModel.preprocessing, LABELS)

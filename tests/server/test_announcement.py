@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from conftest import ToyInfo, toy_model
 from predictor import logs
 from predictor.engine.classifier import Classifier
 from predictor.errors import WeightsError
 from predictor.server.console import announce, summary, url_of
 from predictor.settings import Settings
 from predictor.store.single import single
+from toy import ToyInfo, toy_model
 from waiting import wait_until
 
 TRY = "curl -F file=@photo.jpg http://127.0.0.1:5000/predict"

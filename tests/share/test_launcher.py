@@ -8,13 +8,14 @@ import pytest
 import requests
 
 from app import create_app
-from conftest import app_of, store_around, store_of, toy_model
+from conftest import app_of, store_around, store_of
 from pictures import picture
 from predictor import share as package
 from predictor.engine.classifier import Classifier
 from predictor.errors import InferenceFailed
 from predictor.settings import Settings
 from predictor.share import Tunnel, launcher, run_with_ngrok
+from toy import toy_model
 from tunnels import fail_to_open, make_plain, use_modules
 from waiting import wait_until
 

@@ -7,13 +7,13 @@ from functools import partial
 
 import pytest
 
-from conftest import ToyModel, toy_model
 from predictor.engine.admission import Process
 from predictor.engine.classifier import Classifier
 from predictor.errors import NotReady, StartError, StoreError
 from predictor.settings import Settings
 from predictor.store.store import Store
 from predictor.store.wanted import Entry, Route, Wanted
+from toy import ToyModel, toy_model
 from waiting import wait_until
 
 

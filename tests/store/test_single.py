@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from conftest import ToyModel, store_around, toy_model
+from conftest import store_around
 from paths import ROOT
 from pictures import encode, picture
 from predictor.engine.call import Call
@@ -27,6 +27,7 @@ from predictor.errors import (
 )
 from predictor.settings import Settings
 from scrape import Scrape, series
+from toy import ToyModel, toy_model
 
 MODEL = {"model": "toy", "version": "1"}
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from conftest import toy_model
 from pictures import picture
 from predictor.engine.admission import Process
 from predictor.engine.call import Call
@@ -13,6 +12,7 @@ from predictor.store.store import Store
 from predictor.store.wanted import Entry, Route, Wanted
 from predictor.web.protocols.torchserve.metrics import metric_aliases
 from scrape import Scrape, series
+from toy import toy_model
 from waiting import wait_until
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from conftest import toy_model
 from predictor.engine.admission import Process
 from predictor.engine.classifier import Classifier
 from predictor.errors import ModelError
@@ -19,6 +18,7 @@ from predictor.store import file
 from predictor.store.store import Store
 from predictor.store.wanted import Entry
 from predictor.web import create_app
+from toy import toy_model
 from web.access import bearer
 
 MANAGER = "manager-of-the-store"

@@ -10,13 +10,14 @@ from typing import Any
 from flask import Flask
 
 from app import create_app
-from conftest import ToyModel, store_of, toy_model
+from conftest import store_of
 from predictor.engine.admission import Process
 from predictor.engine.classifier import Classifier
 from predictor.models.scorer import LoadedModel
 from predictor.settings import Settings
 from predictor.store.store import Store
 from predictor.store.wanted import Entry, Route, Wanted
+from toy import ToyModel, toy_model
 
 Models = Mapping[tuple[str, int], ToyModel | Exception]  # an exception: it cannot be loaded
 

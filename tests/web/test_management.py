@@ -5,13 +5,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from conftest import store_of, toy_model
+from conftest import store_of
 from pictures import picture
 from predictor.environ import MANAGEMENT
 from predictor.errors import ModelError
 from predictor.setting_parsers import parse_bind, parse_rates
 from predictor.store import file
 from predictor.tokens import TokensFile
+from toy import toy_model
 from web.access import OTHER, TOKEN, basic, bearer
 from web.managed import MANAGER, TEXT, managed, write_store
 

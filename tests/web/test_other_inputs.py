@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ToyModel
 from pictures import encode, picture
 from predictor.images.preprocessing import Interpolation, Preprocessing
+from toy import ToyModel
 
 SHAPES = {"L": 1, "BGR": 3, "RGBA": 4}
 

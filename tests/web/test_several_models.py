@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 from werkzeug.test import EnvironBuilder
 
-from conftest import StuckModel, ToyModel, store_of
+from conftest import StuckModel, store_of
 from pictures import picture
 from predictor.environ import ERROR
 from predictor.errors import ModelError, Overloaded
 from predictor.logs import JSONFormatter
 from predictor.server.console import overview
+from toy import ToyModel
 from web.several import Larger, serve_instead, several
 
 

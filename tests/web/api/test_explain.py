@@ -4,10 +4,11 @@ import io
 import pytest
 from PIL import Image
 
-from conftest import LABELS, store_of
+from conftest import store_of
 from pictures import encode, picture
 from predictor.models.labels import Label
 from scrape import Scrape
+from toy import LABELS
 
 
 def test_explanation_is_a_picture_by_default(client):

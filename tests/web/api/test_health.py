@@ -1,7 +1,8 @@
 import pytest
 
-from conftest import ToyInfo, store_of
+from conftest import store_of
 from predictor.errors import WeightsError
+from toy import ToyInfo
 
 
 def test_ready_app_is_alive_and_names_its_model(client):

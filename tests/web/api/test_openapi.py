@@ -10,7 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from conftest import LABELS, ToyModel, app_of, store_of
+from conftest import app_of, store_of
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.models.card import Card
@@ -18,6 +18,7 @@ from predictor.models.scorer import LoadedModel, ModelInfo
 from predictor.setting_parsers import parse_rates
 from predictor.settings import Settings
 from predictor.web.openapi import WEB
+from toy import LABELS, ToyModel
 
 TOKEN = "correct-horse-battery"
 COUNTS = {"threads": 1, "parameters": 3, "classes": 3, "outputs": 3}

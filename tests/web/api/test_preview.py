@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ToyModel, store_of
+from conftest import store_of
 from pictures import COLOURS, encode, picture
 from predictor.images.preprocessing import Interpolation, Preprocessing
+from toy import ToyModel
 
 
 def described(size, resize, channels="RGB"):

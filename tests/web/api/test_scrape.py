@@ -5,11 +5,12 @@ from time import time
 
 import pytest
 
-from conftest import app_of, store_of, toy_model
+from conftest import app_of, store_of
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.settings import Settings
 from scrape import Scrape
+from toy import toy_model
 
 
 @pytest.fixture

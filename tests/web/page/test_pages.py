@@ -4,11 +4,12 @@ from concurrent.futures import wait
 
 import pytest
 
-from conftest import ToyInfo, ToyModel, app_of
+from conftest import app_of
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.errors import WeightsError
 from predictor.settings import Settings
+from toy import ToyInfo, ToyModel
 
 
 @pytest.fixture

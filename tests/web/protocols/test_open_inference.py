@@ -6,8 +6,9 @@ import zlib
 import numpy as np
 import pytest
 
-from conftest import ToyInfo, store_of
+from conftest import store_of
 from predictor.web.protocols.open_inference import tensors
+from toy import ToyInfo
 from web.protocols.v2 import BLUE, HEADER, RED, b64, binary, element, image, logits, plane, refused
 
 numbers = tensors._numbers

@@ -6,13 +6,14 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from conftest import ToyInfo, ToyModel, app_of, store_of
+from conftest import app_of, store_of
 from pictures import picture
 from predictor.engine.classifier import Classifier
 from predictor.models.card import Card
 from predictor.models.labels import Label
 from predictor.models.scorer import LoadedModel
 from predictor.settings import Settings
+from toy import ToyInfo, ToyModel
 
 RED, BLUE = picture("red"), picture("blue")
 
