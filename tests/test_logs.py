@@ -150,9 +150,9 @@ def test_the_second_configure_replaces_the_first(logging_restored):
 
 
 @pytest.mark.server
-def test_a_server_logs_only_json_and_a_line_for_each_request():
+def test_a_server_logs_only_json_and_a_line_for_each_request(net):
     """gunicorn's lines and ours, without gunicorn's access lines."""
-    server = Server(model="efficientnet_lite0", log_format="json")
+    server = Server(model=net, log_format="json")
     server.wait_until_ready()
     response = server.predict(b"no photo", token="secret")
     server.stop()
@@ -164,7 +164,7 @@ def test_a_server_logs_only_json_and_a_line_for_each_request():
         "predictor.web.request_log",
     }
     (ready,) = [line for line in lines if line["message"].startswith("Ready at")]
-    assert ready["model"]["name"] == "efficientnet_lite0"
+    assert ready["model"]["name"] == "net"
     (asked,) = [line for line in lines if line.get("path") == "/predict"]
     assert asked["request_id"] == response.headers["X-Request-ID"]
     assert "secret" not in str(lines)

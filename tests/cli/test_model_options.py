@@ -7,11 +7,11 @@ from contextlib import closing
 
 import pytest
 
-from conftest import toy_model
 from pictures import picture
 from predictor.cli import COMMANDS, development, main
 from predictor.server import production
 from running_server import Server
+from toy import toy_model
 from waiting import wait_until
 
 OPTIONS = ["--model", "resnet18", "--weights", "a.pth", "--labels=a.txt"]
@@ -89,11 +89,10 @@ def test_a_named_model_has_no_replacement(predict, tmp_path, options, fallback):
 
 
 @pytest.mark.slow
-def test_served_model_is_that_of_the_option_also_after_a_reload():
-    command = [sys.executable, "-m", "predictor", "serve", "--model", "squeezenet1_1"]
-    command += ["--weights=random", "--workers=1"]
+def test_served_model_is_that_of_the_option_also_after_a_reload(net):
+    command = [sys.executable, "-m", "predictor", "serve", "--model", str(net), "--workers=1"]
     with closing(Server(command=command, model="resnet18").wait_until_ready()) as server:
-        assert server.get("/readyz").json()["model"]["name"] == "squeezenet1_1"
+        assert server.get("/readyz").json()["model"]["name"] == "net"
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: server.loaded == 2)
-        assert server.log.count("model      squeezenet1_1") == 2
+        assert server.log.count("model      net") == 2

@@ -59,6 +59,16 @@ def start_faulty(start_toy: Callable[..., ToyServer]) -> Callable[..., Server]:
 
 
 @pytest.fixture
+def net(tmp_path: Path) -> Path:
+    """An ONNX file with its description: the path. Its server starts without torch: in a second."""
+    from onnx_files import write
+
+    description = "[input]\nsize = 64\nresize = 64\nmean = 0\nstd = 1\n"
+    (tmp_path / "model.toml").write_text(description)
+    return write(tmp_path / "net.onnx")
+
+
+@pytest.fixture
 def squeezenet(tmp_path: Path) -> Path:
     """Weights in a file: the path."""
     from torch import save

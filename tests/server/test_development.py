@@ -8,10 +8,12 @@ from contextlib import contextmanager
 import click
 import pytest
 import requests
+from flask.cli import run_command
 
 from app import create_app
 from conftest import store_of
 from paths import ROOT
+from predictor.cli.development import main
 from predictor.engine.classifier import Classifier
 from predictor.settings import Settings
 from predictor.store.single import single
@@ -28,10 +30,10 @@ def run(*command, **environ):
 
 
 @contextmanager
-def running_app(*options, **environ):
-    """``python app.py`` with the embedded model on a free port: the process."""
+def running_app(model, *options, **environ):
+    """``python app.py`` with a model on a free port: the process."""
     command = [sys.executable, "app.py", "--port", "0", *options]
-    env = os.environ | {"PREDICTOR_MODEL": "efficientnet_lite0", **environ}
+    env = os.environ | {"PREDICTOR_MODEL": str(model), **environ}
     process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
     try:
         yield process
@@ -67,8 +69,8 @@ def test_the_environment_overrides_developments_defaults(monkeypatch):
 # python app.py
 
 
-def test_a_request_has_one_log_line_without_colours():
-    with running_app(PREDICTOR_LOG_FORMAT="text") as process:
+def test_a_request_has_one_log_line_without_colours(net):
+    with running_app(net, PREDICTOR_LOG_FORMAT="text") as process:
         lines = []
         for line in process.stderr:
             lines.append(line)
@@ -84,8 +86,8 @@ def test_a_request_has_one_log_line_without_colours():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_the_announced_url_answers_even_with_port_0(host):
-    with running_app("--host", host, PREDICTOR_LOG_FORMAT="text") as process:
+def test_the_announced_url_answers_even_with_port_0(net, host):
+    with running_app(net, "--host", host, PREDICTOR_LOG_FORMAT="text") as process:
         lines = []
         for line in process.stderr:
             lines.append(line)
@@ -96,9 +98,9 @@ def test_the_announced_url_answers_even_with_port_0(host):
         assert requests.get(f"{found[1]}/readyz", timeout=60).ok
 
 
-def test_python_app_py_never_has_the_debugger():
+def test_python_app_py_never_has_the_debugger(net):
     """Not even on all addresses, with FLASK_DEBUG, and with the header that it asks for."""
-    with running_app("--host", "0.0.0.0", FLASK_DEBUG="1") as process:
+    with running_app(net, "--host", "0.0.0.0", FLASK_DEBUG="1") as process:
         port = line_with(r"127.0.0.1:(\d+)", process)[1]
         for path in ("/console", "/?__debugger__=yes&cmd=resource&f=debugger.js"):
             answer = requests.get(f"http://127.0.0.1:{port}{path}", timeout=60)
@@ -125,10 +127,19 @@ def test_a_model_that_cannot_be_loaded_leaves_no_tunnel_open(tmp_path):
     ],
     ids=["provider", "address", "port", "setting"],
 )
-def test_a_start_that_fails_says_why(options, environ, sentence):
-    done = run("app.py", *options, **environ)
+def test_a_start_that_fails_says_why(monkeypatch, capsys, options, environ, sentence):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        main(options)
+    assert sentence in f"{ended.value}{capsys.readouterr().err}"
+    assert ended.value.code not in (0, None)
+
+
+def test_a_process_that_fails_to_start_says_why():
+    done = run("app.py", PREDICTOR_MAX_QUEUE="many")
     assert done.returncode != 0
-    assert sentence in done.stderr
+    assert "PREDICTOR_MAX_QUEUE='many' is not" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -195,7 +206,15 @@ def test_flask_app_selects_the_development_app():
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "photos.example.org"])
 @pytest.mark.parametrize("option", ["--debug", "--debugger"])
-def test_the_debugger_is_refused_where_others_can_reach_it(host, option):
+def test_the_debugger_is_refused_where_others_can_reach_it(monkeypatch, host, option):
+    monkeypatch.setenv("FLASK_DEBUG", "1" if option == "--debug" else "0")  # as flask sets it
+    command = run_command.make_context("run", ["--host", host, option], resilient_parsing=True)
+    with command, pytest.raises(SystemExit, match=f"The debugger cannot be served on {host},"):
+        create_app()
+
+
+@pytest.mark.parametrize(("host", "option"), [("0.0.0.0", "--debug"), ("::", "--debugger")])
+def test_flask_run_ends_where_the_debugger_is_refused(host, option):
     done = run("-m", "flask", "--app", "app", "run", "--host", host, option)
     assert done.returncode == 1
     assert f"The debugger cannot be served on {host}" in done.stderr

@@ -137,28 +137,27 @@ def test_a_reload_loses_no_request(start_faulty, workers):
     assert set(load.tally) == {"right"}
 
 
-def test_after_a_failed_reload_the_old_processes_serve(start, squeezenet, tmp_path):
-    """It fails first because of the weights, then because of the tokens; the third succeeds."""
-    tokens, good = tmp_path / "tokens", squeezenet.read_bytes()
+def test_after_a_failed_reload_the_old_processes_serve(start, net, tmp_path):
+    """It fails first because of the model, then because of the tokens; the third succeeds."""
+    tokens, good = tmp_path / "tokens", net.read_bytes()
     tokens.write_text(TOKEN)
     # A reload must fail within the request timeout and 5 s, while gunicorn waits for the old ones.
-    settings = {"model": "squeezenet1_1", "weights": squeezenet, "request_timeout_s": 20}
-    server = start("--workers", "2", tokens_file=tokens, **settings)
+    server = start("--workers", "2", tokens_file=tokens, model=net, request_timeout_s=20)
     wait_until(lambda: server.loaded == 2)
 
-    def replace_weights(content):
-        new = squeezenet.with_suffix(".new")
+    def replace_model(content):
+        new = net.with_suffix(".new")
         new.write_bytes(content)
-        new.replace(squeezenet)
+        new.replace(net)
 
     def serves():
         return predict(server, TOKEN) == 200
 
-    replace_weights(b"truncated")
+    replace_model(b"truncated")
     server.process.send_signal(signal.SIGHUP)
     failed = "The replacement failed. This process continues to serve."
     wait_until(lambda: serves() and server.log.count(failed) == 2)
-    replace_weights(good)
+    replace_model(good)
 
     tokens.write_text("")
     server.process.send_signal(signal.SIGHUP)

@@ -18,19 +18,19 @@ def test_worn_workers_are_replaced_without_losing_a_request(start_faulty, worker
     assert server.stop() == 0
 
 
-def test_worker_serves_on_if_its_replacement_fails(start, squeezenet):
-    server = start("--max-requests", "3", model="squeezenet1_1", weights=squeezenet)
+def test_worker_serves_on_if_its_replacement_fails(start, net):
+    server = start("--max-requests", "3", model=net)
     server.wait_until_ready()
-    good = squeezenet.read_bytes()
-    squeezenet.rename(squeezenet.with_suffix(".old"))
-    squeezenet.write_bytes(b"truncated")
+    good = net.read_bytes()
+    net.rename(net.with_suffix(".old"))
+    net.write_bytes(b"truncated")
     failed = "The replacement failed. This process continues to serve."
 
     def predict():
         return requests.post(f"{server.url}/predict", picture("red"), timeout=60).status_code
 
     wait_until(lambda: predict() == 200 and failed in server.log)
-    squeezenet.unlink()
-    squeezenet.write_bytes(good)
+    net.unlink()
+    net.write_bytes(good)
     wait_until(lambda: predict() == 200 and server.loaded == 2)
     assert server.stop() == 0
