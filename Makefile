@@ -14,16 +14,18 @@ HOST ?= 127.0.0.1
 PORT ?= 5000
 BIN := $(VENV)/bin
 
-# Tests run in parts, each in one process, which mostly waits for another or uses one processor.
-# The output of a part follows at its end. The last part is all tests that no other part names.
-TWO_AT_A_TIME = $(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target
+# Tests run in parts, each in one process. The first three mostly wait for servers and browsers, so
+# four at a time keep two processors busy. The output of a part follows at its end. test-rest is all
+# tests that no other part names.
+AT_A_TIME = $(MAKE) --no-print-directory --keep-going --output-sync=target --jobs
 CORE := tests/images tests/models tests/engine
-PROGRAMS := $(addprefix tests/,browser clients tools test_benchmarks.py test_notebook.py test_wheel.py)
+PROGRAMS := $(addprefix tests/,clients tools test_benchmarks.py test_notebook.py test_wheel.py)
 WITHOUT_TORCH := tests/test_without_torch.py
 RUNTIMES := tests/runtimes
+PARTS := test-server test-programs test-browser test-core test-rest test-onnx
 
-.PHONY: serve lint check check-core check-rest test test-server test-programs test-rest test-onnx
-.PHONY: exports exports-built exports-served bench fuzz soak format
+.PHONY: serve lint check check-core check-rest test $(PARTS) exports exports-built exports-served
+.PHONY: bench fuzz soak format
 export HOST PORT CLIENTS JUPYTER ONNX TORCHSERVE TRITON EXECUTORCH
 unexport PYTHONDONTWRITEBYTECODE # or each of the tests' many servers compiles the app again
 
@@ -40,7 +42,7 @@ lint: $(VENV)/requirements-dev.stamp
 
 # All that is fast: no test that starts a server or takes seconds.
 check: lint
-	$(TWO_AT_A_TIME) check-core check-rest
+	$(AT_A_TIME)=2 check-core check-rest
 
 check-core: PART := $(CORE)
 check-rest: PART := $(CORE:%=--ignore=%)
@@ -49,15 +51,17 @@ check-core check-rest:
 
 test: lint $(CLIENTS)/requirements-clients.stamp $(CLIENTS)/npm.stamp
 test: $(JUPYTER)/requirements-jupyter.stamp
-	$(TWO_AT_A_TIME) test-server test-programs test-rest test-onnx
+	$(AT_A_TIME)=4 $(PARTS)
 
 test-server: PART := tests/server
 test-programs: PART := $(PROGRAMS)
-test-rest: PART := --ignore=tests/server $(PROGRAMS:%=--ignore=%) --ignore=$(WITHOUT_TORCH)
-test-rest: PART += --ignore=$(RUNTIMES)
+test-browser: PART := tests/browser
+test-core: PART := $(CORE)
+test-rest: PART := $(addprefix --ignore=,tests/server tests/browser $(PROGRAMS) $(CORE))
+test-rest: PART += $(addprefix --ignore=,$(WITHOUT_TORCH) $(RUNTIMES))
 test-onnx: PART := $(WITHOUT_TORCH)
 test-onnx: $(ONNX)/package.stamp
-test-server test-programs test-rest test-onnx:
+$(PARTS):
 	$(BIN)/pytest $(PART) $(PYTEST)
 
 # Exports, run by other projects' servers and compilers. Programs that are missing skip their tests.
