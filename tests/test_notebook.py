@@ -59,6 +59,7 @@ def test_in_colab_the_notebook_classifies_through_the_tunnel(run):
     assert "error" not in install.lower()
     local, public = re.findall(r"Running on (http://127.0.0.1:\d+)", serve)
     assert local != public
+    assert "Anyone who has this URL" in serve
     assert "efficientnet_lite0" in ready or "vgg16" in ready
     assert f"{public} {{'class_id': 'n07920052', 'class_name': 'espresso'}}" in ask
     assert f"Colab shows port {local.rpartition(':')[2]}." in show
@@ -66,25 +67,19 @@ def test_in_colab_the_notebook_classifies_through_the_tunnel(run):
     assert re.search(r"http\S+ {'class_id': '2', 'class_name': 'coffee', 'predictions'", own)
 
 
-def test_outside_colab_the_notebook_works_and_leaves_no_files(run, clone, monkeypatch):
+def test_outside_colab_it_works_with_a_token_and_leaves_no_files(run, clone, monkeypatch):
     monkeypatch.setenv("NGROK_AUTHTOKEN", "a-token-of-the-environments")
+    monkeypatch.setenv("PREDICTOR_TOKENS", "correct-horse-battery")
     *_, serve, _, ask, show, _, own = run("ngrok.py")
     local, public = re.findall(r"Running on (http://127.0.0.1:\d+)", serve)
     assert f"{public} {{'class_id': 'n07920052', 'class_name': 'espresso'}}" in ask
     assert f'src="{local}"' in show
     assert "'class_name': 'coffee'" in own
+    assert "Anyone who has this URL" not in serve + own  # it sends the token
     status = subprocess.run(
         ["git", "status", "--porcelain"], cwd=clone, capture_output=True, timeout=60, check=True
     )
     assert status.stdout == b""
-
-
-def test_the_notebook_sends_the_token_of_the_environment(run, monkeypatch):
-    monkeypatch.setenv("PREDICTOR_TOKENS", "correct-horse-battery")
-    *_, serve, _, ask, _, _, own = run("ngrok.py", "google")
-    assert "Anyone who has this URL" not in serve + own
-    assert "espresso" in ask
-    assert "'class_name': 'coffee'" in own
 
 
 def test_the_notebook_installs_what_it_imports():
