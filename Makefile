@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 
 # Tests run in parts, each in one process. The first three mostly wait for servers and browsers, so
 # four at a time keep two processors busy. The output of a part follows at its end. test-rest is all
-# tests that no other part names.
+# tests that no other part names. mypy runs beside them: without its cache it takes a minute.
 AT_A_TIME = $(MAKE) --no-print-directory --keep-going --output-sync=target --jobs
 CORE := tests/images tests/models tests/engine
 PROGRAMS := $(addprefix tests/,clients tools test_benchmarks.py test_notebook.py test_wheel.py)
@@ -24,8 +24,8 @@ WITHOUT_TORCH := tests/test_without_torch.py
 RUNTIMES := tests/runtimes
 PARTS := test-server test-programs test-browser test-core test-rest test-onnx
 
-.PHONY: serve lint check check-core check-rest test $(PARTS) exports exports-built exports-served
-.PHONY: bench fuzz soak format
+.PHONY: serve lint style types check check-core check-rest test $(PARTS)
+.PHONY: exports exports-built exports-served bench fuzz soak format
 export HOST PORT CLIENTS JUPYTER ONNX TORCHSERVE TRITON EXECUTORCH
 unexport PYTHONDONTWRITEBYTECODE # or each of the tests' many servers compiles the app again
 
@@ -35,9 +35,13 @@ serve: export PREDICTOR_FALLBACK_MODEL ?= efficientnet_lite0
 serve: $(VENV)/requirements.stamp
 	exec $(BIN)/gunicorn wsgi:app
 
-lint: $(VENV)/requirements-dev.stamp
+lint: style types
+
+style: $(VENV)/requirements-dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(VENV)/requirements-dev.stamp
 	$(BIN)/mypy
 
 # All that is fast: no test that starts a server or takes seconds.
@@ -49,9 +53,9 @@ check-rest: PART := $(CORE:%=--ignore=%)
 check-core check-rest:
 	$(BIN)/pytest -q -m "not server and not slow" $(PART) $(PYTEST)
 
-test: lint $(CLIENTS)/requirements-clients.stamp $(CLIENTS)/npm.stamp
+test: style $(CLIENTS)/requirements-clients.stamp $(CLIENTS)/npm.stamp
 test: $(JUPYTER)/requirements-jupyter.stamp
-	$(AT_A_TIME)=4 $(PARTS)
+	$(AT_A_TIME)=4 types $(PARTS)
 
 test-server: PART := tests/server
 test-programs: PART := $(PROGRAMS)
@@ -66,7 +70,7 @@ $(PARTS):
 
 # Exports, run by other projects' servers and compilers. Programs that are missing skip their tests.
 exports: $(VENV)/requirements-dev.stamp $(EXECUTORCH)/packages.stamp $(TRITON)/bin/tritonserver
-	$(TWO_AT_A_TIME) exports-built exports-served
+	$(AT_A_TIME)=2 exports-built exports-served
 
 # The tests with the C++ program are all in the first part, which builds it once.
 SERVERS := $(addprefix $(RUNTIMES)/test_,torchserve.py triton.py phones.py)
