@@ -30,16 +30,16 @@ PHONE: dict[str, Any] = {
 }  # fmt: skip
 OpenPage = Callable[..., Page]
 TOKEN = "correct-horse-battery"
+expect.set_options(timeout=20_000)  # instead of 5 s: other tests use the processors, too
 # Small limits, so that photos over them are made quickly.
 MAX_BYTES, MAX_PIXELS = 1_000_000, 3_000_000
 
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Server]:
-    """A server with small limits."""
-    running = Server(
-        model="efficientnet_lite0", max_upload_bytes=MAX_BYTES, max_pixels=MAX_PIXELS
-    ).wait_until_ready()
+    """A server with small limits, which may stand behind a proxy."""
+    limits = {"max_upload_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
+    running = Server(model="efficientnet_lite0", trusted_proxies=1, **limits).wait_until_ready()
     yield running
     running.close()
 

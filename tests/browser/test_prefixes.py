@@ -24,13 +24,6 @@ def stack():
 
 
 @pytest.fixture(scope="module")
-def app(stack):
-    server = Server(model=MODEL, trusted_proxies=1)
-    stack.callback(server.close)
-    return server.wait_until_ready()
-
-
-@pytest.fixture(scope="module")
 def whole(stack):
     """A server that knows its prefix, because the proxy leaves it in the path."""
     server = Server(model=MODEL, under=("env", "SCRIPT_NAME=/whole/photos"))
@@ -39,8 +32,8 @@ def whole(stack):
 
 
 @pytest.fixture(scope="module")
-def nginx(stack, app, tmp_path_factory):
-    return stack.enter_context(proxies.nginx(app.url, tmp_path_factory.mktemp("nginx")))
+def nginx(stack, site, tmp_path_factory):
+    return stack.enter_context(proxies.nginx(site.url, tmp_path_factory.mktemp("nginx")))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +52,7 @@ def root(request, tmp_path):
     if request.param == "left in the path":
         url = get("stack").enter_context(proxies.nginx(get("whole").url, tmp_path))
         return url, "/whole/photos/"
-    return get("jupyter"), f"/proxy/{get('app').address[1]}/"
+    return get("jupyter"), f"/proxy/{get('site').address[1]}/"
 
 
 @pytest.fixture
