@@ -10,6 +10,8 @@ ONNX ?= .venv-onnx
 TORCHSERVE ?= .venv-torchserve
 TRITON ?= .venv-triton
 EXECUTORCH ?= .venv-executorch
+# Of what checks the files of deploy/, for `make manifests`:
+DEPLOY ?= .venv-deploy
 HOST ?= 127.0.0.1
 PORT ?= 5000
 BIN := $(VENV)/bin
@@ -22,10 +24,13 @@ CORE := tests/images tests/models tests/engine
 PROGRAMS := $(addprefix tests/,clients tools test_benchmarks.py test_notebook.py test_wheel.py)
 WITHOUT_TORCH := tests/test_without_torch.py
 RUNTIMES := tests/runtimes
+# By targets of their own: with runtimes of other projects, and tools for deployments.
+MANIFESTS := tests/kubernetes
+ELSEWHERE := $(RUNTIMES) $(MANIFESTS)
 PARTS := test-server test-programs test-browser test-core test-rest test-onnx
 
 .PHONY: serve lint style types check check-core check-rest test $(PARTS)
-.PHONY: exports exports-built exports-served bench fuzz soak format
+.PHONY: exports exports-built exports-served manifests bench fuzz soak format
 export HOST PORT CLIENTS JUPYTER ONNX TORCHSERVE TRITON EXECUTORCH
 unexport PYTHONDONTWRITEBYTECODE # or each of the tests' many servers compiles the app again
 
@@ -62,7 +67,7 @@ test-programs: PART := $(PROGRAMS)
 test-browser: PART := tests/browser
 test-core: PART := $(CORE)
 test-rest: PART := $(addprefix --ignore=,tests/server tests/browser $(PROGRAMS) $(CORE))
-test-rest: PART += $(addprefix --ignore=,$(WITHOUT_TORCH) $(RUNTIMES))
+test-rest: PART += $(addprefix --ignore=,$(WITHOUT_TORCH) $(ELSEWHERE))
 test-onnx: PART := $(WITHOUT_TORCH)
 test-onnx: $(ONNX)/package.stamp
 $(PARTS):
@@ -79,6 +84,11 @@ exports-served: PART := $(SERVERS)
 exports-built exports-served:
 	PATH="$$PATH:$(abspath $(TORCHSERVE)/bin):$(abspath $(TRITON)/bin)" \
 	  $(EXECUTORCH)/bin/python -m pytest $(PART) $(PYTEST)
+
+# The files for Kubernetes and EC2, without a cluster.
+manifests: $(VENV)/requirements-dev.stamp $(DEPLOY)/requirements-deploy.stamp
+manifests: $(DEPLOY)/cloud-init.stamp
+	$(DEPLOY)/bin/python -m pytest $(MANIFESTS) $(PYTEST)
 
 # For the options: make bench BENCH="--help"
 bench: $(VENV)/requirements-dev.stamp
@@ -126,10 +136,11 @@ $(ONNX)/package.stamp: | $(ONNX)/bin/python
 	$(ONNX)/bin/python -m pip install --disable-pip-version-check -q -e '.[onnx]' -c $(CONSTRAINTS)
 	touch $@
 
-# The environments of foreign runtimes see the packages of $(VENV), and prefer their own. Each gets
-# a rule with its packages, and is a prerequisite of `exports`.
+# The environments of foreign runtimes and of `make manifests` see the packages of $(VENV), and prefer
+# their own. Each runtime gets a rule with its packages, and is a prerequisite of `exports`.
 PLACE := import sysconfig; print(sysconfig.get_path("purelib"))
-$(addsuffix /layer.stamp,$(TORCHSERVE) $(TRITON) $(EXECUTORCH)): %/layer.stamp: | $(BIN)/python
+LAYERS := $(TORCHSERVE) $(TRITON) $(EXECUTORCH) $(DEPLOY)
+$(LAYERS:%=%/layer.stamp): %/layer.stamp: | $(BIN)/python
 	$(BIN)/python -m venv $*
 	$(BIN)/python -c '$(PLACE)' > "$$($*/bin/python -c '$(PLACE)')/layer.pth"
 	touch $@
@@ -151,6 +162,21 @@ $(TRITON)/bin/tritonserver: tests/runtimes/tritonserver.sh | $(TRITON)/layer.sta
 	$(TRITON)/bin/python -m pip install --disable-pip-version-check -q \
 	  nvidia-pytriton==0.7.0 'numpy<2' onnxruntime pillow
 	install -m 755 $< $@
+
+# Of KServe's package, only the descriptions of its kinds are read: it needs many others to run.
+$(DEPLOY)/requirements-deploy.stamp: requirements-deploy.txt | $(DEPLOY)/layer.stamp
+	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check -q -r $<
+	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check -q --no-deps kserve==0.21.0
+	touch $@
+
+# Debian's cloud-init is unpacked and not installed: installed, it would run at each boot. Without
+# apt-get, its tests are skipped.
+$(DEPLOY)/cloud-init.stamp: | $(DEPLOY)/layer.stamp
+	if command -v apt-get >/dev/null; then \
+	  cd $(DEPLOY) && apt-get download -q cloud-init && \
+	  dpkg -x cloud-init_*.deb cloud-init && rm cloud-init_*.deb; \
+	fi
+	touch $@
 
 $(BIN)/python $(CLIENTS)/bin/python $(JUPYTER)/bin/python $(ONNX)/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
