@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class Store:
         self._loading: dict[Key, tuple[str, Served]] = {}
         self._failed: dict[Key, tuple[str, str, bool]] = {}
         self._tasks = ThreadPoolExecutor(1, "store")  # of this thread is all that follows
-        self._patience = Patience(lambda end: self._tasks.submit(self._proceed, end))
+        self._patience = Patience(self._submit)
         self._start_once, self._closed = threading.Lock(), False
         process.slots.retry_after_s = self._backlog_s
 
@@ -92,7 +93,11 @@ class Store:
 
     def follow(self) -> None:
         """Look again, in the background, what is wanted, and serve that."""
-        self._tasks.submit(self._proceed, self._look)
+        self._submit(self._look)
+
+    def _submit(self, event: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the process is ending
+            self._tasks.submit(self._proceed, event)
 
     def _proceed(self, event: Callable[[], None]) -> None:
         """Note what has happened, and carry out all steps that this allows."""
@@ -173,7 +178,7 @@ class Store:
         event = partial(self._finish, entry, served)
         loading = served.classifier.loading
         served.classifier.start()
-        loading.add_done_callback(lambda _: self._tasks.submit(self._proceed, event))
+        loading.add_done_callback(lambda _: self._submit(event))
 
     def _finish(self, entry: Entry, served: Served) -> None:
         """Serve what has been loaded. It takes the requests of an older state of its files."""
@@ -212,7 +217,7 @@ class Store:
         def close() -> None:
             served.close()
             self.metrics.forget(served)
-            self._tasks.submit(self._proceed, partial(self._retry, threading.current_thread()))
+            self._submit(partial(self._retry, threading.current_thread()))
 
         threading.Thread(target=close, name="unload", daemon=True).start()
 

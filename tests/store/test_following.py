@@ -201,3 +201,13 @@ def test_a_process_is_not_ready_without_its_default_model(toys, monkeypatch):
     assert not toys.store.is_ready()
     toys.gates["m", 1, "a"].set()
     wait_until(toys.store.is_ready)
+
+
+def test_a_load_that_ends_after_the_process_began_to_end_logs_nothing(toys, caplog):
+    toys.gates["m", 1, "a"] = gate = threading.Event()
+    toys.want(m={1: "a"})
+    wait_until(lambda: toys.made)
+    toys.store._tasks.shutdown()  # as Python does at its end
+    gate.set()
+    toys.made[0][1].loading.result(60)
+    assert caplog.records == []
