@@ -136,8 +136,8 @@ $(ONNX)/package.stamp: | $(ONNX)/bin/python
 	$(ONNX)/bin/python -m pip install --disable-pip-version-check -q -e '.[onnx]' -c $(CONSTRAINTS)
 	touch $@
 
-# The environments of foreign runtimes and of `make manifests` see the packages of $(VENV), and prefer
-# their own. Each runtime gets a rule with its packages, and is a prerequisite of `exports`.
+# The environments of foreign runtimes and of `make manifests` see the packages of $(VENV), and
+# prefer their own. Each runtime gets a rule with its packages, and is a prerequisite of `exports`.
 PLACE := import sysconfig; print(sysconfig.get_path("purelib"))
 LAYERS := $(TORCHSERVE) $(TRITON) $(EXECUTORCH) $(DEPLOY)
 $(LAYERS:%=%/layer.stamp): %/layer.stamp: | $(BIN)/python

@@ -193,6 +193,9 @@ CUSTOM = {
 
 def main(paths: list[str]) -> int:
     """Print a line for each manifest and each error. Return 1 if there is an error, otherwise 0."""
+    if not paths:
+        print("Name folders or files: python -m tools.manifests deploy/kubernetes/overlays/cpu")
+        return 2
     status = 0
     for path in paths:
         lines, wrong = _checked(Path(path))

@@ -114,6 +114,11 @@ def test_a_file_without_a_manifest_is_refused(tmp_path, text, capsys):
     assert "file.yaml" in capsys.readouterr().out
 
 
+def test_a_check_of_nothing_is_an_error(capsys):
+    assert manifests.main([]) == 2
+    assert "python -m tools.manifests" in capsys.readouterr().out
+
+
 def test_the_table_in_the_documentation_names_every_file():
     text = (ROOT / "docs" / "deployment.md").read_text().split("\n## Kubernetes\n")[1]
     files = [path.relative_to(FOLDER) for path in FOLDER.rglob("*.*") if path.is_file()]

@@ -1,6 +1,5 @@
 """The app answers as the manifests say, if it has the variables and the files of a pod."""
 
-import base64
 import os
 import re
 import subprocess
@@ -12,18 +11,14 @@ pytest.importorskip("kubernetes_validate", reason="`make manifests` installs wha
 
 from deployed import apps, environment, overlay, pod_of
 
-import onnx_files
-from app import create_app
-from conftest import LABELS, store_of
+from conftest import LABELS
 from pictures import picture
-from predictor.settings import Settings
 from predictor.store import file
 from running_server import Server
 from store_server import add
 from waiting import wait_until
 
 TOKEN, OTHER = "correct-horse-battery", "battery-horse-correct"
-MODEL = '[input]\nresize = "squash"\nmean = 0.5\nstd = 0.25\n'
 
 
 def swap(volume, number, name, text):
@@ -81,27 +76,6 @@ def test_a_pod_serves_the_store_and_follows_its_config_map_and_secret(server, po
     assert ask(server, OTHER) == 1
     assert len(server.workers) == 1  # without a restart
     assert server.stop() == 0
-
-
-def test_kserve_gets_the_model_by_the_name_of_the_service(tmp_path):
-    """KServe puts a folder at /mnt/models, and the name into the settings."""
-    onnx_files.write(tmp_path / "model.onnx")
-    (tmp_path / "model.toml").write_text(MODEL)
-    environ = environment(apps()["kserve"])
-    assert environ["PREDICTOR_MODEL"] == "/mnt/models"
-    settings = Settings.from_env(environ | {"PREDICTOR_MODEL": str(tmp_path)})
-    app = create_app(settings)
-    store = store_of(app)
-    store.start()
-    try:
-        wait_until(lambda: app.test_client().get("/v2/health/ready").status_code == 200)
-        client = app.test_client()
-        photo = {"instances": [{"b64": base64.b64encode(picture()).decode()}]}
-        answer = client.post("/v1/models/flowers:predict", json=photo)
-        assert len(answer.json["predictions"]) == 1
-        assert client.get("/v2/models/flowers/ready").status_code == 200
-    finally:
-        store.close()
 
 
 def test_the_store_link_survives_a_volume_that_has_a_file_of_the_name(tmp_path):

@@ -278,26 +278,3 @@ def test_an_image_says_which_build_it_is(name):
 def test_only_the_cuda_overlay_asks_for_a_gpu():
     asking = {name for name, app in apps().items() if "nvidia" in json.dumps(app["resources"])}
     assert asking == {"cuda"}
-
-
-# KServe
-
-
-def test_the_inference_service_uses_the_runtime():
-    runtime, service = kserve()["ServingRuntime"], kserve()["InferenceService"]
-    model = service["spec"]["predictor"]["model"]
-    assert model["runtime"] == runtime["metadata"]["name"]
-    assert model["modelFormat"]["name"] in [
-        one["name"] for one in runtime["spec"]["supportedModelFormats"]
-    ]
-    assert runtime["spec"]["containers"][0]["name"] == "kserve-container"
-    rolling = service["spec"]["predictor"]["deploymentStrategy"]["rollingUpdate"]
-    assert rolling["maxUnavailable"] == 0
-
-
-def test_kserve_reads_the_metrics_at_the_apps_port(client):
-    spec = kserve()["ServingRuntime"]["spec"]
-    notes = spec["annotations"]
-    assert client.get(notes["prometheus.kserve.io/path"]).status_code == 200
-    port = spec["containers"][0]["ports"][0]["containerPort"]
-    assert notes["prometheus.kserve.io/port"] == str(port)
