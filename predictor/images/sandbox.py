@@ -46,7 +46,7 @@ START = (
 # Where libraries are found. Other variables, which may be tokens and keys, are not passed on.
 ENVIRON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 # A process hangs if it takes longer than this, and so much more for each CPU second.
-WAIT_S, WAIT_PER_CPU_S = 5, 10
+WAIT_S, WAIT_PER_CPU_S = 10, 10
 START_S = 10  # to start the fork server, which takes 0.3 CPU seconds
 LEAST_S = 0.02  # CPU seconds; timers have steps of up to 0.01 s
 ERRORS = {kind.__name__: kind for kind in (DamagedImage, TooLarge, UnsupportedImage)}
@@ -112,8 +112,8 @@ def decode(
 
     Raises:
         OutOfTime: the CPU seconds are over.
-        Overloaded: no process can be started, or the system ended it.
-        DamagedImage: the decoder crashed or hangs.
+        Overloaded: no process can be started, the system ended it, or it hangs.
+        DamagedImage: the decoder crashed.
     """
     wait_s = WAIT_S + WAIT_PER_CPU_S * most_s
     job: dict[str, float] = {"size": len(data), "max_pixels": max_pixels, "alpha": alpha}
@@ -163,6 +163,8 @@ def _failure(exit_code: int, most_s: float) -> PredictorError:
             f"Decoding the image took more than {most_s:.2f} s of processor time, which is what is"
             " accepted here. Save it as a JPEG, make it smaller, or send fewer images at once."
         )
+    if exit_code == -signal.SIGALRM:
+        return Overloaded("Decoding the image took too long. The server is busy. Retry later.")
     if exit_code == -signal.SIGKILL:
         return Overloaded("The system ended the decoding, perhaps for lack of memory. Try again.")
     log.warning("The process that decoded an image ended with exit code %d.", exit_code)

@@ -168,13 +168,13 @@ def test_hostile_profile_of_a_process_does_not_reach_little_cms(answering):
 
 
 @pytest.mark.parametrize("ignores", [False, True], ids=["hangs", "ignores its timer"])
-def test_process_that_hangs_is_a_damaged_image(answering, monkeypatch, ignores):
+def test_process_that_hangs_is_overloaded(answering, monkeypatch, ignores):
     for name in ("WAIT_S", "WAIT_PER_CPU_S"):
         monkeypatch.setattr(sandbox, name, 0.01)
     monkeypatch.setattr(sandbox, "START_S", 1)
     wait = "signal.signal(14, signal.SIG_IGN), " if ignores else ""
     answering(f"lambda link: ({wait}signal.setitimer(0, 0.1), signal.sigwait([10]))")
-    with pytest.raises(DamagedImage, match="decoder failed"):
+    with pytest.raises(Overloaded, match="took too long"):
         decode(GOOD, LIMIT, most_s=1)
 
 
