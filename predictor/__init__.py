@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["BestClass", "Classifier", "Prediction", "PredictorError", "Settings"]
 __all__ += ["create_app", "export", "get_prediction", "get_predictions"]
+
+# From 1.32 on, ONNX Runtime reports its use to Microsoft. It reads this when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Modules to import at first use: gunicorn's master imports this package and must stay small.
 _MODULES = {

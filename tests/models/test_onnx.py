@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -209,3 +212,24 @@ def test_onnx_file_cannot_be_explained(tmp_path):
     scorer = load(write(tmp_path / "net.onnx")).scorer
     with pytest.raises(NotExplainable, match="ONNX Runtime computes no gradients"):
         scorer.explain(np.zeros((64, 64, 3), np.uint8), None, lambda: None)
+
+
+LOAD = """
+import sys
+from predictor.models.loading import load_model
+from predictor.settings import Settings
+load_model(Settings(model=sys.argv[1], resize="64", mean="0", std="1"), 1)
+"""
+
+
+def test_onnx_runtime_reports_nothing_and_writes_no_file(tmp_path):
+    """ONNX Runtime keeps an id of the machine, and what it will report, below the home folder."""
+    home, file = tmp_path / "home", write(tmp_path / "net.onnx")
+    home.mkdir()
+    environ = {name: text for name, text in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(file)], cwd=ROOT, capture_output=True, text=True,
+        env=environ | {"HOME": str(home)}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list(home.rglob("*")) == []
