@@ -6,6 +6,7 @@ CONSTRAINTS ?= constraints.txt
 CLIENTS ?= .venv-clients
 JUPYTER ?= .venv-jupyter
 ONNX ?= .venv-onnx
+DEPLOY ?= .venv-deploy
 # Of foreign runtimes, for `make exports`:
 TORCHSERVE ?= .venv-torchserve
 TRITON ?= .venv-triton
@@ -26,12 +27,13 @@ WITHOUT_TORCH := tests/test_without_torch.py
 RUNTIMES := tests/runtimes
 # By targets of their own: with runtimes of other projects, and tools for deployments.
 MANIFESTS := tests/kubernetes
-ELSEWHERE := $(RUNTIMES) $(MANIFESTS)
+CONTAINERS := tests/containers
+ELSEWHERE := $(RUNTIMES) $(MANIFESTS) $(CONTAINERS)
 PARTS := test-server test-programs test-browser test-core test-rest test-onnx
 
 .PHONY: serve lint style types check check-core check-rest test $(PARTS)
-.PHONY: exports exports-built exports-served manifests bench fuzz soak format
-export HOST PORT CLIENTS JUPYTER ONNX TORCHSERVE TRITON EXECUTORCH
+.PHONY: exports exports-built exports-served manifests containers images bench fuzz soak format
+export HOST PORT CLIENTS JUPYTER ONNX DEPLOY TORCHSERVE TRITON EXECUTORCH
 unexport PYTHONDONTWRITEBYTECODE # or each of the tests' many servers compiles the app again
 
 # If VGG16's weights cannot be downloaded, a small model replaces it, and the log says so. A
@@ -90,6 +92,17 @@ manifests: $(VENV)/requirements-dev.stamp $(DEPLOY)/requirements-deploy.stamp
 manifests: $(DEPLOY)/cloud-init.stamp
 	$(DEPLOY)/bin/python -m pytest $(MANIFESTS) $(PYTEST)
 
+# The Dockerfile and the files for docker compose; the image "onnx", built and run, where buildah,
+# podman, runc and debootstrap are installed.
+containers: $(VENV)/requirements-dev.stamp $(DEPLOY)/requirements-deploy.stamp $(DEPLOY)/base.tar
+	$(BIN)/pytest $(CONTAINERS) $(PYTEST)
+
+# The image "cpu", once: gigabytes. make images IMAGES="--build-arg TORCH_INDEX="
+images: BASE ?= python:3.12-slim
+images:
+	buildah build --isolation chroot --format docker --build-arg BASE=$(BASE) $(IMAGES) \
+	  -f deploy/containers/Dockerfile --target cpu -t photo-predictor:cpu .
+
 # For the options: make bench BENCH="--help"
 bench: $(VENV)/requirements-dev.stamp
 	$(BIN)/python -m benchmarks $(BENCH)
@@ -129,6 +142,24 @@ $(CLIENTS)/npm.stamp: tests/clients/package-lock.json | $(CLIENTS)/bin/python
 $(JUPYTER)/%.stamp: %.txt | $(JUPYTER)/bin/python
 	$(JUPYTER)/bin/python -m pip install --disable-pip-version-check -q -r $<
 	touch $@
+
+$(DEPLOY)/%.stamp: %.txt | $(DEPLOY)/bin/python
+	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check -q -r $<
+	touch $@
+
+# A base image of Debian's packages, because images of a registry may be out of reach. Like
+# python:3.12-slim, it leaves out translations and manuals. debootstrap keeps /proc mounted.
+LEFT_OUT := ./var/cache/apt/* ./var/lib/apt/lists/* ./usr/share/locale/* ./usr/share/doc/*
+LEFT_OUT += ./usr/share/man/*
+$(DEPLOY)/base.tar: | $(DEPLOY)/bin/python
+	if command -v debootstrap >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  folder=$$(mktemp -d) && chmod 755 $$folder && \
+	  debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv bookworm \
+	    $$folder >$(DEPLOY)/base.log && \
+	  tar -C $$folder --one-file-system $(LEFT_OUT:%=--exclude='%') -cf $@.part . && \
+	  { umount $$folder/proc 2>/dev/null || true; } && \
+	  rm -r --one-file-system $$folder && mv $@.part $@; \
+	fi
 
 # The package with the extra "onnx", so without torch. It runs the code of this folder.
 $(ONNX)/package.stamp: pyproject.toml requirements.txt requirements-onnx.txt $(CONSTRAINTS)
