@@ -151,7 +151,7 @@ $(DEPLOY)/%.stamp: %.txt | $(DEPLOY)/bin/python
 # python:3.12-slim, it leaves out translations and manuals. debootstrap keeps /proc mounted.
 LEFT_OUT := ./var/cache/apt/* ./var/lib/apt/lists/* ./usr/share/locale/* ./usr/share/doc/*
 LEFT_OUT += ./usr/share/man/*
-$(DEPLOY)/base.tar: | $(DEPLOY)/bin/python
+$(DEPLOY)/base.tar: | $(DEPLOY)/layer.stamp
 	if command -v debootstrap >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  folder=$$(mktemp -d) && chmod 755 $$folder && \
 	  debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv bookworm \
@@ -167,7 +167,7 @@ $(ONNX)/package.stamp: | $(ONNX)/bin/python
 	$(ONNX)/bin/python -m pip install --disable-pip-version-check -q -e '.[onnx]' -c $(CONSTRAINTS)
 	touch $@
 
-# The environments of foreign runtimes and of `make manifests` see the packages of $(VENV), and
+# The environments of foreign runtimes and of tools for deployments see the packages of $(VENV), and
 # prefer their own. Each runtime gets a rule with its packages, and is a prerequisite of `exports`.
 PLACE := import sysconfig; print(sysconfig.get_path("purelib"))
 LAYERS := $(TORCHSERVE) $(TRITON) $(EXECUTORCH) $(DEPLOY)
