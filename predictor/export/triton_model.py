@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import triton_python_backend_utils as triton
 from numpy.typing import NDArray
 
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER))  # the files that the export carries, before an installed package
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in predictor/__init__.py
+
+import onnxruntime as ort  # noqa: E402
 
 from predictor.errors import PredictorError  # noqa: E402
 from predictor.export.carried import batch, prepare, read_card  # noqa: E402
