@@ -168,6 +168,7 @@ class Settings:
     # weights, and a folder that all processes share.
     shared_weights: tuple[int, ...] = ()
     shared_folder: Path | None = None
+    cpus: int | None = None  # processors of this process; None: by affinity and quota
 
     @property
     def all_tokens(self) -> tuple[str, ...]:

@@ -63,10 +63,11 @@ def settings() -> Settings:
     return Settings.from_env(defaults | os.environ)
 
 
-def load() -> Classifier | None:
+def load(cpus: int | None = None) -> Classifier | None:
     """Return a classifier with its model, which is the default model of a store.
 
-    None if it cannot be loaded; the log, or a line on standard error, says why.
+    None if it cannot be loaded; the log, or a line on standard error, says why. ``cpus`` is the
+    number of processors to use; None: all that this process has.
 
     Raises:
         SettingsError: a setting is not valid.
@@ -77,7 +78,7 @@ def load() -> Classifier | None:
     except StartError as error:
         print(error, file=sys.stderr)
         return None
-    classifier = Classifier(replace(own, request_timeout_s=A_DAY))
+    classifier = Classifier(replace(own, request_timeout_s=A_DAY, cpus=cpus))
     classifier.start()
     try:
         loaded = classifier.loading.result()

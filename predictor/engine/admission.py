@@ -87,10 +87,11 @@ class Process:
     """The processors, inference threads, decoders and admission slots of this process."""
 
     def __init__(self, settings: Settings) -> None:
-        self.cpus = settings.torch_threads or available_cpus()  # for the models
+        cpus = settings.cpus or available_cpus()
+        self.cpus = settings.torch_threads or cpus  # for the models
         self.slots = Slots(settings.max_in_flight)  # for predictions, not for explanations
         self.explanations = Slots(settings.max_explanations, "explanations", ExplainerBusy)
         self.lanes = Lanes()  # that run the models
         # Decoding competes with the models for processors, and decoded photos are large.
-        self.decoders = Decoders(available_cpus(), settings)
+        self.decoders = Decoders(cpus, settings)
         self.draining = False  # whether the process is shutting down and should get no requests

@@ -3,8 +3,9 @@ from time import monotonic
 
 import pytest
 
-from predictor.engine.admission import Slots
+from predictor.engine.admission import Process, Slots
 from predictor.errors import Overloaded
+from predictor.settings import Settings
 
 
 def test_a_request_over_the_limit_is_refused():
@@ -81,3 +82,10 @@ def test_a_waiter_wakes_when_the_last_slot_is_freed():
         assert not idle.wait(0.05)
     assert idle.wait(10)
     waiter.join()
+
+
+def test_a_process_decodes_and_computes_on_its_share_of_the_processors():
+    process = Process(Settings(cpus=2))
+    held = [process.decoders.turns._join() for _ in range(3)]
+    assert (process.cpus, held[:2], held[2] is None) == (2, [None, None], False)
+    assert Process(Settings(cpus=2, torch_threads=1)).cpus == 1

@@ -3,6 +3,7 @@
 from flask import Blueprint, Flask, Response, request
 from prometheus_client.exposition import choose_encoder
 
+from predictor.engine.readings import Readings
 from predictor.web.request import current_record, current_store, is_probed
 
 blueprint = Blueprint("metrics", __name__)
@@ -13,13 +14,17 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """Return all metrics in the format that the scraper asks for, without an admission slot."""
+    """Return all metrics, without an admission slot."""
+    return exposition(current_store().metrics.readings())
+
+
+def exposition(readings: Readings) -> Response:
+    """Return the metrics in the format that the scraper asks for."""
     try:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     except (TypeError, ValueError):  # a version that is not a number
         encode, content_type = choose_encoder("")
-    text = current_store().metrics.readings().text(encode, content_type)
-    return Response(text, content_type=content_type)
+    return Response(readings.text(encode, content_type), content_type=content_type)
 
 
 def register(app: Flask) -> None:
