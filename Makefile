@@ -11,8 +11,8 @@ DEPLOY ?= .venv-deploy
 TORCHSERVE ?= .venv-torchserve
 TRITON ?= .venv-triton
 EXECUTORCH ?= .venv-executorch
-# Of what checks the files of deploy/, for `make manifests`:
-DEPLOY ?= .venv-deploy
+# Of deploy/ray, for `make ray` and `make scale`:
+RAY ?= .venv-ray
 HOST ?= 127.0.0.1
 PORT ?= 5000
 BIN := $(VENV)/bin
@@ -28,12 +28,17 @@ RUNTIMES := tests/runtimes
 # By targets of their own: with runtimes of other projects, and tools for deployments.
 MANIFESTS := tests/kubernetes
 CONTAINERS := tests/containers
-ELSEWHERE := $(RUNTIMES) $(MANIFESTS) $(CONTAINERS)
+ON_RAY := tests/ray
+ELSEWHERE := $(RUNTIMES) $(MANIFESTS) $(CONTAINERS) $(ON_RAY)
 PARTS := test-server test-programs test-browser test-core test-rest test-onnx
+# Ray listens on all interfaces. Root can run it where there is only `lo`, and nothing is left behind.
+ALONE := $(if $(filter 0,$(shell id -u)),unshare --net --pid --mount-proc --fork --kill-child \
+  sh -c 'ip link set lo up && exec "$$@"' alone)
 
 .PHONY: serve lint style types check check-core check-rest test $(PARTS)
-.PHONY: exports exports-built exports-served manifests containers images bench fuzz soak format
-export HOST PORT CLIENTS JUPYTER ONNX DEPLOY TORCHSERVE TRITON EXECUTORCH
+.PHONY: exports exports-built exports-served manifests containers images ray scale
+.PHONY: bench fuzz soak format
+export HOST PORT CLIENTS JUPYTER ONNX DEPLOY TORCHSERVE TRITON EXECUTORCH RAY
 unexport PYTHONDONTWRITEBYTECODE # or each of the tests' many servers compiles the app again
 
 # If VGG16's weights cannot be downloaded, a small model replaces it, and the log says so. A
@@ -103,6 +108,14 @@ images:
 	buildah build --isolation chroot --format docker --build-arg BASE=$(BASE) $(IMAGES) \
 	  -f deploy/containers/Dockerfile --target cpu -t photo-predictor:cpu .
 
+# deploy/ray, with Ray. The tests are skipped without root.
+ray: $(RAY)/requirements-ray.stamp
+	$(ALONE) $(RAY)/bin/python -m pytest $(ON_RAY) $(PYTEST)
+
+# How much faster a second machine makes it, and what is lost while machines come and go; 7 minutes.
+scale: $(RAY)/requirements-ray.stamp
+	$(ALONE) $(RAY)/bin/python -m tools.scale $(SCALE)
+
 # For the options: make bench BENCH="--help"
 bench: $(VENV)/requirements-dev.stamp
 	$(BIN)/python -m benchmarks $(BENCH)
@@ -143,10 +156,6 @@ $(JUPYTER)/%.stamp: %.txt | $(JUPYTER)/bin/python
 	$(JUPYTER)/bin/python -m pip install --disable-pip-version-check -q -r $<
 	touch $@
 
-$(DEPLOY)/%.stamp: %.txt | $(DEPLOY)/bin/python
-	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check -q -r $<
-	touch $@
-
 # A base image of Debian's packages, because images of a registry may be out of reach. Like
 # python:3.12-slim, it leaves out translations and manuals. debootstrap keeps /proc mounted.
 LEFT_OUT := ./var/cache/apt/* ./var/lib/apt/lists/* ./usr/share/locale/* ./usr/share/doc/*
@@ -168,12 +177,17 @@ $(ONNX)/package.stamp: | $(ONNX)/bin/python
 	touch $@
 
 # The environments of foreign runtimes and of tools for deployments see the packages of $(VENV), and
-# prefer their own. Each runtime gets a rule with its packages, and is a prerequisite of `exports`.
+# prefer their own. Each gets a rule with its packages.
 PLACE := import sysconfig; print(sysconfig.get_path("purelib"))
-LAYERS := $(TORCHSERVE) $(TRITON) $(EXECUTORCH) $(DEPLOY)
+LAYERS := $(TORCHSERVE) $(TRITON) $(EXECUTORCH) $(DEPLOY) $(RAY)
 $(LAYERS:%=%/layer.stamp): %/layer.stamp: | $(BIN)/python
 	$(BIN)/python -m venv $*
 	$(BIN)/python -c '$(PLACE)' > "$$($*/bin/python -c '$(PLACE)')/layer.pth"
+	touch $@
+
+$(RAY)/requirements-ray.stamp: requirements-ray.txt $(VENV)/requirements-dev.stamp
+$(RAY)/requirements-ray.stamp: | $(RAY)/layer.stamp
+	$(RAY)/bin/python -m pip install --disable-pip-version-check -q -r $<
 	touch $@
 
 exports: $(TORCHSERVE)/torchserve.stamp

@@ -28,7 +28,7 @@ pytest_plugins = ["chromium", "cli.fixtures", "clients.fixtures", "engine.fixtur
 
 # Tests that get the marker `server`: those with one of these fixtures, or below these paths.
 SERVER_FIXTURES = {"exposition", "guarded", "pair", "server", "start", "start_toy"}
-SERVER_PATHS = {"browser", "clients", "runtimes", "tools", "test_benchmarks.py",
+SERVER_PATHS = {"browser", "clients", "ray", "runtimes", "tools", "test_benchmarks.py",
                 "test_development.py", "test_faults.py", "test_notebook.py", "test_server.py",
                 "test_slow_clients.py"}  # fmt: skip
 
