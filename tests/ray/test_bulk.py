@@ -43,7 +43,7 @@ def start(tmp_path):
     """Start a program of the app with a small network, in the folder of the photos."""
     environ = {"MODEL": str(write(tmp_path / "net.onnx")), "RESIZE": "64", "MEAN": "0", "STD": "1"}
     environ = {f"PREDICTOR_{name}": text for name, text in environ.items()}
-    environ |= os.environ | {"PYTHONPATH": str(ROOT)}
+    environ |= os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"}
 
     def start(*arguments):
         command = [sys.executable, "-m", *map(str, arguments)]
