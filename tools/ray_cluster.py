@@ -10,7 +10,7 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -89,15 +89,17 @@ def pinned(cores: set[int]) -> Iterator[None]:
         os.sched_setaffinity(0, own)
 
 
-def serve_app(**options: Any) -> None:
+def serve_app(environ: Mapping[str, str] | None = None, **options: Any) -> None:
     """Serve the app at ``HOST:PORT``, or replace all replicas of an earlier call."""
     from ray import serve
 
     from deploy.ray.serve import Predictor
 
     serve.start(proxy_location="HeadOnly", http_options={"host": HOST, "port": PORT})
-    bound = Predictor.options(ray_actor_options={"num_cpus": 1}, **options).bind()
-    serve.run(bound)
+    resources: dict[str, Any] = {"num_cpus": 1}
+    if environ is not None:
+        resources["runtime_env"] = {"env_vars": dict(environ)}
+    serve.run(Predictor.options(ray_actor_options=resources, **options).bind())
 
 
 def replicas() -> list[psutil.Process]:

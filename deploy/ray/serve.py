@@ -40,7 +40,7 @@ THREADS = settings.max_in_flight + settings.max_explanations + 8
 
 @serve.deployment(
     max_ongoing_requests=THREADS,  # of a replica, so that the app refuses requests and says why
-    max_queued_requests=THREADS,  # of a proxy, which refuses further requests with 503
+    max_queued_requests=THREADS,  # may wait for that; Ray answers further ones with 503
     graceful_shutdown_timeout_s=settings.request_timeout_s + 5,
     logging_config={"enable_access_log": False},  # the app logs its requests itself
 )

@@ -13,6 +13,7 @@ from onnx_files import write
 from paths import ROOT
 from pictures import encode
 from predictor.settings import Settings
+from predictor.store import file
 from predictor.store.folder import store_for
 from predictor.web import create_app
 from tools import ray_cluster
@@ -27,6 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of Ray
 ]
 URL = f"http://{HOST}:{PORT}"
+DESCRIBED = {"PREDICTOR_RESIZE": "64", "PREDICTOR_MEAN": "0", "PREDICTOR_STD": "1"}
 PHOTO = encode(Image.fromarray(data.chelsea()), "JPEG")
 
 
@@ -34,8 +36,8 @@ PHOTO = encode(Image.fromarray(data.chelsea()), "JPEG")
 def settings(tmp_path_factory):
     net = str(write(tmp_path_factory.mktemp("net") / "net.onnx"))
     with pytest.MonkeyPatch.context() as patch:
-        for name, text in {"MODEL": net, "RESIZE": "64", "MEAN": "0", "STD": "1"}.items():
-            patch.setenv(f"PREDICTOR_{name}", text)
+        for name, text in {"PREDICTOR_MODEL": net, **DESCRIBED}.items():
+            patch.setenv(name, text)
         yield Settings.from_env()
 
 
@@ -117,6 +119,27 @@ def test_a_rolling_update_loses_no_request(nodes):
         wait_for(losses, 50)
     print(f"rolling update: {losses}")
     assert losses.lost == 0
+
+
+def test_replicas_follow_a_store_on_shared_storage(nodes, tmp_path):
+    for version in (1, 2):
+        folder = tmp_path / "net" / str(version)
+        folder.mkdir(parents=True)
+        write(folder / "model.onnx")
+        (folder / "model.toml").write_text("[input]\nresize = 64\nmean = 0\nstd = 1\n")
+    file.serve(tmp_path, "net", [1])
+    model = dict.fromkeys(["PREDICTOR_MODEL", *DESCRIBED], "")
+    serve_app({"PREDICTOR_STORE": str(tmp_path), **model}, num_replicas=2)
+    with clients(8, [post(PHOTO)]) as losses:
+        wait_for(losses, 20)
+        file.serve(tmp_path, "net", [2])
+        file.set_default(tmp_path, "net", 2)
+        wait_until(lambda: {answering_version() for _ in range(10)} == {"2"})
+    assert losses.lost == 0
+
+
+def answering_version():
+    return requests.post(f"{URL}/predict", data=PHOTO, timeout=60).headers["X-Model-Version"]
 
 
 def test_the_configuration_fits_the_deployment(settings):
