@@ -24,7 +24,7 @@ pytestmark = pytest.mark.server
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 MODEL = "efficientnet_lite0"
-EXTRAS = ("timm", "torch", "heif", "onnx", "export", "executorch")
+EXTRAS = ("timm", "torch", "heif", "onnx", "export", "executorch", "ray")
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import os
 import socket
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
 from time import monotonic, sleep
@@ -112,6 +113,34 @@ def _line(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+@contextmanager
+def processor_time() -> Iterator[dict[str, float]]:
+    """Yield a dictionary, and fill it after the block: CPU seconds by kind of process."""
+    spent: Counter[str] = Counter()
+    before = {process: _cpu_s(process) for process in psutil.process_iter()}
+    yield spent
+    for process in psutil.process_iter():
+        spent[_kind(process)] += _cpu_s(process) - before.get(process, 0.0)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    with suppress(psutil.Error):
+        return float(sum(process.cpu_times()[:2]))
+    return 0.0
+
+
+def _kind(process: psutil.Process) -> str:
+    if process.pid == os.getpid():
+        return "clients"
+    with suppress(psutil.Error):
+        command = " ".join(process.cmdline())
+        if "ServeReplica" in command or "gunicorn" in command:
+            return "app"
+        if "haproxy " in f"{command} " or "nginx" in command:
+            return "proxy"
+    return "rest"
 
 
 @dataclass

@@ -16,9 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGHUP
@@ -40,6 +39,7 @@ from tools.ray_cluster import (
     clients,
     pinned,
     post,
+    processor_time,
     replicas,
     wait_for,
     wait_until,
@@ -268,34 +268,6 @@ def lost_during(losses: Losses, act: Callable[[], None]) -> Losses:
         losses.asked - before.asked, losses.lost - before.lost,
         losses.lost_twice - before.lost_twice,
     )  # fmt: skip
-
-
-@contextmanager
-def processor_time() -> Iterator[dict[str, float]]:
-    """Yield a dictionary, and fill it after the block: CPU seconds by kind of process."""
-    spent: Counter[str] = Counter()
-    before = {process: _cpu_s(process) for process in psutil.process_iter()}
-    yield spent
-    for process in psutil.process_iter():
-        spent[_kind(process)] += _cpu_s(process) - before.get(process, 0.0)
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    with suppress(psutil.Error):
-        return float(sum(process.cpu_times()[:2]))
-    return 0.0
-
-
-def _kind(process: psutil.Process) -> str:
-    if process.pid == os.getpid():
-        return "clients"
-    with suppress(psutil.Error):
-        command = " ".join(process.cmdline())
-        if "ServeReplica" in command or "gunicorn" in command:
-            return "app"
-        if "haproxy " in f"{command} " or "nginx" in command:
-            return "proxy"
-    return "rest"
 
 
 def show(name: str, found: Figures) -> None:
