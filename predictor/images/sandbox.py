@@ -209,7 +209,9 @@ def _fork_server() -> socket.socket:
         ours.settimeout(START_S)
         environ = {name: os.environ[name] for name in ENVIRON if name in os.environ}
         environ["OPENBLAS_NUM_THREADS"] = "1"  # a process that forks has one thread
-        command = [sys.executable, "-S", "-c", START, str(Path(__file__).parents[2]), *sys.path]
+        # A worker that has changed its user may be unable to find its own Python.
+        program = sys.executable if os.access(sys.executable, os.X_OK) else "/proc/self/exe"
+        command = [program, "-S", "-c", START, str(Path(__file__).parents[2]), *sys.path]
         with its:
             # A session of its own: a Ctrl-C in the terminal is for the server only.
             process = subprocess.Popen(

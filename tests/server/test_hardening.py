@@ -1,6 +1,7 @@
 """A real gunicorn under attack: tokens, TLS, an unprivileged user, a read-only file system."""
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -11,8 +12,11 @@ import sys
 import psutil
 import pytest
 import requests
+from PIL import Image
 
 from paths import ROOT
+from pictures import encode
+from predictor.processes import is_running
 from running_server import ToyServer
 from waiting import wait_until
 
@@ -221,5 +225,9 @@ def test_the_server_runs_on_a_read_only_file_system(start, coffee):
     if can(*under, *SETPRIV, sys.executable, "-c", "import flask"):
         under += SETPRIV
     server = start(under=under).wait_until_ready()
-    assert server.predict(coffee).json()["class_name"] == "espresso"
+    tiff = encode(Image.open(io.BytesIO(coffee)), "TIFF")  # decoded in a process of its own
+    for photo in (coffee, tiff):
+        assert server.predict(photo).json()["class_name"] == "espresso"
+    (decoders,) = psutil.Process(server.worker).children()
     assert server.stop() == 0
+    wait_until(lambda: not is_running(decoders.pid))
