@@ -115,9 +115,10 @@ def decode(
         Overloaded: no process can be started, the system ended it, or it hangs.
         DamagedImage: the decoder crashed.
     """
+    most_s = max(most_s, LEAST_S)
     wait_s = WAIT_S + WAIT_PER_CPU_S * most_s
     job: dict[str, float] = {"size": len(data), "max_pixels": max_pixels, "alpha": alpha}
-    job |= {"cpu_s": max(most_s, LEAST_S), "wait_s": wait_s}
+    job |= {"cpu_s": most_s, "wait_s": wait_s}
     for _ in range(2):  # no image ends the fork server; if it has ended, it is started again
         began, (link, ending) = monotonic(), _start_process()
         exit_code, used_s = None, 0.0
