@@ -15,21 +15,20 @@ import torch
 import torchvision
 
 from predictor.engine.cpus import available_cpus
-from predictor.models.fused_conv import pack
+from predictor.models.fusion import fuse
 
 CUDA = torch.cuda.is_available()
 
 
 def build(name: str, path: str, precision: str) -> torch.nn.Module:
-    """Build the network as the app does: in that precision, channels last, packed, not compiled."""
+    """Build the network as the app does: in that precision, channels last, fused, not compiled."""
     network: torch.nn.Module = torchvision.models.get_model(name)
     network.load_state_dict(torch.load(path, weights_only=True))
     dtype = getattr(torch, precision)
     device = "cuda" if CUDA else "cpu"
     network = network.eval().requires_grad_(False)
     network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    pack(network)
-    return network
+    return fuse(network)
 
 
 def loop(network: torch.nn.Module, batch: torch.Tensor, seconds: float) -> list[float]:

@@ -1,62 +1,120 @@
-"""Convolution and ReLU as one oneDNN operator, with the weights in oneDNN's own layout.
+"""A convolution, an addition and an activation as one oneDNN operator.
 
-With separate operators, torch reorders a convolution's weights at every call and reads the
-activations once more for the ReLU. With this operator, VGG16 in float32 takes 3 to 10 % less time.
-torch.compile uses the same operators.
+With separate operators, torch reorders a convolution's weights at every call, and the addition and
+the activation each read all numbers once more. torch.compile uses the same operators.
 """
 
 import platform
-from itertools import pairwise
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
-class ConvReLU(nn.Module):
-    """A convolution and the ReLU after it, for inference on the CPU."""
+class Geometry(NamedTuple):
+    """How a convolution moves over an image: the arguments of oneDNN's operators, in order."""
 
-    def __init__(self, conv: nn.Conv2d) -> None:
-        """Copy the convolution's weights to oneDNN's layout."""
+    padding: list[int]
+    stride: list[int]
+    dilation: list[int]
+    groups: int
+
+
+class Activation(NamedTuple):
+    """An activation: oneDNN's name for it, and torch's function with its further arguments."""
+
+    name: str
+    function: Callable[..., Tensor]
+    numbers: tuple[float, ...] = ()
+
+
+NONE = Activation("none", lambda x: x)
+RELU = Activation("relu", F.relu)
+
+
+class FusedConv(nn.Module):
+    """A convolution, and the addition and the activation after it, for inference on the CPU."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, geometry: Geometry, activation: Activation = NONE
+    ) -> None:
+        """Keep the weights. The first call moves them to oneDNN's layout for images of its size."""
         super().__init__()
-        geometry = *map(list, (conv.padding, conv.stride, conv.dilation)), conv.groups
-        packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(conv.weight.to_mkldnn(), *geometry)
-        self.register_buffer("packed_weight", packed, persistent=False)
-        self.bias = conv.bias
-        self._arguments = *geometry, "relu", [], ""
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.geometry, self.activation, self._shape = geometry, activation, weight.shape
 
-    def forward(self, images: Tensor) -> Tensor:
-        """``(N, C, H, W)`` → ``(N, C', H', W')``: the same result as the two modules."""
-        convolve = torch.ops.mkldnn._convolution_pointwise
-        output: Tensor = convolve(images, self.packed_weight, self.bias, *self._arguments)
-        return output
+    def forward(self, images: Tensor, addend: Tensor | None = None) -> Tensor:
+        """``(N, C, H, W)`` → ``(N, C', H', W')``. The addend's shape broadcasts to the result's."""
+        # oneDNN's operators have no gradient, which an explanation needs after the last feature
+        # maps. For an image of one pixel, as in squeeze and excitation, they take longer.
+        if images.requires_grad or images.shape[2:] == (1, 1) or not self._fits(images, addend):
+            return self._one_by_one(images, addend)
+        weight = self.weight
+        if not weight.is_mkldnn:  # two threads may do this at once, with the same result
+            # Without the images' size, oneDNN may choose another layout than the one in which it
+            # computes, and reorder the weights in each call. That took up to 50 times as long.
+            reorder = torch.ops.aten.mkldnn_reorder_conv2d_weight
+            self.weight = weight = reorder(weight.to_mkldnn(), *self.geometry, list(images.shape))
+        name, _, numbers = self.activation
+        convolve, given = torch.ops.mkldnn._convolution_pointwise, (weight, self.bias)
+        if addend is None:
+            alone: Tensor = convolve(images, *given, *self.geometry, name, numbers, "")
+            return alone
+        then = None if name == "none" else name
+        added: Tensor = convolve.binary(
+            images, addend, *given, *self.geometry, "add", 1.0, then, numbers, None
+        )
+        return added
+
+    def _fits(self, images: Tensor, addend: Tensor | None) -> bool:
+        """Return whether the addend has the result's shape: the operator does not broadcast it."""
+        if addend is None:
+            return True
+        padding, stride, dilation, _ = self.geometry
+        kernel = self._shape[2:]
+        sides = [
+            (images.shape[2 + axis] + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1)
+            // stride[axis] + 1
+            for axis in (0, 1)
+        ]  # fmt: skip
+        return addend.shape == (len(images), self._shape[0], *sides)
+
+    def _one_by_one(self, images: Tensor, addend: Tensor | None) -> Tensor:
+        weight = self.weight
+        if weight.is_mkldnn:
+            weight = weight.to_dense().reshape(self._shape)
+        padding, stride, dilation, groups = self.geometry
+        output = F.conv2d(images, weight, self.bias, stride, padding, dilation, groups)
+        output = output if addend is None else output + addend
+        return self.activation.function(output, *self.activation.numbers)
 
 
-def pack(network: nn.Module) -> None:
-    """Replace, in place, each convolution that is directly followed by a ReLU in a sequence.
-
-    In VGG, every convolution is replaced. Other convolutions stay as they are: without a ReLU,
-    replacing them gains nothing. In ResNet-50, replaced convolutions took twice as long. If oneDNN
-    cannot compute in the network's precision, nothing is replaced.
-    """
-    parameter = next(network.parameters())
-    if not can_pack(parameter.device, parameter.dtype):
-        return
-    for sequence in [m for m in network.modules() if isinstance(m, nn.Sequential)]:
-        for (name, conv), (after, relu) in pairwise(list(sequence.named_children())):
-            if type(conv) is nn.Conv2d and type(relu) is nn.ReLU and _is_plain(conv):
-                setattr(sequence, name, ConvReLU(conv))
-                setattr(sequence, after, nn.Identity())
-
-
-def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether oneDNN computes in this precision on this device."""
+def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether oneDNN computes in this precision on this device, and its operators work."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if platform.machine() not in ("x86_64", "AMD64"):  # not tried on other processors
         return False
-    native = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return dtype == torch.float32 or native
+    return dtype in (torch.float32, torch.bfloat16) and _works(dtype)
 
 
-def _is_plain(conv: nn.Conv2d) -> bool:
-    return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+@cache
+def _works(dtype: torch.dtype) -> bool:
+    """Try the operators, which are private: any release of torch may change them."""
+    ones = torch.ones((1, 1, 2, 2), dtype=dtype)
+    weight, geometry = ones[..., :1, :1], Geometry([0, 0], [1, 1], [1, 1], 1)
+    try:
+        if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+        conv = FusedConv(weight, None, geometry, RELU)
+        with torch.no_grad():
+            return bool((conv(-ones) == 0).all() and (conv(ones, ones) == 2).all())
+    except (AttributeError, RuntimeError, TypeError):
+        return False

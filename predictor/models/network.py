@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from predictor.images.preprocessing import Pixels, Preprocessing
-from predictor.models.fused_conv import pack
+from predictor.models.fusion import fuse
 from predictor.models.gradcam import GradCAM
 from predictor.models.outputs import pick
 from predictor.models.scorer import Evidence, warm_up_sizes
@@ -49,9 +49,7 @@ class Model:
         first = next(filter(torch.is_floating_point, tensors), torch.empty(0))
         device = first.device
         self._device, self._dtype, self._threads, self._plain = device, first.dtype, threads, plain
-        if not plain:
-            pack(network)
-        self.network, self._select = network, select
+        self.network, self._select = network if plain else fuse(network), select
         self.warm_up_sizes = warm_up_sizes(device.type == "cpu", lanes, max_batch_size)
         # ToTensor and Normalize in one step: (x / 255 - mean) / std, on pixels from 0 to 255.
         self._offset = torch.from_numpy(preprocessing.offset).to(device)

@@ -1,10 +1,10 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet18
 from torchvision.models.vgg import cfgs, make_layers
 
-from predictor.models.fused_conv import ConvReLU, can_pack, pack
+from predictor.models.fused_conv import RELU, FusedConv, Geometry, can_fuse
+from predictor.models.fusion import fuse
 
 
 def vgg11():
@@ -13,74 +13,55 @@ def vgg11():
     return nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
 
 
-def packed(network):
-    return [m for m in network.modules() if isinstance(m, ConvReLU)]
-
-
 @pytest.fixture(autouse=True)
-def _a_processor_that_packs():
-    if not can_pack(torch.device("cpu"), torch.float32):
-        pytest.skip("convolutions are packed only on x86-64")
+def _a_processor_that_fuses():
+    if not can_fuse(torch.device("cpu"), torch.float32):
+        pytest.skip("convolutions are fused only on x86-64")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("batch", [1, 3])
 @torch.inference_mode()
-def test_packed_network_has_the_same_logits(dtype, batch):
-    if not can_pack(torch.device("cpu"), dtype):
+def test_fused_network_has_the_same_logits(dtype, batch):
+    if not can_fuse(torch.device("cpu"), dtype):
         pytest.skip(f"this processor does not compute in {dtype}")
     torch.manual_seed(0)
     network = vgg11().eval().to(dtype, memory_format=torch.channels_last)
     images = torch.rand(batch, 3, 64, 64).to(dtype, memory_format=torch.channels_last)
     expected = network(images)
-    pack(network)
-    assert len(packed(network)) == 8
+    fused = fuse(network)
+    assert sum(isinstance(m, FusedConv) for m in fused.modules()) == 8
     scale = expected.abs().max().item()  # the logits of random weights are small
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype] * scale
-    torch.testing.assert_close(network(images), expected, rtol=0, atol=tolerance)
+    torch.testing.assert_close(fused(images), expected, rtol=0, atol=tolerance)
 
 
-@torch.inference_mode()
-def test_stride_groups_dilation_and_missing_bias_are_kept():
+def test_weights_are_packed_once_and_have_a_gradient_afterwards():
     torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(4, 8, (3, 5), stride=(2, 1), padding=(0, 2), bias=False),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(8, 8, 3, groups=4, dilation=2),
-        nn.ReLU(),
-    ).to(memory_format=torch.channels_last)
-    images = torch.randn(2, 4, 33, 20).to(memory_format=torch.channels_last)
-    expected = network(images)
-    pack(network)
-    assert len(packed(network)) == 2
-    torch.testing.assert_close(network(images), expected)
+    conv = nn.Conv2d(4, 8, 3, groups=2)
+    fused = FusedConv(conv.weight.detach(), conv.bias, Geometry([0, 0], [1, 1], [1, 1], 2), RELU)
+    images = torch.randn(1, 4, 9, 9)
+    with torch.inference_mode():
+        first = fused(images)
+        packed = fused.weight
+        assert packed.is_mkldnn
+        assert torch.equal(fused(images), first)
+        assert fused.weight is packed
+    images.requires_grad_()
+    result = fused(images)
+    torch.testing.assert_close(result.detach(), first)
+    (gradient,) = torch.autograd.grad(result.sum(), images)
+    (expected,) = torch.autograd.grad(conv(images).relu().sum(), images)
+    torch.testing.assert_close(gradient, expected)
 
 
-@pytest.mark.parametrize(
-    "steps",
-    [
-        (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
-        (nn.Conv2d(3, 4, 3), nn.SiLU()),
-        (nn.Conv2d(3, 4, 3), nn.ReLU6()),
-        (nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU()),
-        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU()),
-    ],
-)
-def test_only_a_plain_convolution_with_relu_is_packed(steps):
-    network = nn.Sequential(*steps)
-    pack(network)
-    assert list(network) == list(steps)
-
-
-def test_residual_network_is_not_packed():
-    network = resnet18()
-    pack(network)
-    assert packed(network) == []
-
-
-@pytest.mark.slow
-def test_other_devices_and_precisions_are_not_packed():
-    for network in (vgg11().half(), vgg11().to("meta")):
-        pack(network)
-        assert packed(network) == []
+def test_private_operators_take_the_arguments_that_are_used():
+    """If this fails after an upgrade of torch, networks are served without fused operators."""
+    operator = torch.ops.mkldnn._convolution_pointwise
+    geometry = ["padding", "stride", "dilation", "groups"]
+    names = [one.name for one in operator.default._schema.arguments]
+    assert names == ["X", "W", "B", *geometry, "attr", "scalars", "algorithm"]
+    names = [one.name for one in operator.binary._schema.arguments]
+    unary = ["unary_attr", "unary_scalars", "unary_algorithm"]
+    assert names == ["X", "other", "W", "B", *geometry, "binary_attr", "alpha", *unary]

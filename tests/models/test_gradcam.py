@@ -8,7 +8,8 @@ from torch import nn
 
 from predictor.errors import NotExplainable
 from predictor.models.building import build_random
-from predictor.models.fused_conv import ConvReLU, pack
+from predictor.models.fused_conv import FusedConv
+from predictor.models.fusion import fuse
 from predictor.models.gradcam import GradCAM, last_feature_maps, twin
 from predictor.models.outputs import Output
 from predictor.models.sources.torchvision import find_model
@@ -75,8 +76,8 @@ def test_heat_equals_the_papers_definition(named):
         i for i in range(50) if by_definition(network, layer, batch, i).isfinite().all()
     )
     expected = by_definition(network, layer, batch, class_index)
-    pack(network)  # as it is served; these operators have no gradient
-    logits, heat = GradCAM(network)(batch, of_class(class_index), no_pause)
+    served = fuse(network)  # its fused operators have no gradient
+    logits, heat = GradCAM(served)(batch, of_class(class_index), no_pause)
     assert heat.max() == 1
     assert torch.allclose(heat, expected, atol=1e-3)
     assert torch.allclose(logits, expected_logits, atol=1e-3)
@@ -143,13 +144,15 @@ def test_heat_without_evidence_is_zero_everywhere():
 
 
 def test_twin_shares_the_weights_and_not_the_hooks():
-    network = Small()
-    pack(network)
+    network = fuse(Small())
+    network(some_images(side=8))
     other = twin(network)
-    assert type(other[0]) is type(network[0])
-    if isinstance(network[0], ConvReLU):  # a Conv2d if this processor packs nothing
-        assert other[0].packed_weight is network[0].packed_weight
-    assert other[3].weight is network[3].weight
+    convolutions = [
+        next(m for m in one.modules() if isinstance(m, nn.Conv2d | FusedConv))
+        for one in (network, other)
+    ]
+    assert convolutions[0].weight is convolutions[1].weight
+    assert convolutions[0] is not convolutions[1]
     GradCAM(network)
     assert not any(module._forward_pre_hooks for module in network.modules())
 
