@@ -10,6 +10,7 @@ import logging
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -133,7 +134,7 @@ class _Fusion:
                 self._traced.add_submodule(name, nn.Identity())
                 with self._graph.inserting_after(node):
                     shown = self._graph.call_module(name, (node,))
-                node.replace_all_uses_with(shown, lambda user, shown=shown: user is not shown)
+                node.replace_all_uses_with(shown, partial(operator.is_not, shown))
 
     def _module(self, node: fx.Node | None) -> Any:
         return self._modules.get(node.target) if node and node.op == "call_module" else None
@@ -141,6 +142,7 @@ class _Fusion:
     def _conv(self, node: fx.Node) -> _Conv | None:
         """Return the convolution that a node computes, as a module or as a function."""
         module, images = self._module(node), node.args[0] if node.args else None
+        moves: Any
         if type(module) is nn.Conv2d and module.padding_mode == "zeros":
             weight, bias = module.weight, module.bias
             moves = module.stride, module.padding, module.dilation, module.groups
@@ -181,7 +183,8 @@ class _Fusion:
 
     def _replace(self, conv: _Conv) -> bool:
         """Return whether more than the convolution itself was replaced."""
-        first, given, place = conv.last, (conv.images,), conv.last
+        first = place = conv.last
+        given: tuple[fx.Node, ...] = (conv.images,)
         conv = self._with_norm(conv)
         addend = self._addend(conv)
         if addend:
@@ -242,7 +245,7 @@ def fold(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Ten
     return folded.to(weight.dtype), shift.to(weight.dtype)
 
 
-def _only_user(node: fx.Node) -> fx.Node | None:
+def _only_user(node: fx.Node) -> Any:  # a node or None
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
