@@ -18,6 +18,7 @@ from predictor.engine.cpus import available_cpus
 from predictor.models.fusion import fuse
 
 CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
 
 
 def build(name: str, path: str, precision: str) -> torch.nn.Module:
@@ -25,10 +26,15 @@ def build(name: str, path: str, precision: str) -> torch.nn.Module:
     network: torch.nn.Module = torchvision.models.get_model(name)
     network.load_state_dict(torch.load(path, weights_only=True))
     dtype = getattr(torch, precision)
-    device = "cuda" if CUDA else "cpu"
     network = network.eval().requires_grad_(False)
-    network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(DEVICE, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return fuse(network)
+
+
+def photos(count: int, precision: str) -> torch.Tensor:
+    """Return random pixels: ``(N, 3, 224, 224)``, channels last."""
+    pixels = torch.rand(count, 3, 224, 224, dtype=getattr(torch, precision), device=DEVICE)
+    return pixels.to(memory_format=torch.channels_last)
 
 
 def loop(network: torch.nn.Module, batch: torch.Tensor, seconds: float) -> list[float]:
@@ -45,21 +51,18 @@ def loop(network: torch.nn.Module, batch: torch.Tensor, seconds: float) -> list[
 
 
 def side_by_side(
-    network: torch.nn.Module, size: int, teams: int, threads: int, seconds: float
+    network: torch.nn.Module, batch: torch.Tensor, teams: int, threads: int, seconds: float
 ) -> float:
     """Return the images per second of ``teams`` loops that share one network.
 
-    Each loop runs batches of ``size`` images with ``threads`` threads of its own.
+    Each loop runs the batch with ``threads`` threads of its own.
     """
-    parameter = next(network.parameters())
-    batch = torch.rand(size, 3, 224, 224, dtype=parameter.dtype, device=parameter.device)
-    batch = batch.to(memory_format=torch.channels_last)
     rates: list[float] = []
 
     def run() -> None:
         torch.set_num_threads(threads)
         times = loop(network, batch, seconds)
-        rates.append(size * len(times) / sum(times))
+        rates.append(len(batch) * len(times) / sum(times))
 
     loops = [threading.Thread(target=run) for _ in range(teams)]
     for one in loops:
@@ -77,16 +80,13 @@ def main() -> None:
     sizes = (1, 8, 32, 64) if CUDA else (1, 2, 4, 8)
     rates = {
         f"{teams}×{threads} threads, batch {size}": side_by_side(
-            network, size, teams, threads, float(seconds)
+            network, photos(size, precision), teams, threads, float(seconds)
         )
         for teams, threads in layouts
         for size in sizes
     }
     torch.set_num_threads(cpus)
-    parameter = next(network.parameters())
-    one = torch.rand(1, 3, 224, 224, dtype=parameter.dtype, device=parameter.device)
-    one = one.to(memory_format=torch.channels_last)
-    latency = median(loop(network, one, float(seconds)))
+    latency = median(loop(network, photos(1, precision), float(seconds)))
     print(json.dumps({"images_per_s": rates, "single_ms": latency * 1000}))
 
 
