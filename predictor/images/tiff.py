@@ -17,6 +17,7 @@ SUBFILE_TAG, SUBFILES_TAG, DNG_TAG, RAW_PHOTOMETRICS = 254, 330, 50706, (32803, 
 SAMPLE_TAGS = (ORIENTATION_TAG, PLANES_TAG, PREDICTOR_TAG, EXTRA_TAG, FORMAT_TAG)
 STRIPS_TAG, STRIP_BYTES_TAG, TILES_TAG, TILE_BYTES_TAG = 273, 279, 324, 325
 MAX_CHANNELS = 10
+LARGE_TILE = 2**24  # pixels; the decoder fills a whole tile, and tiles have 512 × 512 as a rule
 NUMBER_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 BYTE_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # that know no samples, such as LZW
 JPEG = 7  # a value of the tag of compression
@@ -33,7 +34,7 @@ def check(data: bytes) -> Checked:
 
     Raises:
         UnsupportedImage: the file is a camera's raw image, or Pillow would misread it.
-        ValueError: strips or tiles are missing.
+        ValueError: strips or tiles are missing, or much larger than the image.
     """
     if data.startswith(b"MM\0+"):  # Pillow takes it for a TIFF that is not big
         raise UnsupportedImage("A BigTIFF with the most significant byte first is not supported.")
@@ -47,11 +48,13 @@ def check(data: bytes) -> Checked:
 
 
 def _check_blocks(tags: "_Tags") -> None:
-    """Raise ValueError if strips or tiles are missing, which would be black or grey."""
+    """Raise ValueError if strips or tiles are missing, which would be black, or are too large."""
     tiled = bool(tags.first(TILE_WIDTH_TAG, 0))
     width, height = tags.first(WIDTH_TAG, 0), tags.first(LENGTH_TAG, 0)
     across = tags.first(TILE_WIDTH_TAG, 0) if tiled else width
     down = tags.first(TILE_LENGTH_TAG, 0) if tiled else tags.first(STRIP_TAG, height)
+    if tiled and across * down > max(LARGE_TILE, 4 * width * height):
+        raise ValueError("The tiles of the TIFF are much larger than the image.")
     blocks = -(-width // max(1, across)) * -(-height // max(1, down))
     if tags.first(PLANES_TAG, 1) == 2:
         blocks *= tags.first(CHANNELS_TAG, 1)

@@ -21,7 +21,7 @@ def test_explanation_is_a_picture_by_default(client):
 
 def test_headers_of_a_picture_name_its_class(make_client, monkeypatch):
     labels = (*LABELS[:2], Label("blau,1", "tiefes Blau\n"))
-    monkeypatch.setattr("conftest.LABELS", labels)
+    monkeypatch.setattr("toy.LABELS", labels)
     headers = make_client().post("/explain?class_index=2", data=picture("blue")).headers
     assert headers["X-Class-Index"] == "2"
     assert headers["X-Class-Id"] == "blau%2C1"
