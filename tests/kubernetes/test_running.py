@@ -11,11 +11,11 @@ pytest.importorskip("kubernetes_validate", reason="`make manifests` installs wha
 
 from deployed import apps, environment, overlay, pod_of
 
-from conftest import LABELS
 from pictures import picture
 from predictor.store import file
 from running_server import Server
 from store_server import add
+from toy import LABELS
 from waiting import wait_until
 
 TOKEN, OTHER = "correct-horse-battery", "battery-horse-correct"
