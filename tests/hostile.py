@@ -274,4 +274,19 @@ def webp_of_code_groups(blocks: int = 256) -> bytes:
     return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
 
 
+def webp_with_an_empty_frame_first() -> bytes:
+    """The decoder takes the second frame of the animation, which has lossless pixels."""
+    side = 250
+    vp8l = encode(noise(side, side), "WEBP", lossless=True, method=0)[20:]
+    frame = bytes(6) + struct.pack("<I", side - 1)[:3] * 2 + bytes(4)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return kind + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+
+    body = b"WEBP" + chunk(b"VP8X", b"\x12" + bytes(3) + struct.pack("<I", side - 1)[:3] * 2)
+    body += chunk(b"ANIM", bytes(6)) + chunk(b"ANMF", frame)
+    body += chunk(b"ANMF", frame + chunk(b"VP8L", vp8l))
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 WEBP: Makers = {"groups of codes": webp_of_code_groups}

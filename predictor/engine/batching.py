@@ -4,11 +4,12 @@ This module depends neither on torch nor on HTTP. Any thread may submit items. T
 threads of :class:`predictor.engine.lanes.Lanes`.
 """
 
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from math import inf
+from operator import attrgetter
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -19,6 +20,9 @@ from predictor.errors import DeadlineExceeded, InferenceFailed, Overloaded
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Each further item of a request lets items pass that other requests submit up to so many seconds
+# later. So a request of 64 images holds up a photo by one batch, and waits for 6 s more at most.
+GIVES_WAY_S = 0.1
 EWMA_WEIGHT = 0.2  # weight of the newest call in the running mean of the seconds per item
 
 
@@ -73,7 +77,7 @@ class Batcher(Generic[Item, Result]):
         self._max_delay_s = max_delay_s
         self._closed = False
         self.max_batch_size, self.lanes, self.cost = max_batch_size, lanes, cost or ItemCost()
-        self.queue: deque[Job[Item, Result]] = deque()
+        self.queue: list[Job[Item, Result]] = []  # in the order of their turns
         self.running = 0  # calls
         self.used_s = 0.0  # seconds on all lanes, see `Lanes`
         self.began = -inf  # the last call
@@ -89,10 +93,12 @@ class Batcher(Generic[Item, Result]):
             InferenceFailed: the batcher is closed or an inference thread has ended.
         """
         jobs: list[Job[Item, Result]] = [Job(item, deadline) for item in items]
+        for number, job in enumerate(jobs):
+            job.turn = job.submitted + number * GIVES_WAY_S
         with self._changed:
             self.require_alive()
             if len(self.queue) + len(jobs) > self._max_queue:
-                self.queue = deque(job for job in self.queue if not job.future.cancelled())
+                self.queue = [job for job in self.queue if not job.future.cancelled()]
             if len(self.queue) + len(jobs) > self._max_queue:
                 detail = f"{len(self.queue)} images are waiting for the model. Retry later."
                 raise Overloaded(detail, self.backlog_s)
@@ -104,7 +110,8 @@ class Batcher(Generic[Item, Result]):
                 raise Overloaded(
                     "The request could not be answered in time. Retry later.", self.backlog_s
                 )
-            self.queue.extend(jobs)
+            for job in jobs:
+                insort(self.queue, job, key=attrgetter("turn"))
             self._changed.notify_all()
         return jobs
 
@@ -151,7 +158,8 @@ class Batcher(Generic[Item, Result]):
 
     def take(self, items: int) -> list[Job[Item, Result]]:
         """Remove items from the queue and return them. The caller holds the lock."""
-        return [self.queue.popleft() for _ in range(items)]
+        taken, self.queue = self.queue[:items], self.queue[items:]
+        return taken
 
     def run(self, begun: Pass) -> None:
         """Run the jobs that are not cancelled and can meet their deadline; keep only these."""

@@ -97,6 +97,7 @@ class Job(Generic[Item, Result]):
     deadline: float = inf
     future: Future[Result] = field(default_factory=Future)
     submitted: float = field(default_factory=monotonic)
+    turn: float = 0.0  # the item with the earliest turn runs first
     began: float | None = None  # when the first forward pass began; a failed batch runs again
     ended: float | None = None
 

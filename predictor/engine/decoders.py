@@ -87,6 +87,8 @@ class Decoders:
             with suppress(DearImage), self.turns.take(call):
                 budget.size += len(data)
                 left_s = budget.left_s(self._request_s, self._max_pixels)
+                # The estimate is not exact, and processors differ.
+                most_s = budget.left_s(self._request_s, self._max_pixels, spare=2)
                 try:
                     return run(charge, min(left_s, UNEXPECTED_S))
                 except OutOfTime:  # it costs more than its header says
@@ -95,7 +97,7 @@ class Decoders:
             # The image has paid. It waits here, where nothing holds it open: an open WebP keeps
             # memory for its pixels.
             with self.dear.take(call), self.turns.take(call):
-                return run(lambda _: None, left_s - (thread_seconds() - began_s))
+                return run(lambda _: None, most_s - (thread_seconds() - began_s))
         finally:
             budget.spent_s = max(budget.spent_s, spent_s + thread_seconds() - began_s)
 

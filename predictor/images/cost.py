@@ -94,11 +94,14 @@ class Budget:
     sent: float = inf  # bytes that the client has sent for all images, if they were compressed
     spent_s: float = 0.0
 
-    def left_s(self, request_s: float, max_pixels: int) -> float:
-        """Return the CPU seconds that the next image may cost; for the arguments see below."""
+    def left_s(self, request_s: float, max_pixels: int, spare: float = 1) -> float:
+        """Return the CPU seconds that the next image may cost; for the arguments see below.
+
+        ``spare``: by how much it may exceed what an image may cost by its header.
+        """
         budget_s = min(request_s, FREE_S + BUDGET_S_PER_KB * min(self.size, self.sent) / 1000)
         image_s = max(FREE_S, max_pixels * IMAGE_NS_PER_PIXEL / 1e9)
-        return max(0.0, min(image_s, budget_s - self.spent_s))
+        return max(0.0, min(image_s * spare, budget_s - self.spent_s))
 
     def charge(self, request_s: float, max_pixels: int, seconds: float) -> None:
         """Spend the seconds that an image will cost.

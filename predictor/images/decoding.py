@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 
-from PIL import AvifImagePlugin, Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
+from PIL import AvifImagePlugin, Image, WebPImagePlugin  # noqa: F401
 
 from predictor.errors import (
     BadRequest,
@@ -140,7 +140,8 @@ def _check(data: bytes) -> Checked:
     """Check a file before Pillow opens it, and leave out what it would read for nothing.
 
     Raises:
-        UnsupportedImage: the file is in a known format that is not read.
+        UnsupportedImage: the file is not in one of the formats. No further check is made then:
+            such a file is not sent to a process of its own, which limits what a check may take.
         TooLarge: Pillow would join, unpack or decompress too many parts one by one.
     """
     if data.startswith(jpeg.SIGNATURE):
@@ -149,6 +150,11 @@ def _check(data: bytes) -> Checked:
         return png.check(data)
     if not (heif.is_heic(data) and heif.can_read_heic()):
         unread.refuse(data)
+    if not begins_like_an_image(data):
+        raise UnsupportedImage(
+            "This is not an image in a supported format. Send JPEG, PNG, WebP, GIF, BMP, TIFF,"
+            " AVIF or PPM."
+        )
     if tiff.is_tiff(data):
         return tiff.check(data)
     if data[8:12] == b"WEBP":
@@ -164,13 +170,6 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         return heif.open_heic(data)
     try:
         return Image.open(LimitedFile(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        if begins_like_an_image(data):  # but is damaged
-            raise
-        raise UnsupportedImage(
-            "This is not an image in a supported format. Send JPEG, PNG, WebP, GIF, BMP, TIFF,"
-            " AVIF or PPM."
-        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         # Pillow has limits of its own. It raises the warning only where warnings are errors.
         raise TooLarge(

@@ -128,7 +128,7 @@ def limit(max_pixels: int, cpu_s: float, wait_s: float) -> None:
         resource.RLIMIT_CPU: int(cpu_s) + 2,  # if it has stopped the timer, which is more exact
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_NOFILE: 3,
+        resource.RLIMIT_NOFILE: 0,  # not 3: it may close a standard file and open another
     }
     for name, most in limits.items():
         with suppress(ValueError, OSError):  # there is a lower limit already, or none on macOS

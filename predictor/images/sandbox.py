@@ -34,6 +34,7 @@ from predictor.errors import (
     TooLarge,
     UnsupportedImage,
 )
+from predictor.images.limits import MAX_COLUMNS
 from predictor.images.profile import MAX_PROFILE, is_usable
 
 # Windows has neither: there, which is for development, the server itself decodes all images.
@@ -148,7 +149,13 @@ def _converse(
     if "error" in answer:
         raise ERRORS[answer["error"]](str(answer["text"]))
     mode, (width, height), size = (answer[key] for key in ("mode", "size", "profile"))
-    if mode not in MODES or not 0 < width * height <= job["max_pixels"] or size > MAX_PROFILE:
+    is_valid = 0 < min(width, height) <= max(width, height) <= MAX_COLUMNS
+    if (
+        mode not in MODES
+        or not is_valid
+        or width * height > job["max_pixels"]
+        or size > MAX_PROFILE
+    ):
         raise ValueError(f"{mode}, {width} × {height}")
     profile = bytes(link.receive(size))
     image = Image.frombytes(mode, (width, height), link.receive(width * height * len(mode)))

@@ -26,7 +26,7 @@ JPEG_END = b"\xff\xd9"  # some writers fill up after it
 
 def is_tiff(data: bytes) -> bool:
     """Return whether the data begins like a TIFF or a BigTIFF."""
-    return data[:2] in (b"II", b"MM") and data[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+")
+    return data[:4] in TiffImagePlugin.PREFIXES
 
 
 def check(data: bytes) -> Checked:
@@ -65,7 +65,7 @@ def _check_blocks(tags: "_Tags") -> None:
     if len(places) < blocks or 0 < len(sizes) < blocks or 0 < sum(sizes) < least:
         raise ValueError("Strips or tiles of the TIFF are missing.")
     if compression == JPEG and any(
-        JPEG_END not in tags.data[at : at + size][-16:]
+        JPEG_END not in tags.data[max(at, at + size - 16) : at + size]
         for at, size in zip(places, sizes, strict=False)
     ):
         raise ValueError("A JPEG in the TIFF is cut off.")

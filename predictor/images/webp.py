@@ -30,8 +30,8 @@ def is_slow(data: bytes) -> bool:
             data[at : at + 4] in LOSSLESS and _size(data, at) > MAX_FAST for at in islice(inside, 2)
         ):
             return True
-        if is_frame:
-            return False
+        if is_frame:  # libwebp looks for the first frame elsewhere if this one begins otherwise
+            return data[at + FRAME_HEAD : at + FRAME_HEAD + 4] not in (b"VP8 ", *LOSSLESS)
     return False
 
 

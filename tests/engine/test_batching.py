@@ -24,6 +24,16 @@ def test_waiting_items_run_together_up_to_the_batch_size(gate, make_batcher):
     assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
+def test_the_items_of_a_large_request_give_way_to_other_requests(gate, make_batcher):
+    batcher = make_batcher(max_queue=20)
+    first = batcher.submit([0])
+    gate.entered.acquire(timeout=10)
+    jobs = batcher.submit([*range(1, 9)]) + batcher.submit([10]) + batcher.submit([20, 21])
+    gate.let.release(10)
+    results(first + jobs)
+    assert gate.batches == [[0], [1, 10, 20, 2], [21, 3, 4, 5], [6, 7, 8]]
+
+
 def test_without_a_delay_an_item_does_not_wait_for_others(gate, make_batcher):
     gate.let.release(2)
     batcher = make_batcher()
@@ -66,7 +76,7 @@ def test_a_cancelled_item_is_not_run_and_makes_room_in_the_queue(gate, make_batc
     (new,) = batcher.submit([3])
     gate.let.release(10)
     assert results([stays, new]) == [4, 6]
-    assert gate.batches == [[0], [2, 3]]
+    assert gate.batches == [[0], [3, 2]]
 
 
 def test_a_failing_item_does_not_fail_its_batch(gate, make_batcher):

@@ -25,8 +25,9 @@ from predictor.errors import (
     RequestError,
     TooCostly,
     TooLarge,
+    UnsupportedImage,
 )
-from predictor.images import sandbox
+from predictor.images import heif, sandbox, tiff
 from predictor.images.decoding import decode, decode_here
 from predictor.images.sandbox import thread_seconds
 from predictor.processes import is_running
@@ -241,7 +242,8 @@ def test_process_of_little_memory_refuses_the_image(answering):
 
 
 def test_process_opens_no_file_and_no_connection(answering, caplog):
-    for attempt in ("open('/etc/passwd')", "__import__('socket').socket()"):
+    closing = "(os.close(1), open('/etc/passwd'))"
+    for attempt in ("open('/etc/passwd')", closing, "__import__('socket').socket()"):
         answering(
             f"lambda link: (fork_server.limit(1, 9, 9), {attempt}, os._exit(7))",
         )
@@ -343,6 +345,21 @@ def test_webp_of_many_lossless_bytes_is_decoded_apart(monkeypatch, options, apar
     monkeypatch.setattr(sandbox, "decode", lambda *_: seen.append(1))
     decode(data, LIMIT)
     assert seen == [1] * apart
+
+
+def test_lossless_webp_behind_an_empty_frame_is_decoded_apart(monkeypatch):
+    data = hostile.webp_with_an_empty_frame_first()
+    assert decode(data, LIMIT).size == (250, 250)
+    monkeypatch.setattr(sandbox, "decode", lambda *_: "apart")
+    assert decode(data, LIMIT) == "apart"
+
+
+@pytest.mark.parametrize("begin", [b"MM+\0", b"II\0+", b"\0\0\0\x1cftypabcd\0\0\0\0avif"])
+def test_file_that_no_format_takes_is_refused_before_any_check(monkeypatch, begin):
+    monkeypatch.setattr(tiff, "check", None)
+    monkeypatch.setattr(heif, "without_metadata", None)
+    with pytest.raises(UnsupportedImage):
+        decode(begin + bytes(400), LIMIT)
 
 
 def test_small_lossless_webp_is_decoded_in_the_server(monkeypatch):
