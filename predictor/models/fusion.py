@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Lock, get_ident
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from predictor.models.fused_conv import NONE, RELU, Activation, FusedConv, Geometry, can_fuse
 
 log = logging.getLogger(__name__)
+_turn = Lock()  # torch.fx would not restore what it replaces if two traces overlapped
 
 RELU6 = Activation("hardtanh", F.hardtanh, (0.0, 6.0))
 HARDSWISH, SILU = Activation("hardswish", F.hardswish), Activation("swish", F.silu)
@@ -44,7 +46,9 @@ def fuse(network: nn.Module) -> nn.Module:
         return network
     tracer = _Tracer()
     try:
-        traced = fx.GraphModule(network, tracer.trace(network), type(network).__name__)
+        with _turn:
+            graph = tracer.trace(network)
+        traced = fx.GraphModule(network, graph, type(network).__name__)
     except Exception as error:  # of the network's own code, which gets no photos here
         log.debug("%s is not fused: %s", type(network).__name__, error)
         return network
@@ -66,20 +70,31 @@ class _Tracer(fx.Tracer):
 
     The others stay modules: explanations look at the outputs of modules. ``results`` are those of
     the modules that it follows.
+
+    torch.fx replaces methods of ``nn.Module`` meanwhile, for all threads. So what other threads do,
+    which is to run models that are served, is passed on.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.results: list[fx.Node] = []
+        self._thread = get_ident()
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if get_ident() != self._thread:
+            return forward(*args, **kwargs)
         result = super().call_module(m, forward, args, kwargs)
         if isinstance(result, fx.Proxy):
             self.results.append(result.node)
         return result
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         has_conv = any(isinstance(part, nn.Conv2d) for part in m.modules())

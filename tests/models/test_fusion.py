@@ -1,6 +1,8 @@
 """Fused networks answer as the original ones, also where fusing would be wrong."""
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -227,6 +229,31 @@ def test_embedded_models_logits_stay_within_a_ten_thousandth(monkeypatch):
     pixels = [served.preprocessing(photo) for photo in photographs()]
     expected = original.logits(pixels)
     assert np.abs(served.logits(pixels) - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_networks_that_are_served_run_while_others_are_fused():
+    """torch.fx replaces methods of all modules while it traces one."""
+    served, images = nn.Sequential(conv(4, 8, 3), nn.ReLU()).eval(), some_images()
+    call, expected, wrong = nn.Module.__call__, served(images), []
+    ended = threading.Event()
+
+    def serve():
+        while not ended.is_set():
+            try:
+                assert torch.equal(served(images), expected)
+            except Exception as error:
+                wrong.append(error)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    networks = [nn.Sequential(*[conv(4, 4, 3) for _ in range(9)], nn.ReLU()) for _ in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        fused_ones = list(pool.map(fuse, networks))
+    ended.set()
+    server.join()
+    assert wrong == []
+    assert not {*networks} & {*fused_ones}
+    assert nn.Module.__call__ is call
 
 
 @pytest.mark.slow
