@@ -13,6 +13,9 @@ def vgg11():
     return nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
 
 
+GEOMETRY = Geometry([0, 0], [1, 1], [1, 1], 1)
+
+
 @pytest.fixture(autouse=True)
 def _a_processor_that_fuses():
     if not can_fuse(torch.device("cpu"), torch.float32):
@@ -54,6 +57,26 @@ def test_weights_are_packed_once_and_have_a_gradient_afterwards():
     (gradient,) = torch.autograd.grad(result.sum(), images)
     (expected,) = torch.autograd.grad(conv(images).relu().sum(), images)
     torch.testing.assert_close(gradient, expected)
+
+
+def test_weights_are_packed_for_one_thread_and_for_several():
+    fused, images = (
+        FusedConv(torch.randn(8, 4, 3, 3), None, GEOMETRY, RELU),
+        torch.randn(1, 4, 9, 9),
+    )
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 1):
+            torch.set_num_threads(count)
+            with torch.inference_mode():
+                results.append((fused(images), fused.weight))
+    finally:
+        torch.set_num_threads(threads)
+    (first, one), (second, several), (third, last) = results
+    assert one is not several
+    assert last is several  # nothing was packed again
+    torch.testing.assert_close(second, first)
+    assert torch.equal(third, first)
 
 
 def test_private_operators_take_the_arguments_that_are_used():
