@@ -59,17 +59,16 @@ def test_weights_are_packed_once_and_have_a_gradient_afterwards():
     torch.testing.assert_close(gradient, expected)
 
 
-def test_weights_are_packed_for_one_thread_and_for_several():
-    fused, images = (
-        FusedConv(torch.randn(8, 4, 3, 3), None, GEOMETRY, RELU),
-        torch.randn(1, 4, 9, 9),
-    )
+@pytest.mark.parametrize("other", [(1, 2), (2, 1)], ids=["threads", "images"])
+def test_weights_are_packed_for_one_and_for_several(other):
+    fused = FusedConv(torch.randn(8, 4, 3, 3), None, GEOMETRY, RELU)
+    images = torch.randn(2, 4, 9, 9)
     threads, results = torch.get_num_threads(), []
     try:
-        for count in (1, 2, 1):
+        for size, count in ((1, 1), other, (1, 1)):
             torch.set_num_threads(count)
             with torch.inference_mode():
-                results.append((fused(images), fused.weight))
+                results.append((fused(images[:size])[:1], fused.weight))
     finally:
         torch.set_num_threads(threads)
     (first, one), (second, several), (third, last) = results
