@@ -61,7 +61,7 @@ def _kustomize(folder: Path) -> str:
 def errors(document: Json) -> list[str]:
     """Return what the schema of the document's kind refuses, one line for each error."""
     if not isinstance(document, dict) or not {"apiVersion", "kind"} <= document.keys():
-        return ["This is no manifest: it must have apiVersion and kind."]
+        return ["This is not a manifest: it must have apiVersion and kind."]
     version, kind = document["apiVersion"], document["kind"]
     name = f"{kind} {document.get('metadata', {}).get('name', '(no name)')}"
     if (validator := _validator(version, kind)) is None:

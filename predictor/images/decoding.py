@@ -24,7 +24,7 @@ from predictor.images.profile import keep_profile
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
 Charge = Callable[[float], None]
-MOST_S = 60.0  # CPU seconds for an image that nobody pays for
+MOST_S = 60.0  # CPU seconds for an image that is not part of a request
 
 ORIENTATION_TAG = 0x0112
 # Pillow reads all values of the orientation's tag, of which there may be millions.
