@@ -54,8 +54,10 @@ class FusedConv(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
         self.geometry, self.activation, self._shape = geometry, activation, weight.shape
-        # By whether several threads compute, and whether there are several images.
-        self._packed: dict[tuple[bool, bool], Tensor] = {}
+        # By whether several threads compute, and whether there are several images. An explanation's
+        # copy of the network shares buffers.
+        for use in ("00", "01", "10", "11"):
+            self.register_buffer(f"packed_{use}", None, persistent=False)
 
     def forward(self, images: Tensor, addend: Tensor | None = None) -> Tensor:
         """``(N, C, H, W)`` → ``(N, C', H', W')``. The addend's shape broadcasts to the result's."""
@@ -63,14 +65,15 @@ class FusedConv(nn.Module):
         # maps. For an image of one pixel, as in squeeze and excitation, they take longer.
         if images.requires_grad or images.shape[2:] == (1, 1) or not self._fits(images, addend):
             return self._one_by_one(images, addend)
-        use = torch.get_num_threads() > 1, len(images) > 1  # the threads of this thread
-        if (weight := self._packed.get(use)) is None:
+        use = f"packed_{torch.get_num_threads() > 1:d}{len(images) > 1:d}"
+        if (weight := getattr(self, use)) is None:
             # Two threads may do this at once, with the same result. Without the images' size,
             # oneDNN may choose another layout than the one in which it computes, and reorder the
             # weights in each call. That took up to 50 times as long.
             reorder = torch.ops.aten.mkldnn_reorder_conv2d_weight
             weight = reorder(self._dense().to_mkldnn(), *self.geometry, list(images.shape))
-            self.weight = self._packed[use] = weight
+            setattr(self, use, weight)
+            self.weight = weight
         name, _, numbers = self.activation
         convolve, given = torch.ops.mkldnn._convolution_pointwise, (weight, self.bias)
         if addend is None:
