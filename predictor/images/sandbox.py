@@ -120,7 +120,8 @@ def decode(
     wait_s = WAIT_S + WAIT_PER_CPU_S * most_s
     job: dict[str, float] = {"size": len(data), "max_pixels": max_pixels, "alpha": alpha}
     job |= {"cpu_s": most_s, "wait_s": wait_s}
-    for _ in range(2):  # no image ends the fork server; if it has ended, it is started again
+    # No image ends the fork server. One that is killed may fail twice: while it ends, and after.
+    for _ in range(3):
         began, (link, ending) = monotonic(), _start_process()
         exit_code, used_s = None, 0.0
         try:
