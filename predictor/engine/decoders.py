@@ -72,12 +72,14 @@ class Decoders:
         """
         budget = call.budget
         began_s = thread_seconds()
-        spent_s = budget.spent_s
+        spent_s, expected_s = budget.spent_s, UNEXPECTED_S
 
         def charge(seconds: float) -> None:
             # The images of a request are decoded one after the other: more could not be in time.
             budget.charge(self._request_s, self._max_pixels, seconds)
             if seconds > FREE_S:
+                nonlocal expected_s
+                expected_s = seconds
                 raise DearImage
 
         def run(charge: Charge, most_s: float) -> Result:
@@ -96,7 +98,7 @@ class Decoders:
                         raise
             # The image has paid. It waits here, where nothing holds it open: an open WebP keeps
             # memory for its pixels.
-            with self.dear.take(call), self.turns.take(call):
+            with self.dear.take(call, expected_s), self.turns.take(call):
                 return run(lambda _: None, most_s - (thread_seconds() - began_s))
         finally:
             budget.spent_s = max(budget.spent_s, spent_s + thread_seconds() - began_s)
@@ -111,7 +113,8 @@ class Turns:
         self._most_s = most_s
         self._cost = ItemCost()  # of a turn
         self._lock = threading.Lock()  # guards all of the above
-        self._waiting: deque[threading.Lock] = deque()  # released when their turn comes
+        # With the seconds that they are expected to take; released when their turn comes.
+        self._waiting: deque[tuple[threading.Lock, float]] = deque()
 
     @property
     def waiting(self) -> int:
@@ -120,8 +123,13 @@ class Turns:
 
     @property
     def backlog_s(self) -> float:
-        """Estimated seconds until the queue is empty, from the recent turns."""
-        return self.waiting * self._cost.seconds / self._decoders
+        """Estimated seconds until the queue is empty, from the recent turns.
+
+        Or from what the images are expected to take, if that is more: dear images that failed at
+        once make the recent turns short.
+        """
+        expected_s = sum(seconds for _, seconds in self._waiting.copy())
+        return max(self.waiting * self._cost.seconds, expected_s) / self._decoders
 
     @property
     def full(self) -> bool:
@@ -129,8 +137,10 @@ class Turns:
         return self.backlog_s > self._most_s
 
     @contextmanager
-    def take(self, call: Call) -> Iterator[None]:
+    def take(self, call: Call, expected_s: float = 0.0) -> Iterator[None]:
         """Wait for a decoder and hold it for the block, which decodes one image.
+
+        ``expected_s``: the seconds that this takes at least, as far as they are known.
 
         Raises:
             ClientGone: the client has closed its connection.
@@ -138,7 +148,7 @@ class Turns:
             Overloaded: the queue is too long.
         """
         call.check()
-        if (turn := self._join()) is not None:
+        if (turn := self._join(expected_s)) is not None:
             self._wait(turn, call)
         began = monotonic()
         try:
@@ -148,7 +158,7 @@ class Turns:
                 self._cost.learn(monotonic() - began, 1)
                 self._pass_on()
 
-    def _join(self) -> threading.Lock | None:
+    def _join(self, expected_s: float) -> threading.Lock | None:
         """Take a free decoder and return None, or join the queue and return the turn."""
         with self._lock:
             if self._free:  # then the queue is empty
@@ -159,7 +169,7 @@ class Turns:
                 raise Overloaded(detail, self.backlog_s)
             turn = threading.Lock()
             turn.acquire()
-            self._waiting.append(turn)
+            self._waiting.append((turn, expected_s))
             return turn
 
     def _wait(self, turn: threading.Lock, call: Call) -> None:
@@ -169,8 +179,8 @@ class Turns:
             call.check()
         except BaseException:
             with self._lock:
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
+                if place := [one for one in self._waiting if one[0] is turn]:
+                    self._waiting.remove(place[0])
                 else:  # the turn came in the meantime
                     self._pass_on()
             raise
@@ -178,6 +188,6 @@ class Turns:
     def _pass_on(self) -> None:
         """Give the decoder to the image that waits longest. The caller holds the lock."""
         if self._waiting:
-            self._waiting.popleft().release()
+            self._waiting.popleft()[0].release()
         else:
             self._free += 1

@@ -62,6 +62,7 @@ def test_a_dear_image_waits_without_a_decoder_and_pays_once(make_classifier, mon
         with decoders.dear.take(Call()):
             future = pool.submit(classifier.classify, [dear], call=call)
             wait_until(lambda: decoders.dear.waiting == 1)
+            assert decoders.dear.backlog_s == pytest.approx(estimate_of(dear), abs=0.01)
             waiting += [decoders.turns._free == decoders.turns._decoders, opened[0]()]
             paid = call.budget.spent_s
             assert classifier.classify([cheap])[0][0].class_name == "blue_thing"

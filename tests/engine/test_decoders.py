@@ -1,7 +1,7 @@
 """Requests take turns at the decoders."""
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
 from time import monotonic
 
@@ -9,7 +9,7 @@ import pytest
 
 from predictor.engine.call import Call
 from predictor.engine.decoders import Turns
-from predictor.errors import ClientGone, DeadlineExceeded, Overloaded
+from predictor.errors import ClientGone, DamagedImage, DeadlineExceeded, Overloaded
 from waiting import wait_until
 
 
@@ -128,6 +128,28 @@ def test_a_long_queue_refuses_further_images_and_says_when_to_retry():
         assert refused.value.retry_after_s == 4
         holder.__exit__(None, None, None)
     assert not turns.full
+
+
+@pytest.mark.parametrize("failures", [0, 20])
+def test_images_are_refused_by_what_they_are_expected_to_take(failures):
+    """Also if none was decoded before, or damaged ones that were quick."""
+    turns = Turns(1, most_s=10)
+    for _ in range(failures):
+        with suppress(DamagedImage), turns.take(Call(), 4.0):
+            raise DamagedImage("It is damaged.")
+
+    def take():
+        with turns.take(Call(), 4.0):
+            pass
+
+    holder = turns.take(Call(), 4.0)
+    holder.__enter__()
+    with waiters(turns, take, take, take):
+        with pytest.raises(Overloaded) as refused, turns.take(Call(), 4.0):
+            pytest.fail("It was taken.")
+        assert refused.value.retry_after_s == 12
+        holder.__exit__(None, None, None)
+    assert turns.backlog_s == 0
 
 
 def test_many_threads_never_hold_more_than_the_decoders():
