@@ -47,7 +47,7 @@ class Connection(asyncio.Protocol):
         self._worker, self._peer, self._server = worker, peer, server
         self._received, self._pipelined = bytearray(), False
         self._changed = asyncio.Event()  # bytes were received or sent, or the client has left
-        self._has_left, self.evicted = False, False
+        self._has_left = self.evicted = False
         self._timeout: asyncio.Timeout | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         """Forget the connection. A thread that works for it finds that the client has left."""
         self._hold(0)
         self._worker.connections.discard(self)
+        self._worker.evicted.discard(self)
         self.eof_received()
         self._departure.begin(wait_s=0.0)
 
@@ -98,11 +99,12 @@ class Connection(asyncio.Protocol):
         if set_to is not None and set_to > until and not self._timeout.expired():
             self._timeout.reschedule(until)
 
-    def evict(self) -> None:
-        """End for the sake of other clients: with an answer if it is receiving, else at once."""
-        if self._timeout is not None and not self._timeout.expired() and not self.evicted:
-            self._timeout.reschedule(self._worker.loop.time())
-        elif self.held:  # it works, and holds a pipelined request
+    def evict(self, may_answer: bool = True) -> None:
+        """End for the sake of other clients: with an answer if it receives and may, or at once."""
+        wait, may_answer = self._timeout, may_answer and self.state != "leaving"
+        if may_answer and wait is not None and not (wait.expired() or self.evicted):
+            wait.reschedule(self._worker.loop.time())
+        elif self.held:  # it receives, sends, or works and holds a pipelined request
             self._cut(Evicted(SLOW))
         else:
             self._transport.abort()

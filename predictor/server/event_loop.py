@@ -26,6 +26,7 @@ MAX_REST_S = 0.01  # between two requests
 PACE_S, MAX_PACE_S = 0.004, 0.5
 # Connections that are accepted in one round of the loop. Others are left for another worker.
 ACCEPTS = 32
+MAX_ANSWERED = 32  # evicted connections at once that get an answer; it takes a millisecond each
 TICK_S = 0.25  # between two heartbeats; SIGTERM is noticed as soon
 HANDSHAKE_S = 5.0  # for TLS
 
@@ -41,7 +42,8 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
     """Accepts connections, limits them in number, time and memory, and ends them in order.
 
     Attributes:
-        connections: the open connections.
+        connections: the open connections, without the evicted ones.
+        evicted: those that were ended for the sake of other clients, and are not closed yet.
         held: bytes that the connections hold while they wait for their clients.
         rest_until: when the next request that is not the first of its connection may begin.
         freed_at: when much memory was last freed, on the monotonic clock; inf: all is returned.
@@ -60,6 +62,8 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self._max_held = max(room, self.max_body + MAX_HEAD, LEAST_HELD)
         self.alive: bool
         self.connections: set[Connection] = set()
+        self.evicted: set[Connection] = set()
+        self._longest: list[Connection] = []  # that one round may evict, the first at the end
         self.held, self.freed_at, self.rest_until = 0, monotonic(), 0.0
         self._next_refusal_at = 0.0
         self._most = self.cfg.worker_connections
@@ -98,7 +102,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         end = monotonic() + self.cfg.graceful_timeout
         for connection in self.connections:
             connection.drain()
-        while (self.connections or self._opening) and monotonic() < end:
+        while (self.connections or self.evicted or self._opening) and monotonic() < end:
             self.notify()
             await asyncio.sleep(TICK_S)
 
@@ -129,6 +133,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
                 self.loop.remove_reader(listener.fileno())
 
     def _accept_some(self, listener: Any, most: int) -> None:
+        self._longest = []
         for _ in range(most):
             if not self._accept(listener):
                 break
@@ -145,7 +150,8 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
             return False
         except OSError as error:
             self.log.error("A connection cannot be accepted: %s", error)
-            self._make_place()
+            for _ in range(ACCEPTS):
+                self._make_place()
             self._listen(False)
             return False
         task = self.loop.create_task(self._open(client, peer, listener.getsockname()))
@@ -172,10 +178,10 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         """While the connections hold too much, end the one that has held most for longest."""
         while self.held > self._max_held:
             now = monotonic()
-            worst = max(self.connections, key=lambda c: c.held * (now - c.since + 1))
-            if not worst.held:
+            worst = max(self.connections, key=lambda c: c.held * (now - c.since + 1), default=None)
+            if worst is None or not worst.held:
                 break
-            worst.evict()
+            self._evict(worst)
 
     def _make_place(self) -> bool:
         """End a connection that is being closed, or else the one that waits for longest."""
@@ -183,7 +189,15 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
             oldest = next(iter(self._opening))
             del self._opening[oldest]
             return bool(oldest.cancel())
-        waiting = [c for c in self.connections if c.state != "working"]
-        if waiting:
-            min(waiting, key=lambda c: (c.state != "leaving", c.evicted, c.since)).evict()
-        return bool(waiting)
+        if not self._longest:
+            waiting = (c for c in self.connections if c.state != "working")
+            self._longest = sorted(waiting, key=lambda c: (c.state == "leaving", -c.since))
+        if self._longest:
+            self._evict(self._longest.pop())
+            return True
+        return False
+
+    def _evict(self, connection: Connection) -> None:
+        connection.evict(may_answer=len(self.evicted) < MAX_ANSWERED)
+        self.connections.discard(connection)
+        self.evicted.add(connection)

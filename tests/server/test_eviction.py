@@ -57,6 +57,24 @@ def test_an_evicted_request_gets_an_answer():
     assert transport.written.startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.parametrize("data", [b"", HEAD[:20], HEAD])
+def test_a_connection_that_may_not_answer_is_cut_at_once(data, monkeypatch):
+    errors = []
+    monkeypatch.setattr(Connection, "_cut", lambda self, error: errors.append(error))
+
+    async def run():
+        connection, transport = open_connection(make_worker())
+        connection.data_received(data)
+        await asyncio.sleep(0.01)
+        connection.evict(may_answer=False)
+        closed = transport.closed
+        connection._task.cancel()
+        return closed
+
+    assert asyncio.run(run()) == (not data)
+    assert len(errors) == bool(data)
+
+
 def test_a_request_evicted_in_the_queue_gets_an_answer():
     async def run():
         worker = make_worker()
