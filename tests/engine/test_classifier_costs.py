@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, thread_time
 
 import pytest
+from PIL import Image
 
 from hostile import webp_of_code_groups
-from pictures import picture, tiny_webp
+from pictures import encode, picture, tiny_webp
 from predictor.engine.call import Call
 from predictor.errors import (
     ClientGone,
@@ -154,3 +155,11 @@ def test_seconds_of_a_process_that_decodes_are_charged(make_classifier):
     began = thread_time()
     decode_here(costly, 50_000_000, None, lambda _: None, False)
     assert call.budget.spent_s > 0.5 * (thread_time() - began) > 0.02
+
+
+def test_no_process_is_started_once_the_budget_is_spent(make_classifier, monkeypatch):
+    call = Call()
+    call.budget.spent_s = 1.0
+    monkeypatch.setattr("predictor.images.sandbox._start_process", pytest.fail)
+    (refused,) = make_classifier().classify([encode(Image.new("RGB", (8, 8)), "AVIF")], call=call)
+    assert isinstance(refused, TooCostly)
