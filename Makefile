@@ -13,6 +13,8 @@ TRITON ?= .venv-triton
 EXECUTORCH ?= .venv-executorch
 # Of deploy/ray, for `make ray` and `make scale`:
 RAY ?= .venv-ray
+# Of other projects' servers, for `make bench-peers`:
+PEERS ?= .venv-peers
 HOST ?= 127.0.0.1
 PORT ?= 5000
 BIN := $(VENV)/bin
@@ -37,7 +39,7 @@ ALONE := $(if $(filter 0,$(shell id -u)),unshare --net --pid --mount-proc --fork
 
 .PHONY: serve lint style types check check-core check-rest test $(PARTS)
 .PHONY: exports exports-built exports-served manifests containers images ray scale
-.PHONY: bench fuzz soak format
+.PHONY: bench bench-peers fuzz soak format
 export HOST PORT CLIENTS JUPYTER ONNX DEPLOY TORCHSERVE TRITON EXECUTORCH RAY
 unexport PYTHONDONTWRITEBYTECODE # or each of the tests' many servers compiles the app again
 
@@ -120,6 +122,12 @@ scale: $(RAY)/requirements-ray.stamp
 bench: $(VENV)/requirements-dev.stamp
 	$(BIN)/python -m benchmarks $(BENCH)
 
+# This app beside other projects' servers, in turns. Ray Serve is left out without root, TorchServe
+# without Java or `make exports`, which installs it.
+bench-peers: $(PEERS)/requirements-peers.stamp
+	$(ALONE) env PATH="$$PATH:$(abspath $(TORCHSERVE)/bin)" $(PEERS)/bin/python -m benchmarks \
+	  --peers $(BENCH)
+
 # make fuzz FUZZ="--images 100000"; it prints its seed, and `--seed` repeats a run.
 fuzz: $(VENV)/requirements-dev.stamp
 	$(BIN)/python -m tools.fuzz $(FUZZ)
@@ -179,7 +187,7 @@ $(ONNX)/package.stamp: | $(ONNX)/bin/python
 # The environments of foreign runtimes and of tools for deployments see the packages of $(VENV), and
 # prefer their own. Each gets a rule with its packages.
 PLACE := import sysconfig; print(sysconfig.get_path("purelib"))
-LAYERS := $(TORCHSERVE) $(TRITON) $(EXECUTORCH) $(DEPLOY) $(RAY)
+LAYERS := $(TORCHSERVE) $(TRITON) $(EXECUTORCH) $(DEPLOY) $(RAY) $(PEERS)
 $(LAYERS:%=%/layer.stamp): %/layer.stamp: | $(BIN)/python
 	$(BIN)/python -m venv $*
 	$(BIN)/python -c '$(PLACE)' > "$$($*/bin/python -c '$(PLACE)')/layer.pth"
@@ -188,6 +196,11 @@ $(LAYERS:%=%/layer.stamp): %/layer.stamp: | $(BIN)/python
 $(RAY)/requirements-ray.stamp: requirements-ray.txt $(VENV)/requirements-dev.stamp
 $(RAY)/requirements-ray.stamp: | $(RAY)/layer.stamp
 	$(RAY)/bin/python -m pip install --disable-pip-version-check -q -r $<
+	touch $@
+
+$(PEERS)/requirements-peers.stamp: requirements-peers.txt $(VENV)/requirements-dev.stamp
+$(PEERS)/requirements-peers.stamp: | $(PEERS)/layer.stamp
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check -q -r $<
 	touch $@
 
 exports: $(TORCHSERVE)/torchserve.stamp

@@ -9,111 +9,121 @@ import sys
 import tempfile
 import urllib.request
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torchvision
 from PIL import Image
 from skimage import data
 
-from benchmarks.report import plot, show
+from benchmarks import recipes
+from benchmarks.network import write_weights
+from benchmarks.recipes import SLOTS, Missing
+from benchmarks.report import best_shapes, circumstances, plot, show
 from benchmarks.servers import ROOT, Recipe, Server, running
 
 Row = dict[str, float]
 PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "immunohistochemistry")
-# The limit of requests in progress, and of the queue. The clients below stay under it. A load of
-# 150 % fills the queue in a few seconds.
-SLOTS = 40
-OUR_LIMITS = {"PREDICTOR_MAX_IN_FLIGHT": str(SLOTS), "PREDICTOR_MAX_QUEUE": str(SLOTS)}
 
 
 def main() -> None:
     """Measure all servers in turns, print a table, and write a JSON file and a plot."""
     options = _parser().parse_args()
+    options.output.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         report = _measure(options, Path(folder))
     show(report)
-    options.output.mkdir(exist_ok=True)
-    (options.output / "bench.json").write_text(json.dumps(report, indent=1))
-    plot(report, options.output / "bench.png")
-    print(f"\nWritten: {options.output}/bench.json and bench.png")
+    path = options.output / ("bench-peers" if options.peers else "bench")
+    path.with_suffix(".json").write_text(json.dumps(report, indent=1))
+    plot(report, path.with_suffix(".png"))
+    print(f"\nWritten: {path}.json and {path.name}.png")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--model", default="vgg16", help="torchvision model (default: vgg16)")
-    parser.add_argument("--precision", default="auto", help="precision of this app (default: auto)")
-    parser.add_argument("--seconds", type=float, default=15, help="seconds of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="how often to measure every server")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--loads", type=float, nargs="*", default=[0.5, 0.9, 1.5],
-                        help="open-loop loads, as fractions of this app's capacity")  # fmt: skip
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmark-results")
+    add = parser.add_argument
+    # fmt: off
+    add("--model", default="vgg16", help="of torchvision, or efficientnet_lite0 (default: vgg16)")
+    add("--precision", default="auto", help="precision of this app (default: auto)")
+    add("--seconds", type=float, default=15, help="seconds of each measurement")
+    add("--rounds", type=int, default=3, help="how often to measure every server")
+    add("--clients", type=int, nargs="+", default=[1, 8, 32])
+    add("--loads", type=float, nargs="*", default=[0.5, 0.9, 1.5],
+        help="open-loop loads, as fractions of this app's capacity")
+    add("--calibrate", nargs="+", metavar="PHOTOS",
+        help="photos that set the int8 ranges (default: those of the benchmark)")
+    add("--only", nargs="+", metavar="TEXT",
+        help="measure only servers with one of these texts in their names")
+    add("--peers", action="store_true", help="measure other projects' servers in place of"
+        " ONNX files, textbook apps, large photos and loads (`make bench-peers`)")
+    add("--output", type=Path, default=ROOT / "benchmark-results",
+        help="folder of the results, and of exports, which are used again")
+    # fmt: on
     return parser
 
 
 def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    weights = _write_weights(options.model, folder / "weights.pth")
+    weights = write_weights(options.model, folder / "weights.pth")
     small = _write_photos(folder / "small", 500 * 375)
     large = _write_photos(folder / "large", 12_000_000)
     rows: dict[str, list[Row]] = defaultdict(list)
     bare: list[dict[str, Any]] = []
     starts: dict[str, list[float]] = defaultdict(list)
     served: dict[str, str] = {}
+    servers = [*_recipes(options, weights, small)]
     for turn in range(options.rounds):
-        for recipe in _recipes(options.model, weights, options.precision):
-            if recipe.name == "this app float32" and served["this app"] == "float32":
+        for recipe in servers:
+            if recipe.name == "this app float32" and served.get("this app") == "float32":
                 continue  # `auto` has already chosen float32
             print(f"round {turn + 1}: {recipe.name}", file=sys.stderr)
             ours = recipe.name.startswith("this app")
             with running(recipe) as (server, start_s):
                 starts[recipe.name].append(start_s)
-                if ours:  # measure just before the app, at the same speed of the machine
-                    served[recipe.name] = _precision(server)
-                    seconds = options.seconds / 4
-                    bare.append(_bare(options.model, weights, served[recipe.name], seconds))
+                load = partial(_load, server, recipe)
+                if ours:
+                    served[recipe.name] = _precision(server, recipe)
+                if ours and not options.peers:  # just before the app, at the machine's same speed
+                    bare.append(_bare(options, weights, recipe, served[recipe.name], bare))
                 for clients in options.clients:
                     name = f"{recipe.name}, {clients} clients"
-                    rows[name].append(_load(server, small, options.seconds, "closed", clients))
-                if not ours:
+                    rows[name].append(load(small, options.seconds, "closed", clients))
+                if not ours or options.peers:
                     continue
-                capacity = rows[name][-1]["images_per_s"]
                 rows[f"{recipe.name}, 8 clients, 12 MP"].append(
-                    _load(server, large, options.seconds, "closed", 8)
+                    load(large, options.seconds, "closed", 8)
                 )
-                for load in options.loads:
-                    name = f"{recipe.name}, open loop at {load:.0%}"
-                    fill_s = SLOTS / capacity / (load - 1) if load > 1 else 0
-                    seconds = options.seconds + fill_s
-                    rows[name].append(_load(server, small, seconds, "open", load * capacity))
+                capacity = rows[name][-1]["images_per_s"]
+                for part in options.loads:
+                    name = f"{recipe.name}, open loop at {part:.0%}"
+                    fill_s = SLOTS / capacity / (part - 1) if part > 1 else 0
+                    rows[name].append(
+                        load(small, options.seconds + fill_s, "open", part * capacity)
+                    )
     found = {"start_s": starts, "precision": served, "rows": rows, "bare": bare}
-    return {"model": options.model, **found}
+    return {"model": options.model, **circumstances(), **found}
 
 
-def _recipes(model: str, weights: Path, precision: str) -> list[Recipe]:
-    gunicorn = ("{python}", "-m", "gunicorn")
-    textbook = (*gunicorn, "-c", "/dev/null", "-b", "127.0.0.1:{port}", "benchmarks.textbook:app")
-    their_env = {"BENCH_MODEL": model, "BENCH_WEIGHTS": str(weights)}
-    our_env = {**OUR_LIMITS, "PREDICTOR_MODEL": model, "PREDICTOR_WEIGHTS": str(weights)}
-    ours = (*gunicorn, "wsgi:app")
-    recipes = [Recipe("this app", ours, {**our_env, "PREDICTOR_PRECISION": precision})]
-    if precision == "auto":
-        float32 = {**our_env, "PREDICTOR_PRECISION": "float32"}
-        recipes.append(Recipe("this app float32", ours, float32))
-    return [
-        *recipes,
-        Recipe("textbook", textbook, their_env),
-        Recipe("textbook, 8 threads", (*textbook, "--threads", "8"), their_env),
-        Recipe("textbook, -w 2", (*textbook, "-w", "2"), {**their_env, "OMP_NUM_THREADS": "1"}),
+def _recipes(options: argparse.Namespace, weights: Path, photos: Path) -> Iterator[Recipe]:
+    """Yield the servers to measure. Print why others are left out."""
+    photo, model = next(photos.iterdir()).read_bytes(), options.model
+    kinds: list[Callable[[], Iterable[Recipe]]] = [
+        lambda: recipes.ours(model, weights, options.precision)
     ]
-
-
-def _write_weights(model: str, path: Path) -> Path:
-    torch.manual_seed(0)
-    torch.save(torchvision.models.get_model(model).state_dict(), path)
-    return path
+    if options.peers:
+        kinds += [partial(recipes.peer, module, model, weights, photo) for module in recipes.PEERS]
+        kinds.append(lambda: recipes.torchserve(options, weights, photo))
+    else:
+        kinds.append(lambda: recipes.onnx(options, weights, photos))
+        kinds.append(lambda: recipes.textbooks(model, weights))
+    for kind in kinds:
+        try:
+            for recipe in kind():
+                if recipes.wanted(options, recipe.name):
+                    yield recipe
+        except Missing as missing:
+            print(f"left out: {missing}", file=sys.stderr)
 
 
 def _write_photos(folder: Path, pixels: int) -> Path:
@@ -131,11 +141,13 @@ def _photo(name: str) -> Image.Image:
     return Image.fromarray(getattr(data, name)()).convert("RGB")
 
 
-def _load(server: Server, photos: Path, seconds: float, kind: str, amount: float) -> Row:
+def _load(
+    server: Server, recipe: Recipe, photos: Path, seconds: float, kind: str, amount: float
+) -> Row:
     command = [sys.executable, "-m", "benchmarks.load", "127.0.0.1", str(server.port), str(photos)]
     with server.peak_pss_mb() as memory:
         before = server.cpu_s()
-        tail = [str(seconds), kind, str(amount)]
+        tail = [str(seconds), kind, str(amount), recipe.path, recipe.form]
         done = subprocess.run([*command, *tail], cwd=ROOT, stdout=subprocess.PIPE, check=True)
         used = server.cpu_s() - before
     tally = json.loads(done.stdout)
@@ -155,15 +167,24 @@ def _load(server: Server, photos: Path, seconds: float, kind: str, amount: float
     }
 
 
-def _precision(server: Server) -> str:
+def _precision(server: Server, recipe: Recipe) -> str:
+    """Return the precision that the app serves in, and before it "ONNX " if torch does not."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/readyz") as response:
-        return str(json.load(response)["model"]["precision"])
+        precision = str(json.load(response)["model"]["precision"])
+    return f"ONNX {precision}" if "ONNX" in recipe.name else precision
 
 
-def _bare(model: str, weights: Path, precision: str, seconds: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.bare", model, str(weights), precision]
-    done = subprocess.run([*command, str(seconds)], cwd=ROOT, capture_output=True, check=True)
-    return {"precision": precision, **json.loads(done.stdout)}
+def _bare(
+    options: argparse.Namespace, weights: Path, recipe: Recipe, precision: str, done: list[Any]
+) -> dict[str, Any]:
+    """Run the bare loop of what a recipe serves: in all shapes, and later in the best two."""
+    shapes = best_shapes([turn for turn in done if turn["precision"] == precision])
+    what = ["benchmarks.bare", options.model, str(weights), precision]
+    if precision.startswith("ONNX"):
+        what = ["benchmarks.bare_onnx", recipe.environ["PREDICTOR_MODEL"]]
+    command = [sys.executable, "-m", *what, str(options.seconds / 4), *shapes]
+    loop = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    return {"precision": precision, **json.loads(loop.stdout)}
 
 
 if __name__ == "__main__":

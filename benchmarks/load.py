@@ -1,6 +1,7 @@
 """Generate load with little processor time. Print JSON.
 
-``python -m benchmarks.load HOST PORT FOLDER SECONDS closed CLIENTS`` or ``… open RATE``
+``python -m benchmarks.load HOST PORT FOLDER SECONDS closed CLIENTS`` or ``… open RATE``. The last
+arguments may be ``PATH FORM``, see :func:`whole_request`.
 
 The generator prepares the requests once, sends them over persistent connections and discards the
 bodies of the responses.
@@ -9,6 +10,7 @@ bodies of the responses.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import resource
 import sys
@@ -43,14 +45,21 @@ class Response:
 
 
 async def read_response(reader: asyncio.StreamReader) -> Response:
-    """Read one response that has a Content-Length.
+    """Read one response that has a Content-Length or comes in chunks.
 
     Raises:
         EOFError: the server closed the connection before the end of the response.
     """
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-    return Response(int(head.split()[1]), head, await reader.readexactly(length))
+    status, body = int(head.split()[1]), b""
+    if b"\r\ntransfer-encoding: chunked\r\n" in head:
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        await reader.readuntil(b"\r\n")
+    else:
+        length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
+        body = await reader.readexactly(length)
+    return Response(status, head, body)
 
 
 class Connection:
@@ -92,11 +101,35 @@ class Connection:
         self._streams = None
 
 
-def prepare(host: str, folder: Path) -> list[bytes]:
+def prepare(
+    host: str, folder: Path, path: str = "/predict", form: str = "image/jpeg"
+) -> list[bytes]:
     """Return one whole HTTP request for each photo in the folder."""
-    head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\n"
-    photos = [path.read_bytes() for path in sorted(folder.iterdir())]
-    return [f"{head}Content-Length: {len(photo)}\r\n\r\n".encode() + photo for photo in photos]
+    photos = sorted(folder.iterdir())
+    return [whole_request(host, photo.read_bytes(), path, form) for photo in photos]
+
+
+def whole_request(host: str, photo: bytes, path: str, form: str) -> bytes:
+    """Return the bytes of an HTTP request.
+
+    Args:
+        host: the value of the header ``Host``.
+        photo: a JPEG.
+        path: where the server takes photos.
+        form: the body's type: ``image/jpeg``, the photo itself; ``application/json FIELD``, in
+            base64; or ``multipart/form-data FIELD``.
+    """
+    kind, _, field = form.partition(" ")
+    body = photo
+    if kind == "application/json":
+        body = json.dumps({field: base64.b64encode(photo).decode()}).encode()
+    elif kind == "multipart/form-data":
+        kind += "; boundary=photo"
+        named = f'Content-Disposition: form-data; name="{field}"; filename="photo.jpg"'
+        part = f"--photo\r\n{named}\r\nContent-Type: image/jpeg\r\n\r\n"
+        body = part.encode() + photo + b"\r\n--photo--\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def closed_loop(
@@ -139,8 +172,8 @@ async def open_loop(
 
 def main() -> None:
     """Run one load and print its outcomes."""
-    host, port, folder, seconds, kind, amount = sys.argv[1:]
-    requests, begin = prepare(host, Path(folder)), perf_counter()
+    host, port, folder, seconds, kind, amount, *where = sys.argv[1:]
+    requests, begin = prepare(host, Path(folder), *where), perf_counter()
     if kind == "closed":
         load = closed_loop(host, int(port), requests, float(seconds), int(amount))
     else:

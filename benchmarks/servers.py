@@ -8,8 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +19,9 @@ import psutil
 ROOT = Path(__file__).parent.parent
 
 
+READY = b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to start a server. :func:`running` fills in ``{port}`` and ``{python}``."""
@@ -28,6 +29,9 @@ class Recipe:
     name: str
     command: tuple[str, ...]
     environ: Mapping[str, str]
+    path: str = "/predict"
+    form: str = "image/jpeg"  # of a request, see benchmarks.load.whole_request
+    probe: bytes = READY  # a request that gets 200 when the server is ready
 
 
 class Server:
@@ -73,10 +77,10 @@ class Server:
 
 @contextmanager
 def running(recipe: Recipe, timeout_s: float = 120) -> Iterator[tuple[Server, float]]:
-    """Start a server, and stop it after the block.
+    """Start a server, and stop it after the block, with all processes that it has started.
 
     Yields:
-        The server, and the seconds from its start to the first 200 from ``/readyz``.
+        The server, and the seconds from its start to the first 200 for its probe.
 
     Raises:
         RuntimeError: the server ended or was not ready in time. The message contains its log.
@@ -84,25 +88,43 @@ def running(recipe: Recipe, timeout_s: float = 120) -> Iterator[tuple[Server, fl
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [part.format(port=port, python=sys.executable) for part in recipe.command]
-    environ = {**os.environ, **recipe.environ, "HOST": "127.0.0.1", "PORT": str(port)}
-    with tempfile.TemporaryFile() as log:
+    own = {"HOST": "127.0.0.1", "PORT": str(port)}
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        # Some servers leave files there, and two of one kind must not meet.
+        environ = {**os.environ, "TMPDIR": folder, **recipe.environ, **own}
         begin = monotonic()
         process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
         try:
-            while not _is_ready(port):
+            while not _is_ready(port, recipe.probe):
                 if process.poll() is not None or monotonic() > begin + timeout_s:
                     log.seek(0)
                     raise RuntimeError(f"{recipe.name} did not start:\n{log.read().decode()}")
                 sleep(0.02)
             yield Server(process, port), monotonic() - begin
         finally:
-            process.terminate()
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Terminate a server. Then kill what it has left running: TorchServe leaves Java."""
+    with suppress(psutil.NoSuchProcess):
+        server = psutil.Process(process.pid)
+        all_of_it = [server, *server.children(recursive=True)]
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=60)
+        _, left = psutil.wait_procs(all_of_it, timeout=1)
+        for one in left:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(left, timeout=10)
+    process.wait(timeout=60)
 
 
-def _is_ready(port: int) -> bool:
+def _is_ready(port: int, probe: bytes) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(probe)
+            return connection.recv(12)[9:] == b"200"
+    except OSError:
         return False
