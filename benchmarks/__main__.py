@@ -22,9 +22,8 @@ from benchmarks import recipes
 from benchmarks.network import write_weights
 from benchmarks.recipes import SLOTS, Missing
 from benchmarks.report import best_shapes, circumstances, plot, show
-from benchmarks.servers import ROOT, Recipe, Server, running
+from benchmarks.servers import ROOT, NotReady, Recipe, Server, running
 
-Row = dict[str, float]
 PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "immunohistochemistry")
 
 
@@ -67,42 +66,55 @@ def _parser() -> argparse.ArgumentParser:
 def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     weights = write_weights(options.model, folder / "weights.pth")
     small = _write_photos(folder / "small", 500 * 375)
-    large = _write_photos(folder / "large", 12_000_000)
-    rows: dict[str, list[Row]] = defaultdict(list)
-    bare: list[dict[str, Any]] = []
-    starts: dict[str, list[float]] = defaultdict(list)
-    served: dict[str, str] = {}
+    _write_photos(folder / "large", 12_000_000)
+    report = {"model": options.model, **circumstances(), "precision": {}, "bare": []}
+    report |= {"start_s": defaultdict(list), "rows": defaultdict(list)}
     servers = [*_recipes(options, weights, small)]
     for turn in range(options.rounds):
-        for recipe in servers:
-            if recipe.name == "this app float32" and served.get("this app") == "float32":
+        for recipe in servers[:]:
+            chosen = report["precision"].get("this app")
+            if (recipe.name, chosen) == ("this app float32", "float32"):
                 continue  # `auto` has already chosen float32
             print(f"round {turn + 1}: {recipe.name}", file=sys.stderr)
-            ours = recipe.name.startswith("this app")
-            with running(recipe) as (server, start_s):
-                starts[recipe.name].append(start_s)
-                load = partial(_load, server, recipe)
-                if ours:
-                    served[recipe.name] = _precision(server, recipe)
-                if ours and not options.peers:  # just before the app, at the machine's same speed
-                    bare.append(_bare(options, weights, recipe, served[recipe.name], bare))
-                for clients in options.clients:
-                    name = f"{recipe.name}, {clients} clients"
-                    rows[name].append(load(small, options.seconds, "closed", clients))
-                if not ours or options.peers:
-                    continue
-                rows[f"{recipe.name}, 8 clients, 12 MP"].append(
-                    load(large, options.seconds, "closed", 8)
-                )
-                capacity = rows[name][-1]["images_per_s"]
-                for part in options.loads:
-                    name = f"{recipe.name}, open loop at {part:.0%}"
-                    fill_s = SLOTS / capacity / (part - 1) if part > 1 else 0
-                    rows[name].append(
-                        load(small, options.seconds + fill_s, "open", part * capacity)
-                    )
-    found = {"start_s": starts, "precision": served, "rows": rows, "bare": bare}
-    return {"model": options.model, **circumstances(), **found}
+            try:
+                with running(recipe) as (server, start_s):
+                    report["start_s"][recipe.name].append(start_s)
+                    _turn(options, server, recipe, weights, folder, report)
+            except NotReady as error:
+                if _is_ours(recipe):
+                    raise
+                print(f"left out from here on: {error}", file=sys.stderr)
+                servers.remove(recipe)
+    return report
+
+
+def _is_ours(recipe: Recipe) -> bool:
+    return recipe.name.startswith("this app")
+
+
+def _turn(
+    options: argparse.Namespace, server: Server, recipe: Recipe, weights: Path, folder: Path,
+    report: dict[str, Any],
+) -> None:  # fmt: skip
+    """Measure a running server once. Add the figures to the report."""
+    rows, load = report["rows"], partial(_load, server, recipe)
+    if _is_ours(recipe):
+        precision = report["precision"][recipe.name] = _precision(server, recipe)
+        if not options.peers:  # just before the app, at the same speed of the machine
+            loop = _bare(options, weights, recipe, precision, report["bare"])
+            report["bare"].append(loop)
+    for clients in options.clients:
+        name = f"{recipe.name}, {clients} clients"
+        rows[name].append(load(folder / "small", options.seconds, "closed", clients))
+    if not _is_ours(recipe) or options.peers:
+        return
+    capacity = rows[name][-1]["images_per_s"]
+    large = load(folder / "large", options.seconds, "closed", 8)
+    rows[f"{recipe.name}, 8 clients, 12 MP"].append(large)
+    for part in options.loads:
+        fill_s = SLOTS / capacity / (part - 1) if part > 1 else 0
+        row = load(folder / "small", options.seconds + fill_s, "open", part * capacity)
+        rows[f"{recipe.name}, open loop at {part:.0%}"].append(row)
 
 
 def _recipes(options: argparse.Namespace, weights: Path, photos: Path) -> Iterator[Recipe]:
@@ -143,7 +155,7 @@ def _photo(name: str) -> Image.Image:
 
 def _load(
     server: Server, recipe: Recipe, photos: Path, seconds: float, kind: str, amount: float
-) -> Row:
+) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.load", "127.0.0.1", str(server.port), str(photos)]
     with server.peak_pss_mb() as memory:
         before = server.cpu_s()

@@ -19,6 +19,10 @@ import psutil
 ROOT = Path(__file__).parent.parent
 
 
+class NotReady(Exception):
+    """A server ended or was not ready in time. The message contains its log."""
+
+
 READY = b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 
 
@@ -76,14 +80,14 @@ class Server:
 
 
 @contextmanager
-def running(recipe: Recipe, timeout_s: float = 120) -> Iterator[tuple[Server, float]]:
+def running(recipe: Recipe, timeout_s: float = 240) -> Iterator[tuple[Server, float]]:
     """Start a server, and stop it after the block, with all processes that it has started.
 
     Yields:
         The server, and the seconds from its start to the first 200 for its probe.
 
     Raises:
-        RuntimeError: the server ended or was not ready in time. The message contains its log.
+        NotReady: the server ended or was not ready in time.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -98,7 +102,7 @@ def running(recipe: Recipe, timeout_s: float = 120) -> Iterator[tuple[Server, fl
             while not _is_ready(port, recipe.probe):
                 if process.poll() is not None or monotonic() > begin + timeout_s:
                     log.seek(0)
-                    raise RuntimeError(f"{recipe.name} did not start:\n{log.read().decode()}")
+                    raise NotReady(f"{recipe.name} did not start:\n{log.read().decode()}")
                 sleep(0.02)
             yield Server(process, port), monotonic() - begin
         finally:

@@ -55,7 +55,8 @@ ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forev
 
 def test_a_short_benchmark_writes_figures_and_a_plot(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "--model", "squeezenet1_1", "--seconds", "0.5"]
-    options = ["--rounds", "1", "--clients", "2", "--loads", "0.5", "--output", str(tmp_path)]
+    options = ["--rounds", "1", "--clients", "2", "--loads", "0.5", "--only", "this app", "w 2"]
+    options += ["--output", str(tmp_path)]
     done = subprocess.run(
         [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
@@ -92,6 +93,7 @@ def stand_in(tmp_path):
 def test_peers_are_measured_beside_this_app(stand_in, tmp_path, monkeypatch, capsys):
     where = "/classify", "multipart/form-data images"
     peers = {"json": (*stand_in("Stand-in"), *where), "absent_peer": ("Absent", (), *where)}
+    peers["os"] = ("Broken", ("{python}", "-c", "raise SystemExit('no port')"), *where)
     monkeypatch.setattr(recipes, "PEERS", peers)
     monkeypatch.setattr(recipes, "ours", lambda *_: [Recipe(*stand_in("this app", "ours"), {})])
     monkeypatch.setenv("PATH", "")
@@ -110,8 +112,9 @@ def test_peers_are_measured_beside_this_app(stand_in, tmp_path, monkeypatch, cap
         r"Stand-in, 2 clients: [\d.]+ times the rate of this app", "\n".join(ratios(report))
     )
     assert [line.split(" | ")[0] for line in markdown(report)][2:] == ["| this app", "| Stand-in"]
-    left_out = re.findall("left out: (.*)", capsys.readouterr().err)
-    assert left_out == [
+    log = capsys.readouterr().err
+    assert log.count("left out from here on: Broken did not start:\nno port") == 1
+    assert re.findall("left out: (.*)", log) == [
         "Absent: not installed; `make bench-peers` installs it",
         "TorchServe: not on PATH: torchserve, torch-model-archiver, java",
     ]

@@ -7,7 +7,7 @@ from PIL.Image import Image
 from benchmarks.network import answer, served, transform
 
 
-@bentoml.service(traffic={"timeout": 600})
+@bentoml.service(traffic={"timeout": 600}, workers="cpu_count")
 class Classifier:
     """Photos → classes."""
 

@@ -43,5 +43,7 @@ class Classifier(litserve.LitAPI):
 
 if __name__ == "__main__":
     api = Classifier(max_batch_size=8, batch_timeout=0.01)
-    server = litserve.LitServer(api, timeout=600)
+    # Its documentation: on a CPU, as many workers as cores.
+    workers = len(os.sched_getaffinity(0))
+    server = litserve.LitServer(api, timeout=600, workers_per_device=workers)
     server.run(host="127.0.0.1", port=int(os.environ["PORT"]), generate_client_file=False)

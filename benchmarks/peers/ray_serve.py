@@ -11,8 +11,8 @@ from starlette.requests import Request
 from benchmarks.network import answer, pixels, served
 
 
-# Ray gives a replica the threads of its processors. By default that is one.
-@serve.deployment(ray_actor_options={"num_cpus": len(os.sched_getaffinity(0))})
+# A replica has one processor by default, and as many threads.
+@serve.deployment(num_replicas=len(os.sched_getaffinity(0)))
 class Classifier:
     """Photos → classes."""
 
