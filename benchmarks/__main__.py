@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "immunohistochemistr
 def main() -> None:
     """Measure all servers in turns, print a table, and write a JSON file and a plot."""
     options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops the server, too
     options.output.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         report = _measure(options, Path(folder))
