@@ -222,7 +222,7 @@ class Classifier:
         except ClientGone:
             raise
         except (RequestError, Overloaded) as error:
-            return error
+            return error.with_traceback(None)  # it would keep the opened image in the memory
 
     def _run_all(self, images: list[Pixels], call: Call) -> list[Logits | InferenceFailed]:
         assert self._batcher is not None
@@ -279,7 +279,7 @@ def _wait(job: Job[Pixels, Logits], call: Call) -> Logits | InferenceFailed:
     try:
         return finite(job.wait(call))
     except InferenceFailed as error:
-        return error
+        return error.with_traceback(None)
     except (DeadlineExceeded, RequestError):
         raise
     except Exception as error:

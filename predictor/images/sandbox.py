@@ -114,14 +114,15 @@ def decode(
 ) -> Image.Image:
     """Decode an image like :func:`predictor.images.decoding.decode`, in at most ``most_s``.
 
-    The process itself is charged first, so that a request that has spent all gets none.
+    A request that has spent nearly all gets no process.
 
     Raises:
         OutOfTime: the CPU seconds are over.
         Overloaded: no process can be started, the system ended it, or it hangs.
         DamagedImage: the decoder crashed.
     """
-    charge(PROCESS_S)
+    if most_s < PROCESS_S:
+        raise _failure(-signal.SIGXCPU, most_s)
     most_s = max(most_s, LEAST_S)
     wait_s = WAIT_S + WAIT_PER_CPU_S * most_s
     job: dict[str, float] = {"size": len(data), "max_pixels": max_pixels, "alpha": alpha}

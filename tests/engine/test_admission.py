@@ -86,6 +86,6 @@ def test_a_waiter_wakes_when_the_last_slot_is_freed():
 
 def test_a_process_decodes_and_computes_on_its_share_of_the_processors():
     process = Process(Settings(cpus=2))
-    held = [process.decoders.turns._join() for _ in range(3)]
+    held = [process.decoders.turns._join(0.0) for _ in range(3)]
     assert (process.cpus, held[:2], held[2] is None) == (2, [None, None], False)
     assert Process(Settings(cpus=2, torch_threads=1)).cpus == 1

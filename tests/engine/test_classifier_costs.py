@@ -163,3 +163,9 @@ def test_no_process_is_started_once_the_budget_is_spent(make_classifier, monkeyp
     monkeypatch.setattr("predictor.images.sandbox._start_process", pytest.fail)
     (refused,) = make_classifier().classify([encode(Image.new("RGB", (8, 8)), "AVIF")], call=call)
     assert isinstance(refused, TooCostly)
+
+
+def test_a_refused_image_is_not_kept_by_its_error(make_classifier):
+    (refused,) = make_classifier().classify([tiny_webp(20)])
+    assert isinstance(refused, TooCostly)
+    assert refused.__traceback__ is None
