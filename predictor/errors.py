@@ -212,6 +212,18 @@ class DeadlineExceeded(ServiceError, status=504, code="deadline-exceeded"):
     """The answer was not ready before the request's deadline."""
 
 
+def without_frames(error: PredictorError) -> PredictorError:
+    """Remove the tracebacks of an error and of those before it, and return it.
+
+    What their frames refer to, such as an opened image, would be kept for as long as the error.
+    """
+    before: BaseException | None = error
+    while before is not None:
+        before.__traceback__ = None
+        before = before.__context__
+    return error
+
+
 def inference_failure(error: Exception) -> InferenceFailed:
     """Return the error to send to the client when the model raised ``error``."""
     # Compare names and messages: torch is not imported here, and on the CPU raises RuntimeError.

@@ -29,6 +29,7 @@ from predictor.errors import (
     StartError,
     TooLarge,
     inference_failure,
+    without_frames,
 )
 from predictor.images.preprocessing import Pixels
 from predictor.models.loading import load_model
@@ -222,7 +223,7 @@ class Classifier:
         except ClientGone:
             raise
         except (RequestError, Overloaded) as error:
-            return error.with_traceback(None)  # it would keep the opened image in the memory
+            return without_frames(error)
 
     def _run_all(self, images: list[Pixels], call: Call) -> list[Logits | InferenceFailed]:
         assert self._batcher is not None
@@ -279,7 +280,7 @@ def _wait(job: Job[Pixels, Logits], call: Call) -> Logits | InferenceFailed:
     try:
         return finite(job.wait(call))
     except InferenceFailed as error:
-        return error.with_traceback(None)
+        return error
     except (DeadlineExceeded, RequestError):
         raise
     except Exception as error:

@@ -1,5 +1,6 @@
 """What images cost, and what a classifier refuses before it decodes them."""
 
+import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, thread_time
@@ -12,6 +13,7 @@ from pictures import encode, picture, tiny_webp
 from predictor.engine.call import Call
 from predictor.errors import (
     ClientGone,
+    DamagedImage,
     DeadlineExceeded,
     OutOfTime,
     Overloaded,
@@ -165,7 +167,25 @@ def test_no_process_is_started_once_the_budget_is_spent(make_classifier, monkeyp
     assert isinstance(refused, TooCostly)
 
 
-def test_a_refused_image_is_not_kept_by_its_error(make_classifier):
-    (refused,) = make_classifier().classify([tiny_webp(20)])
-    assert isinstance(refused, TooCostly)
-    assert refused.__traceback__ is None
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (tiny_webp(20), TooCostly),
+        (encode(Image.effect_noise((64, 64), 99), "PNG")[:-900], DamagedImage),
+    ],
+    ids=["costly", "truncated"],
+)
+def test_the_error_of_an_image_does_not_keep_the_image(make_classifier, monkeypatch, data, error):
+    """Of 64 images in a request, all errors are kept until the answer."""
+    opened = []
+    monkeypatch.setattr(
+        "predictor.images.decoding.check_header",
+        lambda *args: opened.append(weakref.ref(args[0])) or check_header(*args),
+    )
+    gc.disable()
+    try:
+        (refused,) = make_classifier().classify([data])
+        assert isinstance(refused, error)
+        assert [image() for image in opened] == [None]
+    finally:
+        gc.enable()
