@@ -7,7 +7,6 @@ another request waits for at most one image of each request before it.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
@@ -113,8 +112,8 @@ class Turns:
         self._most_s = most_s
         self._cost = ItemCost()  # of a turn
         self._lock = threading.Lock()  # guards all of the above
-        # With the seconds that they are expected to take; released when their turn comes.
-        self._waiting: deque[tuple[threading.Lock, float]] = deque()
+        # With the seconds that each is expected to take, in order; released when its turn comes.
+        self._waiting: dict[threading.Lock, float] = {}
 
     @property
     def waiting(self) -> int:
@@ -128,7 +127,7 @@ class Turns:
         Or from what the images are expected to take, if that is more: dear images that failed at
         once make the recent turns short.
         """
-        expected_s = sum(seconds for _, seconds in self._waiting.copy())
+        expected_s = sum(self._waiting.copy().values())
         return max(self.waiting * self._cost.seconds, expected_s) / self._decoders
 
     @property
@@ -169,7 +168,7 @@ class Turns:
                 raise Overloaded(detail, self.backlog_s)
             turn = threading.Lock()
             turn.acquire()
-            self._waiting.append((turn, expected_s))
+            self._waiting[turn] = expected_s
             return turn
 
     def _wait(self, turn: threading.Lock, call: Call) -> None:
@@ -179,15 +178,15 @@ class Turns:
             call.check()
         except BaseException:
             with self._lock:
-                if place := [one for one in self._waiting if one[0] is turn]:
-                    self._waiting.remove(place[0])
-                else:  # the turn came in the meantime
+                if self._waiting.pop(turn, None) is None:  # the turn came in the meantime
                     self._pass_on()
             raise
 
     def _pass_on(self) -> None:
         """Give the decoder to the image that waits longest. The caller holds the lock."""
         if self._waiting:
-            self._waiting.popleft()[0].release()
+            turn = next(iter(self._waiting))
+            del self._waiting[turn]
+            turn.release()
         else:
             self._free += 1

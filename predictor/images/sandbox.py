@@ -49,10 +49,9 @@ ENVIRON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 # A process hangs if it takes longer than this, and so much more for each CPU second.
 WAIT_S, WAIT_PER_CPU_S = 10, 10
 START_S = 10  # to start the fork server, which takes 0.3 CPU seconds
-LEAST_S = 0.02  # CPU seconds; timers have steps of up to 0.01 s
-# CPU seconds of a process that decodes nothing, with the fork server's: 64 damaged images of a
-# request, of 300 bytes when compressed, took 0.65 to 0.77 s.
-PROCESS_S = 0.01
+# CPU seconds, for less no process is started: timers have steps of up to 0.01 s, and a process that
+# decodes nothing takes as long.
+LEAST_S = 0.02
 ERRORS = {kind.__name__: kind for kind in (DamagedImage, TooLarge, UnsupportedImage)}
 MODES = ("RGB", "RGBA", "CMYK")
 MAX_MESSAGE = 10_000  # bytes
@@ -114,16 +113,13 @@ def decode(
 ) -> Image.Image:
     """Decode an image like :func:`predictor.images.decoding.decode`, in at most ``most_s``.
 
-    A request that has spent nearly all gets no process.
-
     Raises:
-        OutOfTime: the CPU seconds are over.
+        OutOfTime: the CPU seconds are over, or fewer than :data:`LEAST_S`.
         Overloaded: no process can be started, the system ended it, or it hangs.
         DamagedImage: the decoder crashed.
     """
-    if most_s < PROCESS_S:
+    if most_s < LEAST_S:
         raise _failure(-signal.SIGXCPU, most_s)
-    most_s = max(most_s, LEAST_S)
     wait_s = WAIT_S + WAIT_PER_CPU_S * most_s
     job: dict[str, float] = {"size": len(data), "max_pixels": max_pixels, "alpha": alpha}
     job |= {"cpu_s": most_s, "wait_s": wait_s}
