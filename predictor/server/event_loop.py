@@ -26,6 +26,7 @@ MAX_REST_S = 0.01  # between two requests
 PACE_S, MAX_PACE_S = 0.004, 0.5
 # Connections that are accepted in one round of the loop. Others are left for another worker.
 ACCEPTS = 32
+ROUND_S = 0.01  # between two rounds while the worker shuts down
 MAX_ANSWERED = 32  # evicted connections at once that get an answer; it takes a millisecond each
 TICK_S = 0.25  # between two heartbeats; SIGTERM is noticed as soon
 HANDSHAKE_S = 5.0  # for TLS
@@ -98,7 +99,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
             self._listen(self.may_accept())
             await asyncio.sleep(TICK_S)
         self.alive = False
-        self._accept_rest()
+        await self._accept_rest()
         end = monotonic() + self.cfg.graceful_timeout
         for connection in self.connections:
             connection.drain()
@@ -128,15 +129,14 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         """Begin or stop to accept, if not done yet. The kernel queues connections meanwhile."""
         for listener in self.sockets:
             if enabled:
-                self.loop.add_reader(listener.fileno(), self._accept_some, listener, ACCEPTS)
+                self.loop.add_reader(listener.fileno(), self._accept_some, listener)
             else:
                 self.loop.remove_reader(listener.fileno())
 
-    def _accept_some(self, listener: Any, most: int) -> None:
+    def _accept_some(self, listener: Any) -> bool:
+        """Accept connections, and return whether more may be queued."""
         self._longest = []
-        for _ in range(most):
-            if not self._accept(listener):
-                break
+        return all(self._accept(listener) for _ in range(ACCEPTS))
 
     def _accept(self, listener: Any) -> bool:
         """Accept one connection, and return whether there was one."""
@@ -164,10 +164,16 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         with suppress(OSError):  # the client has left, or the TLS handshake failed
             await self.loop.connect_accepted_socket(factory, client, **self._tls)
 
-    def _accept_rest(self) -> None:
-        """Accept what the kernel has queued, then close: a queued client would get a reset."""
-        for listener in self.sockets:
-            self._accept_some(listener, self.cfg.backlog)  # a flood would go on for ever
+    async def _accept_rest(self) -> None:
+        """Accept what the kernel has queued, then close: a queued client would get a reset.
+
+        The requests of a round arrive before the next round may end their connections.
+        """
+        for _ in range(0, self.cfg.backlog, ACCEPTS):  # a flood would go on for ever
+            more = [self._accept_some(listener) for listener in self.sockets]
+            if not any(more):
+                break
+            await asyncio.sleep(ROUND_S)
         self._listen(False)
         for listener in self.sockets:
             listener.close()
@@ -178,8 +184,8 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         """While the connections hold too much, end the one that has held most for longest."""
         while self.held > self._max_held:
             now = monotonic()
-            worst = max(self.connections, key=lambda c: c.held * (now - c.since + 1), default=None)
-            if worst is None or not worst.held:
+            worst = max(self.connections, key=lambda c: c.held * (now - c.since + 1))
+            if not worst.held:
                 break
             self._evict(worst)
 

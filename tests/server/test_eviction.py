@@ -1,11 +1,16 @@
 """What the worker can do to a connection at any moment."""
 
 import asyncio
+import os
+from signal import SIGCONT, SIGSTOP
+from time import monotonic
 
 import pytest
 
 from lone_connection import GET, make_worker, open_connection
 from predictor.server.connection import Connection
+from predictor.server.event_loop import TICK_S
+from waiting import wait_until
 
 
 def converse(*events):
@@ -92,3 +97,20 @@ def test_a_request_evicted_in_the_queue_gets_an_answer():
         return transport.written
 
     assert asyncio.run(run()).count(b"HTTP/1.1 408 ") == 2
+
+
+def test_sigterm_answers_queued_photos_beside_more_clients_than_are_held(
+    start_toy, connect, coffee
+):
+    server = start_toy("--worker-connections", "300", "--threads", "8").wait_until_ready()
+    os.kill(server.worker, SIGSTOP)  # so that the kernel queues connections
+    stopped = monotonic()
+    photo = HEAD.replace(b"500", b"%d" % len(coffee)) + coffee
+    photos = [connect(server, photo) for _ in range(5)]
+    assert [connect(server, HEAD) for _ in range(400)]
+    server.process.terminate()
+    wait_until(lambda: "Handling signal: term" in server.log)
+    wait_until(lambda: monotonic() > stopped + 2 * TICK_S)  # it notices the signal at once
+    os.kill(server.worker, SIGCONT)
+    assert {connection.recv(5000)[:13] for connection in photos} == {b"HTTP/1.1 200 "}
+    assert server.process.wait(timeout=60) == 0
