@@ -19,7 +19,7 @@ CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*(;.*))?", re.DOTALL)
 # Headers that an error response needs, also to a head that is incomplete or malformed: which page
 # may read it, and its id.
 KEPT = [
-    re.compile(rb"^%s:[ \t]{0,10}[!-~]{1,200}\r\n" % name, re.I | re.M)
+    re.compile(rb"\n(%s:[ \t]{0,10}[!-~]{1,200}\r\n)" % name, re.I)  # with ^ 20 times slower
     for name in (b"Origin", b"X-Request-ID")
 ]
 # Each chunk takes some 2 µs: without a limit, 20 MB in chunks of one byte would take 40 s.
@@ -69,7 +69,7 @@ class Reception:
     def placeholder(self, buffer: bytearray) -> Any:
         """Return a request for the answer to a head that is incomplete or cannot be parsed."""
         head = bytes(buffer[:MAX_HEAD]).partition(b"\r\n\r\n")[0] + b"\r\n"
-        kept = [found[0] for header in KEPT if (found := header.search(head))]
+        kept = [found[1] for header in KEPT if (found := header.search(head))]
         rest = b"".join(kept) + b"\r\n"
         with suppress(*MALFORMED):
             return self._parse([head.partition(b"\r\n")[0] + b"\r\n" + rest])
