@@ -35,6 +35,7 @@ class Scheduled:
         )
         monkeypatch.setattr("predictor.engine.lanes.threading", fake)
         self.shared = Lanes()
+        self.shared._is_first_idle = lambda: True  # each thread does what it may
         self.made = {
             name: Batcher(
                 self.shared,
@@ -49,7 +50,8 @@ class Scheduled:
 
     def begin(self):
         """Begin the next call, as an inference thread does; return it with the name."""
-        begun, _ = self.shared._begin() if self.shared._free else (None, None)
+        with self.shared.changed:
+            begun, _ = self.shared._begin() if self.shared._free else (None, None)
         if begun is None:
             return None, None
         return next(name for name, one in self.made.items() if one is begun.batcher), begun
@@ -161,6 +163,33 @@ def test_no_more_calls_run_at_once_than_a_model_allows(monkeypatch, lanes, most)
     while scheduled.begin()[0]:
         calls += 1
     assert calls == most
+
+
+def test_single_images_run_on_the_same_thread(make_batcher, gate):
+    """Each thread that computes on several processors has a pool of workers of its own."""
+    gate.let.release(50)
+    threads = []
+
+    def infer(items, lanes):
+        threads.append(threading.get_ident())
+        return gate(items, lanes)
+
+    batcher = make_batcher(infer, lanes=4)
+    for item in range(50):
+        assert results(batcher.submit([item])) == [2 * item]
+    assert len(set(threads)) == 1
+    assert gate.lanes == [4] * 50
+
+
+def test_two_calls_on_several_lanes_each_run_at_once(make_batcher, gate):
+    batcher = make_batcher(lanes=4, max_batch_size=1)
+    for _ in range(20):
+        jobs = batcher.submit([1, 2])
+        assert gate.entered.acquire(timeout=10)
+        assert gate.entered.acquire(timeout=10)  # before the first has ended
+        gate.let.release(2)
+        assert results(jobs) == [2, 4]
+    assert gate.lanes == [2] * 40
 
 
 def test_the_backlog_of_a_model_is_its_own_and_as_much_of_each_other(make_batcher, gate):
