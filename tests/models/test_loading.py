@@ -31,3 +31,14 @@ def test_labels_are_checked_before_torch_is_imported(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, TORCHVISION, None)
     with pytest.raises(LabelsError):
         load_model(Settings(labels=str(tmp_path / "missing.txt")), 1)
+
+
+def test_a_path_that_this_user_may_not_use_is_named(monkeypatch, tmp_path):
+    path = tmp_path / "closed" / "net.onnx"
+
+    def refuse(self, **_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.stat", refuse)  # as of a folder that another user has closed
+    with pytest.raises(ModelError, match="net.onnx may not be used by the user who runs this proc"):
+        load_model(Settings(model=str(path)), 1)
