@@ -196,6 +196,7 @@ class Classifier:
         self._batcher.require_alive()
         if len(images) > most:
             raise TooLarge(f"The request has {len(images)} images; at most {most} are accepted.")
+        call.budget.check(sum(not isinstance(image, RequestError) for image in images))
         with call.timings.measure("decode"):
             prepared = [
                 self._prepare(image, model, call) if isinstance(image, bytes) else image

@@ -43,6 +43,9 @@ IMAGE_NS_PER_PIXEL = 60
 # The budget of a request: a client pays for decoding by sending bytes. The dearest honest photos
 # are flat pictures of 12 megapixels, with 0.25 s in 38 bytes; usual photos cost 0.0003 s per kB.
 FREE_S, BUDGET_S_PER_KB = 0.3, 0.3
+# Bytes that must be sent for each image after the first. Otherwise 270 compressed bytes could hold
+# 64 images, for which the model computes for seconds. The smallest PNG has 67 bytes.
+LEAST_SENT = 64
 # In the description of how Pillow decodes an image.
 RAW = "[_Tile(codec_name='raw'"
 SIXTEEN_BITS = re.compile(r"RGBA?;16")
@@ -92,7 +95,7 @@ class Budget:
     """What the images of one request may cost to decode, and what they have cost."""
 
     size: int = 0  # in bytes, of the request's encoded images whose turn has come
-    sent: float = inf  # bytes that the client has sent for all images, if they were compressed
+    sent: float = inf  # bytes of the body, as they were sent; inf: there was none
     spent_s: float = 0.0
 
     def left_s(self, request_s: float, max_pixels: int, spare: float = 1) -> float:
@@ -103,6 +106,14 @@ class Budget:
         budget_s = min(request_s, FREE_S + BUDGET_S_PER_KB * min(self.size, self.sent) / 1000)
         image_s = max(FREE_S, max_pixels * IMAGE_NS_PER_PIXEL / 1e9)
         return max(0.0, min(image_s * spare, budget_s - self.spent_s))
+
+    def check(self, images: int) -> None:
+        """Raise TooCostly if the client has sent too few bytes for so many images."""
+        if images > 1 and self.sent < (images - 1) * LEAST_SENT:
+            raise TooCostly(
+                f"The request has {images} images in {self.sent:.0f} bytes. For each image after"
+                f" the first, at least {LEAST_SENT} bytes must be sent. Send fewer images at once."
+            )
 
     def charge(self, request_s: float, max_pixels: int, seconds: float) -> None:
         """Spend the seconds that an image will cost.

@@ -94,4 +94,5 @@ def read_as_sent(request: Request) -> bytes:
         raise BadRequest("The body is malformed, or ends too early.") from error
     if request.content_length is None and limit is not None and len(body) >= limit:
         raise RequestEntityTooLarge  # werkzeug truncates a chunked body without an error
+    current_call().budget.sent = len(body)
     return body

@@ -12,6 +12,7 @@ from hostile import webp_of_code_groups
 from pictures import encode, picture, tiny_webp
 from predictor.engine.call import Call
 from predictor.errors import (
+    BadRequest,
     ClientGone,
     DamagedImage,
     DeadlineExceeded,
@@ -19,6 +20,7 @@ from predictor.errors import (
     Overloaded,
     TooCostly,
 )
+from predictor.images.cost import LEAST_SENT, Budget
 from predictor.images.decoding import decode, decode_here
 from predictor.images.limits import check_header
 from waiting import wait_until
@@ -37,6 +39,14 @@ def test_images_that_cost_too_much_are_refused_and_the_others_answered(make_clas
     refused = [outcome for outcome in outcomes if isinstance(outcome, TooCostly)]
     assert 17 <= len(refused) < 20
     assert [p.class_name for p in blue] == ["blue_thing"]
+
+
+def test_images_of_a_body_with_few_bytes_for_each_are_refused(make_classifier):
+    classifier, images = make_classifier(), [picture()] * 3 + [BadRequest("not an image")]
+    assert len(classifier.classify(images, call=Call(budget=Budget(sent=2 * LEAST_SENT)))) == 4
+    with pytest.raises(TooCostly, match="3 images in 127 bytes"):
+        classifier.classify(images, call=Call(budget=Budget(sent=2 * LEAST_SENT - 1)))
+    assert len(classifier.classify(images, call=Call())) == 4  # not over HTTP
 
 
 def test_an_image_too_costly_for_half_the_timeout_is_refused(make_classifier):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from pictures import tiny_webp
+from pictures import picture, tiny_webp
 from predictor.web import json_body
 from predictor.web.protocols.open_inference import tensors
 from web.protocols.v2 import HEADER, RED, b64, binary, element, image, logits, plane, refused
@@ -155,6 +155,14 @@ def test_bytes_that_compression_adds_do_not_pay_for_decoding(infer):
     assert infer(data=request).status_code == 200
     response = infer(data=gzip.compress(request), headers={"Content-Encoding": "gzip"})
     assert "processor time" in refused(response, 413)
+
+
+def test_images_after_the_first_need_some_bytes_as_they_were_sent(infer):
+    request = json.dumps({"inputs": [image([b64(picture("blue"))] * 30)]}).encode()
+    assert infer(data=request).status_code == 200
+    packed = gzip.compress(request)
+    response = infer(data=packed, headers={"Content-Encoding": "gzip"})
+    assert f"30 images in {len(packed)} bytes" in refused(response, 413)
 
 
 @pytest.mark.parametrize("datatype", ["UINT8", "FP32"])

@@ -38,11 +38,9 @@ def as_error(problem: Problem) -> Response:
 def read_body(limit: int | None = None) -> bytes:
     """Return the request's body, decompressed to at most ``limit`` bytes or the upload limit."""
     encoding = request.content_encoding or "identity"
-    call, limit = current_call(), limit or request.max_content_length or 0
-    with call.timings.measure("read"):
-        body = read_as_sent(request)
-        call.budget.sent = len(body)
-        return decompress(body, encoding, limit)
+    limit = limit or request.max_content_length or 0
+    with current_call().timings.measure("read"):
+        return decompress(read_as_sent(request), encoding, limit)
 
 
 def by_path(arguments: Mapping[str, Any]) -> tuple[str | None, str | None]:
