@@ -195,15 +195,6 @@ def test_a_worn_worker_is_replaced_in_its_slot_before_it_ends():
     assert server.WORKERS[12].predecessor == 11
 
 
-def test_each_worker_gets_a_gpu_of_its_own():
-    hooks.state.gpus = ["2", "GPU-8f"]
-    seen = []
-    for slot in range(3):
-        hooks.post_fork(master(), worker(slot))
-        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    assert seen == ["2", "GPU-8f", "2"]
-
-
 @pytest.fixture
 def pinned(monkeypatch):
     """Pretend to have 8 processors; returns what the workers are pinned to."""
@@ -214,7 +205,18 @@ def pinned(monkeypatch):
     return sets
 
 
-def test_workers_on_a_cpu_divide_the_processors(pinned):
+def test_each_worker_gets_a_gpu_of_its_own(pinned):
+    hooks.state.gpus = ["2", "GPU-8f"]
+    seen = []
+    for slot in range(3):
+        hooks.post_fork(master(), worker(slot))
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert seen == ["2", "GPU-8f", "2"]
+
+
+@pytest.mark.parametrize("gpus", [[], ["0"]])
+def test_workers_divide_the_processors_also_beside_a_gpu(pinned, gpus):
+    hooks.state.gpus = gpus
     hooks.post_fork(master(workers=3), worker(slot=1))
     assert current_settings().torch_threads == 2
     assert pinned == [(0, (1, 3))]
@@ -226,10 +228,10 @@ def test_a_chosen_number_of_threads_is_kept(pinned):
     assert current_settings().torch_threads == 3
 
 
-@pytest.mark.parametrize(("workers", "gpus"), [(1, []), (2, ["0", "1"])])
-def test_a_single_worker_and_workers_with_gpus_are_not_pinned(pinned, workers, gpus):
+@pytest.mark.parametrize("gpus", [[], ["0"]])
+def test_a_single_worker_is_not_pinned(pinned, gpus):
     hooks.state.gpus = gpus
-    hooks.post_fork(master(workers), worker())
+    hooks.post_fork(master(), worker())
     assert pinned == []
 
 
