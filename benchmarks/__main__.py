@@ -36,10 +36,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = _measure(options, Path(folder))
     show(report)
-    path = options.output / ("bench-peers" if options.peers else "bench")
-    path.with_suffix(".json").write_text(json.dumps(report, indent=1))
+    path = _results(options)
     plot(report, path.with_suffix(".png"))
-    print(f"\nWritten: {path}.json and {path.name}.png")
+    print(f"\nWritten: {path} and {path.stem}.png")
+
+
+def _results(options: argparse.Namespace) -> Path:
+    name = "bench-peers.json" if options.peers else "bench.json"
+    path: Path = options.output / name
+    return path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,6 +92,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     raise
                 print(f"left out from here on: {error}", file=sys.stderr)
                 servers.remove(recipe)
+        _results(options).write_text(json.dumps(report, indent=1))  # if a later round is broken off
     return report
 
 
