@@ -34,10 +34,13 @@ def rank(logits: NDArray[np.float32], card: Card, top_k: int | None) -> list[Pre
     if top_k is None:
         least = card.output.threshold
         top_k = 1 if least is None else max(1, int((probabilities >= least).sum()))
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    if top_k == 1:  # to sort 1,000 classes takes 50 µs
+        best = [int(probabilities.argmax())]
+    else:
+        best = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
     return [
         Prediction(i, labels[i].class_id, labels[i].class_name, probability)
-        for i, probability in zip(best.tolist(), probabilities[best].tolist(), strict=True)
+        for i, probability in zip(best, probabilities[best].tolist(), strict=True)
     ]
 
 
