@@ -66,7 +66,12 @@ def test_change_that_waits_for_a_process_names_it_and_holds_up_nobody(start, fol
     server = start(
         "--workers=2", model="", store=folder, management_tokens=MANAGER, request_timeout_s=3
     )
-    wait_until(lambda: server.loaded == 2)
+
+    def refused():
+        url = f"{server.url}/models/flowers?min_worker=3"
+        return requests.put(url, headers=bearer(MANAGER), timeout=60).text
+
+    wait_until(lambda: "but 2 processes run" in refused())  # both have said what they serve
     answers = []
 
     def load():
