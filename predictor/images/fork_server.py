@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from select import select
 
 from PIL import Image
 
@@ -38,7 +38,10 @@ def serve() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)  # ends the process
-    signal.signal(signal.SIGCHLD, _tell_ends)
+    ended, wake = os.pipe()  # Python writes a byte for each signal that has a handler
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     load_library()
     with suppress(OSError):  # without memory, the system ends a decoder, and not a model
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -46,27 +49,33 @@ def serve() -> None:
         ctypes.CDLL(None).prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     gc.freeze()
     while True:
-        request, fds, *_ = socket.recv_fds(control, 1, 2)
-        if not request:
-            return
-        if len(fds) == 2:
-            _fork(*fds)
+        ready, _, _ = select([control.fileno(), ended], [], [])
+        if ended in ready:
+            os.read(ended, 4096)
+            _tell_ends()
+        if control.fileno() in ready:
+            request, fds, *_ = socket.recv_fds(control, 1, 2)
+            if not request:
+                return
+            if len(fds) == 2:
+                _fork(*fds, ended, wake)
 
 
-def _fork(link: int, ending: int) -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+def _fork(link: int, ending: int, *own: int) -> None:
     try:
         if not (pid := os.fork()):
-            _run(link, ending)
+            _run(link, ending, *own)
         _endings[pid] = ending
     except OSError:  # too many processes
         os.close(ending)
     os.close(link)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
-def _tell_ends(*_: Any) -> None:
-    """Tell the server about each process that has ended: its exit code and CPU seconds."""
+def _tell_ends() -> None:
+    """Tell the server about each process that has ended: its exit code and CPU seconds.
+
+    Not in a signal's handler: another signal could interrupt it in the middle.
+    """
     while _endings:
         pid, status, usage = os.wait4(-1, os.WNOHANG)
         if not pid:
@@ -77,13 +86,13 @@ def _tell_ends(*_: Any) -> None:
         os.close(_endings.pop(pid))
 
 
-def _run(link: int, ending: int) -> None:
-    """Decode an image in this process, and end it."""
+def _run(link: int, *others: int) -> None:
+    """Decode an image in this process, and end it. It keeps none of the other descriptors."""
     code = 1
     try:
         os.dup2(link, 0)  # in place of the control of the fork server
         os.dup2(1, 2)  # nothing that a library says about a file gets into the log
-        for fd in (link, ending, *_endings.values()):
+        for fd in (link, *others, *_endings.values()):
             os.close(fd)
         _answer(Link(socket.socket(fileno=0)))
         code = 0

@@ -242,6 +242,18 @@ def test_many_threads_get_their_own_pixels():
     assert children(fork_server()) == []
 
 
+def test_processes_that_end_at_the_same_time_do_not_end_the_fork_server(answering, caplog):
+    answering("lambda link: os._exit(7)")
+
+    def end(_):
+        with pytest.raises(DamagedImage):
+            decode(GOOD, LIMIT)
+
+    with ThreadPoolExecutor(24) as pool:
+        list(pool.map(end, range(1000)))
+    assert {*caplog.messages} == {"The process that decoded an image ended with exit code 7."}
+
+
 def test_process_of_little_memory_refuses_the_image(answering):
     answering(
         "fork_server._answer",
