@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from predictor.engine.batching import ItemCost
 from predictor.engine.call import POLL_S, Call
 from predictor.errors import OutOfTime, Overloaded
-from predictor.images.cost import FREE_S, DearImage
+from predictor.images.cost import DEAR_S, FREE_S, DearImage
 from predictor.images.decoding import Charge, decode
 from predictor.images.sandbox import thread_seconds
 from predictor.settings import Settings
@@ -76,7 +76,7 @@ class Decoders:
         def charge(seconds: float) -> None:
             # The images of a request are decoded one after the other: more could not be in time.
             budget.charge(self._request_s, self._max_pixels, seconds)
-            if seconds > FREE_S:
+            if seconds > DEAR_S:
                 nonlocal expected_s
                 expected_s = seconds
                 raise DearImage

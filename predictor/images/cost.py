@@ -46,6 +46,10 @@ FREE_S, BUDGET_S_PER_KB = 0.3, 0.3
 # Bytes that must be sent for each image after the first. Otherwise 270 compressed bytes could hold
 # 64 images, for which the model computes for seconds. The smallest PNG has 67 bytes.
 LEAST_SENT = 64
+# Seconds from which an image is dear: it waits among its like, one of which is decoded at a time.
+# Usual photos cost 0.01 to 0.05 s. While flat WebP files of 0.24 s were not dear, 30 clients with
+# them, of 579 bytes with the head, made the photos of others wait for 9 s (2 CPUs, November 2026).
+DEAR_S = 0.1
 # In the description of how Pillow decodes an image.
 RAW = "[_Tile(codec_name='raw'"
 SIXTEEN_BITS = re.compile(r"RGBA?;16")
@@ -87,7 +91,7 @@ def estimate(image: Image.Image, pixels: int, checked: Checked, size: int) -> fl
 
 
 class DearImage(Exception):
-    """An image costs more than :data:`FREE_S`: it must wait for its turn among such images."""
+    """An image costs more than :data:`DEAR_S`: it must wait for its turn among such images."""
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from predictor.errors import PredictorError
+from predictor.errors import PredictorError, without_frames
 from predictor.web.request import current_record
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ def current_problem(error: Exception) -> dict[str, Any]:
     if isinstance(error, PredictorError):
         status, title, detail = error.status.value, error.status.phrase, str(error)
         code = error.code
+        without_frames(error)  # a view's frame has the photos, and perhaps a list with the error
     elif isinstance(error, HTTPException) and error.code is not None:
         status, title, detail = error.code, error.name, _advice(error)
         code = title.lower().replace(" ", "-")

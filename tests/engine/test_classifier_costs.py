@@ -86,6 +86,19 @@ def test_a_dear_image_waits_without_a_decoder_and_pays_once(make_classifier, mon
     assert paid <= call.budget.spent_s < 1.9 * paid
 
 
+def test_an_image_that_takes_several_times_as_long_as_a_photo_waits_among_its_like(
+    make_classifier,
+):
+    classifier, flat = make_classifier(), tiny_webp(8)
+    decoders = classifier.process.decoders
+    assert 0.1 < estimate_of(flat) < 0.3
+    with ThreadPoolExecutor(4) as pool, decoders.dear.take(Call()):
+        waiting = [pool.submit(classifier.classify, [flat]) for _ in range(4)]
+        wait_until(lambda: decoders.dear.waiting == 4)
+        assert classifier.classify([picture("blue")])[0][0].class_name == "blue_thing"
+    assert all(isinstance(future.result(60)[0], list) for future in waiting)
+
+
 def test_a_dear_image_that_cannot_pay_is_refused_at_once(make_classifier):
     classifier = make_classifier()
     with classifier.process.decoders.dear.take(Call()):

@@ -1,4 +1,5 @@
 import base64
+import gc
 import tracemalloc
 from base64 import urlsafe_b64encode
 from urllib.parse import quote, urlencode
@@ -6,6 +7,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from pictures import picture
+from predictor.errors import DamagedImage
 from predictor.web.base64_text import from_base64
 from uploads import RED, b64, file
 
@@ -223,3 +225,17 @@ def test_bad_predict_request_gets_a_helpful_error(client, case):
 def test_body_can_be_one_photo(client, colour):
     answer = client.post("/predict", data=picture(colour), content_type="image/png").json
     assert answer["class_name"] == f"{colour}_thing"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/", "/predictions/toy", "/v1/models/toy:predict"])
+def test_a_refused_photo_is_not_kept_in_memory(client, path):
+    """An error in a list of one of its frames would keep all until a full garbage collection."""
+    photo = picture()[:60] + bytes(100_000)
+    gc.collect()
+    gc.disable()
+    try:
+        assert client.post(path, data=photo, content_type="image/png").status_code == 422
+        kept = [o for o in gc.get_objects() if type(o) is DamagedImage]
+    finally:
+        gc.enable()
+    assert kept == []
