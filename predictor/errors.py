@@ -44,7 +44,9 @@ A message is a sentence for the person who has to act on it. ``status`` is the H
 
 import math
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+AnyError = TypeVar("AnyError", bound=Exception)
 
 
 class PredictorError(Exception):
@@ -212,7 +214,7 @@ class DeadlineExceeded(ServiceError, status=504, code="deadline-exceeded"):
     """The answer was not ready before the request's deadline."""
 
 
-def without_frames(error: PredictorError) -> PredictorError:
+def without_frames(error: AnyError) -> AnyError:
     """Remove the tracebacks of an error and of those before it, and return it.
 
     What their frames refer to, such as an opened image, would be kept for as long as the error.

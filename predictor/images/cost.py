@@ -33,6 +33,9 @@ UNPACK_NS = 35  # per sample of a TIFF that Pillow does not unpack; of 16 bits t
 # Seconds to prepare the conversion from a colour profile that no image had before.
 CMYK_PROFILE_S, PROFILE_S = 0.04, 0.005
 TILE_NS = 10_000  # for each strip or tile of a TIFF
+# Nanoseconds per pixel to receive it, in RGB, from the process that decoded it: a bilevel TIFF of 40
+# megapixels in 376 bytes takes 0.35 s there and 0.4 to 0.7 s here.
+APART_NS, APART = 10, ("TIFF", "AVIF", "HEIF")
 # Nanoseconds per byte of the file. This is what photos cost, and hostile files hardly.
 BYTE_NS = {"raw": 1, "WEBP": 40, "AVIF": 100, "HEIF": 130}
 OTHER_BYTE_NS = 10
@@ -77,6 +80,7 @@ def estimate(image: Image.Image, pixels: int, checked: Checked, size: int) -> fl
     pixel_ns = width * SAMPLE_NS.get(kind, OTHER_SAMPLE_NS)
     pixel_ns += MODE_NS.get(mode.mode[:4], OTHER_MODE_NS)
     pixel_ns += TRANSPARENCY_NS * ("transparency" in image.info)
+    pixel_ns += APART_NS * (image.format in APART)
     if kind in ("JPEG", "MPO"):
         decoded_ns = pixels * (1 + checked.scans) * SCAN_NS + image.width * image.height * pixel_ns
     else:

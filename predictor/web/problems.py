@@ -43,7 +43,6 @@ def current_problem(error: Exception) -> dict[str, Any]:
     if isinstance(error, PredictorError):
         status, title, detail = error.status.value, error.status.phrase, str(error)
         code = error.code
-        without_frames(error)  # a view's frame has the photos, and perhaps a list with the error
     elif isinstance(error, HTTPException) and error.code is not None:
         status, title, detail = error.code, error.name, _advice(error)
         code = title.lower().replace(" ", "-")
@@ -52,6 +51,7 @@ def current_problem(error: Exception) -> dict[str, Any]:
         code = "internal-error"
     current_record().codes.append(code)
     current_record().note_model()
+    without_frames(error)  # a view's frame has the photos, and perhaps a list with the error
     detail = json_safe(detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…")
     return {
         "type": "about:blank", "title": title, "status": status, "code": code, "detail": detail,

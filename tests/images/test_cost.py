@@ -71,6 +71,9 @@ COSTLY = {
     "48-megapixel webp of 38 bytes": lambda: lossless_webp(48),
     "48-megapixel avif of a kilobyte": lambda: encode(flat(48), "AVIF", speed=10),
     "49-megapixel heic of one tile": lambda: grid_of_one_tile(heic(flat(1)), 7, (28_000, 1750)),
+    "40-megapixel bilevel tiff of 376 bytes": lambda: encode(
+        Image.new("1", (20_000, 2000)), "TIFF", compression="group4"
+    ),
     "48-megapixel jpeg of 60 slow scans": lambda: slow_scans(8000, 6000, 60),
 }
 HONEST = {
