@@ -33,8 +33,8 @@ UNPACK_NS = 35  # per sample of a TIFF that Pillow does not unpack; of 16 bits t
 # Seconds to prepare the conversion from a colour profile that no image had before.
 CMYK_PROFILE_S, PROFILE_S = 0.04, 0.005
 TILE_NS = 10_000  # for each strip or tile of a TIFF
-# Nanoseconds per pixel to receive it, in RGB, from the process that decoded it: a bilevel TIFF of 40
-# megapixels in 376 bytes takes 0.35 s there and 0.4 to 0.7 s here.
+# Nanoseconds per pixel to receive it, in RGB, from the process that decoded it: a bilevel TIFF of
+# 40 megapixels in 376 bytes takes 0.35 s there and 0.4 to 0.7 s here.
 APART_NS, APART = 10, ("TIFF", "AVIF", "HEIF")
 # Nanoseconds per byte of the file. This is what photos cost, and hostile files hardly.
 BYTE_NS = {"raw": 1, "WEBP": 40, "AVIF": 100, "HEIF": 130}
