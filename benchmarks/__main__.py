@@ -42,9 +42,7 @@ def main() -> None:
 
 
 def _results(options: argparse.Namespace) -> Path:
-    name = "bench-peers.json" if options.peers else "bench.json"
-    path: Path = options.output / name
-    return path
+    return Path(options.output, "bench-peers.json" if options.peers else "bench.json")
 
 
 def _parser() -> argparse.ArgumentParser:

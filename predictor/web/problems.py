@@ -39,7 +39,10 @@ def handle(error: Exception) -> Response:
 
 
 def current_problem(error: Exception) -> dict[str, Any]:
-    """Return problem details: ``title``, ``status``, ``code`` and ``detail``. Record the code."""
+    """Return problem details: ``title``, ``status``, ``code`` and ``detail``.
+
+    Record the code, and remove the tracebacks of the error.
+    """
     if isinstance(error, PredictorError):
         status, title, detail = error.status.value, error.status.phrase, str(error)
         code = error.code

@@ -20,7 +20,7 @@ from predictor.errors import (
     Overloaded,
     TooCostly,
 )
-from predictor.images.cost import LEAST_SENT, Budget
+from predictor.images.cost import DEAR_S, FREE_S, LEAST_SENT, Budget
 from predictor.images.decoding import decode, decode_here
 from predictor.images.limits import check_header
 from waiting import wait_until
@@ -91,7 +91,7 @@ def test_an_image_that_takes_several_times_as_long_as_a_photo_waits_among_its_li
 ):
     classifier, flat = make_classifier(), tiny_webp(8)
     decoders = classifier.process.decoders
-    assert 0.1 < estimate_of(flat) < 0.3
+    assert DEAR_S < estimate_of(flat) < FREE_S
     with ThreadPoolExecutor(4) as pool, decoders.dear.take(Call()):
         waiting = [pool.submit(classifier.classify, [flat]) for _ in range(4)]
         wait_until(lambda: decoders.dear.waiting == 4)
