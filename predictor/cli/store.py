@@ -9,6 +9,7 @@ from typing import Any
 from predictor.cli.compare import compare
 from predictor.cli.photos import exit_status, fail
 from predictor.cli.store_add import add, remove
+from predictor.errors import StoreError
 from predictor.settings import unquoted
 from predictor.store import file, layout
 from predictor.store.wanted import Wanted
@@ -75,6 +76,8 @@ def _add(store: Path, options: argparse.Namespace) -> None:
 
 
 def _serve(store: Path, options: argparse.Namespace) -> None:
+    if options.versions and options.all:
+        raise StoreError("--all serves all versions. Name versions or give --all, not both.")
     which: Any = options.versions or ("all" if options.all else "newest")
     file.serve(store, options.name, which)
 
@@ -91,7 +94,9 @@ def _default(store: Path, options: argparse.Namespace) -> None:
 
 
 def _split(store: Path, options: argparse.Namespace) -> None:
-    file.set_split(store, options.name, dict(options.shares))
+    if len(shares := dict(options.shares)) < len(options.shares):
+        raise StoreError("A version is named twice. Give each version one weight.")
+    file.set_split(store, options.name, shares)
 
 
 def _remove(store: Path, options: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ import tomlkit
 
 from predictor.errors import ModelError, StartError, StoreError
 from predictor.models import loading
-from predictor.models.description import FILE, input_of
+from predictor.models.description import FILE, as_keys, input_of
 from predictor.models.reference import ENDINGS
 from predictor.setting_parsers import parse_name
 from predictor.settings import Settings
@@ -35,42 +35,53 @@ def add(store: Path, name: str, source: Path, version: int | None) -> Path:
         model.mkdir(parents=True, exist_ok=True)
         with file.locked(store), tempfile.TemporaryDirectory(prefix=".adding-", dir=model) as made:
             folder = Path(made) / "model"
-            _copy(source, folder)
+            renamed = _copy(source, folder)
             there = layout.versions(store)[name]
-            version = version or max(there, default=0) + 1
-            _check(folder, source, name, version)
-            if version < 1 or version in there:
-                raise StoreError(f"{model / str(version)} exists, or is not a number from 1.")
+            version = max(there, default=0) + 1 if version is None else version
+            _check(folder, source, renamed, name, version)
+            if version in there or not layout.VERSION.fullmatch(str(version)):
+                raise StoreError(
+                    f"{model / str(version)} exists, or {version} is not a number from 1 with at"
+                    " most 18 digits."
+                )
             return folder.rename(model / str(version))
     finally:
         with suppress(OSError):  # it has versions
             model.rmdir()
 
 
-def _copy(source: Path, folder: Path) -> None:
-    """Copy a model, and call its file ``model.onnx`` or similarly, as Triton does."""
+def _copy(source: Path, folder: Path) -> tuple[Path, Path]:
+    """Copy a model, and call its file ``model.onnx`` or similarly, as Triton does.
+
+    Return the path of what has another name now, and the path that it is a copy of.
+    """
+    place = source if source.is_dir() else source.parent
     if source.is_dir():
         hidden = shutil.ignore_patterns(".*", "__pycache__")
         shutil.copytree(source, folder, ignore=hidden)
     else:
         folder.mkdir()
-        for path in (source, source.with_name(FILE)):
+        for path in (source, place / FILE, Path(f"{source}.data")):
             if path.is_file():
                 shutil.copy(path, folder)
     toml = folder / FILE
     said = tomlkit.parse(toml.read_text("utf-8-sig")) if toml.is_file() else tomlkit.document()
     named = source.name if source.is_file() else str(said.get("weights") or said.get("source"))
-    path = folder / named
+    labels = place / str(said.get("labels"))
+    if source.is_file() and labels.is_file() and labels.parent == place:
+        shutil.copy(labels, folder)
+    path, renamed = folder / named, (folder, place)
     if path.suffix in ENDINGS and path.is_file() and path.parent == folder:
-        path.rename(folder / f"model{path.suffix}")
+        renamed = path.rename(folder / f"model{path.suffix}"), place / named
         for key in ("weights", "source"):
             if said.get(key) == named:
                 said[key] = f"model{path.suffix}"
     if said:
         toml.write_text(tomlkit.dumps(said), encoding="utf-8")
+    return renamed
 
 
-def _check(folder: Path, source: Path, name: str, version: int) -> None:
+def _check(folder: Path, source: Path, renamed: tuple[Path, Path], name: str, version: int) -> None:
     """Raise StartError if the model's files cannot be read, or do not describe it completely."""
     try:
         layout.check(folder, name, version)
@@ -79,9 +90,14 @@ def _check(folder: Path, source: Path, name: str, version: int) -> None:
         input_of(found.said | asked.said, asked.said, found.name)
     except StartError as error:
         place = source if source.is_dir() else source.parent
-        hint = "" if source.is_dir() else f" If the model needs other files of {place}, add that."
-        text = str(error).replace(str(folder), str(place))
-        raise ModelError(f"{source} is not added. {text}{hint}") from error
+        now, before = map(str, renamed)
+        text = as_keys(str(error)).replace(now, before).replace(str(folder), str(place))
+        if source.is_file():
+            text += (
+                " With a file, only its .data, model.toml and the labels beside it are copied. If"
+                f" the model needs other files, add the folder {place}."
+            )
+        raise ModelError(f"{source} is not added. {text}") from error
 
 
 def remove(store: Path, name: str, version: int) -> None:

@@ -24,6 +24,7 @@ from predictor.store.wanted import Entry, Route, Wanted
 
 FILE = "store.toml"
 MAX_WEIGHT = 1_000_000
+RANGE = f"above 0 and up to {MAX_WEIGHT:,}"  # of weights
 LOCK_TIMEOUT_S = 10.0  # an edit takes milliseconds
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 HEADER = re.compile(r"""\s*\[\s*(?:models\s*\.\s*)?["']?([^"'\]]+?)["']?\s*\]""")
@@ -105,7 +106,7 @@ def _wanted(text: Text, there: Mapping[str, Mapping[int, Path]]) -> Wanted:
     text.expect(isinstance(models, dict), "", "models", models, "a table of models")
     routes = {name: _route(text, name, models[name], there.get(name, {})) for name in models}
     default = content.get("default", next(iter(models)) if len(models) == 1 else None)
-    served = f"a model that is served: {_list(models)}"
+    served = f"a model that is served: {listed(models)}"
     text.expect(default is None or default in [*models], "", "default", default, served)
     entries = {
         (name, version): Entry(name, version, path := there[name][version], signature(path))
@@ -121,12 +122,12 @@ def _route(text: Text, name: str, table: Any, there: Mapping[int, Path]) -> Rout
     if found in ("newest", "all"):
         versions = sorted(there)[-1 if found == "newest" else 0 :]
     valid = isinstance(versions, list) and versions and all(_is_in(there, one) for one in versions)
-    folders = f"folders of {text.path.parent / name}, which has {_list(there)}"
+    folders = f"folders of {text.path.parent / name}, which has {listed(there)}"
     text.expect(bool(valid), name, "versions", found, f'"newest", "all", or a list of {folders}')
     default, split = table.get("default", max(versions)), table.get("split", {})
-    served = f"versions that are served: {_list(versions)}"
+    served = f"versions that are served: {listed(versions)}"
     text.expect(_is_in(versions, default), name, "default", default, f"one of the {served}")
-    weights = f"weights above 0, like {{ 1 = 90, 2 = 10 }}, of the {served}"
+    weights = f"weights {RANGE}, like {{ 1 = 90, 2 = 10 }}, of the {served}"
     text.expect(_is_split(split, versions), name, "split", split, weights)
     weighted = {int(version): float(weight) for version, weight in sorted(split.items())}
     return Route(tuple(sorted({*versions})), default, weighted)
@@ -138,12 +139,17 @@ def _is_in(versions: Iterable[int], value: Any) -> bool:
 
 def _is_split(value: Any, versions: Iterable[int]) -> bool:
     return isinstance(value, dict) and all(
-        key in map(str, versions) and type(weight) in (int, float) and 0 < weight <= MAX_WEIGHT
-        for key, weight in value.items()
+        key in map(str, versions) and is_weight(weight) for key, weight in value.items()
     )
 
 
-def _list(items: Iterable[Any]) -> str:
+def is_weight(value: Any) -> bool:
+    """Return whether this is a number that a version may have in a split."""
+    return type(value) in (int, float) and 0 < value <= MAX_WEIGHT
+
+
+def listed(items: Iterable[Any]) -> str:
+    """Return the items for a message."""
     return ", ".join(map(str, items)) or "none"
 
 
@@ -174,7 +180,7 @@ def unserve(folder: Path, name: str, version: int | None = None) -> Wanted:
     def change(store: Any, routes: Mapping[str, Route]) -> None:
         now = _route_of(routes, name).versions
         if version not in (None, *now):
-            raise StoreError(f"Version {version} of {name} is not served; {_list(now)} are.")
+            raise StoreError(f"Version {version} of {name} is not served; {listed(now)} are.")
         left = [one for one in now if version is not None and one != version]
         if left:
             table = store["models"][name]
@@ -220,7 +226,7 @@ def set_split(folder: Path, name: str, split: Mapping[int, float]) -> Wanted:
 
 def _route_of(routes: Mapping[str, Route], name: str) -> Route:
     if name not in routes:
-        raise StoreError(f"The model {name} is not served; {_list(routes)} are.")
+        raise StoreError(f"The model {name} is not served; {listed(routes)} are.")
     return routes[name]
 
 

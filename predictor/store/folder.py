@@ -11,7 +11,8 @@ from pathlib import Path
 
 from predictor.engine.admission import Process
 from predictor.engine.classifier import Classifier
-from predictor.errors import StoreError
+from predictor.errors import StartError, StoreError
+from predictor.models.description import as_keys
 from predictor.models.loading import load_model
 from predictor.models.scorer import LoadedModel
 from predictor.settings import Settings, current_settings
@@ -105,6 +106,9 @@ def _load(entry: Entry, settings: Settings, cpus: int) -> LoadedModel:
     try:
         require_room(layout.files(Path(settings.model)), settings.shared_weights)
         model, name = load_model(settings, cpus), entry.name
+    except StartError as error:
+        error.args = (as_keys(str(error)),)
+        raise
     finally:
         if is_turn:
             turn.release()
@@ -115,7 +119,8 @@ def _load(entry: Entry, settings: Settings, cpus: int) -> LoadedModel:
 def _paths(folder: Path) -> Iterator[Path]:
     """Yield what changes when other versions should be served, or when a version changes."""
     yield folder / file.FILE
-    for name, versions in layout.versions(folder).items():
-        yield folder / name
-        for version in versions.values():
-            yield from layout.files(version)
+    with suppress(StoreError):  # the store logs it as it reads the file
+        for name, versions in layout.versions(folder).items():
+            yield folder / name
+            for version in versions.values():
+                yield from layout.files(version)

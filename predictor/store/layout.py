@@ -70,10 +70,13 @@ def settings_of(entry: Entry, settings: Settings) -> Settings:
     """Return the settings that load an entry's model; all others are those of ``settings``.
 
     Raises:
-        StartError: the folder's ``model.toml`` cannot be read, or has another name or version.
+        StartError: there is no folder, or its ``model.toml`` cannot be read or has another name or
+            version.
     """
     if entry.folder is None:
         return settings
+    if not entry.folder.is_dir():
+        raise StoreError(f"{entry.name}/{entry.version}: there is no folder {entry.folder}.")
     check(entry.folder, entry.name, entry.version)
     return replace(settings, model=str(entry.folder), served_name=entry.name)
 

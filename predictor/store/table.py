@@ -1,7 +1,7 @@
 """What requests are answered by: one moment of the store, which is replaced as a whole."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from predictor.engine.served import Served
@@ -21,6 +21,15 @@ class Status:
     state: str  # READY, LOADING or UNAVAILABLE
     reason: str  # why it is unavailable; else empty
     served: Served | None
+
+
+def failure(statuses: Iterable[Status], name: str | None, version: str | None) -> str:
+    """Return a sentence if this version is wanted but cannot be loaded, else ''. None: any one."""
+    for one in statuses:
+        is_named = version in (None, f"{one.version}", f"{one.version}.0")
+        if one.reason and one.name == name and is_named:
+            return f"{name}/{one.version} is to be served, but cannot be loaded. See GET /models."
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +56,17 @@ class Table:
         """Return the model of this name, or for None the default model.
 
         Raises:
-            UnknownModel, BadRequest: there is no such model, or no default.
+            UnknownModel: there is no such model, or no model at all.
+            BadRequest: there is no default.
         """
         if (name := self.default if name is None else name) is None:
-            raise BadRequest(f"Name a model, for example with ?model=. {self._has()}")
+            if not self.models:  # to name one would not help
+                raise UnknownModel(self._served())
+            raise BadRequest(
+                f"Name a model with ?model= (of /invocations: ?model_name=). {self._served()}"
+            )
         if (model := self.models.get(name)) is None:
-            raise UnknownModel(f"There is no model {name!r}. {self._has()}")
+            raise UnknownModel(f"There is no model {name!r}. {self._served()}")
         return model
 
     def find(self, name: str | None, version: str | None, key: str) -> Served:
@@ -77,6 +91,6 @@ class Table:
             raise UnknownVersion(f"The model {name!r} has no version {version!r}. It has {known}.")
         return served
 
-    def _has(self) -> str:
+    def _served(self) -> str:
         names = " and ".join(map(repr, self.models))
-        return f"This server has {names or 'no model'}."
+        return f"This server serves {names or 'no model'}."

@@ -59,10 +59,16 @@ def text_of(wanted: Wanted) -> str:
 
 
 def wanted_of(text: str, store: Path) -> Wanted:
-    """Return what the text of :func:`text_of` says, with the folders of this store."""
+    """Return what the text of :func:`text_of` says, with the folders of this store.
+
+    The entry of a missing folder has another signature, since the same files may come back.
+    """
     entries, listed, default = json.loads(text)
     return Wanted(
-        {(name, v): Entry(name, v, store / name / str(v), sign) for name, v, sign in entries},
+        {
+            (name, v): Entry(name, v, path := store / name / str(v), sign if path.is_dir() else "")
+            for name, v, sign in entries
+        },
         {name: Route(tuple(versions), v, dict(split)) for name, versions, v, split in listed},
         default,
     )

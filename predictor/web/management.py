@@ -66,8 +66,8 @@ def find(name: str, version: str | None = None) -> tuple[Route, int]:
     """
     routes = file.read(folder()).routes
     if (route := routes.get(name)) is None:
-        raise UnknownModel(f"Model not found: {name}. Served are: {', '.join(routes)}.")
-    number = VERSION.fullmatch(version or str(route.default))
+        raise UnknownModel(f"Model not found: {name}. Served are: {file.listed(routes)}.")
+    number = VERSION.fullmatch(str(route.default) if version is None else version)
     if number is None or int(number[1]) not in route.versions:
         raise UnknownVersion(f"Model version: {version} is not served of {name}. See /models.")
     return route, int(number[1])
@@ -80,17 +80,17 @@ def stored(name: str, version: int | None = None) -> int:
         UnknownModel, UnknownVersion: the store does not have it.
     """
     if not (there := versions(folder())).get(name):
-        raise UnknownModel(f"Model not found: {name}. The store has: {', '.join(there)}.")
+        raise UnknownModel(f"Model not found: {name}. The store has: {file.listed(there)}.")
     if version not in (None, *there[name]):
         raise UnknownVersion(f"Model version: {version} is not in the store for model: {name}.")
     return version or max(there[name])
 
 
-def members() -> dict[str, Any]:
-    """Return the members of the JSON body; {} without a body."""
-    content = parse_json(body) if (body := read_body(request)) else {}
+def members(is_required: bool = False) -> dict[str, Any]:
+    """Return the members of the JSON body; {} without a body, unless one is required."""
+    content = parse_json(body) if (body := read_body(request)) else None if is_required else {}
     if not isinstance(content, dict):
-        raise BadRequest("The body must be a JSON object or empty.")
+        raise BadRequest(f"The body must be a JSON object{'' if is_required else ' or empty'}.")
     return content
 
 

@@ -151,12 +151,13 @@ def test_an_unloaded_version_keeps_nothing_in_the_memory(toys):
     wait_until(lambda: weights() is None)
 
 
-def test_a_store_that_cannot_be_read_changes_nothing_until_it_can(toys):
+def test_a_store_that_cannot_be_read_changes_nothing_until_it_can(toys, caplog):
     toys.want(m={1: "a"})
     wait_until(toys.is_followed)
     good, toys.wanted = toys.wanted, None
     toys.store.follow()
     assert wait_until(lambda: toys.store.error) == "It is broken."
+    wait_until(lambda: caplog.messages == ["What is served stays as it is. It is broken."])
     assert toys.served() == [("m", 1, "a")]
     toys.wanted = good
     toys.store.follow()

@@ -194,7 +194,7 @@ def test_the_served_name_is_the_model_name(make_store):
 
 def test_an_unknown_model_or_version_is_an_error(make_store):
     store = make_store()
-    with pytest.raises(UnknownModel, match="no model 'cat'. This server has 'toy'"):
+    with pytest.raises(UnknownModel, match="no model 'cat'. This server serves 'toy'"):
         store.resolve("cat", "1")
     for version in ("2", "0", "1.1", "-1", "all", "٢", "", "1" * 1000):
         with pytest.raises(UnknownVersion, match="It has 1."):
@@ -257,9 +257,9 @@ def test_a_long_queue_of_decoding_is_not_ready(make_store, monkeypatch):
     assert refused.value.retry_after_s == 16
     store.expect_healthy()
     numbers = Scrape.of(store.metrics)
-    both_queues = 2 * 7  # cheap and dear images
+    all_queues = 3 * 7  # of any images, dear ones, and those that are decoded apart
     depth = numbers["predictor_decode_queue_depth"]
-    assert (numbers["predictor_ready"], depth) == (0, both_queues)
+    assert (numbers["predictor_ready"], depth) == (0, all_queues)
 
 
 def test_two_models_of_a_process_share_its_slots(classifier):

@@ -61,6 +61,7 @@ def test_newest_is_the_largest_number(store, versions, served):
         ("[models.dogs]\nsplit = { 2 = 1 }\n", "line 2: models.dogs.split"),
         ("[models.dogs]\nsplit = { 1 = 0 }\n", "line 2: models.dogs.split"),
         ("[models.dogs]\nsplit = { 1 = nan }\n", "line 2: models.dogs.split"),
+        ("[models.dogs]\nsplit = { 1 = 1000001 }\n", "above 0 and up to 1,000,000, like"),
         ("[models.dogs]\nverions = [1]\n", "line 2: models.dogs.verions .*keys are versions"),
         ("[models]\ndogs = 1\n", "models.dogs is 1; it must be a table"),
     ],

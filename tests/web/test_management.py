@@ -1,7 +1,6 @@
 import logging
 import os
 import threading
-from contextlib import ExitStack
 
 import pytest
 
@@ -10,7 +9,6 @@ from pictures import picture
 from predictor.environ import MANAGEMENT
 from predictor.errors import ModelError
 from predictor.setting_parsers import parse_bind, parse_rates
-from predictor.store import file
 from predictor.tokens import TokensFile
 from toy import toy_model
 from web.access import OTHER, TOKEN, basic, bearer
@@ -88,8 +86,16 @@ def test_guesses_of_management_tokens_count_for_the_rate_limit(folder, method, p
 
 def test_management_token_does_not_classify(folder):
     with managed(folder, tokens=(TOKEN,)) as client:
-        assert client.post("/predict", data=picture()).status_code == 401
-        assert client.get("/models").status_code == 401
+        for method, path in (
+            ("POST", "/predict"), ("GET", "/models"), ("PUT", "/models/flowers/invoke")
+        ):  # fmt: skip
+            response = client.open(path, method=method, data=picture())
+            assert (path, response.status_code) == (path, 403)
+            assert "This token is only for the management API." in response.text
+        paths = client.get("/openapi.json", headers=bearer(TOKEN)).json["paths"]
+        assert "403" in paths["/predict"]["post"]["responses"]
+        password = basic(f"me:{MANAGER}")  # a browser asks again only after 401
+        assert client.get("/", headers=password).status_code == 401
         path = "/predict?model=flowers"
         assert client.post(path, data=picture(), headers=bearer(TOKEN)).status_code == 200
 
@@ -113,6 +119,8 @@ def test_each_address_answers_only_its_own_paths(folder):
             assert client.open(path, method=method).status_code == 404
         for path in ("/", "/predict", "/healthz", "/openapi.json", "/v2", "/nothing"):
             assert client.get(path, environ_overrides=own).status_code == 404
+        nothing = client.get("/nothing", environ_overrides=own).text
+        assert "There is nothing at /nothing. This is the address of the management" in nothing
         for path in ("/models", "/models/flowers", "/models/flowers/split"):
             assert client.get(path, environ_overrides=own).status_code == 200
             nobody = client.get(path, environ_overrides=own, headers={"Authorization": ""})
@@ -172,80 +180,6 @@ def test_second_change_at_once_is_409(folder):
     assert "Another change" in second.json["error"]
 
 
-class Failing:
-    """A registration of flowers/2, which cannot be loaded, in another thread."""
-
-    def __init__(self, folder):
-        self.loading, self.let, self.answers = threading.Event(), threading.Event(), []
-        self.client = managed(folder, self.load)
-
-    def load(self, entry):
-        if (entry.name, entry.version) == ("flowers", 2):
-            self.loading.set()
-            assert self.let.wait(30)
-            raise ModelError("The file is damaged.")
-        return toy_model()
-
-    def __enter__(self):
-        client = self.client.__enter__()
-        self.thread = threading.Thread(
-            target=lambda: self.answers.append(client.post("/models?url=flowers/2"))
-        )
-        self.thread.start()
-        return self
-
-    def end(self):
-        self.let.set()
-        self.thread.join(30)
-        return message(self.answers[0])
-
-    def __exit__(self, *error):
-        self.client.__exit__(*error)
-
-
-def test_undo_leaves_what_others_have_edited_meanwhile(folder):
-    with Failing(folder) as failing:
-        assert failing.loading.wait(30)
-        file.serve(folder, "dogs", [1])
-        assert "The change is undone. The file is damaged." in failing.end()
-        assert failing.answers[0].status_code == 500
-    wanted = file.read(folder)
-    assert (wanted.routes["flowers"].versions, [*wanted.routes]) == ((1,), ["flowers", "dogs"])
-    assert "# of the shop" in (folder / "store.toml").read_text()
-
-
-def test_undo_leaves_what_another_wrote_while_the_change_waited(folder, monkeypatch):
-    waits, locked = threading.Event(), file.locked
-
-    def wait(folder):
-        waits.set()
-        return locked(folder)
-
-    with ExitStack() as stack:
-        stack.enter_context(locked(folder))
-        monkeypatch.setattr(file, "locked", wait)
-        with Failing(folder) as failing:
-            assert waits.wait(30)
-            (folder / "store.toml").write_text(f'default = "flowers"\n{TEXT}[models.dogs]\n')
-            stack.close()
-            failing.end()
-    assert [*file.read(folder).routes] == ["flowers", "dogs"]
-
-
-def test_a_model_that_was_edited_again_is_not_undone(folder):
-    with Failing(folder) as failing:
-        assert failing.loading.wait(30)
-        file.set_split(folder, "flowers", {1: 1})
-        assert "The change is not undone: flowers has been edited again." in failing.end()
-    assert file.read(folder).routes["flowers"].versions == (1, 2)
-
-
-def test_failed_change_leaves_the_file_exactly_as_before(folder):
-    with managed(folder) as client:
-        assert client.post("/models?url=flowers/3").status_code == 500
-    assert (folder / "store.toml").read_text() == TEXT
-
-
 def test_change_that_is_not_followed_in_time_is_503_and_stays(folder):
     let = threading.Event()
 
@@ -287,6 +221,33 @@ def test_read_only_store_is_405_with_a_sentence(folder, monkeypatch, method, pat
     assert "cannot be changed: Permission denied" in message(response)
     assert response.headers["Allow"]
     assert (folder / "store.toml").read_text() == TEXT
+
+
+@pytest.mark.parametrize(("method", "path"), CHANGES)
+def test_broken_store_is_409_without_its_path(client, folder, method, path):
+    (folder / "store.toml").write_text("[models.flowers]\nversions = [9]\n")
+    response = client.open(path, method=method, json={})
+    assert response.status_code == 409
+    assert message(response).startswith("store/store.toml, line 2: models.flowers.versions is [9]")
+    assert str(folder.parent) not in response.text
+
+
+def test_reasons_of_failed_loads_have_no_path_above_the_store(folder):
+    reason = "{}/model.toml: labels has 3. '/srv/our data/a.pth' and /srv/secret/b.pth differ."
+    (folder / "store.toml").write_text("[models.flowers]\nversions = [1, 2]\n")
+
+    def load(entry):
+        if entry.version == 2:
+            raise ModelError(reason.format(entry.folder))
+        return toy_model()
+
+    with managed(folder, load, management_tokens=()) as client:
+        listed = client.get("/models")
+        index = client.post("/v2/repository/index")
+    for found in (listed.json["models"][0]["failed"]["2.0"], index.json[-1]["reason"]):
+        assert found.startswith("store/flowers/2/model.toml: labels has 3.")
+        assert found.endswith("data/a.pth' and …/b.pth differ.")
+    assert str(folder.parent) not in listed.text + index.text
 
 
 @pytest.mark.parametrize("text", ["8081", "localhost:8081", "127.0.0.1:0", "127.0.0.1:", "[::1]"])

@@ -152,10 +152,16 @@ def test_readiness_and_console_name_all_versions_and_failures():
         {"name": "flowers", "version": "2", "state": "UNAVAILABLE"},
     ]
     assert "broken" not in str(ready)  # it needs no token
-    block = overview(store_of(app).statuses(), "http://127.0.0.1:5000")
+    store = store_of(app)
+    block = overview(store.statuses(), "http://127.0.0.1:5000", store.default)
     assert re.search(r"flowers/1 +3 classes, toy.pth, cpu", block)
     assert re.search(r"flowers/2 +UNAVAILABLE: It is broken\.", block)
     assert "/predict?model=flowers&version=1" in block
+
+
+def test_console_proposes_the_default_model():
+    store = store_of(several({("a", 1): ToyModel(), ("b", 1): ToyModel()}, default="b"))
+    assert "/predict?model=b&version=1" in overview(store.statuses(), "", store.default)
 
 
 def test_the_page_chooses_among_several(client):
@@ -184,6 +190,38 @@ def test_the_page_says_that_there_is_no_such_version(client, method, query):
     assert response.status_code in (400, 404)
     assert re.search("There is no model|Name a model", response.text)
     assert 'id="models"' in response.text
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+@pytest.mark.parametrize("path", ["/predict", "/explain", "/preview", "/", "/invocations"])
+def test_server_without_a_model_answers_404_also_if_none_is_named(path, is_named):
+    parameter = "model_name" if path == "/invocations" else "model"
+    query = {parameter: "cats"} if is_named else {}
+    response = several({}).test_client().post(path, query_string=query, data=picture())
+    assert response.status_code == 404
+    assert "This server serves no model." in response.text
+    assert "Name a model" not in response.text
+
+
+def test_request_without_a_model_is_told_the_parameter_of_each_endpoint(client):
+    for path in ("/predict", "/explain", "/preview", "/invocations"):
+        response = client.post(path, data=picture())
+        assert response.status_code == 400
+        assert "Name a model with ?model= (of /invocations: ?model_name=)." in response.text
+
+
+@pytest.mark.parametrize("default", [None, "dogs"])
+@pytest.mark.parametrize(
+    ("path", "right", "wrong"),
+    [("/invocations", "model_name", "model"), ("/predict", "model", "model_name")],
+)
+def test_parameter_of_another_endpoint_is_refused(default, path, right, wrong):
+    app = several({("flowers", 1): ToyModel(), ("dogs", 7): Larger()}, default)
+    client = app.test_client()
+    assert named(client.post(f"{path}?{right}=flowers", data=picture())) == ("flowers", "1")
+    response = client.post(f"{path}?{wrong}=flowers", data=picture())
+    assert response.status_code == 400
+    assert f"no parameter '{wrong}'. Did you mean {right}?" in response.text
 
 
 def test_one_model_has_no_chooser():

@@ -27,7 +27,9 @@ def test_model_is_loaded_and_unloaded(client, folder):
     assert (response.status_code, response.json) == (200, {"name": "dogs", "load": True})
     assert states(client)["dogs", "1"] == "READY"
     assert 'versions = "newest"' in (folder / "store.toml").read_text()
-    response = client.post(f"{MODELS}/dogs/unload", json={"parameters": {}})
+    response = client.post(
+        f"{MODELS}/dogs/unload", json={"parameters": {"unload_dependents": True}}
+    )
     assert (response.status_code, response.json) == (200, {"name": "dogs", "unload": True})
     assert ("dogs", "1") not in states(client)
 
@@ -54,6 +56,13 @@ def test_load_with_files_in_the_request_is_refused(client, folder, name):
     assert response.status_code == 400
     assert f"'{name}' is not accepted" in response.json["error"]
     assert "dogs" not in file.read(folder).routes
+
+
+@pytest.mark.parametrize("verb", ["load", "unload"])
+@pytest.mark.parametrize("body", ["x", "[]", '{"parameters": []}'])
+def test_body_that_is_not_an_object_is_400(client, folder, verb, body):
+    assert client.post(f"{MODELS}/flowers/{verb}", data=body).status_code == 400
+    assert (folder / "store.toml").read_text() == TEXT
 
 
 @pytest.mark.parametrize("verb", ["load", "unload"])

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from pictures import picture
@@ -78,6 +80,24 @@ def test_refused_registration_changes_nothing(client, folder, query, status, kin
     assert client.get("/models/flowers/all").json[0]["modelVersion"] == "1.0"
 
 
+def test_version_that_failed_is_not_called_unknown_or_registered(folder):
+    (folder / "store.toml").write_text(f"{TEXT.replace('1', '1, 3')}default = 1\n")
+    said = "flowers/3 is to be served, but cannot be loaded. See GET /models."
+    with managed(folder) as client:
+        for path in (
+            "/models/flowers/3.0",
+            "/predict?model=flowers&version=3",
+            "/v2/models/flowers/versions/3",
+        ):
+            response = client.open(
+                path, method="POST" if "predict" in path else "GET", data=picture()
+            )
+            assert (response.status_code, said in response.text) == (404, True)
+        assert refused(client.post("/models?url=flowers/3"), 409, "ConflictStatusException") == said
+        sentence = refused(client.get("/models/flowers/2"), 404, "ModelVersionNotFoundException")
+        assert "has no version '2'" in sentence
+
+
 def test_set_default_moves_the_requests_without_a_version(client):
     client.post("/models?url=flowers/2")
     response = client.put("/models/flowers/2.0/set-default")
@@ -98,6 +118,12 @@ def test_default_version_is_unregistered_only_alone(client, folder):
         )  # fmt: skip
     assert file.read(folder).routes == {}
     assert (folder / "flowers/1").is_dir()
+
+
+def test_unknown_model_of_an_empty_store_is_404_with_none(client):
+    client.delete("/models/flowers")
+    sentence = refused(client.delete("/models/flowers"), 404, "ModelNotFoundException")
+    assert sentence == "Model not found: flowers. Served are: none."
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
@@ -131,6 +157,24 @@ def test_scaling_beyond_the_processes_is_refused(client):
     assert refused(response, 400, "BadRequestException") == message
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [("/models/flowers?min_workers=3", "min_worker"), ("/models/flowers?maxWorker=3", "max_worker"),
+     ("/models?url=flowers/2&initial_worker=3", "initial_workers")],
+)  # fmt: skip
+def test_misspelled_parameter_is_refused(client, folder, path, meant):
+    response = client.open(path, method="PUT" if "flowers?" in path else "POST")
+    sentence = refused(response, 400, "BadRequestException")
+    assert sentence.endswith(f"Did you mean {meant}?")
+    assert text(folder) == TEXT
+
+
+def test_misspelled_member_is_refused(client, folder):
+    response = client.post("/models", json={"url": "flowers/2", "initialWorkers": 0})
+    assert "Did you mean initial_workers?" in refused(response, 400, "BadRequestException")
+    assert text(folder) == TEXT
+
+
 def test_split_is_set_read_and_removed(client, folder):
     client.post("/models?url=flowers/2")
     assert client.get("/models/flowers/split").json == {}
@@ -141,12 +185,36 @@ def test_split_is_set_read_and_removed(client, folder):
     assert file.read(folder).routes["flowers"].split == {}
 
 
-@pytest.mark.parametrize("weights", [{"1": 0}, {"1": "9"}, {"1": True}, [1], {"1": 10**7}])
-def test_wrong_split_is_refused(client, folder, weights):
-    assert client.put("/models/flowers/split", json=weights).status_code in (400, 409)
+def test_a_split_is_removed_by_an_empty_object_but_not_without_a_body(client, folder):
+    client.put("/models/flowers/split", json={"1": 90})
+    response = client.put("/models/flowers/split")
+    message = "The body must be a JSON object."
+    assert refused(response, 400, "BadRequestException") == message
+    assert file.read(folder).routes["flowers"].split == {1: 90}
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", '"9"', "true", "1000001", "1e300", "1e999"])
+def test_wrong_weight_is_refused_with_the_range(client, folder, weight):
+    response = client.put("/models/flowers/split", data=f'{{"1": {weight}}}')
+    sentence = refused(response, 400, "BadRequestException")
+    assert "a weight above 0 and up to 1,000,000, like" in sentence
+    assert text(folder) == TEXT
+
+
+def test_wrong_split_is_refused(client, folder):
+    refused(client.put("/models/flowers/split", json=[1]), 400, "BadRequestException")
     unknown = client.put("/models/flowers/split", json={"2": 1})
     refused(unknown, 404, "ModelVersionNotFoundException")
     assert text(folder) == TEXT
+
+
+@pytest.mark.parametrize("version", ["1", "1.0", "", "0", "01", "1.00", "1.5", "-1", "9" * 19])
+def test_split_names_versions_as_the_description_says(client, version):
+    paths = client.get("/openapi.json").json["paths"]
+    body = paths["/models/{model}/split"]["put"]["requestBody"]["content"]["application/json"]
+    is_version = re.search(body["schema"]["propertyNames"]["pattern"], version)
+    status = client.put("/models/flowers/split", json={version: 5}).status_code
+    assert status == (200 if is_version else 404)
 
 
 def test_models_are_listed_in_pages(client):

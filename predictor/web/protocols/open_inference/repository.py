@@ -32,7 +32,8 @@ def load(model: str) -> dict[str, Any]:
 
 @management.post("/<model>/unload")
 def unload(model: str) -> dict[str, Any]:
-    """Stop serving all versions of a model."""
+    """Stop serving all versions of a model. Triton's parameter ``unload_dependents`` is ignored."""
+    parameters_of(members())
     find(model)
     change(f"unload {model}", partial(file.unserve, name=model), model)
     return {"name": model, "unload": True}

@@ -12,10 +12,10 @@ from werkzeug.exceptions import Conflict, Forbidden
 from predictor.errors import BadRequest, UnknownModel
 from predictor.setting_parsers import NAME_PATTERN
 from predictor.store import file
-from predictor.store.table import VERSION
+from predictor.store.table import VERSION, failure
 from predictor.store.wanted import Wanted
 from predictor.web.management import change, find, folder, members, stored
-from predictor.web.params import parameters, quoted, whole_number
+from predictor.web.params import known_among, parameters, quoted, whole_number
 from predictor.web.protocols.torchserve.metrics import as_version
 from predictor.web.protocols.torchserve.views import pretty
 from predictor.web.request import current_store
@@ -29,14 +29,15 @@ URL = re.compile(rf"({NAME_PATTERN.pattern})(?:/{VERSION.pattern})?", re.ASCII)
 def register() -> Response:
     """Serve a version that the store has. Only a new model gets it as its default."""
     known = ("url", "model_name", "initial_workers", "synchronous")
-    given = parameters(known, [*members().items()])
+    given = parameters(known, known_among([*members().items()], known))
     name, version = _named(given.get("url"))
     if given.get("model_name", name) != name:
         raise BadRequest(f"model_name must be absent, or the name of the folder, {name!r}.")
     route = file.read(folder()).routes.get(name)
     title = f'Model "{name}" Version: {as_version(version)}'
     if route is not None and version in route.versions:
-        raise Conflict(f"{title} is already registered.")
+        failed = failure(current_store().statuses(), name, str(version))
+        raise Conflict(failed or f"{title} is already registered.")
     workers = _workers("initial_workers", given, 0)
     waits = not workers or _is_synchronous(given)
 
@@ -92,12 +93,12 @@ def split(model: str) -> Response:
 @management.put("/models/<model>/split")
 def set_split(model: str) -> Response:
     """Replace the weights. An empty object removes the split."""
-    given = members()
+    given = members(is_required=True)
     weights = {find(model, version)[1]: weight for version, weight in given.items()}
     if len(weights) < len(given):
         raise BadRequest(f"The versions {', '.join(given)} must differ.")
-    if not all(type(weight) in (int, float) and weight > 0 for weight in weights.values()):
-        raise BadRequest('Each version needs a weight above 0, like {"1": 90, "2": 10}.')
+    if not all(map(file.is_weight, weights.values())):
+        raise BadRequest(f'Each version needs a weight {file.RANGE}, like {{"1": 90, "2": 10}}.')
     edit = partial(file.set_split, name=model, split=weights)
     change(f"split {model} {weights}", edit, model, weights)
     return split(model)

@@ -19,7 +19,7 @@ from predictor.errors import PredictorError
 from predictor.web.choosing import Chosen, Fields
 from predictor.web.openapi import description
 from predictor.web.params import as_target, parameters, top_k_of, whole_number
-from predictor.web.problems import Problem
+from predictor.web.problems import Problem, without_paths
 from predictor.web.protocols.torchserve.metrics import as_version
 from predictor.web.request import (
     admitted,
@@ -154,8 +154,8 @@ def explain(model: str, version: str | None = None, filename: str = "") -> Respo
     with admitted() as served:
         upload, given = read_upload(request, 1, EXPLAIN_FIELDS)
         class_index = whole_number("class_index", given)
-        for target in upload.targets if class_index is None else ():
-            class_index = as_target(target)
+        for target in upload.targets:
+            class_index = as_target(target, class_index)
         (image,) = all_or_error(upload.images)
         numbers = served.explain(image, class_index, current_call()).as_numbers()
     return jsonify(_wrap(upload, [numbers], "explanations"))
@@ -177,7 +177,8 @@ def models() -> Response:
     failed: dict[str, dict[str, str]] = {}
     for one in store.statuses():
         if one.reason:
-            failed.setdefault(one.name, {})[as_version(one.version)] = one.reason
+            reason = without_paths(one.reason)
+            failed.setdefault(one.name, {})[as_version(one.version)] = reason
     urls = {name: resolve(name).model.info.public()["weights"] for name in store.names()}
     models: list[dict[str, Any]] = [
         {"modelName": name, "modelUrl": urls.get(name, "")}
