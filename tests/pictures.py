@@ -86,6 +86,29 @@ def slow_scans(width: int, height: int, scans: int) -> bytes:
     )
 
 
+def jpeg_of_zeros(
+    side: int, components: int = 1, scanned: int = 1, frame: int = 0xC2, size: int = 8
+) -> bytes:
+    """A square JPEG with one scan of so many bytes, for some of its components or all.
+
+    ``frame`` is 0xC0 for a sequential one, 0xC2 for a progressive, and 0xC3 for a lossless one.
+    """
+    numbers = range(1, components + 1)
+    layers = b"".join(bytes([number, 0x11, 0]) for number in numbers)
+    scan = b"".join(bytes([number, 0]) for number in numbers[:scanned])
+    tables = b"\xff\xc4\0\x14%c\1" + bytes(16)  # one code of one bit
+    return b"".join(
+        [
+            b"\xff\xd8\xff\xdb\0\x43\0" + b"\1" * 64,
+            struct.pack(">BBHBHHB", 255, frame, 8 + len(layers), 8, side, side, components),
+            layers + tables % 0x00 + tables % 0x10,
+            b"\xff\xda" + struct.pack(">HB", 6 + len(scan), scanned) + scan,
+            {0xC0: b"\0\x3f\0", 0xC2: b"\0\0\0", 0xC3: b"\1\0\0"}[frame],
+            bytes(size) + b"\xff\xd9",
+        ]
+    )
+
+
 def avif_of_frames(frames: int) -> bytes:
     """An AVIF whose only item has the same AV1 frame several times."""
     data = bytearray(encode(Image.new("RGB", (64, 48)), "AVIF", speed=10))

@@ -34,7 +34,7 @@ def _convert(image: Image.Image) -> Image.Image:
 
 def _over_white(image: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", image.size, "white")
-    canvas.paste(image, mask=image.getchannel("A"))
+    canvas.paste(image, mask=image)  # getchannel("A") would stop all other threads
     return canvas
 
 

@@ -14,30 +14,38 @@ from math import inf
 from PIL import Image, ImageMode
 
 from predictor.errors import TooCostly
+from predictor.images.jpeg import samples_per_pixel
 from predictor.images.limits import Checked
+from predictor.images.webp import MAX_HERE
 
 IMAGE_S = 0.004  # any image: a tiny one is enlarged to what the model needs
 # Nanoseconds per byte of a decoded pixel: a flat 48-megapixel WebP of 38 bytes takes 0.79 s.
-# BMP and PPM that are not raw are decoded in Python.
-SAMPLE_NS = {"raw": 1, "JPEG": 1, "MPO": 1, "GIF": 3, "TIFF": 3, "BMP": 150, "PPM": 20, "HEIF": 6}
+# BMP that is not raw is decoded in Python.
+SAMPLE_NS = {"raw": 1, "JPEG": 1, "MPO": 1, "GIF": 3, "TIFF": 3, "BMP": 150, "HEIF": 6}
 SAMPLE_NS["LZMA"] = 40  # in a TIFF
-OTHER_SAMPLE_NS = 5  # PNG, WebP and AVIF
+OTHER_SAMPLE_NS = 5  # PNG, WebP, AVIF and PPM
 # Nanoseconds per pixel for a JPEG, at its full size, and for each of its scans: 90 scans of 48
 # megapixels, in a file of 7 kB, take 4.3 s.
 SCAN_NS = 1
+# Nanoseconds per sample of a JPEG with several scans, or that lacks components: all samples are in
+# memory, and are smoothed where scans are missing. At a reduced size, 8 bytes of zeros for 49
+# megapixels of CMYK take 0.5 s.
+SAMPLE_IN_MEMORY_NS = 2.5
 # Nanoseconds per pixel to convert a mode to RGB, turn the image upright and resize it.
 MODE_NS = {"RGB": 6, "L": 6, "1": 6, "P": 6, "CMYK": 10, "YCbCr": 10, "I;16": 10, "LAB": 28}
 OTHER_MODE_NS = 16  # such as RGBA
 TRANSPARENCY_NS = 10  # a transparent colour, or palette with transparent colours
 UNPACK_NS = 35  # per sample of a TIFF that Pillow does not unpack; of 16 bits they take 9
-# Seconds to prepare the conversion from a colour profile that no image had before.
-CMYK_PROFILE_S, PROFILE_S = 0.04, 0.005
+# Seconds to prepare the conversion from a colour profile that no image had before: one with tables,
+# as all have for CMYK and some for RGB, and any other.
+TABLES, TABLES_S, PROFILE_S = b"A2B", 0.04, 0.005
+TAGS_END = 1332  # where the list of the most tags that are read ends in a profile
 TILE_NS = 10_000  # for each strip or tile of a TIFF
 # Nanoseconds per pixel to receive it, in RGB, from the process that decoded it: a bilevel TIFF of
 # 40 megapixels in 376 bytes takes 0.35 s there and 0.4 to 0.7 s here.
 APART_NS, APART = 10, ("TIFF", "AVIF", "HEIF")
 # Nanoseconds per byte of the file. This is what photos cost, and hostile files hardly.
-BYTE_NS = {"raw": 1, "WEBP": 40, "AVIF": 100, "HEIF": 130}
+BYTE_NS = {"raw": 1, "PPM": 1, "WEBP": 40, "AVIF": 100, "HEIF": 130}
 OTHER_BYTE_NS = 10
 
 # The most for one image, per accepted pixel: 3 s with the default limit. The dearest honest images
@@ -78,19 +86,24 @@ def estimate(image: Image.Image, pixels: int, checked: Checked, size: int) -> fl
     if SIXTEEN_BITS.search(tile):
         width *= 2
     pixel_ns = width * SAMPLE_NS.get(kind, OTHER_SAMPLE_NS)
+    pixel_ns *= 2 if image.info.get("interlace") else 1
     pixel_ns += MODE_NS.get(mode.mode[:4], OTHER_MODE_NS)
     pixel_ns += TRANSPARENCY_NS * ("transparency" in image.info)
-    pixel_ns += APART_NS * (image.format in APART)
+    apart = image.format in APART or (kind == "WEBP" and pixels > MAX_HERE)
+    pixel_ns += APART_NS * apart
     if kind in ("JPEG", "MPO"):
-        decoded_ns = pixels * (1 + checked.scans) * SCAN_NS + image.width * image.height * pixel_ns
+        in_memory = 0.0 if checked.streamed else samples_per_pixel(image)
+        decoded_ns = pixels * ((1 + checked.scans) * SCAN_NS + in_memory * SAMPLE_IN_MEMORY_NS)
+        decoded_ns += image.width * image.height * pixel_ns
     else:
         decoded_ns = pixels * pixel_ns
     decoded_ns += len(tiles) * TILE_NS
     if checked.samples:
         decoded_ns += checked.samples.count * UNPACK_NS
     decoded_ns += size * BYTE_NS.get(kind, OTHER_BYTE_NS)
-    profile_s = CMYK_PROFILE_S if mode.mode == "CMYK" else PROFILE_S
-    fixed_s = IMAGE_S + (profile_s if image.info.get("icc_profile") else 0)
+    profile = image.info.get("icc_profile")
+    profile_s = TABLES_S if profile and TABLES in profile[:TAGS_END] else PROFILE_S
+    fixed_s = IMAGE_S + (profile_s if profile else 0)
     return (fixed_s + decoded_ns / 1e9) * (2 if checked.coarse else 1)
 
 

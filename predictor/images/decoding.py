@@ -13,7 +13,7 @@ from predictor.errors import (
     TooLarge,
     UnsupportedImage,
 )
-from predictor.images import heif, jpeg, png, sandbox, tiff, unread, webp
+from predictor.images import heif, jpeg, png, ppm, sandbox, tiff, unread, webp
 from predictor.images.cost import DearImage, estimate
 from predictor.images.limits import MAX_EXIF, Checked, LimitedFile, check_header
 from predictor.images.profile import keep_profile
@@ -84,14 +84,15 @@ def decode(
         DamagedImage: Pillow fails to decode the file for any other reason.
         Overloaded: there is not enough memory to decode the image.
     """
-    if sandbox.AVAILABLE and _is_rare(data) and can_decode(data):
+    if is_decoded_apart(data):
         return sandbox.decode(data, max_pixels, charge, alpha, most_s)
     return decode_here(data, max_pixels, enough, charge, alpha)
 
 
-def _is_rare(data: bytes) -> bool:
+def is_decoded_apart(data: bytes) -> bool:
     """Return whether an image is decoded in a process of its own."""
-    return data[4:8] == b"ftyp" or tiff.is_tiff(data) or webp.is_slow(data)
+    is_rare = data[4:8] == b"ftyp" or tiff.is_tiff(data) or webp.is_slow(data)
+    return sandbox.AVAILABLE and is_rare and can_decode(data)
 
 
 def decode_here(
@@ -124,16 +125,23 @@ def _decode(
     checked = _check(data)
     with _open(checked.data, max_pixels) as image:
         size = checked.samples.size if checked.samples else image.size
-        if enough is not None:
+        if enough is not None and not checked.lossless:
             image.draft(None, (enough, enough))
         check_header(image, image.size if checked.streamed else size, max_pixels)
-        charge(estimate(image, size[0] * size[1], checked, len(data)))
-        png.load(image, checked.data) if image.format == "PNG" else image.load()
-        if checked.coarse:
-            jpeg.check_last_scan(image, checked.coarse, enough)
-        png.scale_transparent_colour(image, data)
-        unpacked = checked.samples.unpack(image) if checked.samples else image
-        return keep_profile(_upright(unpacked), data, alpha)
+        pixels = max(size[0] * size[1], checked.filled)
+        charge(estimate(image, pixels, checked, len(data)))
+        return keep_profile(_upright(_load(image, checked, enough)), data, alpha)
+
+
+def _load(image: Image.Image, checked: Checked, enough: int | None) -> Image.Image:
+    """Decode the pixels of an opened image."""
+    if ppm.is_slow(image):
+        return ppm.load(image, checked.data)
+    png.load(image, checked.data) if image.format == "PNG" else image.load()
+    if checked.coarse:
+        jpeg.check_last_scan(image, checked.coarse, enough)
+    png.scale_transparent_colour(image, checked.data)
+    return checked.samples.unpack(image) if checked.samples else image
 
 
 def _check(data: bytes) -> Checked:
@@ -205,6 +213,8 @@ def _upright(image: Image.Image) -> Image.Image:
     """
     if any(len(image.info.get(name) or b"") > MAX_EXIF for name in EXIF_NAMES):
         return image
+    if len(image.info.get("xmp") or b"") > MAX_EXIF:  # Pillow would search it, without a thread
+        del image.info["xmp"]
     try:
         method = TRANSPOSE_BY_ORIENTATION[image.getexif()[ORIENTATION_TAG]]
     except Exception:  # such as KeyError, if it is upright

@@ -13,13 +13,16 @@ MAX_PHOTO_SIDE = 1024  # pixels; the page shows a photo no larger
 # Matplotlib's colour map inferno at 0, 1/4, … 1. The lightness grows with the heat, so that
 # colour-blind people can read the picture. The page's script has the same colours.
 COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
+LEVELS = np.arange(256)  # of heat
+PALETTE = [np.interp(LEVELS, np.linspace(0, 255, 5), channel) for channel in np.transpose(COLOURS)]
 OPACITY = 0.75  # of the colour where the heat is 1; 0 where the heat is 0
 UNSEEN = 0.35  # brightness of the parts that the model does not see
 
 
 def shrink(photo: Image.Image) -> Image.Image:
     """Return a decoded photo in sRGB, at most ``MAX_PHOTO_SIDE`` pixels wide and high."""
-    photo.thumbnail((MAX_PHOTO_SIDE, MAX_PHOTO_SIDE))
+    # First by a whole factor: 12 megapixels in 0.05 s instead of 0.11.
+    photo.thumbnail((MAX_PHOTO_SIDE, MAX_PHOTO_SIDE), reducing_gap=1.0)
     return to_rgb(to_srgb(photo))
 
 
@@ -53,8 +56,7 @@ def _cells(shape: tuple[int, ...], box: Box, part: Box) -> Box:
 
 def _colour(heat: NDArray[np.float32]) -> tuple[Image.Image, Image.Image]:
     """Convert ``(h, w)`` heat from about 0 to 1 to colours (RGB) and their opacity (L)."""
-    levels = np.linspace(0, 1, len(COLOURS))
-    channels = [np.interp(heat, levels, channel) for channel in zip(*COLOURS, strict=True)]
-    opacity = (heat.clip(0, 1) * 255 * OPACITY).astype(np.uint8)
-    colours = np.stack(channels, axis=-1).astype(np.uint8)
-    return Image.fromarray(colours), Image.fromarray(opacity)
+    levels = Image.fromarray(np.rint(heat.clip(0, 1) * 255).astype(np.uint8))
+    opacity = levels.point([int(level * OPACITY) for level in LEVELS])
+    levels.putpalette(np.stack(PALETTE, axis=-1).astype(np.uint8).tobytes())
+    return levels.convert("RGB"), opacity

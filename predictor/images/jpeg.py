@@ -17,7 +17,7 @@ FIRST_SEGMENT = 0xC0  # no length follows a smaller, reserved marker
 START_OF_IMAGE, END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
 START_OF_SCAN, APP1, EXIF = 0xDA, 0xE1, b"Exif\0\0"
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-SEQUENTIAL_FRAMES = {0xC0, 0xC1}
+SEQUENTIAL_FRAMES, LOSSLESS_FRAME = {0xC0, 0xC1}, 0xC3
 ARITHMETIC_CODING, ARITHMETIC_COST = 0xC9, 4  # its first frame; a scan takes as long as 3 others
 ALL_COEFFICIENTS = (1 << 64) - 1
 STEP = 256  # rows that are compared while all other threads wait
@@ -40,7 +40,8 @@ def check(data: bytes) -> Checked:
         parts.end = begin + 2 + len(content) if kind >= FIRST_SEGMENT else begin
     if found and not parts.begun:  # Pillow would read on
         raise DamagedImage("The JPEG ends before its first scan.")
-    checked = Checked(data, parts.kinds[START_OF_SCAN] * parts.cost, streamed=parts.streamed)
+    scans, is_lossless = parts.kinds[START_OF_SCAN] * parts.cost, parts.kinds[LOSSLESS_FRAME] > 0
+    checked = Checked(data, scans, streamed=parts.streamed, lossless=is_lossless)
     if (found and found[0] == END_OF_IMAGE) or not parts.complete:
         return checked
     # Samsung's panoramas have a video in place of the end marker.
@@ -133,6 +134,13 @@ def open_image(data: bytes) -> Image.Image:
     Of several images in a file, as 3D cameras write them, only the first is looked at.
     """
     return JpegImagePlugin.JpegImageFile(LimitedFile(data))
+
+
+def samples_per_pixel(image: Image.Image) -> float:
+    """Return how many samples an opened JPEG has in all components, for each pixel."""
+    layers: list[tuple[int, int, int, int]] = image.layer  # type: ignore[attr-defined]
+    most = max(across for _, across, _, _ in layers) * max(down for _, _, down, _ in layers)
+    return sum(across * down for _, across, down, _ in layers) / max(1, most)
 
 
 def check_last_scan(image: Image.Image, coarse: bytes, enough: int | None) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from predictor.errors import TooLarge, UnsupportedImage
+from predictor.images import ppm
 from predictor.images.samples import Samples
 
 MAX_READS = 200_000  # a photo needs some thousands; text, read byte by byte, some millions
@@ -32,6 +33,8 @@ class Checked(NamedTuple):
         streamed: whether a JPEG is decoded row by row. Then a reduced size takes less memory.
         samples: how the samples of a TIFF are stored, if ``data`` has each byte as a grey pixel.
         coarse: a JPEG without its last scan, if that scan has to be compared; otherwise empty.
+        lossless: whether a JPEG has no coefficients, so that no reduced size can be decoded.
+        filled: how many pixels the strips or tiles of a TIFF have, which are decoded whole.
     """
 
     data: bytes
@@ -39,6 +42,8 @@ class Checked(NamedTuple):
     streamed: bool = False
     coarse: bytes = b""
     samples: Samples | None = None
+    lossless: bool = False
+    filled: int = 0
 
 
 class LimitedFile(io.BytesIO):
@@ -86,7 +91,7 @@ def check_header(image: Image.Image, size: tuple[int, int], max_pixels: int) -> 
     codec = tile[0][0] if tile else ""
     if codec == "ppm_plain":
         raise UnsupportedImage("A PPM as text (P1, P2, P3) is not supported. Re-save it as binary.")
-    if codec in Image.DECODERS and pixels > MAX_SLOW_PIXELS:
+    if codec in Image.DECODERS and codec != ppm.SLOW_CODEC and pixels > MAX_SLOW_PIXELS:
         raise TooLarge(
             f"An image with this compression may have at most {MAX_SLOW_PIXELS:,} pixels."
             " Save it as JPEG or PNG."

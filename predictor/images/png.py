@@ -1,5 +1,6 @@
 """What is particular to PNG: metadata is left out, and a transparent colour is scaled."""
 
+import os
 import struct
 import zlib
 
@@ -18,7 +19,7 @@ TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 EXIF_TEXT, XMP_TEXT = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
 NAMES = {b"iCCP", b"eXIf", EXIF_TEXT, XMP_TEXT}
 MAX_METADATA = 1_000_000
-MARK = b"\x5a\xa5\xc3\x3c\x96"  # no row of one colour
+MARK_BYTES = 5  # random, so that no file can have them in its last row on purpose
 
 
 def check(data: bytes) -> Checked:
@@ -85,23 +86,30 @@ def load(image: Image.Image, data: bytes) -> None:
         ValueError: rows are missing, because the compressed data ends early. Pillow, which does not
             notice that, would leave them black.
     """
-    if _is_marked_after_decoding(image, MARK):  # or its last row happens to be like that
+    mark = os.urandom(MARK_BYTES)
+    if _is_marked_after_decoding(image, mark):  # or its last row happens to be like that
         with Image.open(LimitedFile(data)) as again:
-            if _is_marked_after_decoding(again, bytes(byte ^ 255 for byte in MARK)):
+            if _is_marked_after_decoding(again, bytes(byte ^ 255 for byte in mark)):
                 raise ValueError("Rows of the PNG are missing.")
 
 
 def _is_marked_after_decoding(image: Image.Image, mark: bytes) -> bool:
-    """Return whether the row that is decoded last still has the bytes that it had before."""
-    width, height = image.size
-    last = height // 2 * 2 - 1 if image.info.get("interlace") and height > 1 else height - 1
-    row, pixels = Image.new(image.mode, (width, 1)), Image.new(image.mode, image.size)
+    """Return whether the row that is decoded last still has the bytes that it had before.
+
+    Of an interlaced image of one row, that is its last column with an odd number.
+    """
+    left, top, right, bottom = 0, image.height - 1, image.width, image.height
+    if image.info.get("interlace") and image.height > 1:
+        top, bottom = image.height // 2 * 2 - 1, image.height // 2 * 2
+    elif image.info.get("interlace") and image.width > 1:
+        left, right = image.width // 2 * 2 - 1, image.width // 2 * 2
+    row, pixels = Image.new(image.mode, (right - left, 1)), Image.new(image.mode, image.size, None)
     size = len(row.tobytes())
     row.frombytes((mark * size)[:size])
-    pixels.paste(row, (0, last))
+    pixels.paste(row, (left, top))
     image.im = pixels.im
     image.load()
-    return image.crop((0, last, width, last + 1)).tobytes() == row.tobytes()
+    return image.crop((left, top, right, bottom)).tobytes() == row.tobytes()
 
 
 def scale_transparent_colour(image: Image.Image, data: bytes) -> None:

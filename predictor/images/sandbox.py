@@ -24,6 +24,7 @@ from pathlib import Path
 from time import monotonic, thread_time
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from predictor.errors import (
@@ -85,12 +86,13 @@ class Link:
         (size,) = LENGTH.unpack(self.receive(LENGTH.size))
         if size > MAX_MESSAGE:
             raise ValueError("A message is too long.")
-        return dict(json.loads(self.receive(size)))
+        return dict(json.loads(bytes(self.receive(size))))
 
-    def receive(self, size: int) -> bytearray:
+    def receive(self, size: int) -> memoryview:
         """Receive so many bytes; raise EOFError if the connection ends."""
-        content = bytearray(size)
-        left = memoryview(content)
+        # The kernel fills the memory, while other threads run: bytearray would take 0.13 s for the
+        # zeros of 49 megapixels, in which none does.
+        left = content = np.empty(size, np.uint8).data
         while left:
             self._limit()
             if not (count := self._socket.recv_into(left)):

@@ -41,14 +41,18 @@ def check(data: bytes) -> Checked:
     tags = _Tags(data)
     if _is_raw(tags):
         raise UnsupportedImage(unread.message("camera RAW (DNG, NEF, ARW, …)", unread.DEVELOP))
-    _check_blocks(tags)
+    filled = _check_blocks(tags)
     if samples := _samples(tags):
-        return Checked(_as_bytes(tags, samples), samples=samples)
-    return Checked(data)
+        return Checked(_as_bytes(tags, samples), samples=samples, filled=filled)
+    return Checked(data, filled=filled)
 
 
-def _check_blocks(tags: "_Tags") -> None:
-    """Raise ValueError if strips or tiles are missing, which would be black, or are too large."""
+def _check_blocks(tags: "_Tags") -> int:
+    """Return how many pixels the strips or tiles have, which may be many more than the image.
+
+    Raises:
+        ValueError: they are too large, or some are missing, which would be black.
+    """
     tiled = bool(tags.first(TILE_WIDTH_TAG, 0))
     width, height = tags.first(WIDTH_TAG, 0), tags.first(LENGTH_TAG, 0)
     across = tags.first(TILE_WIDTH_TAG, 0) if tiled else width
@@ -56,6 +60,7 @@ def _check_blocks(tags: "_Tags") -> None:
     if tiled and across * down > max(LARGE_TILE, 4 * width * height):
         raise ValueError("The tiles of the TIFF are much larger than the image.")
     blocks = -(-width // max(1, across)) * -(-height // max(1, down))
+    filled = blocks * across * (down if tiled else min(down, height))
     if tags.first(PLANES_TAG, 1) == 2:
         blocks *= tags.first(CHANNELS_TAG, 1)
     compression = tags.first(COMPRESSION_TAG, 1)
@@ -69,6 +74,7 @@ def _check_blocks(tags: "_Tags") -> None:
         for at, size in zip(places, sizes, strict=False)
     ):
         raise ValueError("A JPEG in the TIFF is cut off.")
+    return filled
 
 
 def _is_raw(tags: "_Tags") -> bool:

@@ -225,3 +225,13 @@ def test_out_of_memory_is_overloaded_and_not_damaged(monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fails)
     with pytest.raises(Overloaded):
         decode(picture(), LIMIT)
+
+
+def test_xmp_turns_a_photo_only_if_it_is_short():
+    """Pillow searches it with a regular expression, while all other threads wait."""
+    xmp = b'<x tiff:Orientation="6"/>'
+    sizes = [
+        decode(encode(Image.new("RGB", (4, 3)), "WEBP", xmp=xmp + bytes(more)), 99).size
+        for more in (0, 150_000)
+    ]
+    assert sizes == [(3, 4), (4, 3)]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from pictures import difference, encode, scan_bomb, slow_scans
+from pictures import difference, encode, jpeg_of_zeros, scan_bomb, slow_scans
 from predictor.errors import DamagedImage, TooLarge
 from predictor.images import jpeg
 from predictor.images.cost import SCAN_NS
@@ -183,3 +183,13 @@ def test_long_film_in_place_of_the_end_is_not_searched(monkeypatch):
 
 
 original = jpeg.search
+
+
+def test_lossless_jpeg_is_decoded_at_its_own_size():
+    """It has no coefficients, of which a part would give a reduced size."""
+    data = jpeg_of_zeros(1200, frame=0xC3, size=180_000)
+    assert decode(data, 2_000_000, enough=256).getcolors() == [(1_440_000, (128, 128, 128))]
+
+
+def test_progressive_jpeg_of_zeros_is_decoded_at_a_reduced_size():
+    assert decode(jpeg_of_zeros(1200), 2_000_000, enough=256).size == (300, 300)

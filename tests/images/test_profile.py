@@ -126,7 +126,7 @@ UNUSABLE = {
     "a link of two devices": SWAPPED[:12] + b"link" + SWAPPED[16:],
     "named colours": SWAPPED[:12] + b"nmcl" + SWAPPED[16:],
     "7 colours": SWAPPED[:16] + b"7CLR" + SWAPPED[20:],
-    "a pipeline of stages": SWAPPED.replace(b"rTRC", b"D2B1", 1),
+    "a pipeline of stages": SWAPPED.replace(b"curv", b"mpet", 1),
     "many tags": with_tags(*(b"%04d" % number for number in range(101))),
     "10 MB": SWAPPED + bytes(10_000_000),
 }
@@ -145,9 +145,15 @@ def test_a_cmyk_image_with_a_broken_profile_is_converted_without():
 
 
 def test_a_hostile_profile_does_not_reach_little_cms(monkeypatch):
+    printed = cmyk_profile().replace(b"mft1", b"mpet")
     monkeypatch.setattr("PIL.ImageCms.buildTransform", None)
     for name in ("a pipeline of stages", "many tags", "10 MB", "named colours"):
         assert seen(encode(RED, "TIFF", icc_profile=UNUSABLE[name])).mode == "RGB"
+    cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    # For black point compensation, Little CMS also reads how ink is printed.
+    for direction in (b"A2B0", b"B2D0"):
+        data = encode(cyan, "TIFF", icc_profile=printed.replace(b"A2B0", direction))
+        assert seen(data).getpixel((4, 4)) == (0, 255, 255)
 
 
 def test_transparent_parts_stay_white_with_a_profile():
