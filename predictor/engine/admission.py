@@ -32,21 +32,26 @@ class Slots:
         self.is_shared = False  # whether several models are served
         self._held_by = Counter[str]()  # by model
         self._changed = threading.Condition()
-        self._idle_since = float("-inf")  # idle from the start
+        self.used_at = float("-inf")  # when the model last ran for a holder
 
-    def check(self, model: str = "") -> None:
-        """Raise the error if no slot is free for a request of this model."""
+    def check(self, model: str = "", size: float = 0.0) -> None:
+        """Raise the error if no slot is free for a request of this model.
+
+        ``size``: the request's images as a share of the most that one may have. As large a share of
+        half of the slots must be free.
+        """
         free = self.count - self.held
-        if free <= 0 or (self.is_shared and self._held_by[model] >= TIMES_FREE * free):
+        is_large = size * self.count / 2 > free
+        if free <= 0 or is_large or (self.is_shared and self._held_by[model] >= TIMES_FREE * free):
             limit = f"{self.held} {self._holders} in progress"
             raise self._error(
                 f"The server is at its limit of {limit}. Retry later.", self.retry_after_s()
             )
 
-    def take(self, model: str = "") -> None:
-        """Take one slot; raise the error if no slot is free."""
+    def take(self, model: str = "", size: float = 0.0) -> None:
+        """Take one slot; raise the error if no slot is free. For ``size`` see :meth:`check`."""
         with self._changed:
-            self.check(model)
+            self.check(model, size)
             self.held += 1
             self._held_by[model] += 1
 
@@ -56,25 +61,27 @@ class Slots:
             self.held -= 1
             self._held_by[model] -= 1
             if self.held == 0:
-                self._idle_since = monotonic()
                 self._changed.notify_all()
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Hold one slot for the duration of the block; raise the error if no slot is free."""
-        self.take()
+    def hold(self, size: float = 0.0) -> Iterator[None]:
+        """Hold one slot for the duration of the block, as :meth:`take` does."""
+        self.take(size=size)
         try:
             yield
         finally:
             self.release()
 
     def wait_until_idle(self, seconds: float, timeout_s: float) -> bool:
-        """Return True once no slot has been held for ``seconds``, or False after ``timeout_s``."""
+        """Return True once no slot is held, and the model has not run for a holder for ``seconds``.
+
+        Return False after ``timeout_s``. Requests that are refused leave the model idle.
+        """
         deadline = monotonic() + timeout_s
         with self._changed:
             while True:
                 now = monotonic()
-                idle_at = self._idle_since + seconds
+                idle_at = self.used_at + seconds
                 if self.held == 0 and idle_at <= now:
                     return True
                 if now >= deadline:
@@ -90,6 +97,9 @@ class Process:
         cpus = settings.cpus or available_cpus()
         self.cpus = settings.torch_threads or cpus  # for the models
         self.slots = Slots(settings.max_in_flight)  # for predictions, not for explanations
+        # Else a client's 64 requests with 64 images each, of 76 bytes, would refuse all photos.
+        most = max(1, settings.max_in_flight // 2)
+        self.several = Slots(most, "requests with several images")  # they hold a slot, too
         self.explanations = Slots(settings.max_explanations, "explanations", ExplainerBusy)
         self.lanes = Lanes()  # that run the models
         # Decoding competes with the models for processors, and decoded photos are large.

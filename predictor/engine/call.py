@@ -32,6 +32,7 @@ class Timings:
     queue: float | None = None  # waiting for a forward pass
     inference: float | None = None
     explain: float | None = None  # an explanation: queue, decoding and computation
+    preview: float | None = None  # as ``decode``, for a request that is no prediction
 
     @contextmanager
     def measure(self, step: str) -> Iterator[None]:

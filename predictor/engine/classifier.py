@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from functools import partial
 from math import inf
 from time import monotonic
@@ -196,13 +197,11 @@ class Classifier:
         self._batcher.require_alive()
         if len(images) > most:
             raise TooLarge(f"The request has {len(images)} images; at most {most} are accepted.")
-        call.budget.check(sum(not isinstance(image, RequestError) for image in images))
-        with call.timings.measure("decode"):
-            prepared = [
-                self._prepare(image, model, call) if isinstance(image, bytes) else image
-                for image in images
-            ]
-        outcomes = map_good(partial(self._run_all, call=call), prepared)
+        to_classify = sum(not isinstance(image, RequestError) for image in images)
+        call.budget.check(to_classify)
+        self._batcher.check(to_classify, call.deadline)  # before they are decoded
+        with self.process.several.hold(len(images) / most) if len(images) > 1 else nullcontext():
+            outcomes = self._outcomes(images, model, call)
         for logits in outcomes:
             if not isinstance(logits, PredictorError):
                 index, probability = model.card.output.best(logits)
@@ -210,6 +209,16 @@ class Classifier:
                 for callback in self.on_answer:
                     callback(index, probability)
         return outcomes
+
+    def _outcomes(
+        self, images: Sequence[Image | RequestError], model: LoadedModel, call: Call
+    ) -> list[Logits | PredictorError]:
+        with call.timings.measure("decode"):
+            prepared = [
+                self._prepare(image, model, call) if isinstance(image, bytes) else image
+                for image in images
+            ]
+        return map_good(partial(self._run_all, call=call), prepared)
 
     def begin(self, call: Call | None) -> Call:
         """Return the call, or a new call. Set its deadline, which all images of a request share."""
@@ -234,6 +243,8 @@ class Classifier:
         finally:
             for job in jobs:  # if the client has left, do not run its waiting images
                 job.future.cancel()
+            if jobs:
+                self.process.slots.used_at = monotonic()
             call.timings.add_wait(jobs)
 
     def _infer(self, scorer: Scorer, images: list[Pixels], lanes: int) -> Logits:

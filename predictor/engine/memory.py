@@ -1,6 +1,10 @@
-"""What the C library does with freed memory. Nothing here has an effect without glibc."""
+"""What Python and the C library do with memory that is not used any more.
+
+Without glibc, only :func:`collect_garbage` has an effect.
+"""
 
 import ctypes
+import gc
 from contextlib import suppress
 
 from predictor.engine.cpus import available_cpus
@@ -38,3 +42,12 @@ def return_freed() -> None:
     """Return the freed memory of all arenas to the kernel."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def collect_garbage() -> None:
+    """Free all objects that only refer to each other, also among those that are frozen."""
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    gc.collect()
+    if frozen:
+        gc.freeze()

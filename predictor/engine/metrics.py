@@ -25,7 +25,7 @@ from predictor.engine.call import Call
 from predictor.engine.metric_files import FOLDER_VARIABLE, AllProcesses, ProcessFigures, pids_of
 from predictor.engine.readings import Readings
 from predictor.engine.served import Served
-from predictor.errors import codes
+from predictor.errors import NotExplainable, codes
 
 MODEL = ("model", "version")  # labels; empty for a request that concerns no model
 INFO = ("name", "version", "weights", "device", "precision")  # labels of model_info
@@ -144,7 +144,7 @@ class Metrics:
         self.requests.labels(route, method, status, *labels).inc()
         self._request_seconds.labels(route, *labels).observe(seconds)
         for step, step_s in call.timings.known().items():
-            if step in self._steps:
+            if step in self._steps and NotExplainable.code not in codes:
                 self._steps[step].labels(*labels).observe(step_s)
         if call.timings.read is not None:
             self._read_seconds.observe(call.timings.read)

@@ -103,7 +103,7 @@ class Served:
         For the errors see :meth:`predictor.engine.decoders.Decoders.decode`.
         """
         preprocessing = self.model.scorer.preprocessing
-        with self.classifier.begin(call).timings.measure("decode"):
+        with self.classifier.begin(call).timings.measure("preview"):
             return preprocessing.picture(self.classifier.decode(image, call, preprocessing))
 
     def explain(self, image: bytes, class_index: int | None, call: Call) -> Explanation:

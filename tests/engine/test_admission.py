@@ -3,6 +3,7 @@ from time import monotonic
 
 import pytest
 
+from pictures import picture
 from predictor.engine.admission import Process, Slots
 from predictor.errors import Overloaded
 from predictor.settings import Settings
@@ -64,10 +65,13 @@ def test_slots_are_not_idle_while_one_is_held():
         assert not slots.wait_until_idle(0, timeout_s=0.01)
 
 
-def test_slots_are_idle_some_time_after_the_last_is_freed():
+def test_slots_are_idle_some_time_after_the_model_ran_for_the_last_holder():
     slots = Slots(1)
     with slots.hold():
         pass
+    assert slots.wait_until_idle(60, timeout_s=0)  # the request was refused
+    with slots.hold():
+        slots.used_at = monotonic()
     assert not slots.wait_until_idle(60, timeout_s=0)
     began = monotonic()
     assert slots.wait_until_idle(0.05, timeout_s=60)
@@ -89,3 +93,28 @@ def test_a_process_decodes_and_computes_on_its_share_of_the_processors():
     held = [process.decoders.turns._join(0.0) for _ in range(3)]
     assert (process.cpus, held[:2], held[2] is None) == (2, [None, None], False)
     assert Process(Settings(cpus=2, torch_threads=1)).cpus == 1
+
+
+def test_requests_of_several_images_leave_places_to_photos(make_classifier):
+    classifier = make_classifier(max_in_flight=2)
+    with classifier.process.several.hold():
+        with pytest.raises(Overloaded, match="limit of 1 requests with several images"):
+            classifier.classify([picture(), picture("blue")])
+        assert classifier.classify([picture("blue")])[0][0].class_name == "blue_thing"
+    assert len(classifier.classify([picture(), picture("blue")])) == 2
+
+
+def test_requests_of_many_images_leave_places_to_those_of_few():
+    several = Process(Settings()).several
+    for _ in range(17):
+        several.take(size=1.0)
+    with pytest.raises(Overloaded, match="limit of 17 requests with several images"):
+        several.take(size=1.0)
+    for _ in range(8):
+        several.take(size=0.5)
+    with pytest.raises(Overloaded):
+        several.take(size=0.5)
+    for _ in range(7):
+        several.take(size=2 / 64)
+    with pytest.raises(Overloaded):
+        several.take(size=2 / 64)

@@ -24,8 +24,15 @@ def test_waiting_items_run_together_up_to_the_batch_size(gate, make_batcher):
     assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
-def test_the_items_of_a_large_request_give_way_to_other_requests(monkeypatch, gate, make_batcher):
-    monkeypatch.setattr("predictor.engine.batching.GIVES_WAY_S", 10)  # also on a busy machine
+@pytest.fixture
+def gives_way(monkeypatch):
+    """Let each item of a request give way for 10 s, also on a busy machine."""
+    monkeypatch.setattr("predictor.engine.batching.GIVES_WAY_S", 10)
+    monkeypatch.setattr("predictor.engine.batching.LESS_FROM_S", 1000)
+
+
+@pytest.mark.usefixtures("gives_way")
+def test_the_items_of_a_large_request_give_way_to_other_requests(gate, make_batcher):
     batcher = make_batcher(max_queue=20)
     first = batcher.submit([0])
     gate.entered.acquire(timeout=10)
@@ -33,6 +40,18 @@ def test_the_items_of_a_large_request_give_way_to_other_requests(monkeypatch, ga
     gate.let.release(10)
     results(first + jobs)
     assert gate.batches == [[0], [1, 10, 20, 2], [21, 3, 4, 5], [6, 7, 8]]
+
+
+def test_no_item_gives_way_for_long_and_few_fall_due_at_once(gate, make_batcher):
+    batcher = make_batcher(max_queue=100)
+    first = batcher.submit([0])
+    gate.entered.acquire(timeout=10)
+    waiting = batcher.submit(list(range(64)))
+    due = [job.turn - waiting[0].submitted for job in batcher.queue]
+    gate.let.release(100)
+    results(first + waiting)
+    assert due[-1] < 25
+    assert max(sum(second <= one < second + 1 for one in due) for second in range(25)) <= 5
 
 
 def test_without_a_delay_an_item_does_not_wait_for_others(gate, make_batcher):
@@ -55,16 +74,31 @@ def test_a_batch_that_is_not_full_runs_when_the_delay_ends(gate, make_batcher):
     assert results(make_batcher(max_delay_s=0.01).submit([1, 2])) == [2, 4]
 
 
-def test_a_full_queue_accepts_all_items_of_a_request_or_none(gate, make_batcher):
-    batcher = make_batcher(max_queue=3)
+@pytest.mark.usefixtures("gives_way")
+def test_a_request_behind_a_full_queue_is_refused_and_one_that_comes_before_it_is_not(
+    gate, make_batcher
+):
+    batcher = make_batcher(max_queue=2)
     first = batcher.submit([0])
     gate.entered.acquire(timeout=10)
     waiting = batcher.submit([1, 2])
-    with pytest.raises(Overloaded):
+    with pytest.raises(Overloaded, match="2 images are waiting"):
         batcher.submit([3, 4])
-    waiting += batcher.submit([5])
+    waiting += batcher.submit([5])  # 2 gives way to it
+    with pytest.raises(Overloaded, match="2 images are waiting"):
+        batcher.submit([6])
     gate.let.release(10)
     assert results(first + waiting) == [0, 2, 4, 10]
+
+
+def test_the_largest_request_needs_no_empty_queue(gate, make_batcher):
+    """Its images have been decoded by then."""
+    batcher = make_batcher(max_queue=3)
+    first = batcher.submit([0])
+    gate.entered.acquire(timeout=10)
+    waiting = batcher.submit([1]) + batcher.submit([2, 3, 4])
+    gate.let.release(10)
+    assert results(first + waiting) == [0, 2, 4, 6, 8]
 
 
 def test_a_cancelled_item_is_not_run_and_makes_room_in_the_queue(gate, make_batcher):

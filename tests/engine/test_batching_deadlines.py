@@ -26,7 +26,8 @@ def test_a_refusal_says_how_long_the_backlog_takes(gate, make_batcher):
     assert batcher.backlog_s == 0
     batcher.submit([1])
     wait_until(lambda: batcher.waiting == 0)
-    batcher.submit([2, 3])
+    batcher.submit([2])
+    batcher.submit([3])
     assert batcher.backlog_s == 9
     with pytest.raises(Overloaded) as refusal:
         batcher.submit([4])

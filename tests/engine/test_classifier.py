@@ -188,15 +188,20 @@ def test_an_image_that_is_not_queued_has_no_queue_time(classifier):
     assert list(call.timings.known()) == ["decode"]
 
 
-def test_a_request_refused_by_the_queue_has_no_queue_time(classifier, monkeypatch):
+@pytest.mark.parametrize(("refused_by", "known"), [("check", []), ("submit", ["decode"])])
+def test_a_request_refused_by_the_queue_has_no_queue_time(
+    classifier, monkeypatch, refused_by, known
+):
+    """If it can be known that it would be too late, it is refused before it is decoded."""
+
     def full(*_):
         raise Overloaded("No room.")
 
-    monkeypatch.setattr("predictor.engine.batching.Batcher.submit", full)
+    monkeypatch.setattr(f"predictor.engine.batching.Batcher.{refused_by}", full)
     call = Call()
     with pytest.raises(Overloaded):
         classifier.classify([picture()], call=call)
-    assert list(call.timings.known()) == ["decode"]
+    assert list(call.timings.known()) == known
 
 
 def test_all_forward_passes_but_the_warm_up_are_reported(make_classifier):

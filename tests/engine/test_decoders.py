@@ -1,15 +1,19 @@
 """Requests take turns at the decoders."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from math import inf
 from time import monotonic
 
 import pytest
+from PIL import Image
 
+from pictures import encode, picture
 from predictor.engine.call import Call
-from predictor.engine.decoders import Turns
+from predictor.engine.decoders import Decoders, Turns
 from predictor.errors import ClientGone, DamagedImage, DeadlineExceeded, Overloaded
+from predictor.settings import Settings
 from waiting import wait_until
 
 
@@ -130,6 +134,15 @@ def test_a_long_queue_refuses_further_images_and_says_when_to_retry():
     assert not turns.full
 
 
+def test_dear_images_and_those_decoded_apart_leave_slots_to_others():
+    decoders = Decoders(1, Settings(max_in_flight=128))
+    for turns, most in ((decoders.dear, 32), (decoders.apart, 64)):
+        assert turns._join(0.0) is None
+        assert all(turns._join(0.0) for _ in range(most))
+        with pytest.raises(Overloaded, match=f"{most} images are waiting"):
+            turns._join(0.0)
+
+
 @pytest.mark.parametrize("failures", [0, 20])
 def test_images_are_refused_by_what_they_are_expected_to_take(failures):
     """Also if none was decoded before, or damaged ones that were quick."""
@@ -169,3 +182,20 @@ def test_many_threads_never_hold_more_than_the_decoders():
         thread.join(30)
     assert max(most) <= 2
     assert len(most) == 400
+
+
+def test_images_that_are_decoded_apart_leave_a_decoder_to_others():
+    """Their estimates may be wrong, and a request for a photo must not wait for many of them."""
+    decoders, tiff = Decoders(2, Settings()), encode(Image.new("RGB", (8, 6)), "TIFF")
+
+    def decode(data):
+        return decoders.decode(data, Call(), None, lambda image: image.size)
+
+    with ThreadPoolExecutor(4) as pool:
+        with decoders.apart.take(Call()):
+            futures = [pool.submit(decode, tiff) for _ in range(3)]
+            wait_until(lambda: decoders.apart.waiting == 3)
+            assert decoders.waiting == 3
+            assert decoders.turns._free == 2
+            assert decode(picture()) == (32, 24)
+        assert [future.result(60) for future in futures] == [(8, 6)] * 3

@@ -1,10 +1,14 @@
-"""What glibc does with freed memory, in a process of its own."""
+"""What Python does with garbage; what glibc does with freed memory, in a process of its own."""
 
+import gc
 import platform
 import subprocess
 import sys
+import weakref
 
 import pytest
+
+from predictor.engine.memory import collect_garbage
 
 PASSES = """
 from resource import RUSAGE_SELF, getrusage
@@ -37,3 +41,22 @@ def page_faults(keep):
 def test_a_forward_pass_finds_the_memory_of_the_one_before():
     assert page_faults(keep=False) > 1000  # or the setting is no longer needed
     assert page_faults(keep=True) < 10
+
+
+class Cycle:
+    itself = None
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_garbage_is_collected_also_among_frozen_objects(frozen):
+    cycle = Cycle()
+    cycle.itself, alive = cycle, weakref.ref(cycle)
+    try:
+        if frozen:
+            gc.freeze()
+        del cycle
+        collect_garbage()
+        assert alive() is None
+        assert (gc.get_freeze_count() > 0) == frozen
+    finally:
+        gc.unfreeze()

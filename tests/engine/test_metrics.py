@@ -6,7 +6,7 @@ from pictures import picture
 from predictor.engine.call import Call, Timings
 from predictor.engine.metrics import Metrics
 from predictor.engine.served import Served
-from predictor.errors import PredictorError, codes
+from predictor.errors import NotExplainable, PredictorError, codes
 from scrape import Scrape, series
 from test_errors import tree
 from toy import ToyModel
@@ -61,6 +61,15 @@ def test_steps_that_a_request_did_not_reach_are_not_counted(classifier):
     assert numbers["predictor_read_seconds_sum"] == 0.1
     assert numbers[series("predictor_decode_seconds_sum", **MODEL)] == 0.2
     assert numbers.sum("predictor_queue_seconds_count") == 0
+
+
+def test_explanation_of_a_model_that_has_none_is_not_measured(classifier):
+    metrics, timings = store_around(classifier).metrics, Timings(read=0.1, explain=0.2)
+    record(metrics, 501, call=Call(timings=timings, **MODEL), codes=[NotExplainable.code])
+    record(metrics, 503, call=Call(timings=timings, **MODEL), codes=["explainer-busy"])
+    numbers = Scrape.of(metrics)
+    assert numbers[series("predictor_explain_seconds_count", **MODEL)] == 1
+    assert numbers["predictor_read_seconds_count"] == 2
 
 
 def test_only_requests_with_an_image_count_as_predictions(classifier):
