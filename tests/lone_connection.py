@@ -57,9 +57,10 @@ def head(environ, start_response):
 def make_worker():
     return SimpleNamespace(
         loop=asyncio.get_running_loop(), cfg=Config(), max_body=10**6, receive_timeout_s=60,
-        alive=True, connections=set(), evicted=set(), held=0, freed_at=0, turn=asyncio.Lock(),
+        alive=True, connections=set(), evicted=set(), held=0, turn=asyncio.Lock(),
         head=head, management_bind=(), rest_until=0, rest=lambda _: None, pace=lambda: 0,
-        log=logging.getLogger(), make_room=lambda: None, nr=0,
+        log=logging.getLogger(), make_room=lambda: None, nr=0, note_freed=lambda: None,
+        drain_s=5,
     )  # fmt: skip
 
 

@@ -7,11 +7,12 @@ import socket
 import sys
 from ipaddress import ip_address
 
-from predictor.settings import unquoted
+from predictor.settings import PREFIX, unquoted
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+MANAGEMENT_BIND = f"{PREFIX}MANAGEMENT_BIND"
 
 
 def host_from_env() -> str:
@@ -54,14 +55,18 @@ def bind_error(host: str, port: int) -> OSError | None:
 def check(host: str, port: int, option: str) -> None:
     """Exit with a message if this process cannot listen on an address.
 
-    ``option`` is the command line option that can replace HOST, such as ``--bind``.
+    ``option`` is the command line option that can replace HOST, such as ``--bind``, or the setting
+    that has both the address and the port.
     """
     if (error := bind_error(host, port)) is None:
         return
+    is_own = option == MANAGEMENT_BIND
+    names = option if is_own else f"HOST or {option}"
     if error.errno == errno.EADDRINUSE:
         other = 5002 if port == 5001 else 5001
-        sys.exit(f"Port {port} on {host} is taken. Choose another: PORT={other}.")
+        advice = f"Set {option} to another." if is_own else f"Choose another: PORT={other}."
+        sys.exit(f"Port {port} on {host} is taken. {advice}")
     sys.exit(
-        f"Cannot listen on {host}:{port}: {error.strerror}. Set HOST or {option} to an address of"
-        " this machine."
+        f"Cannot listen on {host}:{port}: {error.strerror}. Set {names} to an address of this"
+        " machine."
     )

@@ -5,30 +5,27 @@ slow client thus costs a buffer for a limited time, and never a thread.
 """
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from socket import SO_LINGER, SOL_SOCKET
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from predictor.environ import MAX_BODY_WITHOUT_SLOT
 from predictor.errors import Evicted, PredictorError, RequestTimeout, SendTimeout
+from predictor.server.departure import PROBE, Departure, abandon, limit_unread, limit_unsent, reset
 from predictor.server.exchange import Exchange
-from predictor.server.half_closed import PROBE, Departure
 from predictor.server.reception import Reception
 
 if TYPE_CHECKING:
     from predictor.server.event_loop import EventLoopWorker
 
 SLOW = "The client was slow while other clients waited."
-NO_LINGER = struct.pack("ii", 1, 0)
 PIECE = 64 * 1024  # bytes of a response that are sent at once; copying 1.7 MB takes 5 ms
 MAX_BEHIND = 64 * 1024  # bytes that are received behind a request, to see the client leave
-DRAIN_S = 5.0  # for the rest of a request or response, when the worker shuts down
 NEW_S = 1.0  # a client that has been silent for longer is not new: 1,000 of them may have waited
-LINGER_S = 2.0  # for the client to read a response before its connection is closed
+LINGER_S = 2.0  # for the client to read a response, or go on sending, before the connection closes
+SLOW_RATE = 2000  # bytes per second; a request that arrives so fast is never older than others
 
 
 class Connection(asyncio.Protocol):
@@ -54,6 +51,7 @@ class Connection(asyncio.Protocol):
         """Begin to receive."""
         self._transport = transport
         transport.set_write_buffer_limits(high=0)  # resume_writing then means: all is sent
+        limit_unsent(transport)
         self._departure = Departure(self._worker.loop, transport)
         self._worker.connections.add(self)
         self._task = self._worker.loop.create_task(self._converse())
@@ -64,7 +62,8 @@ class Connection(asyncio.Protocol):
         self._worker.connections.discard(self)
         self._worker.evicted.discard(self)
         self.eof_received()
-        self._departure.begin(wait_s=0.0)
+        self._departure.end()
+        self._worker.note_freed()
 
     def eof_received(self) -> bool:
         """Note that the client has closed, or will only read: without TLS, it gets its response."""
@@ -76,7 +75,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Keep the bytes. While a response is pending, receive hardly more: only to see the end."""
         if self.state == "leaving":
-            return
+            return self._linger_on()
         self._received += data
         self._hold(self.held + len(data))
         if self.state not in ("idle", "receiving") and len(self._received) > MAX_BEHIND:
@@ -90,9 +89,15 @@ class Connection(asyncio.Protocol):
 
     # Called by the worker
 
+    @property
+    def last_active(self) -> float:
+        """Since when it waits; what has arrived of a request counts as time, at ``SLOW_RATE``."""
+        return self.since + (self.held / SLOW_RATE if self.state == "receiving" else 0)
+
     def drain(self) -> None:
-        """If the worker shuts down, wait only briefly for the client."""
-        limit_s = {"idle": LINGER_S, "receiving": DRAIN_S, "sending": DRAIN_S}.get(self.state)
+        """If the worker shuts down, wait for the client only so long."""
+        rest_s = self._worker.drain_s
+        limit_s = {"idle": LINGER_S, "receiving": rest_s, "sending": rest_s}.get(self.state)
         if self._worker.alive or limit_s is None or self._timeout is None:
             return
         until, set_to = self._worker.loop.time() + limit_s, self._timeout.when()
@@ -107,7 +112,7 @@ class Connection(asyncio.Protocol):
         elif self.held:  # it receives, sends, or works and holds a pipelined request
             self._cut(Evicted(SLOW))
         else:
-            self._transport.abort()
+            abandon(self._transport)
         self.evicted = True
         self._hold(0)
 
@@ -120,7 +125,7 @@ class Connection(asyncio.Protocol):
                 number, wait_s = number + 1, self._worker.cfg.keepalive
         except Exception:
             self._worker.log.exception("A connection failed.")
-        self._transport.abort()
+        abandon(self._transport)
 
     async def _exchange(self, number: int, wait_s: float) -> bool:
         """Receive a request and send its response. Return whether another request may follow."""
@@ -137,8 +142,7 @@ class Connection(asyncio.Protocol):
         self._worker.nr += 1  # for --max-requests
         if not await self._send(exchange.output):
             return False
-        stays = self._received or not self._has_left
-        if stays and not (exchange.must_close or self.evicted):
+        if (self._received or not self._has_left) and not (exchange.must_close or self.evicted):
             return True  # also while the worker shuts down: no response has announced the close
         await self._linger(exchange.whole)
         return False
@@ -152,7 +156,8 @@ class Connection(asyncio.Protocol):
             async with self._limit(wait_s if worker.alive else LINGER_S):
                 return await self._take(reception, number)
         except TimeoutError:
-            error = self._late(RequestTimeout("The request did not arrive in time."))
+            in_time = "in time." if worker.alive else "before this process ended. Send it again."
+            error = self._late(RequestTimeout(f"The request did not arrive {in_time}"))
         except PredictorError as malformed:
             error = malformed
         if self.state == "idle":
@@ -196,9 +201,8 @@ class Connection(asyncio.Protocol):
             await asyncio.sleep(self._worker.rest_until - monotonic())
 
     def _begin(self, request: Any) -> Exchange:
-        ends = self._peer, self._server
-        can_probe = request.version >= (1, 1)
-        return Exchange(self._worker, request, *ends, partial(self._departure.is_over, can_probe))
+        has_left = partial(self._departure.is_over, request.version >= (1, 1))
+        return Exchange(self._worker, request, self._peer, self._server, has_left)
 
     def _late(self, error: PredictorError) -> PredictorError:
         """Return the error, unless the worker has ended the wait for its client."""
@@ -214,7 +218,7 @@ class Connection(asyncio.Protocol):
         else:
             pool = self._worker.pool if exchange.needs_slot else self._worker.quick_pool
             await self._worker.loop.run_in_executor(pool, exchange.run)
-            self._worker.freed_at = monotonic()
+            self._worker.note_freed()
 
     async def _send(self, output: list[bytes]) -> bool:
         """Send a response; return whether all of it was sent."""
@@ -247,15 +251,13 @@ class Connection(asyncio.Protocol):
         """Count and log an error that the client cannot be sent, and close."""
         self._worker.log.info("The connection of %s is cut off: %s", self._peer, error)
         self._worker.store.metrics.rejected.labels(error.code, "", "").inc()
-        with suppress(OSError):  # already disconnected
-            # Otherwise the kernel would keep up to 4 MB for minutes, and offer it to the client.
-            self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, NO_LINGER)
-        self._transport.abort()
+        reset(self._transport)
 
     async def _linger(self, whole: bool) -> None:
         """Let the client read the response: to close while it sends would discard the response."""
         self._received.clear()
         self._enter("leaving")
+        limit_unread(self._transport)  # TLS closes by itself
         with suppress(OSError):  # disconnected, or the time is over
             if self._transport.can_write_eof():
                 self._transport.write_eof()
@@ -264,6 +266,12 @@ class Connection(asyncio.Protocol):
             async with self._limit(LINGER_S):
                 while not self._has_left:
                     await self._change()
+
+    def _linger_on(self) -> None:
+        """Wait longer for a client that sends: many read no answer before they have sent all."""
+        wait, until = self._timeout, self.since + self._worker.receive_timeout_s
+        if self._worker.alive and wait is not None and not (wait.expired() or self.evicted):
+            wait.reschedule(min(self._worker.loop.time() + LINGER_S, until))
 
     # Waiting
 
@@ -296,6 +304,4 @@ class Connection(asyncio.Protocol):
         """Count the bytes that are held. A lost connection counts as 0, also in later calls."""
         size = 0 if self.evicted or self._transport.is_closing() else size
         self._worker.held += size - self.held
-        if self.held - size > PIECE:
-            self._worker.freed_at = monotonic()
         self.held = size

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from predictor import logs
+from predictor.engine.served import Served
 from predictor.models.scorer import LoadedModel
 from predictor.store.store import Store
 from predictor.store.table import Status
@@ -41,8 +42,10 @@ def announce(store: Store, url: str, status: int = EXIT_APP_LOAD_ERROR) -> None:
         block = (
             summary(default.model, url)
             if default and len(statuses) == 1
-            else overview(statuses, url)
+            else overview(statuses, url, default)
         )
+        if store.settings.all_tokens:
+            block = block.replace("curl -F", 'curl -H "Authorization: Bearer $TOKEN" -F')
         log.info("Ready at %(url)s", fields, extra={"block": block})
         if store.settings.log_format == "auto" and not logs.is_text():
             with suppress(OSError):  # for example, the reader of a pipe has ended
@@ -70,13 +73,12 @@ Ready at {url}
 """
 
 
-def overview(statuses: Sequence[Status], url: str) -> str:
-    """Return the block of text for several models: what is served, and what cannot be."""
+def overview(statuses: Sequence[Status], url: str, default: Served | None) -> str:
+    """Return the block of text for several models: what is served, what cannot be, what to try."""
     lines = "".join(
         f"\n  {one.name + '/' + str(one.version):<20} {_facts(one)}" for one in statuses
     )
-    first = next((one for one in statuses if one.served), None)
-    named = f"model={first.name}&version={first.version}" if first else "model=NAME"
+    named = f"model={default.name}&version={default.version}" if default else "model=NAME"
     return f"""
 Ready at {url}
 {lines}

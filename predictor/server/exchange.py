@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Bytes of a file that are read at once. In pieces of 8 kB, many threads that read files leave the
 # event loop no time.
 FILE_PIECE = 1024 * 1024
+MAX_CONNECTION = 1000  # characters of Connection that are read; all 64 kB would take 3 ms
 CLOSE = re.compile(r"(?i)(?:^|,)[ \t]{0,10}close[ \t]{0,10}(?:,|$)")
 
 
@@ -48,17 +49,20 @@ class Exchange:
         self.body, self.whole = b"", False
         self.answered, self.needs_slot, self.output = False, False, Output()
         self._worker, self._spent_s = worker, 0.0
-        if not request.path.startswith(root := _root(request)):
-            request.path = root + request.path  # a probe, for example; gunicorn would fail
+        root, path = _root(request), request.path
+        if not (path.startswith(root) and f"{path}/".startswith(f"{root.rstrip('/')}/")):
+            request.path = root + path  # a probe, for example; gunicorn would fail, or cut a word
         self._response, self._environ = create(request, self.output, peer, server, worker.cfg)
+        # Kept here, because `run` clears the environ.
+        self._is_probe = self._environ["REQUEST_METHOD"] in ("GET", "HEAD")
         self._environ[HAS_LEFT] = has_left
         self._environ[MANAGEMENT] = server[:2] == worker.management_bind
         self._environ["wsgi.file_wrapper"] = lambda file, _size=0: FileWrapper(file, FILE_PIECE)
         connection = [value for name, value in request.headers if name == "CONNECTION"]
         # gunicorn reads only a header that is "close" and nothing else.
-        self._closes = bool(CLOSE.search(",".join(connection)))
-        expect = self._environ.get("HTTP_EXPECT", "").lower()
-        self.expects_continue = expect == "100-continue" and request.version >= (1, 1)
+        self._closes = bool(CLOSE.search(",".join(connection)[:MAX_CONNECTION]))
+        expect = self._environ.get("HTTP_EXPECT", "").lower()  # two lines are joined by a comma
+        self.expects_continue = expect.startswith("100-continue") and request.version >= (1, 1)
 
     @property
     def must_close(self) -> bool:
@@ -68,8 +72,7 @@ class Exchange:
     @property
     def is_overload(self) -> bool:
         """Whether a request was refused that the server could answer if it had less to do."""
-        method = self._environ.get("REQUEST_METHOD", "GET")  # probes have GET or HEAD
-        return bool(self._response.status_code == 503 and method not in ("GET", "HEAD"))
+        return bool(self._response.status_code == 503 and not self._is_probe)
 
     @property
     def rest_s(self) -> float:

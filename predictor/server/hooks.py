@@ -12,14 +12,16 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from gunicorn import sock  # type: ignore[import-untyped]
 
 from predictor.engine.cpus import available_cpus, cpus_for_process
 from predictor.engine.memory import keep_for_next_pass
 from predictor.errors import SettingsError
 from predictor.models import shared_weights
 from predictor.processes import is_running
-from predictor.server.address import check
+from predictor.server.address import MANAGEMENT_BIND, check
 from predictor.server.reload import ReloadBoard
 from predictor.server.start import bind_addresses, shared_memory, visible_gpus
 from predictor.settings import Settings, current_settings, hand_on
@@ -35,6 +37,7 @@ class State:
 
     gpus: list[str] = field(default_factory=list)
     board: ReloadBoard = field(default_factory=ReloadBoard)
+    reload_again: bool = False  # it was asked for while old workers were left from the last one
     reloaded_at: int = 0  # the age of the last worker that was forked before the last reload
     watch: Watch = field(default_factory=Watch)  # polled by the master
     shared_weights: tuple[int, ...] = ()  # memory files, in which the workers share weights
@@ -67,18 +70,26 @@ def on_starting(server: Server) -> None:
         sys.exit("Remove --preload: CUDA and OpenMP do not survive the fork that follows it.")
     if "h2" in server.cfg.http_protocols:
         sys.exit("Remove h2 from --http-protocols: this server speaks HTTP/1.1 only.")
+    try:
+        check_tls(server.cfg)
+    except SettingsError as error:
+        sys.exit(f"The server cannot start. {error}")
     server.reload = partial(reload_if_valid, server, server.reload)
     server.manage_workers = partial(replace_worn, server, server.manage_workers)
     create_weights_files(server)
     gc.freeze()  # or each worker's garbage collector would scan, and so copy, what it inherits
     if os.environ.keys() & {"GUNICORN_FD", "LISTEN_FDS"}:
         return  # systemd or an old gunicorn passes the listening socket
-    bind, own = server.cfg.bind, bind_addresses(current_settings())
+    settings, bind = current_settings(), server.cfg.bind
+    own = bind_addresses(settings)
+    if bind == own and len({*own}) < len(own):
+        sys.exit(f"{MANAGEMENT_BIND} is {own[1]}, as are HOST and PORT. Change one of the two.")
     if own[1:] and bind.count(own[1]) != 1:
         sys.exit(f"The management API has its own address: with --bind, also add --bind {own[1]}.")
     for address in server.cfg.address:
         if isinstance(address, tuple):
-            check(address[0], address[1], "--bind")
+            is_own = address == settings.management_bind
+            check(address[0], address[1], MANAGEMENT_BIND if is_own else "--bind")
     port_alone = os.environ.get("PORT") and not os.environ.get("HOST")
     if port_alone and bind == own[:1]:
         server.log.info(
@@ -87,31 +98,68 @@ def on_starting(server: Server) -> None:
         )
 
 
+def check_tls(cfg: Any) -> None:
+    """Raise SettingsError if the files for TLS cannot be used. Each worker would end with that."""
+    try:
+        if cfg.is_ssl:
+            sock.ssl_context(cfg)
+    except (OSError, TypeError, ValueError) as error:  # TypeError: there is a key only
+        raise SettingsError(
+            f"TLS cannot be used: {error}. --certfile and --keyfile must name the files of a"
+            " certificate and its key, in PEM."
+        ) from error
+
+
 def reload_if_valid(server: Server, reload: Any) -> None:
-    """On SIGHUP, read the settings and the tokens file again, and reload if they are valid.
+    """On SIGHUP, read the settings, tokens and TLS files again, and reload if they are valid.
 
     If they are invalid, log an error: an error raised in ``gunicorn.conf.py`` would end gunicorn.
     The master keeps the modules that it has imported, so new code needs a restart.
+
+    While workers of the last reload are being replaced, it is put off: each would load a model.
     """
+    state.reload_again = len(server.WORKERS) > server.num_workers
+    if state.reload_again:
+        server.log.info("The reload begins when the last one has ended.")
+        return
     try:
+        check_tls(server.cfg)
         settings = Settings.from_env()
     except SettingsError as error:
         server.log.error("Not reloaded. %s", error)
         return
     hand_on(settings)
-    reload()
+    server.reap_workers = _stop_waiting
+    try:
+        reload()
+    except _Started:
+        pass
+    finally:
+        del server.reap_workers
+
+
+class _Started(Exception):
+    """The new workers have been forked."""
+
+
+def _stop_waiting() -> NoReturn:
+    """End gunicorn's reload where it would wait for the old workers, and handle no signals."""
+    raise _Started
 
 
 def replace_worn(server: Server, manage_workers: Any) -> None:
     """Fork a replacement for a worker that has served ``--max-requests``, one at a time.
 
-    The master calls this about once a second. It follows the tokens, too: a worker that it forks
-    must not accept a token that the others have dropped, even if the file has become unreadable.
+    A reload that was put off comes first. The master calls this about once a second. It follows
+    the tokens, too: a worker that it forks must not accept a token that the others have dropped,
+    even if the file has become unreadable.
 
     After the fork gunicorn has one worker too many and ends the one that it takes for the oldest,
     with SIGTERM. That worker serves until its replacement can.
     """
     state.watch.poll()
+    if state.reload_again and len(server.WORKERS) <= server.num_workers:
+        server.reload()
     worn = [worker for worker in server.WORKERS.values() if state.board.is_worn(worker.slot)]
     if worn and len(server.WORKERS) == server.num_workers:
         worn[0].age = 0  # the oldest for gunicorn, and for pre_fork one that holds no slot
@@ -153,9 +201,14 @@ def when_ready(server: Server) -> None:
 
 
 def pre_fork(server: Server, worker: Worker) -> None:
-    """Give the worker a slot that is free, or held by a worker that is to be replaced."""
-    held = [other.slot for other in server.WORKERS.values() if other.age > state.reloaded_at]
-    worker.assign(min(range(server.num_workers), key=held.count), state.board)
+    """Give the worker a slot that is free, or held by a worker that is to be replaced.
+
+    The latter may be any one: after SIGTTIN and SIGTTOU, the only worker has the second slot.
+    """
+    others = server.WORKERS.values()
+    replaced = [other.slot for other in others if other.age <= state.reloaded_at]
+    held = [other.slot for other in others if other.age > state.reloaded_at]
+    worker.assign(min([*replaced, *range(server.num_workers)], key=held.count), state.board)
 
 
 def post_fork(server: Server, worker: Worker) -> None:
@@ -172,7 +225,8 @@ def post_fork(server: Server, worker: Worker) -> None:
     if state.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = state.gpus[worker.slot % len(state.gpus)]
     if server.num_workers > 1 and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cpus_for_process(worker.slot, server.num_workers))
+        index = worker.slot % server.num_workers
+        os.sched_setaffinity(0, cpus_for_process(index, server.num_workers))
 
 
 def post_worker_init(worker: Worker) -> None:
@@ -200,8 +254,16 @@ def worker_exit(_server: Server, worker: Worker) -> None:
 
 
 def child_exit(server: Server, worker: Worker) -> None:
-    """Keep an ended worker's counts, delete its gauges, and free the weights that only it used."""
+    """Keep an ended worker's counts, delete its gauges, and free the weights that only it used.
+
+    If it was to replace one that is still there, that one keeps the slot, and becomes as young:
+    gunicorn ends the oldest of too many.
+    """
     from predictor.engine.metric_files import forget_worker  # it must see PROMETHEUS_MULTIPROC_DIR
+
+    for other in server.WORKERS.values():
+        if other.slot == worker.slot:
+            other.age = max(other.age, worker.age)
 
     forget_worker(worker.pid, alive=server.WORKERS.keys())
     for fd in state.shared_weights[1:]:

@@ -9,13 +9,15 @@ from typing import Any
 
 from predictor.engine.memory import return_freed, share_arenas
 from predictor.processes import is_running
-from predictor.server.event_loop import EventLoopWorker
+from predictor.server.event_loop import DRAIN_S, EventLoopWorker
 from predictor.server.reload import ReloadBoard
 
 HANDOVER_S = 120.0  # for a replacement to load; then the old worker ends in any case
 # A forward pass needs Python's lock for each operation, and may wait this long each time.
 SWITCH_S = 0.001
-TRIM_AFTER_S = 5.0  # without requests; a request after a trim asks the kernel for memory again
+# Seconds after memory was freed. The next request asks the kernel for memory again, which takes
+# some milliseconds; the trim itself takes less than one.
+TRIM_AFTER_S = 5.0
 
 
 class Worker(EventLoopWorker):
@@ -79,10 +81,10 @@ class Worker(EventLoopWorker):
             self.alive = False
 
     def _trim_memory(self) -> None:
-        """Return freed memory to the kernel after a load. The C library would keep it."""
-        if any(connection.state == "working" for connection in self.connections):
-            self.freed_at = monotonic()
-        elif monotonic() > self.freed_at + TRIM_AFTER_S:
+        """Return freed memory to the kernel between two requests. The C library would keep it."""
+        if monotonic() < self.freed_at + TRIM_AFTER_S:
+            return
+        if not any(connection.state == "working" for connection in self.connections):
             self.freed_at = inf
             return_freed()
 
@@ -97,8 +99,10 @@ class Worker(EventLoopWorker):
         loads = self.store is None or not self.store.loading.done()
         if self._board.is_replacement_loading(self.slot) and not loads:
             self._retires_by = self._retires_by or monotonic() + HANDOVER_S
-        elif self._retires_by is None:
-            self._retire()
+        elif self._retires_by is None and self.alive:
+            if self.store is not None:
+                self.store.process.draining = True
+            super().handle_exit(SIGTERM, None)
 
     def _look_for_replacement(self, until: float) -> None:
         """End once the replacement is ready. If it failed, stay, and count requests from 0."""
@@ -106,17 +110,15 @@ class Worker(EventLoopWorker):
             return
         self._retires_by = None
         if monotonic() >= until or not self._board.has_replacement_failed(self.slot):
-            self._retire()
+            # This process may take its time to end: the server is ready, and it says so to those
+            # who are connected to it. Its last seconds are for the model.
+            self.drain_s = max(DRAIN_S, self.cfg.graceful_timeout - DRAIN_S)
+            super().handle_exit(SIGTERM, None)
         else:
             self.nr = 0
             self._board.claim(self.slot)
             self._board.mark_ready(self.slot)
             self.log.error("The replacement failed. This process continues to serve.")
-
-    def _retire(self) -> None:
-        if self.store is not None:
-            self.store.process.draining = True
-        super().handle_exit(SIGTERM, None)
 
     def may_accept(self) -> bool:
         """Accept nothing while the model loads if another process of this server can answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from PIL import Image
 from skimage import data
 
 from pictures import encode
+from predictor import settings
+from predictor.server import hooks
 from running_server import Server, ToyServer
 
 
@@ -113,3 +116,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         check=True, capture_output=True,
     )  # fmt: skip
     return str(certificate), str(key)
+
+
+@pytest.fixture
+def start_of_the_master(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a hook changes in its process does not outlive the test."""
+    environ = {name: value for name, value in os.environ.items() if name != "GUNICORN_FD"}
+    monkeypatch.setattr(os, "environ", environ)
+    monkeypatch.setattr(hooks, "state", state := hooks.State())
+    monkeypatch.setattr(settings, "_handed_on", settings.Settings())
+    yield
+    for fd in state.shared_weights:
+        os.close(fd)

@@ -81,13 +81,13 @@ def announced(monkeypatch):
     monkeypatch.setattr(logging.root, "handlers", [])
     monkeypatch.setattr(logging.root, "level", logging.root.level)
 
-    def run(log_format, stdout=None):
+    def run(log_format, stdout=None, **access):
         log, printed = io.StringIO(), stdout or io.StringIO()
         monkeypatch.setattr(sys, "stdout", printed)
         logs.configure(log_format, [logging.StreamHandler(log)])
         model = toy_model()
         loaded = type(model)(model.scorer, Info(), model.card)
-        settings = Settings(log_format=log_format)
+        settings = Settings(log_format=log_format, **access)
         store = single(settings, Classifier(settings, load=lambda *_: loaded))
         announce(store, "http://127.0.0.1:5000")
         store.start()
@@ -103,6 +103,12 @@ def test_a_text_log_has_the_summary(announced):
     log, printed = announced("text")
     assert TRY in log
     assert printed.getvalue() == ""
+
+
+def test_summary_shows_the_header_where_a_token_is_required(announced):
+    log, _ = announced("text", tokens=("a-token-of-the-tests",))
+    assert 'curl -H "Authorization: Bearer $TOKEN" -F file=@photo.jpg http' in log
+    assert "a-token-of-the-tests" not in log
 
 
 def test_beside_json_by_default_the_summary_is_on_stdout(announced):

@@ -132,7 +132,8 @@ def test_the_refusal_of_an_evicted_client_is_readable(start_small, connect):
 def test_a_path_prefix_of_the_environment_may_be_missing(start_toy, connect, lines):
     """Then gunicorn fails, and the client would get no answer."""
     server = start_toy(under=("env", "SCRIPT_NAME=/photos"))
-    for path, status in (("/healthz", 200), ("/photos/healthz", 200), ("/other/healthz", 404)):
+    paths = {"/healthz": 200, "/photos/healthz": 200, "/photoshealthz": 404, "/other/healthz": 404}
+    for path, status in paths.items():
         request = f"GET {path} HTTP/1.1\r\nHost: a\r\n{lines}\r\n"
         if not lines or path == "/healthz":
             assert refusal(connect(server, request.encode()))[0] == status

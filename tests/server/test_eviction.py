@@ -4,12 +4,13 @@ import asyncio
 import os
 from signal import SIGCONT, SIGSTOP
 from time import monotonic
+from types import SimpleNamespace
 
 import pytest
 
 from lone_connection import GET, make_worker, open_connection
 from predictor.server.connection import Connection
-from predictor.server.event_loop import TICK_S
+from predictor.server.event_loop import TICK_S, EventLoopWorker
 from waiting import wait_until
 
 
@@ -97,6 +98,26 @@ def test_a_request_evicted_in_the_queue_gets_an_answer():
         return transport.written
 
     assert asyncio.run(run()).count(b"HTTP/1.1 408 ") == 2
+
+
+def test_clients_that_do_not_read_make_room_before_an_upload_ends():
+    """A file of 1.7 MB costs its client 70 bytes; an upload has sent what it holds."""
+    worker, now = EventLoopWorker.__new__(EventLoopWorker), monotonic()
+    worker.connections, worker.evicted, worker._max_held = set(), set(), 10_000_000
+
+    class Held(SimpleNamespace):
+        __hash__ = object.__hash__
+
+        def evict(self, may_answer):
+            worker.held -= self.held
+
+    upload = Held(state="receiving", held=4_000_000, since=now - 60)
+    unread = [Held(state="sending", held=1_700_000, since=now - n) for n in range(4)]
+    worker.connections |= {upload, *unread}
+    worker.held = sum(connection.held for connection in worker.connections)
+    worker.make_room()
+    assert worker.evicted == {unread[3]}
+    assert worker.connections == {upload, *unread[:3]}
 
 
 def test_sigterm_answers_queued_photos_beside_more_clients_than_are_held(

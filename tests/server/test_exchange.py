@@ -1,9 +1,12 @@
 """One request and its response: what is freed, announced and read."""
 
 import asyncio
+import gc
 import io
 import tracemalloc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from lone_connection import GET, head, make_worker, open_connection
 from predictor.engine.admission import Slots
 from predictor.environ import PLACE
-from predictor.server.half_closed import Departure
+from predictor.server.departure import Departure
 
 
 @pytest.mark.parametrize("free", [True, False], ids=["a slot", "no slot"])
@@ -48,25 +51,51 @@ def test_a_body_is_freed_before_its_response_is_read(free):
     assert held < size / 2
 
 
-def test_client_whose_tls_connection_is_lost_has_left():
+def test_client_whose_tls_connection_is_lost_has_left(monkeypatch):
     loop = SimpleNamespace(call_soon_threadsafe=lambda _: None)
     departure = Departure(loop, SimpleNamespace(get_extra_info=lambda _: None))  # without a socket
     assert not departure.is_over(can_probe=True)
-    departure.begin(wait_s=0)
+    departure.begin()
+    monkeypatch.setattr("predictor.server.departure.monotonic", lambda: inf)
     assert departure.is_over(can_probe=True)
+
+
+def test_a_request_that_never_became_whole_keeps_no_transport():
+    """Over TLS, each would keep its buffers until Python collects its garbage."""
+
+    async def run():
+        connection, transport = open_connection(make_worker())
+        lost = weakref.ref(transport)
+        connection.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+        await asyncio.sleep(0.01)
+        has_left = connection._departure.is_over
+        connection.connection_lost(None)
+        await connection._task
+        del connection, transport
+        await asyncio.sleep(0)
+        return lost(), has_left(can_probe=True)
+
+    gc.disable()
+    try:
+        assert asyncio.run(run()) == (None, True)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
     ("method", "status", "paced"),
     [("POST", 503, True), ("GET", 503, False), ("HEAD", 503, False), ("POST", 404, False)],
 )
-def test_only_refused_work_is_paced(method, status, paced):
+@pytest.mark.parametrize("from_head", [True, False])
+def test_only_refused_work_is_paced(method, status, paced, from_head):
     """A probe of a loading server also gets 503."""
 
     async def run():
         worker, times = make_worker(), []
         worker.pace = lambda: times.append(1) or 0
-        worker.head = lambda _, start: start(f"{status} x", [("Content-Length", "0")]) and [b""]
+        worker.wsgi = lambda _, start: start(f"{status} x", [("Content-Length", "0")]) and [b""]
+        worker.head = worker.wsgi if from_head else lambda *_: None
+        worker.quick_pool = None  # the loop's own
         connection, _ = open_connection(worker)
         connection.data_received(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         await asyncio.sleep(0.01)
@@ -137,3 +166,25 @@ def test_a_file_is_read_in_few_pieces():
 
     assert asyncio.run(run()).endswith(content)
     assert len(reads) <= 4
+
+
+def test_a_request_that_arrives_during_a_shutdown_has_the_workers_time():
+    async def run():
+        worker = make_worker()
+        connection, transport = open_connection(worker)
+        connection.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+        await asyncio.sleep(0.01)
+        worker.alive, left = False, []
+        for worker.drain_s in (30, 0.01):
+            connection.drain()
+            left.append(connection._timeout.when() - worker.loop.time())
+        async with asyncio.timeout(10):
+            while b" 408 " not in transport.written:
+                await asyncio.sleep(0)
+        connection.connection_lost(None)
+        await connection._task
+        return left
+
+    long, short = asyncio.run(run())
+    assert 29 < long <= 30
+    assert short <= 0.01

@@ -4,8 +4,10 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 
@@ -186,6 +188,41 @@ def test_tls_handshakes_that_never_end_do_not_block_the_server(start_toy, certif
         with pytest.raises(BlockingIOError):  # the youngest has not even timed out
             connection.recv(1)
     assert "Traceback" not in server.log
+
+
+def test_the_start_and_a_reload_refuse_a_key_of_another_certificate(
+    start_toy, certificate, tmp_path
+):
+    """Each worker would end with a traceback, and be started again."""
+    other = tmp_path / "key.pem"
+    command = ["openssl", "genpkey", "-algorithm", "RSA", "-out"]
+    subprocess.run([*command, other], check=True, capture_output=True)
+    key = tmp_path / "used.pem"
+    shutil.copy(certificate[1], key)
+    server = start_toy("--certfile", certificate[0], "--keyfile", key)
+    wait_until(lambda: requests.get(f"{server.url}/readyz", verify=certificate[0], timeout=60).ok)
+    other.replace(key)
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "Not reloaded. TLS cannot be used: " in server.log)
+    assert requests.get(f"{server.url}/readyz", verify=certificate[0], timeout=60).ok
+    for options in (("--certfile", certificate[0], "--keyfile", key), ("--keyfile", key)):
+        refused = start_toy(*options)
+        assert refused.process.wait(timeout=60) != 0
+        assert "The server cannot start. TLS cannot be used: " in refused.log
+        assert "Traceback" not in refused.log
+
+
+def test_silent_tls_connections_take_little_memory(start_toy, certificate):
+    """By default, asyncio takes 256 kB for each."""
+    server = start_toy("--certfile", certificate[0], "--keyfile", certificate[1])
+    trust = ssl.create_default_context(cafile=certificate[0])
+    wait_until(lambda: requests.get(f"{server.url}/readyz", verify=certificate[0], timeout=60).ok)
+    before = psutil.Process(server.worker).memory_info().rss
+    with contextlib.ExitStack() as silent:
+        for _ in range(100):
+            raw = silent.enter_context(socket.create_connection(server.address, timeout=60))
+            silent.enter_context(trust.wrap_socket(raw, server_hostname="127.0.0.1"))
+        assert psutil.Process(server.worker).memory_info().rss - before < 100 * 128 * 1024
 
 
 # An unprivileged user, a read-only file system

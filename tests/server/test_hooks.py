@@ -1,84 +1,20 @@
-import fcntl
-import gc
 import os
-import socket
 import sys
 from concurrent.futures import Future
+from functools import partial
+from time import monotonic
 from types import SimpleNamespace
 
 import pytest
 from gunicorn.config import Config
 
-from predictor import settings
+from fake_master import master, worker
 from predictor.server import hooks
 from predictor.server.reload import READY, WORN
 from predictor.server.worker import Worker
 from predictor.settings import Settings, current_settings, hand_on
 
-
-@pytest.fixture(autouse=True)
-def _start_of_the_master(monkeypatch):
-    """What a hook changes in its process does not outlive the test."""
-    environ = {name: value for name, value in os.environ.items() if name != "GUNICORN_FD"}
-    monkeypatch.setattr(os, "environ", environ)
-    monkeypatch.setattr(hooks, "state", state := hooks.State())
-    monkeypatch.setattr(settings, "_handed_on", Settings())
-    yield
-    for fd in state.shared_weights:
-        os.close(fd)
-
-
-def master(workers=1, **options):
-    """What the hooks use of gunicorn's Arbiter."""
-    options = {
-        "preload_app": False,
-        "http_protocols": ["h1"],
-        "address": [],
-        "bind": [],
-        "uid": os.geteuid(),
-        "gid": os.getegid(),
-    } | options
-    return SimpleNamespace(
-        cfg=SimpleNamespace(**options),
-        WORKERS={},
-        num_workers=workers,
-        worker_age=0,
-        reload=lambda: None,
-        manage_workers=lambda: None,
-        log=SimpleNamespace(error=pytest.fail, warning=pytest.fail),
-    )
-
-
-def worker(slot=0):
-    return SimpleNamespace(slot=slot, pid=1)
-
-
-# The start
-
-
-def test_preloading_is_refused():
-    with pytest.raises(SystemExit, match="--preload"):
-        hooks.on_starting(master(preload_app=True))
-
-
-def test_a_taken_port_is_refused_with_advice():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = taken.getsockname()
-        with pytest.raises(SystemExit, match=f"Port {address[1]}.*PORT=5001"):
-            hooks.on_starting(master(address=[address]))
-
-
-def test_a_free_port_and_a_unix_socket_are_accepted():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()
-    hooks.on_starting(master(address=[address, "unix:/run/predictor.sock"]))
-
-
-@pytest.mark.parametrize("name", ["GUNICORN_FD", "LISTEN_FDS"])
-def test_a_listening_socket_that_is_passed_on_is_accepted(name):
-    os.environ[name] = "3"
-    with socket.create_server(("127.0.0.1", 0)) as passed_on:
-        hooks.on_starting(master(address=[passed_on.getsockname()]))
+pytestmark = pytest.mark.usefixtures("start_of_the_master")
 
 
 # SIGHUP
@@ -116,13 +52,6 @@ def test_starting_makes_sighup_check_the_settings(monkeypatch):
     assert calls == [(server, gunicorns)]
 
 
-def test_what_workers_inherit_is_not_scanned_for_garbage():
-    gc.unfreeze()
-    hooks.on_starting(master())
-    assert gc.get_freeze_count()
-    gc.unfreeze()
-
-
 # Workers
 
 
@@ -143,10 +72,16 @@ def test_a_new_worker_gets_the_slot_of_an_ended_or_replaced_one():
     assert fork() == 0
     server.worker_age = 14
     hooks.on_reload(server)  # while that replacement loads
-    assert [fork() for _ in range(3)] == [0, 1, 2]
+    assert sorted(fork() for _ in range(3)) == [0, 1, 2]
     for old in (10, 12, 13, 14):
         del server.WORKERS[old]
-    del server.WORKERS[17]
+    ended = next(pid for pid, worker in server.WORKERS.items() if worker.slot == 2)
+    del server.WORKERS[ended]
+    assert fork() == 2
+    # SIGTTOU ends the oldest.
+    server.WORKERS = {pid: one for pid, one in server.WORKERS.items() if one.slot == 2}
+    server.num_workers, server.worker_age = 1, 18
+    hooks.on_reload(server)
     assert fork() == 2
 
 
@@ -164,6 +99,52 @@ def test_replaced_process_stays_only_if_it_can_answer(loads):
     board.reserve(0)
     new.handle_exit(15, None)
     assert new.alive == (not loads)
+
+
+def test_a_replaced_process_waits_longer_for_what_arrives():
+    """When the server stops, somebody waits for that. It is ready, and so says the process."""
+    old = Worker.__new__(Worker)
+    process = SimpleNamespace(draining=False)
+    old.wsgi = SimpleNamespace(extensions={"predictor": SimpleNamespace(process=process)})
+    old.cfg, old.slot, old._board = SimpleNamespace(graceful_timeout=35), 0, hooks.state.board
+    old._look_for_replacement(until=monotonic())
+    assert (old.alive, old.drain_s, process.draining) == (False, 30, False)
+
+
+def test_a_worker_whose_replacement_ended_is_not_the_one_that_gunicorn_ends(monkeypatch):
+    monkeypatch.setattr("predictor.engine.metric_files.forget_worker", lambda *_, **__: None)
+    server, old, other = master(workers=2), worker(slot=0), worker(slot=1)
+    old.age, other.age, replacement = 1, 2, worker(slot=0)
+    replacement.age, server.WORKERS = 3, {10: old, 11: other}
+    hooks.child_exit(server, replacement)
+    assert (old.age, other.age) == (3, 2)
+
+
+def test_a_reload_waits_for_the_last_one():
+    """Several at once would fill the memory with models that load."""
+    server, reloads = master(workers=1), []
+    server.reload = partial(hooks.reload_if_valid, server, lambda: reloads.append(1))
+    server.WORKERS = {10: worker(), 11: worker()}
+    server.reload()
+    server.reload()
+    hooks.replace_worn(server, lambda: None)
+    assert reloads == []
+    del server.WORKERS[10]
+    for _ in range(2):
+        hooks.replace_worn(server, lambda: None)
+    assert reloads == [1]
+
+
+def test_the_master_handles_signals_while_old_workers_end():
+    """gunicorn would wait for them in its reload."""
+    server, ended = master(), []
+    server.reap_workers = lambda: ended.append("reaped")
+
+    def reload():
+        server.reap_workers()
+        pytest.fail("it waits")
+
+    hooks.reload_if_valid(server, reload)
 
 
 def test_a_worn_worker_is_replaced_in_its_slot_before_it_ends():
@@ -193,73 +174,6 @@ def test_a_worn_worker_is_replaced_in_its_slot_before_it_ends():
     assert killed == [11, 11]
     assert server.WORKERS[12].slot == 1
     assert server.WORKERS[12].predecessor == 11
-
-
-@pytest.fixture
-def pinned(monkeypatch):
-    """Pretend to have 8 processors; returns what the workers are pinned to."""
-    sets = []
-    monkeypatch.setattr(hooks, "available_cpus", lambda: 8)
-    monkeypatch.setattr(hooks, "cpus_for_process", lambda index, count: (index, count))
-    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: sets.append((pid, cpus)))
-    return sets
-
-
-def test_each_worker_gets_a_gpu_of_its_own(pinned):
-    hooks.state.gpus = ["2", "GPU-8f"]
-    seen = []
-    for slot in range(3):
-        hooks.post_fork(master(), worker(slot))
-        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    assert seen == ["2", "GPU-8f", "2"]
-
-
-@pytest.mark.parametrize("gpus", [[], ["0"]])
-def test_workers_divide_the_processors_also_beside_a_gpu(pinned, gpus):
-    hooks.state.gpus = gpus
-    hooks.post_fork(master(workers=3), worker(slot=1))
-    assert current_settings().torch_threads == 2
-    assert pinned == [(0, (1, 3))]
-
-
-def test_a_chosen_number_of_threads_is_kept(pinned):
-    hand_on(Settings(torch_threads=3))
-    hooks.post_fork(master(workers=3), worker())
-    assert current_settings().torch_threads == 3
-
-
-@pytest.mark.parametrize("gpus", [[], ["0"]])
-def test_a_single_worker_is_not_pinned(pinned, gpus):
-    hooks.state.gpus = gpus
-    hooks.post_fork(master(), worker())
-    assert pinned == []
-
-
-@pytest.mark.parametrize(("workers", "gpus"), [(1, []), (2, ["0", "1"])])
-def test_a_single_worker_and_workers_with_gpus_share_no_weights(workers, gpus):
-    hooks.state.gpus = gpus
-    hooks.on_starting(master(workers))
-    assert hooks.state.shared_weights == ()
-
-
-def test_several_workers_on_a_cpu_share_weights_also_after_a_reload(pinned):
-    server = master(workers=2)
-    hooks.on_starting(server)
-    files = hooks.state.shared_weights
-    hooks.on_reload(server)
-    hooks.post_fork(server, worker())
-    assert current_settings().shared_weights == hooks.state.shared_weights == files != ()
-
-
-def test_the_master_frees_weights_that_no_process_uses_any_more():
-    hooks.on_starting(master(workers=2))
-    _, used, unused, *_ = hooks.state.shared_weights
-    for fd in (used, unused):
-        os.truncate(f"/proc/self/fd/{fd}", 1000)
-    with open(f"/proc/self/fd/{used}") as held:
-        fcntl.flock(held, fcntl.LOCK_SH)
-        hooks.child_exit(master(), worker())
-    assert [os.fstat(fd).st_size for fd in (used, unused)] == [1000, 0]
 
 
 # The folder that the workers share

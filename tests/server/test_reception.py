@@ -122,6 +122,17 @@ def test_a_request_whose_end_is_unclear_is_refused_as_it_arrives(data):
         receive(data)
 
 
+@pytest.mark.parametrize(("length", "refused"), [(90, False), (900, True)])
+def test_many_chunk_extensions_are_413(length, refused):
+    """Amazon's clients sign each chunk, in 85 bytes."""
+    chunks = (b"400;" + b"a;" * (length // 2 - 1) + b"b\r\n" + bytes(1024) + b"\r\n") * 500
+    if refused:
+        with pytest.raises(TooLarge):
+            receive(CHUNKED + chunks, max_body=10**6)
+    else:
+        assert not receive(CHUNKED + chunks, max_body=10**6)[0].whole
+
+
 @pytest.mark.parametrize(("size", "refused"), [(1, True), (16, True), (100, False), (5000, False)])
 def test_many_tiny_chunks_are_413(size, refused):
     chunks = (b"%x\r\n" % size + b"x" * size + b"\r\n") * (200_000 // size)

@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from pictures import picture
-from predictor.server.half_closed import PROBE
+from predictor.server.departure import PROBE
 from running_server import ToyServer
 
 PHOTO = picture()

@@ -25,6 +25,6 @@ def test_a_mistake_ends_the_server_with_a_sentence(start, tmp_path, name):
         settings = settings | {"model": str(tmp_path / "model.toml")}
         sentence = sentence.replace("model.toml", settings["model"])
     server = start(**settings)
-    assert server.process.wait(timeout=60) == EXIT_APP_LOAD_ERROR
+    assert server.process.wait(timeout=180) == EXIT_APP_LOAD_ERROR
     assert f"The model cannot be served. {sentence}" in server.log
     assert "Traceback" not in server.log
