@@ -52,6 +52,7 @@ SETTINGS = {
     "input.interpolation": "interpolation", "input.mean": "mean", "input.std": "std",
     "output.activation": "activation",
 }  # fmt: skip
+ADVISED = {"MODEL": "source", "WEIGHTS": "weights", "LABELS": "labels"}  # by messages
 # Keys of [input] that a description must have, with the values of many networks.
 NEEDED = {
     "size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]
@@ -166,6 +167,14 @@ def from_settings(settings: Settings) -> Description:
     }
 
 
+def as_keys(text: str) -> str:
+    """Name the keys of ``model.toml`` in an error message instead of settings: a store has none."""
+    for setting, key in ADVISED.items():
+        name, new = f"{PREFIX}{setting}", f"{key} in {FILE}"
+        text = text.replace(f"{name}=", f"{new} = ").replace(name, new)
+    return text
+
+
 def agree(one: Description, other: Description) -> Description:
     """Return what both say.
 
@@ -202,9 +211,11 @@ def input_of(said: Description, own: Description, name: str) -> Preprocessing:
             + "\n".join(f"{key} = {NEEDED[key]}" for key in missing)
         )
     if "input.size" in own and "input.resize" not in own:
+        origin = own["input.size"].origin
+        other = f"{PREFIX}RESIZE" if origin.startswith(PREFIX) else "input.resize"
         raise ModelError(
-            f"{own['input.size'].origin} needs input.resize, too: the length of the shorter side"
-            " before the centre is cut, squash, pad or none."
+            f"{origin} needs {other}, too: the length of the shorter side before the centre is cut,"
+            " squash, pad or none."
         )
     channels = "RGBA" if 4 in (len(given["mean"]), len(given["std"])) else "RGB"
     given = {"interpolation": "bilinear", "channels": channels, **given}

@@ -74,7 +74,7 @@ class FoundNetwork:
         in_file = source != RANDOM and not (source == "auto" and spec.filled)
         path = weights.locate(spec, source) if in_file else None
         key = value_of(self.request.said, "weights_key")
-        build = Builder(spec, classes, key)
+        build = Builder(spec, classes, key, self.request.said)
         make = partial(build, path, source == RANDOM, device, dtype)
         if on_cpu and spec.proven and (fds := settings.shared_weights):
             said = value_of(self.request.said, "arguments")
@@ -119,8 +119,11 @@ class Builder:
     weights are refused.
     """
 
-    def __init__(self, spec: ModelSpec, labels: int | None, key: str | None) -> None:
+    def __init__(
+        self, spec: ModelSpec, labels: int | None, key: str | None, said: Description
+    ) -> None:
         self._spec, self._labels, self._key = spec, labels, key
+        self._origin = said["labels"].origin if spec.proven and "labels" in said else ""
         self.classes = labels or spec.classes
 
     def __call__(
@@ -130,7 +133,7 @@ class Builder:
         if path is not None:
             checkpoint = checkpoints.read(path, self._key)
             network = self.empty(checkpoint)
-            weights.fill(network, checkpoint, self._spec.name)
+            weights.fill(network, checkpoint, self._spec.name, self._labels, self._origin)
         elif self._spec.filled is None or random:
             network = build_random(self._spec.build, self.classes)
         else:

@@ -17,6 +17,7 @@ from predictor.setting_parsers import NAME_PATTERN
 WORDS = ("auto", "random", "imagenet")
 RULES = ("squash", "pad", "none")
 MAX_SIDE = 4096  # pixels of what a network takes
+SIDES = "height and width, such as [160, 320] or '160x320'"  # in TOML, and in a setting or TOML
 
 
 def _valid(accepted: str, is_valid: Callable[[Any], bool]) -> Callable[[Any], Any]:
@@ -76,7 +77,7 @@ def numbers(value: Any) -> tuple[float, ...]:
 def size(value: Any) -> tuple[int, int]:
     """Height and width in pixels: ``224``, ``[160, 320]``, or as text ``160x320``."""
     if not (sides := _sides(value)):
-        raise ValueError(f"a side or [height, width], whole numbers from 1 to {MAX_SIDE}")
+        raise ValueError(f"a side or {SIDES}, whole numbers from 1 to {MAX_SIDE}")
     return sides[0], sides[-1]
 
 
@@ -85,7 +86,7 @@ def resize(value: Any) -> int | tuple[int, int] | str:
     if value in RULES:
         return str(value)
     if not (sides := _sides(value)):
-        accepted = f"the shorter side's length or [height, width], from 1 to {MAX_SIDE}"
+        accepted = f"the shorter side's length or {SIDES}, from 1 to {MAX_SIDE}"
         raise ValueError(f"{', '.join(RULES)}, or {accepted}")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 

@@ -59,13 +59,17 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def fill(network: nn.Module, checkpoint: Checkpoint, name: str) -> None:
+def fill(
+    network: nn.Module, checkpoint: Checkpoint, name: str, labels: int | None = None, said: str = ""
+) -> None:
     """Put the weights into a network without copying them. The network may be empty.
 
     Args:
         network: its parameters get the file's tensors, in the file's precision.
         checkpoint: may hold more than the weights; the log says what was renamed or ignored.
         name: the model's name, for messages.
+        labels: how many labels say how many outputs the network has; None: something else does.
+        said: what says the labels, for messages.
 
     Raises:
         WeightsError: the weights belong to another network or to other labels.
@@ -82,7 +86,7 @@ def fill(network: nn.Module, checkpoint: Checkpoint, name: str) -> None:
         text = _difference(missing, found.unexpected)
         raise WeightsError(f"{checkpoint.path} does not hold weights of {name}: {text}")
     if wrong := [n for n in expected if state[n].shape != expected[n].shape]:
-        text = _misfit(wrong, state, expected)
+        text = _misfit(wrong, state, expected, labels, said)
         raise WeightsError(f"{checkpoint.path} does not fit {name}: {text}")
     _log(checkpoint, found)
     # MNASNet requires the version of its class.
@@ -135,14 +139,18 @@ def _difference(missing: list[str], unexpected: list[str]) -> str:
     return text
 
 
-def _misfit(wrong: list[str], state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    shape, right = state[wrong[0]].shape, expected[wrong[0]].shape
-    if len(wrong) <= HEAD and shape[1:] == right[1:]:
-        return (
-            f"{wrong[0]} has {shape[0]} classes, the labels {right[0]}."
-            f" Set PREDICTOR_LABELS to the labels of these {shape[0]} classes."
-        )
-    return f"{wrong[0]} has the shape {tuple(shape)}; expected {tuple(right)}."
+def _misfit(
+    wrong: list[str], state: Mapping[str, Tensor], expected: Mapping[str, Tensor],
+    labels: int | None, said: str,
+) -> str:  # fmt: skip
+    name, shape, right = wrong[0], state[wrong[0]].shape, expected[wrong[0]].shape
+    if len(wrong) > HEAD or shape[1:] != right[1:]:
+        return f"{name} has the shape {tuple(shape)}; expected {tuple(right)}."
+    found = f"{name} has {shape[0]} classes, but"
+    if said and right[0] == labels:
+        return f"{found} {said} has {labels}. Set it to the labels of these {shape[0]} classes."
+    advice = "Correct [arguments] in model.toml, or the code that builds the network."
+    return f"{found} the network has {right[0]} outputs. {advice}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -59,8 +59,12 @@ def test_weights_are_packed_once_and_have_a_gradient_afterwards():
     torch.testing.assert_close(gradient, expected)
 
 
+@pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize("other", [(1, 2), (2, 1)], ids=["threads", "images"])
-def test_weights_are_packed_for_one_and_for_several(other):
+def test_weights_are_packed_once_for_one_and_for_several(monkeypatch, other, same):
+    """The memory has a layout once, even if it is for two uses."""
+    if not same:
+        monkeypatch.setattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md", lambda _: torch.rand(9))
     fused = FusedConv(torch.randn(8, 4, 3, 3), None, GEOMETRY, RELU)
     images = torch.randn(2, 4, 9, 9)
     threads, results = torch.get_num_threads(), []
@@ -72,7 +76,7 @@ def test_weights_are_packed_for_one_and_for_several(other):
     finally:
         torch.set_num_threads(threads)
     (first, one), (second, several), (third, last) = results
-    assert one is not several
+    assert (one is several) == same
     assert last is several  # nothing was packed again
     torch.testing.assert_close(second, first)
     assert torch.equal(third, first)

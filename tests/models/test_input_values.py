@@ -26,7 +26,7 @@ def test_resize_is_read_as_torchvision_reads_it(given, expected):
 
 @pytest.mark.parametrize("given", [0, 4097, -1, 1.5, True, [], [1, 2, 3], "fit", "256x", "x", ""])
 def test_other_resize_is_refused_with_what_is_accepted(given):
-    accepted = r"squash, pad, none, or the shorter side's length or \[height, width\], from 1"
+    accepted = r"squash, pad, none, or the shorter side's length or height and width, such as \[160"
     with pytest.raises(ModelError, match=rf"model.toml: input.resize is .*; it must be {accepted}"):
         describe({"input": REST | {"resize": given}}, "model.toml")
 

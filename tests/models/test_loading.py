@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -16,6 +17,25 @@ def test_a_torch_import_error_names_the_installed_versions(monkeypatch):
     )  # importing it fails
     with pytest.raises(ModelError, match=r"torch 2\..* and torchvision 0\..*docs/"):
         load_model(Settings(), 1)
+
+
+IMPORT = """
+import gc
+from pathlib import Path
+from predictor.models.loading import load_model
+from predictor.settings import Settings
+load_model(Settings(model="efficientnet_lite0", shared_folder={folder}), 1)
+print(gc.isenabled(), gc.get_freeze_count() > 100_000)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("folder", "frozen"), [("Path()", True), ("None", False)])
+def test_only_a_server_lets_the_garbage_collector_never_look_at_torch_again(folder, frozen):
+    """A program may have objects of its own, which it would then keep for ever."""
+    command = [sys.executable, "-c", IMPORT.format(folder=folder)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed == f"True {frozen}\n"
 
 
 def test_paths_to_the_same_file_agree(monkeypatch, tmp_path):

@@ -144,6 +144,7 @@ def test_exported_file_of_the_documentation_answers_as_torch(tmp_path, monkeypat
     (tmp_path / "labels.txt").write_text("\n".join(NAMES))
     model = load(tmp_path / "net.onnx", toml)
     assert_only_right_is_alike(model, answers(network, batch), NAMES, within=1e-3)
+    assert load_model(Settings(model="."), 2).info.parameters == model.info.parameters
     parameters = sum(p.numel() for p in network.parameters())
     assert model.info.parameters == pytest.approx(parameters, rel=0.02)  # batch norms are folded
 

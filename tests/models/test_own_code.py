@@ -149,9 +149,13 @@ def test_what_is_wrong_with_own_code_is_said_in_one_sentence(load, code, model, 
     assert "\n" not in str(caught.value).partition("for example:")[0]
 
 
-def test_weights_of_another_number_of_classes_are_an_error(load):
-    with pytest.raises(WeightsError, match="5 classes"):
-        load(NET + TRANSFORM, state=network_in(num_classes=5).state_dict())
+def test_weights_of_another_number_of_classes_are_an_error(load, tmp_path):
+    said = r"5 classes, but the network has 12 outputs. Correct \[arguments\] in model.toml, or"
+    with pytest.raises(WeightsError, match=said):
+        load(NET + TRANSFORM + f"labels = {NAMES}", state=network_in(num_classes=5).state_dict())
+    (tmp_path / "labels.txt").write_text("\n".join(NAMES))
+    with pytest.raises(WeightsError, match=said):
+        load(NET + TRANSFORM, state=network_in(num_classes=5).state_dict(), labels="labels.txt")
 
 
 def test_labels_in_the_file_must_fit_unless_they_are_imagenets(load):

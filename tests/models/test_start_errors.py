@@ -56,7 +56,7 @@ CASES = {
     "a size in words": toml('[input]\nsize = "big"', r"model\.toml: input\.size is 'big'.*1 to"),
     "a size with a fraction": toml("[input]\nsize = 224.5", "input.size is 224.5.*whole numbers"),
     "a size that is true": toml("[input]\nsize = true", "input.size is True.*whole numbers"),
-    "a size of three sides": toml("[input]\nsize = [1, 2, 3]", r"size is \[1, 2, 3\].*width\]"),
+    "a size of three sides": toml("[input]\nsize = [1, 2, 3]", r"is \[1, 2, 3\].*height and width"),
     "a negative size": toml("[input]\nsize = -1", "input.size is -1.*1 to 4096"),
     "a huge size": toml("[input]\nsize = 100000", "input.size is 100000.*1 to 4096"),
     "a size without its resize": toml("[input]\nsize = 64", r"input\.size needs input\.resize"),
@@ -92,7 +92,7 @@ CASES = {
     "an empty list of labels": toml("labels = []", r"labels is \[\].*list of names"),
     "one index for two labels": toml("labels = {a = 0, b = 0}", r"toml: labels.*'a' and 'b'"),
     "labels that are numbers": toml("labels = [1, 2]", r"model\.toml: labels.*index 0 has 1"),
-    "too few labels": toml('labels = ["a", "b"]', "own.pth.*3 classes, the labels 2"),
+    "too few labels": toml('labels = ["a", "b"]', "own.pth.*3 classes, but .*labels has 2. Set it"),
     "a labels file that is missing": toml('labels = "no.txt"', r"toml: labels.*no\.txt.*No such"),
     "weights that are missing": Case(
         r"model\.toml: weights is 'no\.pth', which does not exist",
@@ -112,8 +112,8 @@ CASES = {
     "a model against model.toml": Case(
         r"PREDICTOR_MODEL is torchvision:resnet18, but model\.toml: source is .*squeezenet1_1",
         {"model": "resnet18", "weights": "own.pth"}, SOURCE),
-    "a size setting in words": setting("input_size", "big", "'big'.*1 to 4096"),
-    "a size setting alone": setting("input_size", "200", "input.resize"),
+    "a size setting in words": setting("input_size", "big", "'big'.*'160x320'.*1 to 4096"),
+    "a size setting alone": setting("input_size", "200", " needs PREDICTOR_RESIZE, too"),
     "a resize setting": setting("resize", "crop", "'crop'.*squash, pad, none"),
     "a mean setting with semicolons": setting("mean", "1;2;3", "'1;2;3'.*1, 3 or 4"),
     "an interpolation setting": setting("interpolation", "best", "'best'.*bilinear"),
@@ -127,7 +127,7 @@ CASES = {
     "labels that are not JSON": labels('{"0":', "Expecting value"),
     "labels that are empty": labels("", "empty", "own.txt"),
     "one label for one logit": Case(
-        "squeezenet1_1 has 1 output.*needs 2 labels; PREDICTOR_LABELS has 1",
+        "squeezenet1_1 has 1 output.*needs 2 labels; PREDICTOR_LABELS has 1. Set it",
         RANDOM | {"labels": "one.txt"}, files={"one.txt": "a"}),
     "own labels without own weights": Case(
         "3 labels.*vgg16.*1000 classes.*PREDICTOR_WEIGHTS",

@@ -239,10 +239,19 @@ def test_changed_head_gets_a_hint_to_build_it(checkpoint, head, difference):
         weights.fill(network, checkpoint(file), "resnet18")
 
 
-def test_wrong_number_of_classes_names_layer_numbers_and_setting(spec, state, checkpoint):
-    message = "classifier.1.weight has 10 classes, the labels 1000. Set PREDICTOR_LABELS"
-    with pytest.raises(WeightsError, match=message):
-        weights.fill(build_empty(spec.build, 1000), checkpoint(state), spec.name)
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (1000, "PREDICTOR_LABELS has 1000. Set it to the labels of these 10 classes."),
+        (10, r"the network has 1000 outputs. Correct \[arguments\]"),
+    ],
+)
+def test_wrong_number_of_classes_names_layer_numbers_and_cause(
+    spec, state, checkpoint, labels, message
+):
+    network, said = build_empty(spec.build, 1000), "PREDICTOR_LABELS"
+    with pytest.raises(WeightsError, match=f"classifier.1.weight has 10 classes, but {message}"):
+        weights.fill(network, checkpoint(state), spec.name, labels, said)
 
 
 def test_layer_of_another_shape_is_named(spec, state, checkpoint):
