@@ -30,8 +30,21 @@ class OneLineJSON(DefaultJSONProvider):
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
         """Return a view's result as a JSON response."""
-        body = self.dumps(args[0] if args else kwargs) + "\n"
+        body = self._parts(args[0] if args else kwargs, 2) + "\n"
         return Response(body, mimetype=self.mimetype)
+
+    def _parts(self, value: Any, depth: int) -> str:
+        """Return the JSON of each member by itself: while C writes one, no other thread runs.
+
+        All classes of 64 images have 7 MB, which took 0.15 s.
+        """
+        match value:
+            case dict() if depth and any(isinstance(one, list) for one in value.values()):
+                parts = ((str(key), self._parts(one, depth - 1)) for key, one in value.items())
+                return f"{{{', '.join(f'{self.dumps(key)}: {part}' for key, part in parts)}}}"
+            case list() if depth:
+                return f"[{', '.join(self._parts(one, depth - 1) for one in value)}]"
+        return self.dumps(value)
 
 
 def create_app(settings: Settings, store: Store | None = None) -> Flask:
@@ -61,6 +74,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
             app.register_blueprint(protocol.management)
     problems.register(app, {start: p.as_error for p in PROTOCOLS for start in p.PREFIXES})
     security.register(app, settings, store.watch)
+    app.after_request(problems.without_file)  # the last to be registered is the first to run
     hops = settings.trusted_proxies
     app.wsgi_app = security.behind_proxies(app.wsgi_app, hops)  # type: ignore[method-assign]
     app.extensions["head"] = security.behind_proxies(partial(head.answer, app), hops)

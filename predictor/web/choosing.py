@@ -14,7 +14,7 @@ from predictor.images.decoding import begins_like_an_image, can_decode
 from predictor.web.base64_text import from_base64, holds_an_image
 from predictor.web.forms import Part
 from predictor.web.json_body import MAX_SIGNS, SIGNS, count, parse_json
-from predictor.web.params import known_among, parameters_of, quoted
+from predictor.web.params import known_among, parameters_of
 
 Image = bytes | RequestError  # an image that is not base64 is replaced by an error
 Shape = Literal["one", "list", "instances"]
@@ -100,7 +100,8 @@ def choose_parts(form: Sequence[Part], max_images: int, fields: Fields) -> Chose
     ranks = [_rank(kind, _plain(part.name), fields.names, shared) for kind, part in found]
     best = min((rank for rank in ranks if rank), default=None)
     if best is None:
-        raise BadRequest(f"The request has no image: {_listed(found)}.{fields.advice}")
+        listed = _listed(found or [("parameter", part) for part in form])
+        raise BadRequest(f"The request has no image: {listed}.{fields.advice}")
     parts = [part for rank, (_, part) in zip(ranks, found, strict=True) if rank == best]
     check_count(len(parts), max_images)
     shape: Shape = "list" if len(parts) > 1 else "one"
@@ -218,9 +219,9 @@ def from_instances(instances: Any, max_images: int) -> list[Image]:
 
 
 def targets_in(instances: Sequence[Any]) -> list[Any]:
-    """Return the ``target`` of each instance. A list or object, which may be large, is quoted."""
+    """Return the ``target`` of each instance. A list or object, which may be large, is emptied."""
     given = [one.get("target") if isinstance(one, dict) else None for one in instances]
-    return [quoted(one) if isinstance(one, list | dict) else one for one in given]
+    return [type(one)() if isinstance(one, list | dict) else one for one in given]
 
 
 def _from_instance(instance: object, looked: Iterator[int]) -> Image:

@@ -246,7 +246,7 @@ def _refusals(operation: Node, method: str, endpoint: str) -> set[int]:
     if hasattr(current_app.view_functions[endpoint], "place"):
         refusals.add(404)
     if _is_management(endpoint) or (_has_tokens() and not is_probe(endpoint)):
-        refusals.add(401)
+        refusals |= {401, 403} if current_store().settings.all_management_tokens else {401}
     if current_store().settings.rate_limit and (has_body or method.upper() in COSTLY):
         refusals.add(429)
     return refusals

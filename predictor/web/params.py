@@ -8,13 +8,17 @@ from flask import request
 
 from predictor.errors import BadRequest
 from predictor.models.scorer import LoadedModel
+from predictor.web.json_body import MAX_DIGITS
 
+MAX_NAMES = 100  # in a query. The event loop reads it: 1,900 names took 8 ms
 TOP_K = 5  # default number of classes on the page and in the protocols of other servers
-# What clients write in place of a parameter's name, besides other cases and separators.
+# What clients write in place of a parameter's name, besides other cases, separators and plurals.
 ALIKE = {
     "top_k": ("k", "top", "topn", "numclasses"),
     "class_index": ("class", "classid", "classidx"),
     "format": ("fmt", "outputformat"),
+    "model": ("modelname",),
+    "model_name": ("model",),
 }
 
 
@@ -29,8 +33,11 @@ def parameters(known: Collection[str], further: Sequence[tuple[str, Any]] = ()) 
     """Return the known parameters of the query string, and the ``further`` ones of the body.
 
     Raises:
-        BadRequest: a parameter has two values, or the query has a name that resembles a known one.
+        BadRequest: a parameter has two values, or the query has a name that resembles a known one,
+            or more than :data:`MAX_NAMES`.
     """
+    if request.query_string.count(b"&") >= MAX_NAMES:
+        raise BadRequest(f"The query has more than {MAX_NAMES} parameters.")
     query, found = known_among(list(request.args.items(multi=True)), known), dict[str, Any]()
     for name, value in (*query, *further):
         if value is not None:
@@ -50,11 +57,14 @@ def known_among(
     Raises:
         BadRequest: a name is not known, but resembles a known one.
     """
-    for name, _ in members:
-        plain = re.sub("[^a-z0-9]", "", name[:100].lower())
-        for parameter in () if name in known else known:
-            if plain in (parameter.replace("_", ""), *ALIKE.get(parameter, ())):
-                raise BadRequest(f"There is no parameter {name[:100]!r}. Did you mean {parameter}?")
+    meant = {
+        one.removesuffix("s"): parameter
+        for parameter in known
+        for one in (parameter.replace("_", ""), *ALIKE.get(parameter, ()))
+    }
+    for name in (name for name, _ in members if name not in known):
+        if parameter := meant.get(re.sub("[^a-z0-9]|s$", "", name[:100].lower())):
+            raise BadRequest(f"There is no parameter {name[:100]!r}. Did you mean {parameter}?")
     return [(name, value) for name, value in members if name in known]
 
 
@@ -75,10 +85,11 @@ def whole_number(name: str, given: Mapping[str, Any] | None = None) -> int | Non
     if value is None:
         return None
     number = as_integer(value)
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+    if isinstance(value, str) and re.fullmatch(rf"[0-9]{{1,{MAX_DIGITS}}}", value):
         number = int(value)
     if number is None or number < 0:
-        raise BadRequest(f"{name} is {quoted(value)}; it must be a whole number.")
+        accepted = f"a whole number of at most {MAX_DIGITS} digits"
+        raise BadRequest(f"{name} is {quoted(value)}; it must be {accepted}.")
     return number
 
 
@@ -104,13 +115,16 @@ def parameters_of(part: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def as_target(given: object) -> int | None:
-    """Return an instance's ``target``, the class index to explain; None if it is absent.
+def as_target(given: object, class_index: int | None) -> int | None:
+    """Return an instance's ``target``, the class index to explain; if absent, the request's.
 
     Raises:
-        BadRequest: ``target`` is not an integer.
+        BadRequest: ``target`` is not an integer, or not the request's ``class_index``.
     """
-    target = as_integer(given)
-    if given is not None and target is None:
+    if given is None:
+        return class_index
+    if (target := as_integer(given)) is None:
         raise BadRequest(f'"target" is {quoted(given)}; it must be a class index.')
+    if class_index not in (None, target):
+        raise BadRequest(f'"target" is {target}, but class_index is {class_index}. Send one.')
     return target

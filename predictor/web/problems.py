@@ -1,14 +1,17 @@
 """Turn every error into a response: RFC 9457 problem details, or another protocol's shape."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, current_app, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, PreconditionFailed
 
-from predictor.errors import PredictorError, without_frames
-from predictor.web.request import current_record
+from predictor.environ import MANAGEMENT
+from predictor.errors import PredictorError, StoreError, without_frames
+from predictor.web.request import current_record, current_store
 
 log = logging.getLogger(__name__)
 
@@ -17,10 +20,14 @@ Shape = Callable[[Problem], Response]  # the response body that a protocol's cli
 
 KEY = "problem_shapes"  # in the app's extensions
 MAX_DETAIL = 500  # characters; the text can quote what the client sent
+FOLDERS = re.compile(r"""(?<![\w.:~/])/(?:[^\s/'":,;]+/)+""")  # of an absolute path
+START = "Send photos to POST /predict; the page is at /."
+START_OF_MANAGEMENT = "This is the address of the management API; GET /models lists the models."
 # Details for the errors that werkzeug raises.
 ADVICE = {
-    404: "There is nothing at {path}. Send photos to POST /predict; the page is at /.",
+    404: "There is nothing at {path}. {hint}",
     405: "{path} does not accept {method}. Use {allowed}.",
+    412: "{path} is not what If-Match or If-Unmodified-Since asks for. Leave out the header.",
     413: (
         "The request is larger than {limit:,} bytes. Send a smaller photo, or fewer at once. The"
         " setting PREDICTOR_MAX_UPLOAD_BYTES raises the limit for photos."
@@ -46,6 +53,8 @@ def current_problem(error: Exception) -> dict[str, Any]:
     if isinstance(error, PredictorError):
         status, title, detail = error.status.value, error.status.phrase, str(error)
         code = error.code
+        if isinstance(error, StoreError):
+            detail = without_paths(detail)
     elif isinstance(error, HTTPException) and error.code is not None:
         status, title, detail = error.code, error.name, _advice(error)
         code = title.lower().replace(" ", "-")
@@ -59,6 +68,12 @@ def current_problem(error: Exception) -> dict[str, Any]:
     return {
         "type": "about:blank", "title": title, "status": status, "code": code, "detail": detail,
     }  # fmt: skip
+
+
+def without_paths(text: str) -> str:
+    """Shorten the store's path to its last folder, and other absolute paths to the file's name."""
+    folder = Path(current_store().settings.store).absolute()
+    return FOLDERS.sub("…/", text.replace(str(folder), folder.name))
 
 
 def with_headers(response: Response, error: Exception) -> Response:
@@ -77,6 +92,7 @@ def _advice(error: HTTPException) -> str:
     methods = {*(getattr(error, "valid_methods", None) or ())} - {"OPTIONS", "HEAD"}
     return ADVICE.get(error.code or 0, error.description or error.name).format(
         path=request.path,
+        hint=START_OF_MANAGEMENT if request.environ.get(MANAGEMENT) else START,
         method=request.method,
         allowed=" or ".join(sorted(methods)),
         limit=current_app.config["MAX_CONTENT_LENGTH"],
@@ -86,6 +102,14 @@ def _advice(error: HTTPException) -> str:
 def json_safe(text: str) -> str:
     """Escape lone surrogates, which a client can send but UTF-8 cannot encode."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def without_file(response: Response) -> Response:
+    """Return the response, or the error if Flask answers 412 with the whole static file."""
+    if response.status_code != PreconditionFailed.code:
+        return response
+    response.close()
+    return handle(PreconditionFailed())
 
 
 def _as_problem(problem: Problem) -> Response:

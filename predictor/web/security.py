@@ -52,6 +52,8 @@ FORWARDED = {"HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED
 MAX_FORWARDED = 2000  # characters, of which proxies write the last; to parse 57 kB takes 23 ms
 MAX_AUTHORIZATION = 4096  # characters; to parse 62 kB of parameters takes 25 ms
 WITH_PORT = re.compile(r"\A(?:\[(.*)\](?::\d*)?|([^:]*):\d*)\Z")
+# Browsers read \ as /, and skip tabs: //a.example and /\a.example lead to another site.
+PATH_AT_END = re.compile(r"(\A|,) */[^/\\\t,][^,]*\Z")
 REALM = "the token is the password"  # some browsers show this text
 SEND_TOKEN = (
     'send the header "Authorization: Bearer <token>". In a browser, enter any name, and the token'
@@ -59,6 +61,7 @@ SEND_TOKEN = (
 )
 NO_TOKEN = f"A token is required: {SEND_TOKEN}"
 WRONG_TOKEN = f"This token is not known. With a valid one, {SEND_TOKEN}"
+FOR_MANAGEMENT = f"This token is only for the management API. With another one, {SEND_TOKEN}"
 MANAGEMENT_TOKEN = (
     'A management token is required: send the header "Authorization: Bearer <token>".'
 )
@@ -86,7 +89,7 @@ def register(app: Flask, settings: Settings, watch: Watch) -> None:
     if settings.all_management_tokens:
         app.before_request(once(require_management_token(settings)))
     if tokens():  # a file of tokens never becomes empty
-        app.before_request(once(require_token(tokens)))
+        app.before_request(once(require_token(settings)))
     app.after_request(add_headers)
 
 
@@ -104,6 +107,8 @@ def behind_proxies(wsgi_app: Any, hops: int) -> Any:
         # An unclosed quote from the client would hide the address that the proxy appends.
         for name in FORWARDED & environ.keys():
             environ[name] = environ[name][-MAX_FORWARDED:].replace('"', "")
+        if not PATH_AT_END.search(environ.get("HTTP_X_FORWARDED_PREFIX", "")):
+            environ.pop("HTTP_X_FORWARDED_PREFIX", None)
         return fix(environ, start_response)
 
     return shorten
@@ -128,11 +133,13 @@ def allow_frames(response: Response, policy: str) -> Response:
     return response
 
 
-def require_token(tokens: Tokens) -> Callable[[], None]:
+def require_token(settings: Settings) -> Callable[[], None]:
     """Return a guard that answers 401 to requests without a valid token. Probes need no token."""
 
     def check() -> None:
-        if not (is_probed() or is_managed()) and matching_token(tokens()) is None:
+        if not (is_probed() or is_managed()) and matching_token(settings.all_tokens) is None:
+            if is_bearer() and matching_token(settings.all_management_tokens):
+                raise Forbidden(FOR_MANAGEMENT)
             challenges = [WWWAuthenticate(scheme, {"realm": REALM}) for scheme in SCHEMES]
             detail = WRONG_TOKEN if "Authorization" in request.headers else NO_TOKEN
             raise Unauthorized(detail, www_authenticate=challenges)
@@ -154,8 +161,7 @@ def require_management_token(settings: Settings) -> Callable[[], None]:
     """
 
     def check() -> None:
-        is_bearer = request.headers.get("Authorization", "").lower().startswith("bearer ")
-        if not is_managed() or (is_bearer and matching_token(settings.all_management_tokens)):
+        if not is_managed() or (is_bearer() and matching_token(settings.all_management_tokens)):
             return
         if matching_token(settings.all_tokens):
             raise Forbidden(f"This token is not one for management. {MANAGEMENT_TOKEN}")
@@ -163,6 +169,11 @@ def require_management_token(settings: Settings) -> Callable[[], None]:
         raise Unauthorized(MANAGEMENT_TOKEN, www_authenticate=challenge)
 
     return check
+
+
+def is_bearer() -> bool:
+    """Return whether the request has a token that no browser sends by itself."""
+    return request.headers.get("Authorization", "").lower().startswith("bearer ")
 
 
 def matching_token(tokens: Sequence[str]) -> str | None:

@@ -69,7 +69,7 @@ def _begins_like_json(body: bytes, mimetype: str) -> bool:
 
 def read_body(request: Request) -> bytes:
     """Return the body and record the reading time. A compressed body raises UnsupportedImage."""
-    if request.content_encoding not in (None, "", "identity"):
+    if (request.content_encoding or "identity").lower() != "identity":
         raise UnsupportedImage(
             f"The body has Content-Encoding {request.content_encoding}, which is not accepted here."
             " Send the images as they are; their formats are compressed."
@@ -86,13 +86,15 @@ def read_as_sent(request: Request) -> bytes:
         RequestEntityTooLarge: the body is larger than the upload limit.
     """
     limit = request.max_content_length
+    if limit is not None and request.content_length is None:
+        request.max_content_length = limit + 1  # werkzeug truncates a chunked body without an error
     try:
         body = request.get_data(cache=False)
     except RequestEntityTooLarge:
         raise
     except Exception as error:  # from the server's parser: malformed chunks, a client that left
         raise BadRequest("The body is malformed, or ends too early.") from error
-    if request.content_length is None and limit is not None and len(body) >= limit:
-        raise RequestEntityTooLarge  # werkzeug truncates a chunked body without an error
+    if limit is not None and len(body) > limit:
+        raise RequestEntityTooLarge
     current_call().budget.sent = len(body)
     return body

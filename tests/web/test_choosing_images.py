@@ -145,6 +145,7 @@ def test_only_file_is_the_image_whatever_it_holds():
     ("form", "words"),
     [
         ([], "no field"),
+        ([text("top_k", "2")], "the form has 'top_k' (parameter)."),
         ([text("user", "7"), text("file_name", "a.png")], "'user' (text), 'file_name' (text)"),
         ([text("meta", "{}"), Part("photo", "", b"")], "'meta' (metadata), 'photo' (empty)"),
         ([text(f"f{n}", "x") for n in range(9)], "'f4' (text), …"),
@@ -294,4 +295,4 @@ def test_json_name_that_resembles_a_parameter_is_400(name):
 
 def test_targets_are_read_from_instances():
     targets = choose_json([b64(RED), {"b64": b64(RED), "target": 2}, {"target": []}], 9, FIELDS)
-    assert targets.targets == [None, 2, "an array"]
+    assert targets.targets == [None, 2, []]

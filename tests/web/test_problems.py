@@ -28,6 +28,17 @@ def test_every_error_becomes_a_problem_with_its_status(app, error):
     assert refused(app.test_client().get("/fails"), error.status) == "A sentence to act on."
 
 
+@pytest.mark.parametrize("path", ["/static/page.js", "/docs/swagger-ui/swagger-ui.css"])
+def test_static_file_of_another_version_is_a_problem(client, path):
+    response = client.get(path, headers={"If-Match": '"x"'})
+    assert "is not what If-Match" in refused(response, 412)
+    assert "Content-Security-Policy" in response.headers
+    with client.get(path) as found:
+        tag = found.headers["ETag"]
+    with client.get(path, headers={"If-Match": tag}) as matched:
+        assert matched.status_code == 200
+
+
 @pytest.mark.parametrize("error", tree())
 @pytest.mark.parametrize("path", ["/predictions", "/v1", "/v2"])
 def test_every_error_has_the_shape_of_its_protocol(app, error, path):

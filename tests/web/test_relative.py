@@ -41,6 +41,16 @@ def test_addresses_have_the_prefix_that_a_trusted_proxy_announces(make_client, h
 
 
 @pytest.mark.parametrize(
+    "prefix",
+    ["//evil.example", "javascript:x", "/\\evil.example", "/\t/evil.example", "/a, //evil.example"],
+)
+def test_prefix_that_is_not_a_path_is_ignored(make_client, prefix):
+    client = make_client(trusted_proxies=1)
+    assert "static/icon.svg" in links(client, "/", **{"X-Forwarded-Prefix": prefix})
+    assert "/b/static/icon.svg" in links(client, "/", **{"X-Forwarded-Prefix": "//evil, /b"})
+
+
+@pytest.mark.parametrize(
     ("path", "document"),
     [
         ("//docs", "../openapi.json"),

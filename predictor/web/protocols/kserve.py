@@ -95,9 +95,8 @@ def explain(model: str, version: str | None = None) -> dict[str, Any]:
     with admitted() as served:
         upload, given = _read(served.settings.max_explanations, EXPLAIN_FIELDS)
         images, class_index = all_or_error(upload.images), whole_number("class_index", given)
-        targets = [class_index] * len(images)
-        if class_index is None and upload.targets:
-            targets = [as_target(given) for given in upload.targets]
+        given_targets = upload.targets or [None] * len(images)
+        targets = [as_target(target, class_index) for target in given_targets]
         explained = [served.explain(*pair, call) for pair in zip(images, targets, strict=True)]
     return {"predictions": [], "explanations": [one.as_numbers() for one in explained]}
 

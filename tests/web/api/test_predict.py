@@ -1,5 +1,6 @@
 import base64
 import gc
+import random
 import tracemalloc
 from base64 import urlsafe_b64encode
 from urllib.parse import quote, urlencode
@@ -30,6 +31,9 @@ def test_photo_in_a_form_gets_the_promised_answer(client):
         pytest.param({"data": picture(), "content_type": "application/octet-stream"}, id="octets"),
         pytest.param({"data": picture(), "content_type": URLENCODED}, id="curl"),
         pytest.param({"data": picture()}, id="no type"),
+        pytest.param(
+            {"data": picture(), "headers": {"Content-Encoding": "Identity"}}, id="identity"
+        ),
         pytest.param({"json": {"image": b64(picture())}}, id="json"),
         pytest.param({"json": {"image": f"data:image/png;base64,{b64(picture())}"}}, id="data url"),
         pytest.param({"json": {"image": f"DATA:IMAGE/PNG;BASE64, {b64(picture())}"}}, id="shouted"),
@@ -135,6 +139,20 @@ def test_base64_of_blanks_and_escapes_takes_little_memory(text):
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, urlsafe_b64encode, base64.encodebytes])
+def test_base64_of_several_megabytes_is_decoded_whole(encode):
+    photo = random.Random(0).randbytes(3_100_001)
+    assert from_base64(encode(photo).decode()) == photo
+
+
+def test_base64_does_not_stop_other_threads_while_it_is_decoded(monkeypatch):
+    """Many calls are made, of one step each; between them Python lets other threads run."""
+    calls, decode = [], base64.b64decode
+    monkeypatch.setattr(base64, "b64decode", lambda part, **kw: calls.append(part) or decode(part))
+    from_base64(b64(bytes(3_000_000)))
+    assert max(map(len, calls)) <= 1_000_000
 
 
 def test_top_k_applies_to_each_photo(client):

@@ -7,6 +7,7 @@ from PIL import Image
 from conftest import store_of
 from pictures import COLOURS, encode, picture
 from predictor.images.preprocessing import Interpolation, Preprocessing
+from scrape import Scrape
 from toy import ToyModel
 
 
@@ -63,6 +64,18 @@ def test_bad_preview_request_gets_a_helpful_error(make_client, data, status, cod
     response = make_client(described((8, 8), "none")).post("/preview", data=data)
     assert (response.status_code, response.json["code"]) == (status, code)
     assert words in response.json["detail"]
+
+
+def test_preview_is_not_counted_as_a_prediction(client):
+    for data in (picture(), b"text", picture()[:40]):
+        response = client.post("/preview", data=data)
+    assert "preview;dur=" in response.headers["Server-Timing"]
+    numbers = Scrape(client.get("/metrics").text)
+    assert numbers.sum("predictor_requests_total") == 3
+    assert numbers.sum("predictor_prediction_seconds_count") == 0
+    assert numbers.sum("ts_inference_requests_total") == 0
+    assert numbers["predictor_last_prediction_timestamp_seconds"] == 0
+    assert client.get("/v2/models/toy/stats").json["model_stats"][0]["last_inference"] == 0
 
 
 def test_several_photos_are_413(client):

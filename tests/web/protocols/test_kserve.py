@@ -111,6 +111,15 @@ def test_v1_explains_the_class_of_the_query(client, target):
     assert [one["class_name"] for one in response.json["explanations"]] == [expected] * 2
 
 
+@pytest.mark.parametrize("path", ["/v1/models/toy:explain", "/explanations/toy"])
+def test_class_of_the_query_may_not_contradict_a_target(client, path):
+    for target, status in ((1, 400), (2, 200), (None, 200)):
+        body = {"instances": [{"b64": RED, "target": target}]}
+        response = client.post(f"{path}?class_index=2", json=body)
+        assert response.status_code == status
+        assert ("is 1, but class_index is 2. Send one." in response.text) == (status == 400)
+
+
 def test_v1_accepts_a_version_and_any_content_type(client):
     body = json.dumps({"instances": [{"b64": RED}]})
     for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}):
@@ -185,6 +194,8 @@ def test_bad_v1_explain_request_gets_a_helpful_error(post):
     assert "5 images" in refused(post({"instances": [RED] * 5}, "explain"), 413)
     bad_target = {"instances": [{"b64": RED, "target": "2"}]}
     assert "it must be a class index" in refused(post(bad_target, "explain"))
+    bad_target = {"instances": [{"b64": RED, "target": []}]}
+    assert '"target" is an array;' in refused(post(bad_target, "explain"))
     assert "0 and 2" in refused(post({"instances": [{"b64": RED, "target": 3}]}, "explain"))
 
 

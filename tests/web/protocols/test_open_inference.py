@@ -255,7 +255,7 @@ def test_binary_data_overrides_binary_data_output(infer):
 )
 def test_v2_requests_and_responses_may_be_compressed(infer, encoding, pack, unpack):
     body = pack(json.dumps({"inputs": [image([b64(BLUE)])]}).encode())
-    headers = {"Content-Encoding": encoding, "Accept-Encoding": encoding}
+    headers = {"Content-Encoding": encoding.upper(), "Accept-Encoding": encoding}
     response = infer(data=body, headers=headers)
     assert response.headers["Content-Encoding"] == encoding
     (output,) = json.loads(unpack(response.data))["outputs"]

@@ -30,7 +30,11 @@ BAD = {
     "a negative shape": ({"inputs": [image([b64(RED)], shape=[-2])]}, "list of at most 4"),
     "a second side of -1": ({"inputs": [image([b64(RED)], shape=[1, -1])]}, "list of at most 4"),
     "no whole number of images": (
-        {"inputs": [image([1] * 191, "UINT8", [-1, 3, 8, 8])]}, "191; the shape needs 0"),
+        {"inputs": [image([1] * 191, "UINT8", [-1, 3, 8, 8])]},
+        "191; one image, of shape [3, 8, 8], has 192."),
+    "a photo in place of a tensor": (
+        {"model": "toy-tensor", "data": b"photo" * 4, "headers": {HEADER: "0"}},
+        "The number of elements is 5; one image, of shape [3, 8, 8], has 192."),
     "an unknown number of none": ({"inputs": [image([], shape=[-1])]}, "at least one image"),
     "a side of zero": ({"inputs": [image([1], "UINT8", [-1, 0])]}, "shape needs 0"),
     "a huge shape": ({"inputs": [image([b64(RED)], shape=[2**62, 2**62])]}, "at most 4 whole"),
@@ -40,6 +44,9 @@ BAD = {
         {"inputs": [image(["a" * 10**6] + [""] * 191, "FP32", [1, 3, 8, 8])]}, "FP32 numbers"),
     "a lone surrogate": ({"inputs": [image([1.0], "FP32") | {"name": "\ud800"}]}, "\\ud800"),
     "a long id": ({"inputs": [image([b64(RED)])], "id": "x" * 2000}, "1024 characters"),
+    "an input in shared memory": (
+        {"inputs": [image(None, shape=[1], parameters={"shared_memory_region": "x"})]},
+        "Shared memory"),
     "shared memory": (
         {"inputs": [image([b64(RED)])], "outputs": [
             {"name": "logits", "parameters": {"shared_memory_region": "x"}}]}, "Shared memory"),

@@ -25,6 +25,7 @@ from predictor.web.protocols.open_inference.tensors import (
     HEADER,
     INPUT,
     Tensor,
+    parameters_of_tensor,
     read_input,
     split,
     write_output,
@@ -137,13 +138,11 @@ def _output_options(content: dict[str, Any]) -> OutputOptions:
         raise BadRequest('"outputs" must be a list of objects.')
     if [one.get("name") for one in outputs] != [OUTPUT]:
         raise BadRequest(f'The model has one output, "{OUTPUT}"; "outputs" asks for another.')
-    parameters = parameters_of(outputs[0])
+    parameters = parameters_of_tensor(outputs[0])
     binary = parameters.get("binary_data", binary)
     classes = as_integer(parameters.get("classification", 0))
     if not isinstance(binary, bool):
         raise BadRequest('"binary_data" and "binary_data_output" must be true or false.')
-    if any(name.startswith("shared_memory") for name in parameters):
-        raise BadRequest("Shared memory is not supported; the output is in the response.")
     if classes is None or classes < 0:
         raise BadRequest('"classification" must be a whole number of classes.')
     return OutputOptions(binary, classes)

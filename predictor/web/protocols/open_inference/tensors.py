@@ -64,11 +64,9 @@ def split(
 def _request_for(body: bytes, datatype: str, shape: Sequence[int]) -> tuple[dict[str, Any], bytes]:
     """Make the JSON for a body of data: one BYTES element, or as many images as the body has."""
     if datatype == "BYTES":
-        count, body = 1, LENGTH.pack(len(body)) + body
-    else:
-        count = len(body) // (DTYPES[datatype].itemsize * math.prod(shape))
+        body = LENGTH.pack(len(body)) + body
     size = {"binary_data_size": len(body)}
-    tensor = {"name": INPUT, "datatype": datatype, "shape": [count, *shape], "parameters": size}
+    tensor = {"name": INPUT, "datatype": datatype, "shape": [-1, *shape], "parameters": size}
     return {"inputs": [tensor], "parameters": {"binary_data_output": True}}, body
 
 
@@ -86,7 +84,7 @@ def read_input(inputs: Any, binary: bytes, max_images: int) -> Tensor:
     if shape:
         check_count(shape[0], max_images)
     data = [one] if isinstance(one := given.get("data"), str) else one  # as TorchServe's clients
-    stated = parameters_of(given).get("binary_data_size")
+    stated = parameters_of_tensor(given).get("binary_data_size")
     size = 0 if stated is None else as_integer(stated)
     if size is None or not 0 <= size <= len(binary):
         raise BadRequest(
@@ -98,6 +96,17 @@ def read_input(inputs: Any, binary: bytes, max_images: int) -> Tensor:
     if stated is None:
         return Tensor(datatype, shape, _from_json(datatype, data, shape, max_images))
     return Tensor(datatype, shape, _from_bytes(datatype, binary, shape, max_images))
+
+
+def parameters_of_tensor(tensor: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of an input or output. Raise BadRequest for shared memory."""
+    parameters = parameters_of(tensor)
+    if any(name.startswith("shared_memory") for name in parameters):
+        raise BadRequest(
+            "Shared memory is not supported. Send the input in the request; the output is in the"
+            " response."
+        )
+    return parameters
 
 
 def _only_input(inputs: Any) -> dict[str, Any]:
@@ -190,7 +199,12 @@ def _from_bytes(
 def _check_elements(found: int, shape: list[int], max_images: int) -> None:
     """Raise an error if the shape does not fit. A first side of -1 becomes what was found."""
     if shape[:1] == [-1]:
-        shape[0] = found // (math.prod(shape[1:]) or 1)
+        one = math.prod(shape[1:]) or 1
+        if found % one:
+            raise BadRequest(
+                f"The number of elements is {found}; one image, of shape {shape[1:]}, has {one}."
+            )
+        shape[0] = found // one
         check_count(shape[0], max_images)
     if found != (count := math.prod(shape)):
         raise BadRequest(f"The number of elements is {found}; the shape needs {count}.")

@@ -12,7 +12,7 @@ from predictor.engine.readings import Readings
 from predictor.engine.served import Served
 from predictor.errors import BadRequest
 from predictor.web.json_body import parse_json
-from predictor.web.problems import Problem
+from predictor.web.problems import Problem, without_paths
 from predictor.web.protocols.open_inference.compression import decompress
 from predictor.web.protocols.open_inference.tensors import INPUT
 from predictor.web.request import current_call, current_store, probe, resolve
@@ -37,7 +37,7 @@ def as_error(problem: Problem) -> Response:
 
 def read_body(limit: int | None = None) -> bytes:
     """Return the request's body, decompressed to at most ``limit`` bytes or the upload limit."""
-    encoding = request.content_encoding or "identity"
+    encoding = (request.content_encoding or "identity").lower()
     limit = limit or request.max_content_length or 0
     with current_call().timings.measure("read"):
         return decompress(read_as_sent(request), encoding, limit)
@@ -97,7 +97,10 @@ def index() -> Response:
     statuses = current_store().statuses()
     names = {one.name for one in statuses}
     return jsonify([
-        {"name": name, "version": str(one.version), "state": one.state, "reason": one.reason}
+        {
+            "name": name, "version": str(one.version), "state": one.state,
+            "reason": without_paths(one.reason),
+        }
         for one in statuses
         for name in ((one.name, one.name + TENSOR_SUFFIX) if one.served else (one.name,))
         if one.served or not asked.get("ready")
