@@ -87,7 +87,7 @@ exports: $(VENV)/requirements-dev.stamp $(EXECUTORCH)/packages.stamp $(TRITON)/b
 	$(AT_A_TIME)=2 exports-built exports-served
 
 # The tests with the C++ program are all in the first part, which builds it once.
-SERVERS := $(addprefix $(RUNTIMES)/test_,torchserve.py triton.py phones.py)
+SERVERS := $(addprefix $(RUNTIMES)/test_,torchserve_runtime.py triton.py phones.py)
 exports-built: PART := $(RUNTIMES) $(SERVERS:%=--ignore=%)
 exports-served: PART := $(SERVERS)
 exports-built exports-served:

@@ -68,6 +68,8 @@ def get_predictions(image_bytes: Source, top_k: int = 5) -> list[Prediction]:
     Returns:
         The ``top_k`` most probable classes, best first; all classes if the model has fewer.
     """
+    if not hasattr(top_k, "__index__"):  # NumPy's integers have it
+        raise TypeError(f"top_k is {top_k!r}; it must be a whole number.")
     data = _read(image_bytes)
     (predictions,) = all_or_error(shared.get().classify([data], top_k))
     return predictions

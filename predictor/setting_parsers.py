@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -80,11 +81,9 @@ def _checked(tokens: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 def parse_bind(text: str) -> tuple[str, int]:
     """Return the IP address and the port of a text like ``127.0.0.1:8081`` or ``[::1]:8081``."""
     host, _, port = text.rpartition(":")
-    try:
-        if 1 <= int(port) <= 65535:
+    with suppress(ValueError):
+        if re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65535:
             return str(ip_address(host.removeprefix("[").removesuffix("]"))), int(port)
-    except ValueError:
-        pass
     raise ValueError("write an IP address and a port, like 127.0.0.1:8081 or [::1]:8081.")
 
 

@@ -115,9 +115,11 @@ class Settings:
         help="Processors for the model. `auto`: all that CPU affinity and cgroup quota allow,"
         " divided among the processes.")
     max_in_flight: int = _limit(64, limits=(1, 900),
-        help="Maximum number of requests in progress; further requests get 503.")
+        help="Maximum number of requests in progress; further requests get 503. Half of them may"
+        " have several images.")
     max_queue: int = _limit(64, limits=(1, 10_000),
-        help="Maximum number of images waiting for the model, and of images in one request.")
+        help="Maximum number of images that wait for the model before those of a request, and of"
+        " images in one request.")
     max_explanations: int = _limit(4, limits=(0, 64),
         help="Maximum number of explanations in progress or waiting; further ones get 503. `0`: no"
         " explanations.")
@@ -248,7 +250,8 @@ def rows() -> list[Field[Any]]:
 def _suggestion(name: str, table: Mapping[str, object]) -> str:
     if (bare := name.upper().removeprefix(PREFIX)) in WITHOUT_PREFIX:
         return f" Did you mean {bare}, which has no prefix?"
-    close = difflib.get_close_matches(name.upper(), table, n=1, cutoff=0.75)
+    known = [one.removeprefix(PREFIX) for one in table]  # the prefix makes all names alike
+    close = [PREFIX + one for one in difflib.get_close_matches(bare, known, n=1, cutoff=0.7)]
     return f" Did you mean {close[0]}?" if close else f" The settings are {', '.join(table)}."
 
 

@@ -31,14 +31,20 @@ SERVER_FIXTURES = {"exposition", "guarded", "pair", "server", "start", "start_to
 SERVER_PATHS = {"browser", "clients", "ray", "runtimes", "tools", "test_benchmarks.py",
                 "test_development.py", "test_faults.py", "test_notebook.py", "test_server.py",
                 "test_slow_clients.py"}  # fmt: skip
+# Tests that get the marker `slow`: they build, export or convert real networks.
+SLOW_PATHS = {"export", "test_conversion.py", "test_exported.py", "test_shared_weights.py",
+              "test_timm.py", "test_torchscript.py", "test_torchserve_archives.py",
+              "test_torchvision_weights.py", "test_your_model.py"}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Mark the tests that start a server, a browser, a notebook or a long run."""
+    """Mark the tests that start a server, a browser, a notebook or a long run, and slow ones."""
     for item in items:
-        below = SERVER_PATHS.intersection(item.path.relative_to(TESTS).parts)
-        if below or SERVER_FIXTURES.intersection(item.fixturenames):
+        parts = item.path.relative_to(TESTS).parts
+        if SERVER_PATHS.intersection(parts) or SERVER_FIXTURES.intersection(item.fixturenames):
             item.add_marker("server")
+        if SLOW_PATHS.intersection(parts):
+            item.add_marker("slow")
 
 
 class StuckModel(ToyModel):

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from time import monotonic
 
+import numpy as np
 import pytest
 from flask import Flask, jsonify, request
 from PIL import Image
@@ -108,6 +109,13 @@ def test_get_predictions_returns_all_classes_if_there_are_few(toy):
 def test_get_predictions_refuses_a_top_k_below_one(toy, top_k):
     with pytest.raises(BadRequest, match="at least 1"):
         get_predictions(picture(), top_k)
+
+
+@pytest.mark.parametrize("top_k", ["3", 2.0, None])
+def test_get_predictions_refuses_a_top_k_of_another_type(toy, top_k):
+    with pytest.raises(TypeError, match=f"^top_k is {top_k!r}; it must be a whole number.$"):
+        get_predictions(picture(), top_k)
+    assert len(get_predictions(picture(), np.int64(2))) == 2
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import threading
+from collections import Counter
 from contextlib import closing
 
 import pytest
@@ -171,6 +172,12 @@ def test_every_test_named_exists(name):
     there |= {file.name.removesuffix(".py") for file in files}
     missing = set(re.findall(r"\btest_\w+", TEXTS[name])) - there
     assert missing == set(), f"{name} names tests that do not exist"
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    """Or pytest cannot collect two of them in one run, as `make check` does."""
+    names = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, files in names.items() if files > 1] == []
 
 
 # Examples

@@ -1,4 +1,4 @@
-"""The undocumented parts of gunicorn and prometheus_client that this package relies on.
+"""The undocumented parts of gunicorn, prometheus_client and asyncio that this package relies on.
 
 Any release may change them, so requirements.txt limits the versions of both. If a test fails
 here after an upgrade, adapt the file that its message names, then raise the limit.
@@ -115,7 +115,7 @@ def test_attribute_exists(objects, user, owner, names):
 
 
 def test_gunicorns_master_has_what_the_hooks_read():
-    for name in ("WORKERS", "num_workers", "manage_workers", "spawn_worker"):
+    for name in ("WORKERS", "num_workers", "manage_workers", "reap_workers", "spawn_worker"):
         assert hasattr(Arbiter, name), gone(HOOKS, f"Arbiter.{name}")
     same = Arbiter.APP_LOAD_ERROR == EXIT_APP_LOAD_ERROR
     assert same, gone("predictor/server/console.py", "Arbiter.APP_LOAD_ERROR")

@@ -101,3 +101,10 @@ def test_a_valid_served_name_is_accepted(name):
 def test_an_invalid_served_name_is_an_error(name):
     with pytest.raises(SettingsError, match="PREDICTOR_SERVED_NAME=.*letters, digits"):
         settings(served_name=name)
+
+
+@pytest.mark.parametrize("port", ["8_498", " 8498", "+8498", "0", "65536", "٨", ""])
+def test_a_port_is_written_in_plain_digits(port):
+    text = f"127.0.0.1:{port}"
+    with pytest.raises(SettingsError, match="write an IP address and a port"):
+        settings(management_bind=text, store="x", management_tokens=ONE)

@@ -68,9 +68,18 @@ def test_an_invalid_value_is_an_error_that_quotes_it(name, value):
         Settings.from_env({f"PREDICTOR_{name}": value})
 
 
-def test_an_unknown_setting_is_an_error_with_a_suggestion():
-    with pytest.raises(SettingsError, match="PREDICTOR_MODLE.*PREDICTOR_MODEL"):
-        Settings.from_env({"PREDICTOR_MODLE": "vgg16"})
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("PREDICTOR_MODLE", "Did you mean PREDICTOR_MODEL?"),
+        ("PREDICTOR_MAX_BATCH", "Did you mean PREDICTOR_MAX_BATCH_SIZE?"),
+        ("PREDICTOR_FOO", "The settings are PREDICTOR_MODEL, "),
+    ],
+)
+def test_an_unknown_setting_is_an_error_with_a_suggestion(name, advice):
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({name: "vgg16"})
+    assert str(refused.value).startswith(f"There is no setting {name}. {advice}")
 
 
 @pytest.mark.parametrize("name", ["predictor_model", "Predictor_Model", "PREDICTOR_"])

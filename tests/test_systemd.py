@@ -111,7 +111,7 @@ class Activated:
         return Path(self.log_file.name).read_text()
 
     def wait_until_log_has(self, text, times=1):
-        wait_until(lambda: self.log.count(text) >= times or self.process.poll() is not None)
+        wait_until(lambda: self.log.count(text) >= times or self.process.poll() is not None, 180)
         assert self.process.poll() is None, self.log
 
     def predict(self):

@@ -82,7 +82,7 @@ def _earlier_results(options: argparse.Namespace, form: str) -> resume.Earlier:
     try:
         return resume.read(path, form)
     except ValueError as error:
-        raise ValueError(f"{path} was not written by this command: {error}") from error
+        raise ValueError(f"{path} cannot be continued: {error}") from error
 
 
 def _names(options: argparse.Namespace, finder: Finder, earlier: resume.Earlier) -> Iterator[str]:

@@ -121,7 +121,12 @@ def classify(classifier: Classifier, top_k: int | None, name: str) -> Outcome:
 def read(name: str) -> bytes:
     """Return the bytes of a file, or for ``-`` of standard input; or raise PredictorError."""
     try:
-        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        if name == "-":
+            return sys.stdin.buffer.read()
+        if Path(name).is_char_device():  # such as /dev/zero, which has no end
+            raise ValueError("it is a device")
+        with open(name, "rb") as file:  # Path("") would be the current folder
+            return file.read()
     except (OSError, ValueError) as error:  # ValueError: a zero byte, as in a list in UTF-16
         reason = getattr(error, "strerror", error)
         raise PredictorError(f"The file cannot be read: {reason}.") from error

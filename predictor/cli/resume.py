@@ -38,7 +38,7 @@ def read(path: Path, kind: str) -> Earlier:
     ``kind`` is ``csv`` or ``jsonl``. A file that does not exist has no results.
 
     Raises:
-        ValueError: the file was not written by this command.
+        ValueError: this command did not write the file, or it wrote another format.
         OSError: the file cannot be read.
     """
     earlier = Earlier()
@@ -46,8 +46,11 @@ def read(path: Path, kind: str) -> Earlier:
         return earlier
     start, results = FORMATS[kind]
     with path.open("rb") as file:
-        if not start.startswith(head := file.read(len(start))):
-            raise ValueError(f"It does not begin with {start!r}, but with {head!r}.")
+        if not start.startswith(file.read(len(start))):
+            raise ValueError(
+                f"It does not begin as this command's {kind} files do. If it was written with"
+                " another --format, name that one."
+            )
         file.seek(0)
         last, failed = None, False
         for begin, name, error in results(_Lines(file)):

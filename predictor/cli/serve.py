@@ -14,8 +14,12 @@ def run(options: argparse.Namespace) -> int:
     """Serve until the process is ended. Return the exit status."""
     if sys.platform == "win32":
         return _serve_on_windows(options.further)
+    # gunicorn reads this number when it is imported, and a bad one would be a traceback.
+    workers = unquoted(os.environ.pop("WEB_CONCURRENCY", ""))
     from predictor.server import production
 
+    if workers:  # gunicorn.conf.py checks it
+        os.environ["WEB_CONCURRENCY"] = workers
     production.serve(options.further)
     return 0
 

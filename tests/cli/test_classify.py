@@ -70,6 +70,15 @@ def test_missing_file_is_an_error_in_its_line(predict, folder):
     assert "red_thing" in out
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"), [("", "No such file or directory"), ("/dev/zero", "it is a device")]
+)
+def test_name_of_no_file_or_of_a_device_is_an_error_in_its_line(predict, name, reason):
+    status, out, _ = predict(name)
+    assert status == 1
+    assert f"The file cannot be read: {reason}." in out
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8"])
 def test_zero_bytes_in_a_list_are_errors_in_their_lines(predict, folder, encoding):
     """PowerShell writes UTF-16, and ``find -print0`` ends names with a zero byte."""

@@ -69,6 +69,32 @@ def test_serve_runs_gunicorn_with_its_configuration(monkeypatch):
     assert seen == ["gunicorn", "--config", config, "--workers", "2", "wsgi:app"]
 
 
+@pytest.mark.parametrize("value", ["x", "-1"])
+def test_serve_refuses_a_bad_number_of_processes_with_a_sentence(value):
+    command = [sys.executable, "-m", "predictor", "serve", "--check-config"]
+    environ = os.environ | {"WEB_CONCURRENCY": value}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"The server cannot start. WEB_CONCURRENCY={value!r} is not a whole number between 1 and"
+        " 1000.\n"
+    )
+
+
+def test_serve_takes_quotes_off_the_number_of_processes(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["predictor"])
+    monkeypatch.setattr(
+        production.wsgiapp, "run", lambda prog: seen.append(os.environ.get("WEB_CONCURRENCY"))
+    )
+    for text in ('"2"', " "):
+        monkeypatch.setenv("WEB_CONCURRENCY", text)
+        main(["serve"])
+    assert seen == ["2", None]
+
+
 @pytest.fixture
 def on_windows(monkeypatch):
     """Pretend to be on Windows; return the calls of the development server."""

@@ -13,6 +13,7 @@ from predictor.cli.inspect import scale_doubts
 from predictor.images.preprocessing import Interpolation, Preprocessing
 from predictor.models.description import Said
 from predictor.models.labels import numbered
+from predictor.models.outputs import Output
 from toy import ToyInfo, ToyModel, toy_model
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -54,6 +55,16 @@ def test_every_value_has_who_says_it(predict, photo):
     assert rows["output.activation"] == "softmax (default)"
     assert rows["batch"] == "at most 8 photos"
     assert set(ToyModel.preprocessing.as_json()) <= {key.removeprefix("input.") for key in rows}
+
+
+def test_all_of_the_output_is_printed(predict, photo):
+    said = {"output.threshold": Said(0.3, "model.toml: output.threshold")}
+    load = toy(said=said, output=Output("sigmoid", 0.3, "logits"))
+    _, out, _ = predict("inspect", photo, load=load)
+    rows = dict(re.findall(r"^([\w.]+) +(.*)", out, re.MULTILINE))
+    assert rows["output.activation"] == "sigmoid (default)"
+    assert rows["output.threshold"] == "0.3 (model.toml: output.threshold)"
+    assert rows["output.select"] == "logits (default)"
 
 
 def test_numbered_labels_are_named_by_nobody(predict, photo):

@@ -100,7 +100,14 @@ def test_another_file_is_neither_continued_nor_changed(predict, folder, tmp_path
     output.write_text(content)
     status, _, err = run(predict, folder, output, "--resume")
     assert (status, output.read_text()) == (2, content)
-    assert f"{output} was not written by this command" in err
+    assert f"{output} cannot be continued" in err
+
+
+def test_file_of_another_format_is_named_so(predict, folder, tmp_path):
+    output = tmp_path / "a.jsonl"
+    assert run(predict, folder, output)[0] == 1  # b.png is not a photo
+    status, _, err = run(predict, folder, output, "--resume", "--format", "csv")
+    assert (status, "another --format, name that one" in err, "b'" in err) == (2, True, False)
 
 
 @pytest.mark.parametrize(
