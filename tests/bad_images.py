@@ -121,8 +121,9 @@ def _jpeg_bombs() -> Iterator[Case]:
 
 def _other_bombs() -> Iterator[Case]:
     head, frame = b"GIF89a\4\0\4\0\x91\0\0" + bytes(12), b",\0\0\0\0%b\0\2\2\x44\1\0;"
-    comment = b"!\xfe" + b"\1a" * 110_000 + b"\0"
+    comment = b"!\xfe" + b"\1a" * 2600 + b"\0"
     yield Case("a gif with a comment in one-byte blocks", head + comment + frame % b"\4\0\4\0", 413)
+    yield Case("a gif with 5,001 bytes between its parts", head + b"j" * 5001 + frame, 413)
     yield Case("a gif with a frame larger than its canvas", head + frame % b"\x28\x23\x28\x23", 413)
     strips = (273, 4, 200_000, 200), (278, 4, 1, 1), (279, 4, 200_000, 200)
     yield Case("a tiff with 200,000 strips", grey_tiff(*strips), 422)
@@ -136,7 +137,8 @@ def _other_bombs() -> Iterator[Case]:
     yield Case("a bmp with runs outside the image", run_length_bmp(5, 7000, runs), 413)
     yield Case("a truncated ppm of other values", b"P5 3000 3000 254\n" + bytes(9), 422)
     yield Case("a ppm as text", b"P2 3 1 255\n1 2 3\n", 415)
-    yield Case("a ppm with a long comment", b"P6 #" + bytes(250_000) + b"\n1 1 255\n123", 413)
+    yield Case("a ppm with a long comment", b"P6 #" + bytes(5001) + b"\n1 1 255\n123", 413)
+    yield Case("a ppm with 5,001 blanks in its header", b"P6" + b" " * 5001 + b"1 1 255\n123", 413)
     webp = bytearray(
         encode(noise(8, 8), "WEBP", save_all=True, append_images=[noise(8, 8).rotate(180)])
     )
@@ -172,6 +174,9 @@ def _accepted() -> Iterator[Case]:
     yield Case("a webp followed by zeros", encode(noise(), "WEBP") + bytes(100_000), 200)
     yield Case("a jpeg with ten exif segments", exif_segments(10), 200)
     yield Case("a bmp with runs", run_length_bmp(64, 48, b"\x40\1\0\0" * 48), 200)
+    photo = run_length_bmp(400, 200, (b"\2\5" * 200 + b"\0\0") * 200)
+    yield Case("a bmp with 40,000 runs", photo, 200)
+    yield Case("a ppm with a comment of 4 kB", b"P6 #" + bytes(4000) + b"\n1 1 255\n123", 200)
     yield Case("a jpeg followed by other bytes", encode(noise(), "JPEG") + b"<script>", 200)
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageMode
 
 from predictor.errors import TooCostly
 from predictor.images.jpeg import samples_per_pixel
-from predictor.images.limits import Checked
+from predictor.images.limits import MAX_READS, Checked
 from predictor.images.webp import MAX_HERE
 
 IMAGE_S = 0.004  # any image: a tiny one is enlarged to what the model needs
@@ -45,7 +45,8 @@ TILE_NS = 10_000  # for each strip or tile of a TIFF
 # 40 megapixels in 376 bytes takes 0.35 s there and 0.4 to 0.7 s here.
 APART_NS, APART = 10, ("TIFF", "AVIF", "HEIF")
 # Nanoseconds per byte of the file. This is what photos cost, and hostile files hardly.
-BYTE_NS = {"raw": 1, "PPM": 1, "WEBP": 40, "AVIF": 100, "HEIF": 130}
+# Of a BMP that is not raw, the bytes that may be read one by one count.
+BYTE_NS = {"raw": 1, "PPM": 1, "BMP": 700, "WEBP": 40, "AVIF": 100, "HEIF": 130}
 OTHER_BYTE_NS = 10
 
 # The most for one image, per accepted pixel: 3 s with the default limit. The dearest honest images
@@ -100,6 +101,7 @@ def estimate(image: Image.Image, pixels: int, checked: Checked, size: int) -> fl
     decoded_ns += len(tiles) * TILE_NS
     if checked.samples:
         decoded_ns += checked.samples.count * UNPACK_NS
+    size = min(size, MAX_READS) if kind == "BMP" else size
     decoded_ns += size * BYTE_NS.get(kind, OTHER_BYTE_NS)
     profile = image.info.get("icc_profile")
     profile_s = TABLES_S if profile and TABLES in profile[:TAGS_END] else PROFILE_S
@@ -146,8 +148,8 @@ class Budget:
         left_s = self.left_s(request_s, max_pixels)
         if seconds > left_s:
             raise TooCostly(
-                f"Decoding the image would take about {seconds:.2f} s of processor time; at most"
-                f" {left_s:.2f} s are accepted here. Save it as a JPEG, make it smaller, or send"
-                " fewer images at once."
+                f"Decoding the image would take about {seconds:.3f} s of processor time; at most"
+                f" {left_s:.3f} s are {'left' if self.spent_s else 'accepted'} here. Save it as a"
+                " JPEG, make it smaller, or send fewer images at once."
             )
         self.spent_s += seconds

@@ -15,7 +15,7 @@ from predictor.errors import (
 )
 from predictor.images import heif, jpeg, png, ppm, sandbox, tiff, unread, webp
 from predictor.images.cost import DearImage, estimate
-from predictor.images.limits import MAX_EXIF, Checked, LimitedFile, check_header
+from predictor.images.limits import MAX_EXIF, Checked, LimitedFile, allow_reads, check_header
 from predictor.images.profile import keep_profile
 
 # Formats are recognised by content, never by file name. Rare formats are left out, and those that
@@ -135,6 +135,7 @@ def _decode(
 
 def _load(image: Image.Image, checked: Checked, enough: int | None) -> Image.Image:
     """Decode the pixels of an opened image."""
+    allow_reads(image)
     if ppm.is_slow(image):
         return ppm.load(image, checked.data)
     png.load(image, checked.data) if image.format == "PNG" else image.load()

@@ -14,7 +14,10 @@ from predictor.errors import TooLarge, UnsupportedImage
 from predictor.images import ppm
 from predictor.images.samples import Samples
 
-MAX_READS = 200_000  # a photo needs some thousands; text, read byte by byte, some millions
+# Reads of a header, before the image has paid for decoding. Photos need 50; a comment of 4 kB in a
+# PPM is read byte by byte.
+MAX_HEADER_READS = 5_000
+MAX_READS = 200_000  # in all; run-length encoded BMP is read byte by byte
 # Pillow allocates each row by itself, without letting other threads run. JPEG, WebP, GIF and AVIF
 # have hardly more either.
 MAX_ROWS = 65_535
@@ -47,16 +50,22 @@ class Checked(NamedTuple):
 
 
 class LimitedFile(io.BytesIO):
-    """A file in memory that may be read at most ``MAX_READS`` times."""
+    """A file in memory that may be read at most ``most`` times."""
 
-    reads = 0
+    reads, most = 0, MAX_HEADER_READS
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read like ``BytesIO.read``; raise TooLarge above the limit."""
         self.reads += 1
-        if self.reads > MAX_READS:
+        if self.reads > self.most:
             raise TooLarge("The image consists of too many small pieces. Re-save it.")
         return super().read(size)
+
+
+def allow_reads(image: Image.Image) -> None:
+    """Let the pixels of an opened image be read, which has paid for them."""
+    if isinstance(file := getattr(image, "fp", None), LimitedFile):
+        file.most = MAX_READS
 
 
 def search(pattern: re.Pattern[bytes], data: bytes, begin: int) -> re.Match[bytes] | None:

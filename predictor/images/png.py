@@ -7,7 +7,7 @@ import zlib
 from PIL import Image
 
 from predictor.errors import TooLarge
-from predictor.images.limits import MAX_EXIF, Checked, LimitedFile
+from predictor.images.limits import MAX_EXIF, Checked, LimitedFile, allow_reads
 
 SIGNATURE = b"\x89PNG"
 MAX_CHUNKS = 100_000  # pixels come in pieces of 8 kB or more, and with most encoders of 64 kB
@@ -89,6 +89,7 @@ def load(image: Image.Image, data: bytes) -> None:
     mark = os.urandom(MARK_BYTES)
     if _is_marked_after_decoding(image, mark):  # or its last row happens to be like that
         with Image.open(LimitedFile(data)) as again:
+            allow_reads(again)
             if _is_marked_after_decoding(again, bytes(byte ^ 255 for byte in mark)):
                 raise ValueError("Rows of the PNG are missing.")
 

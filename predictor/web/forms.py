@@ -16,7 +16,7 @@ from predictor.errors import BadRequest, TooLarge
 MAX_FIELDS = 1000
 STEP = 1_000_000  # bytes that are searched or decoded while all other threads wait
 MAX_HEAD = 8192  # bytes of a field's headers in a multipart form
-MAX_HEADS = 200_000  # bytes of all fields' headers: werkzeug takes about 150 ms to parse them
+MAX_HEADS = 100_000  # bytes of all fields' headers: werkzeug takes about 80 ms to parse them
 MAX_FALSE = 100  # lines in a field that begin with the boundary, but continue
 TOO_MANY = f"The form has more than {MAX_FIELDS:,} fields. Send one for each photo."
 BOUNDARY = re.compile(r'(?i);\s*boundary\s*=\s*(?:"([^"]*)"|([^;]*))')

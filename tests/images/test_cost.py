@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data as skimage_data
 
+from bad_images import run_length_bmp
 from heic import grid_of_one_tile, heic
 from hostile import tiff_of_large_tiles
 from pictures import encode, jpeg_of_zeros, one_bit_png, png, slow_scans
@@ -108,9 +109,7 @@ def test_costly_image_in_few_bytes_is_refused_by_its_header(make):
     data = make()
     budget = Budget(len(data))
     charge = partial(budget.charge, TIMEOUT_S, MAX_PIXELS)
-    with pytest.raises(
-        TooCostly, match=r"about \d\.\d\d s of processor time; at most [01]\.\d\d s"
-    ):
+    with pytest.raises(TooCostly, match=r"about \d\.\d+ s of processor time; at most [01]\.\d+ s"):
         decode(data, MAX_PIXELS, None, charge)
     assert budget.spent_s == 0
 
@@ -124,10 +123,12 @@ def test_honest_image_is_within_the_budget(make):
 @pytest.mark.slow
 @pytest.mark.parametrize("make", (COSTLY | HONEST).values(), ids=COSTLY | HONEST)
 def test_estimate_is_not_far_from_the_measured_cost(make):
-    """Processors differ: on an EPYC, HEIC of 10 bits takes 2.8 times its estimate."""
+    """Processors differ: on one EPYC HEIC of 10 bits takes 2.8 times its estimate, and on a newer
+    one, which is twice as fast, a progressive JPEG a sixth.
+    """
     data = make()
     seconds = min(measured(data) for _ in range(3))
-    assert 0.25 * seconds < estimated(data) < 5 * seconds
+    assert 0.25 * seconds < estimated(data) < 10 * seconds
 
 
 @pytest.mark.slow
@@ -183,18 +184,20 @@ def test_a_reduced_jpeg_costs_less_than_a_whole_one():
 
 def test_refused_image_is_not_charged():
     budget = Budget(1000)
-    with pytest.raises(TooCostly, match=r"about 0\.61 s of processor time; at most 0\.60 s"):
+    with pytest.raises(
+        TooCostly, match=r"about 0\.610 s of processor time; at most 0\.600 s are accepted"
+    ):
         budget.charge(TIMEOUT_S, MAX_PIXELS, 0.61)
     budget.charge(TIMEOUT_S, MAX_PIXELS, 0.4)
-    with pytest.raises(TooCostly, match=r"at most 0\.20 s"):
+    with pytest.raises(TooCostly, match=r"at most 0\.200 s are left"):
         budget.charge(TIMEOUT_S, MAX_PIXELS, 0.3)
 
 
 def test_bytes_cannot_buy_more_than_the_limits_of_image_and_request():
     budget = Budget(10**9)
-    with pytest.raises(TooCostly, match=r"at most 3\.00 s"):
+    with pytest.raises(TooCostly, match=r"at most 3\.000 s"):
         budget.charge(TIMEOUT_S, MAX_PIXELS, 3.1)
-    with pytest.raises(TooCostly, match=r"at most 1\.00 s"):
+    with pytest.raises(TooCostly, match=r"at most 1\.000 s"):
         budget.charge(1, MAX_PIXELS, 1.1)
 
 
@@ -204,6 +207,13 @@ def test_a_tiny_bmp_that_is_decoded_in_python_is_refused_by_its_header():
     data = b"BM" + struct.pack("<IHHI", 62, 0, 0, 58) + header + bytes(4) + b"\1\0\0\0"
     assert estimated(data) > 0.6
     assert accepted([data]) == 0
+
+
+def test_each_byte_of_a_bmp_that_is_read_alone_costs_something():
+    """Such as skips of no pixels, which draw nothing."""
+    skips = run_length_bmp(64, 64, b"\0\2\0\0" * 16_000 + b"\x40\1\0\0" * 64)
+    assert estimated(skips) > 0.5 * min(measured(skips) for _ in range(3))
+    assert estimated(skips + bytes(10**6)) < 0.2
 
 
 def test_a_colour_profile_costs_something_and_more_with_tables():
