@@ -169,6 +169,15 @@ def test_fixed_batch_is_honoured_and_logged(tmp_path, caplog):
     np.testing.assert_allclose(four.scorer.logits(pixels), alone, rtol=1e-5, atol=1e-5)
 
 
+def test_a_large_network_runs_fewer_and_larger_batches_at_once(tmp_path, monkeypatch):
+    path = write(tmp_path / "net.onnx")
+    small = load(path).scorer
+    monkeypatch.setattr("predictor.models.sources.onnx.LARGE", 1)
+    large, chosen = load(path).scorer, load(path, max_batch_size=1).scorer
+    shapes = [(one.lanes, one.max_batch_size) for one in (small, large, chosen)]
+    assert shapes == [(2, 2), (1, 4), (1, 1)]
+
+
 def test_metadata_describes_the_model(tmp_path):
     card = {
         "name": "flowers", "source": "timm:resnet18", "labels": [f"flower {n}" for n in range(20)],
