@@ -118,8 +118,8 @@ class Settings:
         help="Maximum number of requests in progress; further requests get 503. Half of them may"
         " have several images.")
     max_queue: int = _limit(64, limits=(1, 10_000),
-        help="Maximum number of images that wait for the model before those of a request, and of"
-        " images in one request.")
+        help="Maximum number of images in one request, and of those that wait for the model before"
+        " a request of one; a request of several may wait behind twice as many, less its own.")
     max_explanations: int = _limit(4, limits=(0, 64),
         help="Maximum number of explanations in progress or waiting; further ones get 503. `0`: no"
         " explanations.")

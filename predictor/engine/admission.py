@@ -64,13 +64,13 @@ class Slots:
                 self._changed.notify_all()
 
     @contextmanager
-    def hold(self, size: float = 0.0) -> Iterator[None]:
+    def hold(self, model: str = "", size: float = 0.0) -> Iterator[None]:
         """Hold one slot for the duration of the block, as :meth:`take` does."""
-        self.take(size=size)
+        self.take(model, size)
         try:
             yield
         finally:
-            self.release()
+            self.release(model)
 
     def wait_until_idle(self, seconds: float, timeout_s: float) -> bool:
         """Return True once no slot is held, and the model has not run for a holder for ``seconds``.
@@ -105,3 +105,8 @@ class Process:
         # Decoding competes with the models for processors, and decoded photos are large.
         self.decoders = Decoders(cpus, settings)
         self.draining = False  # whether the process is shutting down and should get no requests
+
+    def share_slots(self, several_models: bool) -> None:
+        """Leave slots of each kind to the other models, or not, if only one is served."""
+        for slots in (self.slots, self.several, self.explanations):
+            slots.is_shared = several_models

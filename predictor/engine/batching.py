@@ -46,6 +46,11 @@ class ItemCost:
         self.seconds *= 1 - EWMA_WEIGHT
 
 
+def _gives_way_s(number: int) -> float:
+    """Return the seconds for which the item of this number in its request, from 0, gives way."""
+    return min(number * GIVES_WAY_S, LESS_FROM_S + number * LESS_S)
+
+
 class Batcher(Generic[Item, Result]):
     """Runs ``infer`` on waiting items, at most ``max_batch_size`` in a call.
 
@@ -54,8 +59,9 @@ class Batcher(Generic[Item, Result]):
         infer: takes items and a number of lanes, at most ``lanes``; returns one result per item,
             in the same order. Several threads may call it at once.
         max_batch_size: maximum number of items in one call.
-        max_queue: maximum number of items that may run before the last one of a request; a request
-            behind more is refused immediately.
+        max_queue: maximum number of items that may run before a request of one, and before the
+            last one of a request of so many. With fewer items, a request may be behind more of
+            them: at most twice this number together with its own. Others are refused immediately.
         max_delay_s: maximum seconds that the oldest item waits for a batch to fill.
         lanes: maximum number of parallel calls.
         cost: estimate of the seconds per item on all lanes, used to refuse items that would miss
@@ -97,14 +103,9 @@ class Batcher(Generic[Item, Result]):
         """
         jobs: list[Job[Item, Result]] = [Job(item, deadline) for item in items]
         for number, job in enumerate(jobs):
-            job.turn = job.submitted + min(number * GIVES_WAY_S, LESS_FROM_S + number * LESS_S)
+            job.turn = job.submitted + _gives_way_s(number)
         with self._changed:
             self.require_alive()
-            if self._ahead(jobs) >= self._max_queue:
-                self.queue = [job for job in self.queue if not job.future.cancelled()]
-            if (ahead := self._ahead(jobs)) >= self._max_queue:
-                detail = f"{ahead} images are waiting for the model. Retry later."
-                raise Overloaded(detail, self.backlog_s)
             self.check(len(jobs), deadline)
             if not self.queue:
                 self.used_s = max(self.used_s, self._shared.used_s)  # idle time earns nothing
@@ -114,19 +115,27 @@ class Batcher(Generic[Item, Result]):
         return jobs
 
     def check(self, items: int, deadline: float) -> None:
-        """Raise Overloaded if so many items, submitted now, could not finish before the deadline.
+        """Raise Overloaded if the queue is full for so many items, or they would be too late.
 
-        An empty queue always accepts: otherwise one slow call would make the estimate refuse every
-        later request.
+        They must finish by ``deadline``. An empty queue always accepts: otherwise one slow call
+        would make the estimate refuse every later request.
         """
-        if self.queue and monotonic() + self._shared.backlog_s(self, items) > deadline:
-            raise Overloaded(
-                "The request could not be answered in time. Retry later.", self.backlog_s
-            )
+        last, most = monotonic() + _gives_way_s(items - 1), self._max_queue
+        if items > 1:  # or 3 clients with the largest lists would refuse all lists of 12
+            most = 2 * self._max_queue - items
+        with self._changed:
+            if self._ahead(last) >= most:
+                self.queue = [job for job in self.queue if not job.future.cancelled()]
+            if (ahead := self._ahead(last)) >= most:
+                detail = f"{ahead} images are waiting for the model. Retry later."
+                raise Overloaded(detail, self.backlog_s)
+            if self.queue and monotonic() + self._shared.backlog_s(self, items) > deadline:
+                detail = "The request could not be answered in time. Retry later."
+                raise Overloaded(detail, self.backlog_s)
 
-    def _ahead(self, jobs: Sequence[Job[Item, Result]]) -> int:
-        """Return how many items run before the last of these. Others give way to all of them."""
-        return bisect(self.queue, jobs[-1].turn, key=attrgetter("turn")) if jobs else 0
+    def _ahead(self, turn: float) -> int:
+        """Return how many items run before one with this turn."""
+        return bisect(self.queue, turn, key=attrgetter("turn"))
 
     def require_alive(self) -> None:
         """Raise InferenceFailed if the batcher is closed or an inference thread has ended.

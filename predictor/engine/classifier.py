@@ -199,8 +199,10 @@ class Classifier:
             raise TooLarge(f"The request has {len(images)} images; at most {most} are accepted.")
         to_classify = sum(not isinstance(image, RequestError) for image in images)
         call.budget.check(to_classify)
-        self._batcher.check(to_classify, call.deadline)  # before they are decoded
-        with self.process.several.hold(len(images) / most) if len(images) > 1 else nullcontext():
+        if to_classify:
+            self._batcher.check(to_classify, call.deadline)  # before they are decoded
+        several = self.process.several.hold(self.name, len(images) / most)
+        with several if len(images) > 1 else nullcontext():
             outcomes = self._outcomes(images, model, call)
         for logits in outcomes:
             if not isinstance(logits, PredictorError):

@@ -7,16 +7,13 @@ more.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from math import inf
-from time import monotonic
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from predictor.engine.batching import ItemCost
-from predictor.engine.call import POLL_S, Call
-from predictor.errors import OutOfTime, Overloaded
+from predictor.engine.call import Call
+from predictor.engine.turns import Turns
+from predictor.errors import OutOfTime
 from predictor.images.cost import DEAR_S, OTHER_BYTE_NS, DearImage
 from predictor.images.decoding import Charge, decode, is_decoded_apart
 from predictor.images.sandbox import thread_seconds
@@ -27,10 +24,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# Seconds that an image waits longer per second that it is expected to take, while cheaper images
-# wait, too. Without that, 20 clients with flat WebP files of 0.09 s made the photos of others take
-# 1.0 to 1.5 s. Dear images wait among their like instead.
-PATIENCE = 10
 # An image whose pixels are expected to take so many seconds goes back to the queue if others wait.
 # Photos of 12 megapixels take 0.03 s. To read the header of one again would take 2 ms.
 YIELD_S = 0.04
@@ -127,94 +120,7 @@ class Decoders:
     ) -> AbstractContextManager[None]:
         """Return the turn that an image needs before one at a decoder."""
         if expected_s > DEAR_S:
-            return self.dear.take(call, expected_s)
-        return self.apart.take(call, expected_s) if is_decoded_apart(data) else nullcontext()
-
-
-class Turns:
-    """A queue for a number of decoders. Any thread may use it."""
-
-    def __init__(self, decoders: int, most_s: float, most: float = inf) -> None:
-        """Create free decoders. Images are refused behind ``most`` others or ``most_s`` of work."""
-        self._decoders = self._free = decoders
-        self._most_s, self._most = most_s, most
-        self._cost = ItemCost()  # of a turn
-        self._lock = threading.Lock()  # guards all of the above
-        # Released when its turn comes: when that is due, and the seconds it is expected to take.
-        self._waiting: dict[threading.Lock, tuple[float, float]] = {}
-
-    @property
-    def waiting(self) -> int:
-        """Number of images that wait for a decoder."""
-        return len(self._waiting)
-
-    @property
-    def backlog_s(self) -> float:
-        """Estimated seconds until the queue is empty, from the recent turns.
-
-        Or from what the images are expected to take, if that is more: dear images that failed at
-        once make the recent turns short.
-        """
-        expected_s = sum(seconds for _, seconds in self._waiting.copy().values())
-        return max(self.waiting * self._cost.seconds, expected_s) / self._decoders
-
-    @property
-    def full(self) -> bool:
-        """Whether a further image is refused: it would wait for too long, or behind too many."""
-        return self.backlog_s > self._most_s or self.waiting >= self._most
-
-    @contextmanager
-    def take(self, call: Call, expected_s: float = 0.0) -> Iterator[None]:
-        """Wait for a decoder and hold it for the block, which decodes one image.
-
-        ``expected_s``: the seconds that this takes at least, as far as they are known.
-
-        Raises:
-            ClientGone: the client has closed its connection.
-            DeadlineExceeded: there was no decoder before the deadline.
-            Overloaded: the queue is too long.
-        """
-        call.check()
-        if (turn := self._join(expected_s)) is not None:
-            self._wait(turn, call)
-        began = monotonic()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._cost.learn(monotonic() - began, 1)
-                self._pass_on()
-
-    def _join(self, expected_s: float) -> threading.Lock | None:
-        """Take a free decoder and return None, or join the queue and return the turn."""
-        with self._lock:
-            if self._free:  # then the queue is empty
-                self._free -= 1
-                return None
-            if self.full:
-                detail = f"{self.waiting} images are waiting to be decoded. Retry later."
-                raise Overloaded(detail, self.backlog_s)
-            turn = threading.Lock()
-            turn.acquire()
-            self._waiting[turn] = monotonic() + PATIENCE * expected_s, expected_s
-            return turn
-
-    def _wait(self, turn: threading.Lock, call: Call) -> None:
-        try:
-            while not turn.acquire(timeout=min(POLL_S, call.seconds_left)):
-                call.check()
-            call.check()
-        except BaseException:
-            with self._lock:
-                if self._waiting.pop(turn, None) is None:  # the turn came in the meantime
-                    self._pass_on()
-            raise
-
-    def _pass_on(self) -> None:
-        """Give the decoder to the image whose turn is due first. The caller holds the lock."""
-        if self._waiting:
-            turn = min(self._waiting, key=self._waiting.__getitem__)
-            del self._waiting[turn]
-            turn.release()
-        else:
-            self._free += 1
+            return self.dear.take(call, expected_s, len(data))
+        if is_decoded_apart(data):
+            return self.apart.take(call, expected_s, len(data))
+        return nullcontext()

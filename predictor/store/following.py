@@ -209,7 +209,7 @@ class Following:
             models[served_as] = Model(route, versions)
             default = served_as if name == step.default else default
         self._switched, self._table = step, Table(models, default)
-        self.process.slots.is_shared = self.process.explanations.is_shared = len(models) > 1
+        self.process.share_slots(len(models) > 1)
 
     def _unload(self, served: Served) -> None:
         """Free a version when its last request is answered; other changes do not wait for that."""

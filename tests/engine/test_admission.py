@@ -118,3 +118,14 @@ def test_requests_of_many_images_leave_places_to_those_of_few():
         several.take(size=2 / 64)
     with pytest.raises(Overloaded):
         several.take(size=2 / 64)
+
+
+def test_lists_of_one_model_leave_places_to_those_of_another(make_classifier):
+    classifier = make_classifier(max_in_flight=8)
+    several = classifier.process.several
+    classifier.process.share_slots(True)
+    for _ in range(3):
+        several.take(classifier.name)
+    with pytest.raises(Overloaded, match="limit of 3 requests with several images"):
+        classifier.classify([picture(), picture("blue")])
+    several.take("another")

@@ -1,4 +1,5 @@
 import threading
+from math import inf
 
 import pytest
 
@@ -99,6 +100,20 @@ def test_the_largest_request_needs_no_empty_queue(gate, make_batcher):
     waiting = batcher.submit([1]) + batcher.submit([2, 3, 4])
     gate.let.release(10)
     assert results(first + waiting) == [0, 2, 4, 6, 8]
+
+
+def test_a_request_of_few_items_may_wait_behind_more_than_one_of_many(gate, make_batcher):
+    batcher = make_batcher(max_queue=4)
+    first = batcher.submit([0])
+    gate.entered.acquire(timeout=10)
+    waiting = batcher.submit([1, 2, 3, 4])
+    with pytest.raises(Overloaded, match="4 images are waiting"):
+        batcher.submit([5, 6, 7, 8])
+    waiting += batcher.submit([5, 6]) + batcher.submit([7, 8])
+    with pytest.raises(Overloaded, match="6 images are waiting"):
+        batcher.check(2, inf)  # as before their images are decoded
+    gate.let.release(10)
+    assert results(first + waiting) == [0, 2, 4, 6, 8, 10, 12, 14, 16]
 
 
 def test_a_cancelled_item_is_not_run_and_makes_room_in_the_queue(gate, make_batcher):

@@ -61,7 +61,7 @@ def test_images_of_a_body_with_few_bytes_for_each_are_refused(make_classifier):
 def test_an_image_too_costly_for_half_the_timeout_is_refused(make_classifier):
     (refused,) = make_classifier(request_timeout_s=0.2).classify([tiny_webp(10)])
     assert isinstance(refused, TooCostly)
-    assert "at most 0.10 s" in str(refused)
+    assert "at most 0.100 s" in str(refused)
 
 
 def test_an_image_that_costs_more_than_estimated_is_charged_for_it(make_classifier, monkeypatch):

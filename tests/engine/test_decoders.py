@@ -11,7 +11,8 @@ from PIL import Image
 
 from pictures import encode, picture
 from predictor.engine.call import Call
-from predictor.engine.decoders import Decoders, Turns
+from predictor.engine.decoders import Decoders
+from predictor.engine.turns import Turns
 from predictor.errors import ClientGone, DamagedImage, DeadlineExceeded, Overloaded
 from predictor.settings import Settings
 from waiting import wait_until
@@ -141,6 +142,33 @@ def test_dear_images_and_those_decoded_apart_leave_slots_to_others():
         assert all(turns._join(0.0) for _ in range(most))
         with pytest.raises(Overloaded, match=f"{most} images are waiting"):
             turns._join(0.0)
+
+
+def test_in_a_full_queue_the_image_that_has_paid_least_gives_way():
+    turns, done = Turns(1, inf, 2), []
+
+    def refused():
+        with pytest.raises(Overloaded, match="2 images are waiting"), turns.take(Call(), 0.2, 34):
+            pytest.fail("It was decoded.")
+        done.append("refused")
+
+    def photo():
+        with turns.take(Call(), 0.4, 10**6):
+            done.append("photo")
+
+    holder = turns.take(Call())
+    holder.__enter__()
+    with waiters(turns, photo, refused):
+        with pytest.raises(Overloaded), turns.take(Call(), 0.2, 34):
+            pytest.fail("It is no better than what waits.")
+        late = threading.Thread(target=photo)
+        late.start()
+        wait_until(lambda: done == ["refused"])
+        assert turns.waiting == 2
+        holder.__exit__(None, None, None)
+    late.join(10)
+    assert done == ["refused", "photo", "photo"]
+    take(turns, Call(), done, "no decoder was lost")
 
 
 @pytest.mark.parametrize("failures", [0, 20])

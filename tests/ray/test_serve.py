@@ -97,7 +97,8 @@ def test_each_scrape_has_the_counts_of_all_replicas(nodes):
     assert len({re.search('replica="(.*?)"', name)[1] for name in after[0]}) == 2
 
 
-def test_of_500_requests_a_killed_replica_loses_at_most_3(nodes):
+def test_a_killed_replica_loses_only_the_requests_that_it_has(nodes):
+    """Of 500 at most as many as there are clients; usually half of these wait for each replica."""
     with clients(8, [post(PHOTO)]) as losses:
         wait_for(losses, 100)
         killed = replicas()[0]
@@ -105,7 +106,7 @@ def test_of_500_requests_a_killed_replica_loses_at_most_3(nodes):
         wait_for(losses, 400)
     print(f"SIGKILL of a replica: {losses}")
     assert losses.asked >= 500
-    assert losses.lost <= 3
+    assert losses.lost <= 8
     assert losses.lost_twice == 0
     wait_until(lambda: len(replicas()) == 2 and killed.pid not in {p.pid for p in replicas()})
 
