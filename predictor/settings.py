@@ -104,7 +104,8 @@ class Settings:
         " quantised, see `docs/exports.md`. `auto`: bfloat16 if the hardware supports it"
         " and the model is known to answer as in float32, otherwise float32.")
     max_batch_size: int | None = _speed(None, limits=(1, 1024),
-        help="Maximum number of images in one forward pass. `auto`: 2 on the CPU, 32 on a GPU.")
+        help="Maximum number of images in one forward pass. `auto`: 2 on the CPU, 4 for an"
+        " ONNX file of 50 million parameters or more, 32 on a GPU.")
     max_batch_delay_ms: float = _speed(0.0, limits=(0, 60_000),
         help="Maximum time to wait for a batch to fill, counted from the arrival of its first"
         " image.")
