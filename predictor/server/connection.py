@@ -25,7 +25,6 @@ PIECE = 64 * 1024  # bytes of a response that are sent at once; copying 1.7 MB t
 MAX_BEHIND = 64 * 1024  # bytes that are received behind a request, to see the client leave
 NEW_S = 1.0  # a client that has been silent for longer is not new: 1,000 of them may have waited
 LINGER_S = 2.0  # for the client to read a response, or go on sending, before the connection closes
-SLOW_RATE = 2000  # bytes per second; a request that arrives so fast is never older than others
 
 
 class Connection(asyncio.Protocol):
@@ -88,11 +87,6 @@ class Connection(asyncio.Protocol):
         self._changed.set()
 
     # Called by the worker
-
-    @property
-    def last_active(self) -> float:
-        """Since when it waits; what has arrived of a request counts as time, at ``SLOW_RATE``."""
-        return self.since + (self.held / SLOW_RATE if self.state == "receiving" else 0)
 
     def drain(self) -> None:
         """If the worker shuts down, wait for the client only so long."""
@@ -272,8 +266,6 @@ class Connection(asyncio.Protocol):
         wait, until = self._timeout, self.since + self._worker.receive_timeout_s
         if self._worker.alive and wait is not None and not (wait.expired() or self.evicted):
             wait.reschedule(min(self._worker.loop.time() + LINGER_S, until))
-
-    # Waiting
 
     def _enter(self, state: str, within_s: float | None = None) -> None:
         self.state, self._departure.may_probe = state, state == "working"
