@@ -2,6 +2,7 @@ import contextlib
 import gzip
 import importlib
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from pictures import picture, tiny_webp
 from predictor.web import json_body
 from predictor.web.protocols.open_inference import tensors
-from web.protocols.v2 import HEADER, RED, b64, binary, element, image, logits, plane, refused
+from web.protocols.v2 import BLUE, HEADER, RED, b64, binary, element, image, logits, plane, refused
 
 infer_module = importlib.import_module("predictor.web.protocols.open_inference.infer")
 numbers = tensors._numbers
@@ -207,3 +208,18 @@ def test_repository_index_body_is_limited(client):
     body = gzip.compress(b" " * 100_000 + b"{}")
     headers = {"Content-Encoding": "gzip"}
     refused(client.post("/v2/repository/index", data=body, headers=headers), 413)
+
+
+def test_only_numbers_and_compressed_bodies_wait_to_be_parsed(make_client, monkeypatch):
+    """Clients that send many numbers in few bytes would make photos wait for seconds."""
+    client = make_client(request_timeout_s=0.3)
+    none_free = threading.Semaphore(0)
+    monkeypatch.setattr(infer_module, "_parsing", none_free)
+    photo = json.dumps({"inputs": [image([b64(BLUE)])]}).encode()
+    pixels = json.dumps({"inputs": [image([0] * 10_002, "UINT8", [1, 3, 8, 8])]}).encode()
+    gzipped = {"Content-Encoding": "gzip"}
+    for data in (BLUE, photo):
+        assert logits(client.post("/v2/models/toy/infer", data=data)).argmax() == 2
+    for request in ({"data": pixels}, {"data": gzip.compress(photo), "headers": gzipped}):
+        response = client.post("/v2/models/toy/infer", **request)
+        assert "no time to parse" in refused(response, 504)

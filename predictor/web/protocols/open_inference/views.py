@@ -35,12 +35,20 @@ def as_error(problem: Problem) -> Response:
     return jsonify({"error": problem["detail"]})
 
 
+def is_compressed() -> bool:
+    """Return whether the request says that its body is compressed."""
+    return _encoding() != "identity"
+
+
 def read_body(limit: int | None = None) -> bytes:
     """Return the request's body, decompressed to at most ``limit`` bytes or the upload limit."""
-    encoding = (request.content_encoding or "identity").lower()
     limit = limit or request.max_content_length or 0
     with current_call().timings.measure("read"):
-        return decompress(read_as_sent(request), encoding, limit)
+        return decompress(read_as_sent(request), _encoding(), limit)
+
+
+def _encoding() -> str:
+    return (request.content_encoding or "identity").lower()
 
 
 def by_path(arguments: Mapping[str, Any]) -> tuple[str | None, str | None]:
