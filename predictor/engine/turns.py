@@ -52,8 +52,8 @@ class Turns:
         self._decoders = self._free = decoders
         self._most_s, self._most = most_s, most
         self._cost = ItemCost()  # of a turn
-        self._lock = threading.Lock()  # guards all of the above
         self._waiting: list[Turn] = []
+        self._lock = threading.Lock()  # guards all of the above
 
     @property
     def waiting(self) -> int:
