@@ -87,7 +87,7 @@ def test_hostile_file_costs_at_most_its_seconds(make):
     data, began = make(), thread_seconds()
     with contextlib.suppress(RequestError):
         decode(data, LIMIT, most_s=0.3)
-    assert thread_seconds() - began < 0.3 + 0.1  # for sending the file and the pixels
+    assert thread_seconds() - began < 0.3 + 0.4  # to receive 40 megapixels takes 0.1 to 0.35
     assert decode(GOOD, LIMIT).size == (8, 8)
 
 
