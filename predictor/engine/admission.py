@@ -9,6 +9,7 @@ from time import monotonic
 from predictor.engine.cpus import available_cpus
 from predictor.engine.decoders import Decoders
 from predictor.engine.lanes import Lanes
+from predictor.engine.turns import Turns
 from predictor.errors import ExplainerBusy, Overloaded, ServiceError
 from predictor.settings import Settings
 
@@ -104,6 +105,8 @@ class Process:
         self.lanes = Lanes()  # that run the models
         # Decoding competes with the models for processors, and decoded photos are large.
         self.decoders = Decoders(cpus, settings)
+        # Parsed JSON needs many times its size in memory, and parsing holds Python's lock.
+        self.parsers = Turns(cpus, settings.request_timeout_s / 2)
         self.draining = False  # whether the process is shutting down and should get no requests
 
     def share_slots(self, several_models: bool) -> None:

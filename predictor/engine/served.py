@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from predictor.engine.admission import Slots
@@ -96,6 +96,10 @@ class Served:
     ) -> list[Logits | PredictorError]:
         """Run the model on images, as :meth:`Classifier.logits` does."""
         return self.classifier.logits(images, call)
+
+    def parser(self, call: Call) -> AbstractContextManager[None]:
+        """Return a turn to parse many numbers; for the errors see :meth:`Turns.take`."""
+        return self.classifier.process.parsers.take(self.classifier.begin(call))
 
     def preview(self, image: bytes, call: Call) -> Photo:
         """Return what the model sees of an encoded image, as an RGB picture.

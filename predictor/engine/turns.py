@@ -1,4 +1,4 @@
-"""Turns at a number of decoders: a queue whose order and length are fair to those who wait."""
+"""Turns at a number of decoders or parsers: a queue that is fair to those who wait."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Turns:
         least.ended.release()
 
     def _overloaded(self) -> Overloaded:
-        detail = f"{self.waiting} images are waiting to be decoded. Retry later."
+        detail = f"{self.waiting} requests are waiting to be decoded. Retry later."
         return Overloaded(detail, self.backlog_s)
 
     def _wait(self, turn: Turn, call: Call) -> None:

@@ -68,6 +68,8 @@ class Connection(asyncio.Protocol):
         """Note that the client has closed, or will only read: without TLS, it gets its response."""
         self._has_left = True
         self._departure.begin()
+        if self.state == "queued":
+            self._departure.look(self._received)
         self._changed.set()
         return bool(self._transport.can_write_eof())
 
@@ -85,8 +87,6 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Continue after a response that has been sent."""
         self._changed.set()
-
-    # Called by the worker
 
     def drain(self) -> None:
         """If the worker shuts down, wait for the client only so long."""
@@ -109,8 +109,6 @@ class Connection(asyncio.Protocol):
             abandon(self._transport)
         self.evicted = True
         self._hold(0)
-
-    # The conversation
 
     async def _converse(self) -> None:
         number, wait_s = 1, self._worker.receive_timeout_s
@@ -151,13 +149,13 @@ class Connection(asyncio.Protocol):
                 return await self._take(reception, number)
         except TimeoutError:
             in_time = "in time." if worker.alive else "before this process ended. Send it again."
-            error = self._late(RequestTimeout(f"The request did not arrive {in_time}"))
+            error: PredictorError = RequestTimeout(f"The request did not arrive {in_time}")
         except PredictorError as malformed:
             error = malformed
         if self.state == "idle":
             return None
         exchange = self._begin(reception.request or reception.placeholder(self._received))
-        exchange.refuse(error)
+        exchange.refuse(Evicted(SLOW) if self.evicted else error)
         self._received.clear()
         return exchange
 
@@ -166,8 +164,9 @@ class Connection(asyncio.Protocol):
         while True:
             if self._received:
                 if self.state == "idle":
-                    if number > 1 or monotonic() > self.since + NEW_S:
-                        await self._queue()
+                    is_new = number == 1 and monotonic() < self.since + NEW_S
+                    if not (is_new or await self._queue()):
+                        return None
                     self._enter("receiving", self._worker.receive_timeout_s)
                     self.drain()
                 reception.take(self._received)
@@ -188,19 +187,19 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
             await self._change()
 
-    async def _queue(self) -> None:
-        """Wait for a turn among later requests. New clients come first, and predictions between."""
+    async def _queue(self) -> bool:
+        """Wait for a turn behind new clients; return False if the client has left meanwhile."""
         self._enter("queued", self._worker.receive_timeout_s)
+        self._departure.look(self._received)
         async with self._worker.turn:
+            if self._departure.is_certain:
+                return False
             await asyncio.sleep(self._worker.rest_until - monotonic())
+        return True
 
     def _begin(self, request: Any) -> Exchange:
         has_left = partial(self._departure.is_over, request.version >= (1, 1))
         return Exchange(self._worker, request, self._peer, self._server, has_left)
-
-    def _late(self, error: PredictorError) -> PredictorError:
-        """Return the error, unless the worker has ended the wait for its client."""
-        return Evicted(SLOW) if self.evicted else error
 
     async def _work(self, exchange: Exchange) -> None:
         """Let a thread answer, if the request gets the slot that it needs."""
@@ -227,7 +226,8 @@ class Connection(asyncio.Protocol):
                 for sent in range(0, len(data), PIECE):
                     await self._write(data[sent : sent + PIECE])
         except TimeoutError:
-            self._cut(self._late(SendTimeout("The client did not read the response in time.")))
+            late = SendTimeout("The client did not read the response in time.")
+            self._cut(Evicted(SLOW) if self.evicted else late)
             return False
         return bool(data) and not self._transport.is_closing()
 
@@ -251,6 +251,7 @@ class Connection(asyncio.Protocol):
         """Let the client read the response: to close while it sends would discard the response."""
         self._received.clear()
         self._enter("leaving")
+        self._transport.resume_reading()
         limit_unread(self._transport)  # TLS closes by itself
         with suppress(OSError):  # disconnected, or the time is over
             if self._transport.can_write_eof():
@@ -268,14 +269,12 @@ class Connection(asyncio.Protocol):
             wait.reschedule(min(self._worker.loop.time() + LINGER_S, until))
 
     def _enter(self, state: str, within_s: float | None = None) -> None:
-        self.state, self._departure.may_probe = state, state == "working"
+        self.state, self._departure.may_probe = state, state in ("queued", "working")
         if state == "idle":
             self._pipelined = bool(self._received)
         if not self._pipelined:
             self.since = monotonic()
         self._hold(len(self._received))
-        if state == "leaving":
-            self._transport.resume_reading()
         if within_s is not None and self._timeout is not None and not self.evicted:
             self._timeout.reschedule(self._worker.loop.time() + within_s)
 

@@ -27,7 +27,7 @@ class Departure:
     """Whether the client of a connection has left.
 
     Attributes:
-        may_probe: whether a request is in progress, so that a probe may be sent.
+        may_probe: whether a response is pending, so that a probe may be sent.
     """
 
     def __init__(self, loop: AbstractEventLoop, transport: Any) -> None:
@@ -60,7 +60,18 @@ class Departure:
         if can_probe and not self._probed:
             self._probed = True
             self._loop.call_soon_threadsafe(self._probe)
-        return not (self._probed and self._still_reads())
+        return self.is_certain or not self._probed
+
+    def look(self, request: bytes | bytearray) -> None:
+        """Probe at once, while this request waits in a queue."""
+        if self._since < inf and not self._probed and b" HTTP/1.1\r\n" in request:
+            self._probed = True
+            self._probe()
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the connection is lost, or its client has not answered the probe."""
+        return self._transport is None or (self._probed and not self._still_reads())
 
     def _probe(self) -> None:
         if self.may_probe and self._transport is not None and not self._transport.is_closing():

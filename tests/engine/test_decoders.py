@@ -128,7 +128,7 @@ def test_a_long_queue_refuses_further_images_and_says_when_to_retry():
     holder.__enter__()
     with waiters(turns, lambda: take(turns, Call(), [], 1)):
         assert (turns.backlog_s, turns.full) == (4, True)
-        with pytest.raises(Overloaded, match="1 images are waiting") as refused, turns.take(Call()):
+        with pytest.raises(Overloaded, match="1 requests are wait") as refused, turns.take(Call()):
             pytest.fail("It was taken.")
         assert refused.value.retry_after_s == 4
         holder.__exit__(None, None, None)
@@ -140,7 +140,7 @@ def test_dear_images_and_those_decoded_apart_leave_slots_to_others():
     for turns, most in ((decoders.dear, 32), (decoders.apart, 64)):
         assert turns._join(0.0) is None
         assert all(turns._join(0.0) for _ in range(most))
-        with pytest.raises(Overloaded, match=f"{most} images are waiting"):
+        with pytest.raises(Overloaded, match=f"{most} requests are waiting"):
             turns._join(0.0)
 
 
@@ -148,7 +148,7 @@ def test_in_a_full_queue_the_image_that_has_paid_least_gives_way():
     turns, done = Turns(1, inf, 2), []
 
     def refused():
-        with pytest.raises(Overloaded, match="2 images are waiting"), turns.take(Call(), 0.2, 34):
+        with pytest.raises(Overloaded, match="2 requests are waiting"), turns.take(Call(), 0.2, 34):
             pytest.fail("It was decoded.")
         done.append("refused")
 

@@ -11,6 +11,7 @@ from lone_connection import GET, head, make_worker, open_connection
 from predictor.engine.admission import Slots
 from predictor.environ import PLACE
 from predictor.server.connection import NEW_S
+from predictor.server.departure import PROBE, Departure
 from predictor.server.event_loop import MAX_PACE_S, PACE_S, EventLoopWorker
 
 
@@ -64,6 +65,35 @@ def test_clients_that_were_silent_are_answered_one_in_a_round():
 
     asyncio.run(run())
     assert max(after - before for before, after in pairwise(counts)) == 1
+
+
+@pytest.mark.parametrize(
+    ("leaves", "answers"),
+    [("lost", b""), ("closed", PROBE), ("half-closed", PROBE + b"HTTP/1.1 408 ")],
+)
+def test_a_client_that_leaves_the_queue_is_not_answered(leaves, answers, monkeypatch):
+    """Clients that came and left, 220 in a second, made kept connections wait for 10 s."""
+    monkeypatch.setattr(Departure, "_still_reads", lambda _: leaves == "half-closed")
+
+    async def run():
+        worker = make_worker()
+        async with worker.turn:
+            connection, transport = open_connection(worker)
+            connection.data_received(GET * 2)
+            while connection.state != "queued":
+                await asyncio.sleep(0)
+            first = len(transport.written)
+            if leaves == "lost":
+                transport.abort()
+                connection.connection_lost(None)
+            else:
+                connection.eof_received()
+        await asyncio.wait_for(connection._task, 10)
+        return transport.written[first:], worker.nr
+
+    written, requests = asyncio.run(run())
+    assert written[: len(PROBE) + 13] == answers
+    assert requests == (2 if leaves == "half-closed" else 1)
 
 
 def test_after_a_later_request_others_have_time():

@@ -2,12 +2,13 @@ import contextlib
 import gzip
 import importlib
 import json
-import threading
 
 import numpy as np
 import pytest
 
+from conftest import store_of
 from pictures import picture, tiny_webp
+from predictor.engine.call import Call
 from predictor.web import json_body
 from predictor.web.protocols.open_inference import tensors
 from web.protocols.v2 import BLUE, HEADER, RED, b64, binary, element, image, logits, plane, refused
@@ -210,16 +211,21 @@ def test_repository_index_body_is_limited(client):
     refused(client.post("/v2/repository/index", data=body, headers=headers), 413)
 
 
-def test_only_numbers_and_compressed_bodies_wait_to_be_parsed(make_client, monkeypatch):
+def test_only_numbers_and_compressed_bodies_wait_to_be_parsed(make_app):
     """Clients that send many numbers in few bytes would make photos wait for seconds."""
-    client = make_client(request_timeout_s=0.3)
-    none_free = threading.Semaphore(0)
-    monkeypatch.setattr(infer_module, "_parsing", none_free)
+    app = make_app(request_timeout_s=0.3)
+    client, parsers = app.test_client(), store_of(app).process.parsers
     photo = json.dumps({"inputs": [image([b64(BLUE)])]}).encode()
     pixels = json.dumps({"inputs": [image([0] * 10_002, "UINT8", [1, 3, 8, 8])]}).encode()
     gzipped = {"Content-Encoding": "gzip"}
-    for data in (BLUE, photo):
-        assert logits(client.post("/v2/models/toy/infer", data=data)).argmax() == 2
-    for request in ({"data": pixels}, {"data": gzip.compress(photo), "headers": gzipped}):
-        response = client.post("/v2/models/toy/infer", **request)
-        assert "no time to parse" in refused(response, 504)
+    with contextlib.ExitStack() as held:
+        while parsers._free:
+            held.enter_context(parsers.take(Call()))
+        for data in (BLUE, photo):
+            assert logits(client.post("/v2/models/toy/infer", data=data)).argmax() == 2
+        for request in ({"data": pixels}, {"data": gzip.compress(photo), "headers": gzipped}):
+            response = client.post("/v2/models/toy/infer", **request)
+            assert "longer than the server allows" in refused(response, 504)
+            has_left = {"environ_overrides": {"predictor.has_left": lambda: True}}
+            response = client.post("/v2/models/toy/infer", **request, **has_left)
+            assert "closed its connection" in refused(response)

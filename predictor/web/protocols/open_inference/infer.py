@@ -1,8 +1,8 @@
 """Inference: one input of images, one output of logits or classes."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,10 @@ from flask import Response, jsonify, request
 
 from predictor.engine.call import all_or_error
 from predictor.engine.classifier import Image
-from predictor.engine.cpus import available_cpus
 from predictor.engine.ranking import Prediction, rank
 from predictor.engine.served import Served
-from predictor.errors import BadRequest, DeadlineExceeded
+from predictor.errors import BadRequest
 from predictor.models.scorer import LoadedModel, Logits
-from predictor.settings import Settings
 from predictor.web.choosing import Fields
 from predictor.web.json_body import TURN
 from predictor.web.params import as_integer, parameters_of
@@ -46,11 +44,9 @@ FIELDS = Fields((INPUT, "file", "data", "body"), json='{"inputs": […]}')
 MAX_ID = 1024  # characters of a request's id
 # A normalised photo is within ±3; with much larger values a network's numbers overflow.
 MAX_ELEMENT = 10_000
-# Limits decompressing and parsing: parsed JSON needs many times its size in memory, and parsing
-# holds the GIL. A photo, or JSON of few values, does not wait for that: 57 clients with 1.2 kB of
-# gzip, which are 1 MB of numbers, made photos wait for 4 s.
-_parsing = threading.BoundedSemaphore(available_cpus())
-FEW = 10_000  # values; to parse so many takes 1 ms
+# Values of JSON; to parse so many takes 1 ms. More, and what is compressed, takes turns. While
+# photos did, 57 clients with 1.2 kB of gzip, which are 1 MB of numbers, made them wait for 4 s.
+FEW = 10_000
 _large = threading.Lock()  # the numbers of 20 MB of JSON take up to 250 MB until they are a tensor
 
 
@@ -82,27 +78,17 @@ def _read(served: Served, model: str) -> tuple[dict[str, Any], list[Image]]:
     settings, header = served.settings, request.headers.get(HEADER)
     with ExitStack() as turn:
         if is_compressed():
-            turn.enter_context(_limit_parsing(settings))
+            turn.enter_context(served.parser(current_call()))
         body = read_body()
         if header is None and (sent := form_or_image(body, request, settings.max_queue, FIELDS)):
             return {}, _images(served.model, Tensor("BYTES", [len(sent.images)], sent.images))
         values = body.count(b",")
         if values > FEW and not is_compressed():
-            turn.enter_context(_limit_parsing(settings))
+            turn.enter_context(served.parser(current_call()))
         with _large if values > TURN else nullcontext():
             content, binary = split(body, header, *input_of(served, model))
             tensor = read_input(content.pop("inputs", None), binary, settings.max_queue)
         return content, _images(served.model, tensor)
-
-
-@contextmanager
-def _limit_parsing(settings: Settings) -> Iterator[None]:
-    if not _parsing.acquire(timeout=settings.request_timeout_s):
-        raise DeadlineExceeded("The server had no time to parse the request. Retry later.")
-    try:
-        yield
-    finally:
-        _parsing.release()
 
 
 def _request_id(content: dict[str, Any]) -> str:
