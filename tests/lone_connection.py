@@ -60,7 +60,7 @@ def make_worker():
         alive=True, connections=set(), evicted=set(), held=0, turn=asyncio.Lock(),
         head=head, management_bind=(), rest_until=0, rest=lambda _: None, pace=lambda: 0,
         log=logging.getLogger(), make_room=lambda: None, nr=0, note_freed=lambda: None,
-        drain_s=5,
+        drain_s=5, half_open={},
     )  # fmt: skip
 
 

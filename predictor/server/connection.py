@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=0)  # resume_writing then means: all is sent
         limit_unsent(transport)
-        self._departure = Departure(self._worker.loop, transport)
+        self._departure = Departure(self._worker.loop, transport, self._worker.half_open)
         self._worker.connections.add(self)
         self._task = self._worker.loop.create_task(self._converse())
 

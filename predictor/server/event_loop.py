@@ -17,6 +17,7 @@ from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from predictor.server.connection import LINGER_S, Connection
+from predictor.server.departure import Departure
 from predictor.server.reception import MAX_HEAD
 from predictor.settings import current_settings
 
@@ -53,6 +54,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
     Attributes:
         connections: the open connections, without the evicted ones.
         evicted: those that were ended for the sake of other clients, and are not closed yet.
+        half_open: those whose clients have closed their sending side, the first of them first.
         held: bytes that the connections hold while they wait for their clients.
         drain_s: seconds for the rest of a request or response, once the worker shuts down.
         rest_until: when the next request that is not the first of its connection may begin.
@@ -75,6 +77,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self.drain_s = DRAIN_S
         self.connections: set[Connection] = set()
         self.evicted: set[Connection] = set()
+        self.half_open: dict[Departure, None] = {}
         self._longest: list[Connection] = []  # that one round may evict, the first at the end
         self.held, self.freed_at, self.rest_until = 0, monotonic(), 0.0
         self._next_refusal_at = 0.0

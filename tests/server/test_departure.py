@@ -15,6 +15,20 @@ def kernel_keeps(client):
     return any(c.raddr == client.getsockname() and c.status == "FIN_WAIT1" for c in found)
 
 
+def test_of_many_clients_that_have_closed_the_first_count_as_gone():
+    """Or 80 in a second, which close and are not answered, would hold all slots."""
+    half_open, most = {}, departure.MAX_HALF_OPEN
+    clients = [departure.Departure(None, object(), half_open) for _ in range(most + 3)]
+    for client in clients[:-1]:
+        client.begin()
+        client.begin()
+    over = [client.is_over(can_probe=False) for client in clients]
+    assert over == [True, True, *[False] * (most + 1)]
+    clients[5].end()  # answered
+    clients[-1].begin()
+    assert not clients[2].is_over(can_probe=False)
+
+
 def test_what_a_client_does_not_read_is_dropped_after_a_while(monkeypatch):
     monkeypatch.setattr(departure, "UNREAD_S", 1)
 

@@ -53,7 +53,7 @@ def test_a_body_is_freed_before_its_response_is_read(free):
 
 def test_client_whose_tls_connection_is_lost_has_left(monkeypatch):
     loop = SimpleNamespace(call_soon_threadsafe=lambda _: None)
-    departure = Departure(loop, SimpleNamespace(get_extra_info=lambda _: None))  # without a socket
+    departure = Departure(loop, SimpleNamespace(get_extra_info=lambda _: None), {})  # no socket
     assert not departure.is_over(can_probe=True)
     departure.begin()
     monkeypatch.setattr("predictor.server.departure.monotonic", lambda: inf)
