@@ -129,7 +129,7 @@ class Batcher(Generic[Item, Result]):
             if (ahead := self._ahead(last)) >= most:
                 detail = f"{ahead} images are waiting for the model. Retry later."
                 raise Overloaded(detail, self.backlog_s)
-            if self.queue and monotonic() + self._shared.backlog_s(self, items) > deadline:
+            if self.queue and monotonic() + self._shared.backlog_s(self, ahead + items) > deadline:
                 detail = "The request could not be answered in time. Retry later."
                 raise Overloaded(detail, self.backlog_s)
 
@@ -157,7 +157,16 @@ class Batcher(Generic[Item, Result]):
     @property
     def backlog_s(self) -> float:
         """Estimated seconds until all waiting and running items are done."""
-        return self._shared.backlog_s(self)
+        return self._shared.backlog_s(self, len(self.queue))
+
+    @property
+    def expected_s(self) -> float:
+        """Estimated seconds until an item is done that is submitted alone now.
+
+        Waiting items that give way to it do not count: with a slow model, a few requests of many
+        images would refuse all photos, which come before them.
+        """
+        return self._shared.backlog_s(self, self._ahead(monotonic()) + 1)
 
     @property
     def alive(self) -> bool:

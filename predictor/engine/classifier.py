@@ -141,6 +141,13 @@ class Classifier:
         return self._batcher.backlog_s + self.process.decoders.turns.backlog_s
 
     @property
+    def expected_s(self) -> float | None:
+        """Estimated seconds until a photo that comes now is classified; None before loading."""
+        if self._batcher is None:
+            return None
+        return self._batcher.expected_s + self.process.decoders.turns.backlog_s
+
+    @property
     def enough_pixels(self) -> int | None:
         """Number of pixels that suffice for a photo's shorter side; None: decode at full size."""
         exact = self.settings.exact_decode

@@ -101,13 +101,13 @@ class Lanes:
         running = [job for one in list(self._passes.values()) for job in one.jobs]
         self._fail(running, "The model hangs. Retry later.")
 
-    def backlog_s(self, batcher: Batcher[Any, Any], further: int = 0) -> float:
-        """Estimate the seconds until a batcher's items and ``further`` ones are done.
+    def backlog_s(self, batcher: Batcher[Any, Any], items: int) -> float:
+        """Estimate the seconds until so many items of a batcher are done.
 
         Until then, every other batcher gets at most as much time as this one.
         """
         with self.changed:
-            own = (len(batcher.queue) + further) * batcher.cost.seconds
+            own = items * batcher.cost.seconds
             others = (one for one in self._batchers if one is not batcher)
             waiting = sum(min(own, len(one.queue) * one.cost.seconds) for one in others)
             passes = self._passes.values()

@@ -78,10 +78,10 @@ class Served:
         if kind == "explanation":
             slots = process.explanations
         else:
-            slots, backlog_s = process.slots, self.classifier.backlog_s or 0.0
-            if backlog_s > self.settings.request_timeout_s and self.classifier.queue_depth:
+            slots, expected_s = process.slots, self.classifier.expected_s or 0.0
+            if expected_s > self.settings.request_timeout_s and self.classifier.queue_depth:
                 detail = "The request could not be answered in time. Retry later."
-                raise Overloaded(detail, backlog_s)
+                raise Overloaded(detail, expected_s)
         slots.check(self.name)
         return slots
 

@@ -43,6 +43,20 @@ def test_an_item_behind_others_is_refused_if_it_would_be_late(gate, make_batcher
         batcher.submit([3], monotonic() + 50)
 
 
+def test_an_item_that_comes_before_others_is_not_refused_for_them(gate, make_batcher):
+    """With a slow model, 3 clients with lists of 64 would refuse the photos of all others."""
+    batcher = make_batcher(max_batch_size=1, cost=FixedCost(10.0))
+    first = batcher.submit([1])
+    gate.entered.acquire(timeout=10)
+    many = batcher.submit(range(2, 10))
+    with pytest.raises(Overloaded, match="not be answered in time"):
+        batcher.submit([10, 11, 12], monotonic() + 55)
+    (single,) = batcher.submit([13], monotonic() + 55)
+    gate.let.release(20)
+    results([*first, single, *many])
+    assert gate.batches.index([13]) < 4
+
+
 def test_a_late_item_in_an_empty_queue_is_accepted_and_not_run(gate, make_batcher):
     batcher = make_batcher(max_batch_size=1, cost=FixedCost(1000.0))
     batcher.submit([0])

@@ -241,7 +241,7 @@ def test_there_is_room_until_all_slots_of_a_kind_are_held(make_store, kind, slot
 def test_there_is_no_room_if_the_queue_is_longer_than_the_time_limit(make_store, monkeypatch):
     store = make_store(request_timeout_s=5)
     monkeypatch.setattr(Classifier, "queue_depth", 1)
-    monkeypatch.setattr(Classifier, "backlog_s", 6.0)
+    monkeypatch.setattr(Classifier, "expected_s", 6.0)
     with pytest.raises(Overloaded) as refused:
         place(store).check()
     assert refused.value.retry_after_s == 6
