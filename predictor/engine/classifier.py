@@ -208,8 +208,8 @@ class Classifier:
         call.budget.check(to_classify)
         if to_classify:
             self._batcher.check(to_classify, call.deadline)  # before they are decoded
-        several = self.process.several.hold(self.name, len(images) / most)
-        with several if len(images) > 1 else nullcontext():
+        several, share = self.process.several, len(images) / most
+        with several.hold(self.name, share) if len(images) > 1 else nullcontext():
             outcomes = self._outcomes(images, model, call)
         for logits in outcomes:
             if not isinstance(logits, PredictorError):
