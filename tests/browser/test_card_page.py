@@ -146,6 +146,21 @@ def test_the_details_show_what_the_model_sees(open_page, photo):
     assert len(asked) == 1
 
 
+def test_nothing_moves_when_the_preview_arrives(open_page, photo):
+    page = open_page()
+    held = []
+    page.route("**/preview", lambda route: held.append(route))
+    choose(page, photo)
+    page.locator("summary").click()
+    expect(page.locator(".seen")).to_have_text("Loading …")
+    link = page.get_by_role("link", name="API docs")
+    wait_until(lambda: page.evaluate("true") and held)
+    before = link.bounding_box()
+    held[0].continue_()
+    expect(page.locator(".seen")).to_have_text("224 × 224 pixels")
+    assert link.bounding_box() == before
+
+
 def test_an_error_of_the_preview_is_shown_and_it_can_be_tried_again(open_page, photo):
     page = open_page()
     choose(page, photo)

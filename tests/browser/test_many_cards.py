@@ -26,8 +26,9 @@ def names(page):
 @pytest.mark.parametrize("window", [{}, PHONE], ids=["desk", "phone"])
 def test_the_samples_are_classified_without_a_photo_at_hand(open_page, window):
     page = open_page(**window)
-    for name in ("cat", "espresso", "rocket"):
+    for count, name in enumerate(("cat", "espresso", "rocket"), start=1):
         page.get_by_role("group", name="sample").get_by_role("button", name=name).click()
+        expect(page.locator(".card")).to_have_count(count)  # it moves the samples
     expect_classes(page, 15)
     assert names(page) == ["rocket.jpg", "espresso.jpg", "cat.jpg"]
     best = [row.text_content() for row in page.locator("li:first-child .name").all()]
