@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from predictor.engine.call import Call
-from predictor.engine.turns import Turns
+from predictor.engine.turns import USUAL_BYTES, Turns
 from predictor.errors import OutOfTime
-from predictor.images.cost import DEAR_S, OTHER_BYTE_NS, DearImage
+from predictor.images.cost import DEAR_S, DearImage
 from predictor.images.decoding import Charge, decode, is_decoded_apart
 from predictor.images.sandbox import thread_seconds
 from predictor.settings import Settings
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# An image whose pixels are expected to take so many seconds goes back to the queue if others wait.
-# Photos of 12 megapixels take 0.03 s. To read the header of one again would take 2 ms.
-YIELD_S = 0.04
+# An image that is expected to take so many seconds, and has few bytes for that, goes back to the
+# queue if others wait. To read its header again takes 2 ms.
+YIELD_S = 0.01
 # After so many CPU seconds, an image that was not expected to be dear is. The estimate may be half
 # of what an image costs.
 UNEXPECTED_S = 2 * DEAR_S
@@ -87,8 +87,9 @@ class Decoders:
         def charge(seconds: float) -> None:
             # The images of a request are decoded one after the other: more could not be in time.
             budget.charge(self._request_s, self._max_pixels, seconds)
-            pixels_s = seconds - len(data) * OTHER_BYTE_NS / 1e9
-            if seconds > DEAR_S or (pixels_s > YIELD_S and self.turns.waiting):
+            paid_little = seconds > max(YIELD_S, len(data) / USUAL_BYTES)
+            others_wait = self.turns.waiting or self.apart.waiting
+            if seconds > DEAR_S or (paid_little and others_wait):
                 nonlocal expected_s
                 expected_s = seconds
                 raise DearImage
@@ -110,7 +111,7 @@ class Decoders:
             # The image has paid. It waits here, where nothing holds it open: an open WebP keeps
             # memory for its pixels.
             patient_s = expected_s if expected_s <= DEAR_S else 0
-            with self._lane(data, call, expected_s), self.turns.take(call, patient_s):
+            with self._lane(data, call, expected_s), self.turns.take(call, patient_s, len(data)):
                 return run(lambda _: None, most_s - (thread_seconds() - began_s))
         finally:
             budget.spent_s = max(budget.spent_s, spent_s + thread_seconds() - began_s)

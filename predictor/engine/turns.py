@@ -15,10 +15,11 @@ from predictor.engine.call import POLL_S, Call
 from predictor.errors import Overloaded
 from predictor.images.cost import IMAGE_S
 
-# Seconds that an image waits longer per second that it is expected to take, while cheaper images
-# wait, too. Without that, 20 clients with flat WebP files of 0.09 s made the photos of others take
-# 1.0 to 1.5 s. Dear images wait among their like instead.
-PATIENCE = 10
+# Bytes per second that decoding is expected to take; photos have 2 to 50 times as many. An image
+# with fewer waits so many times longer while others wait, too. Otherwise 20 clients with flat WebP
+# files of 0.09 s make the photos of others take 1.0 to 1.5 s, and with a TIFF of 7 kB their large
+# photos 10 s.
+USUAL_BYTES = 1_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -104,8 +105,9 @@ class Turns:
             if self._free:  # then the queue is empty
                 self._free -= 1
                 return None
-            due = monotonic() + PATIENCE * expected_s
-            turn = Turn(due, expected_s, size / max(expected_s, IMAGE_S))
+            paid = max(size, 1) / max(expected_s, IMAGE_S)
+            patience_s = expected_s * USUAL_BYTES / paid
+            turn = Turn(monotonic() + patience_s, expected_s, paid)
             if self.full:
                 self._make_room(turn)
             turn.ended.acquire()

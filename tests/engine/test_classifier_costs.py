@@ -109,25 +109,27 @@ def test_an_image_that_takes_several_times_as_long_as_a_photo_waits_among_its_li
     assert all(isinstance(future.result(60)[0], list) for future in waiting)
 
 
-def test_an_image_that_takes_longer_than_a_photo_lets_the_photo_go_first(make_classifier):
-    classifier, flat, done = make_classifier(), tiny_webp(3), []
+@pytest.mark.parametrize(("padding", "last"), [(0, "large"), (10**6, "photo")])
+def test_a_large_image_of_few_bytes_lets_photos_go_first(make_classifier, padding, last):
+    """As many bytes as photos of its size have let it keep its turn."""
+    classifier, large, done = make_classifier(), tiny_webp(1) + bytes(padding), []
     turns = classifier.process.decoders.turns
-    assert YIELD_S < estimate_of(flat) < DEAR_S
+    assert YIELD_S < estimate_of(large) < DEAR_S
 
     def classify(name, data):
         classifier.classify([data])
         done.append(name)
 
-    with ThreadPoolExecutor(4) as pool:
-        with contextlib.ExitStack() as stack:
-            for _ in range(turns._decoders):
-                stack.enter_context(turns.take(Call()))
-            futures = [pool.submit(classify, "flat", flat) for _ in range(3)]
+    with ThreadPoolExecutor(4) as pool, contextlib.ExitStack() as stack:
+        for _ in range(turns._decoders - 1):
+            stack.enter_context(turns.take(Call()))
+        with turns.take(Call()):
+            futures = [pool.submit(classify, "large", large) for _ in range(3)]
             wait_until(lambda: turns.waiting == 3)
             futures.append(pool.submit(classify, "photo", picture("blue")))
             wait_until(lambda: turns.waiting == 4)
         wait(futures, 60)
-    assert done == ["photo", "flat", "flat", "flat"]
+    assert done[-1] == last
 
 
 def test_a_dear_image_that_cannot_pay_is_refused_at_once(make_classifier):

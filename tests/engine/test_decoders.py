@@ -171,6 +171,21 @@ def test_in_a_full_queue_the_image_that_has_paid_least_gives_way():
     take(turns, Call(), done, "no decoder was lost")
 
 
+def test_images_of_many_bytes_for_their_seconds_go_first():
+    turns, done = Turns(1, inf), []
+
+    def take(expected_s, size):
+        with turns.take(Call(), expected_s, size):
+            done.append(size)
+
+    holder = turns.take(Call())
+    holder.__enter__()
+    bodies = [(0.2, 7_000), (0.1, 38), (1.0, 30_000_000), (0.0, 0)]
+    with waiters(turns, *(lambda body=body: take(*body) for body in bodies)):
+        holder.__exit__(None, None, None)
+    assert done == [0, 30_000_000, 7_000, 38]
+
+
 @pytest.mark.parametrize("failures", [0, 20])
 def test_images_are_refused_by_what_they_are_expected_to_take(failures):
     """Also if none was decoded before, or damaged ones that were quick."""
