@@ -7,8 +7,8 @@ more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from predictor.engine.call import Call
@@ -83,11 +83,13 @@ class Decoders:
         budget = call.budget
         began_s = thread_seconds()
         spent_s, expected_s = budget.spent_s, UNEXPECTED_S
+        size = min(len(data), budget.sent - budget.size)  # less if the body was compressed
+        lane = self.apart if is_decoded_apart(data) else None
 
         def charge(seconds: float) -> None:
             # The images of a request are decoded one after the other: more could not be in time.
             budget.charge(self._request_s, self._max_pixels, seconds)
-            paid_little = seconds > max(YIELD_S, len(data) / USUAL_BYTES)
+            paid_little = seconds > max(YIELD_S, size / USUAL_BYTES)
             others_wait = self.turns.waiting or self.apart.waiting
             if seconds > DEAR_S or (paid_little and others_wait):
                 nonlocal expected_s
@@ -98,7 +100,7 @@ class Decoders:
             return prepare(decode(data, self._max_pixels, enough, charge, alpha, most_s))
 
         try:
-            with suppress(DearImage), self._lane(data, call), self.turns.take(call):
+            with suppress(DearImage), self._turn(lane, call):
                 budget.size += len(data)
                 left_s = budget.left_s(self._request_s, self._max_pixels)
                 # The estimate is not exact, and processors differ.
@@ -110,18 +112,23 @@ class Decoders:
                         raise
             # The image has paid. It waits here, where nothing holds it open: an open WebP keeps
             # memory for its pixels.
-            patient_s = expected_s if expected_s <= DEAR_S else 0
-            with self._lane(data, call, expected_s), self.turns.take(call, patient_s, len(data)):
+            lane = self.dear if expected_s > DEAR_S else lane
+            with self._turn(lane, call, expected_s, size):
                 return run(lambda _: None, most_s - (thread_seconds() - began_s))
         finally:
             budget.spent_s = max(budget.spent_s, spent_s + thread_seconds() - began_s)
 
-    def _lane(
-        self, data: bytes, call: Call, expected_s: float = 0.0
-    ) -> AbstractContextManager[None]:
-        """Return the turn that an image needs before one at a decoder."""
-        if expected_s > DEAR_S:
-            return self.dear.take(call, expected_s, len(data))
-        if is_decoded_apart(data):
-            return self.apart.take(call, expected_s, len(data))
-        return nullcontext()
+    @contextmanager
+    def _turn(
+        self, lane: Turns | None, call: Call, expected_s: float = 0.0, size: float = 0.0
+    ) -> Iterator[None]:
+        """Hold a decoder for the block. An image of a lane waits its longer time there only.
+
+        It would keep the others of its lane waiting otherwise.
+        """
+        if lane is None:
+            with self.turns.take(call, expected_s, size):
+                yield
+        else:
+            with lane.take(call, expected_s, size), self.turns.take(call):
+                yield

@@ -77,11 +77,11 @@ class Turns:
         return self.backlog_s > self._most_s or self.waiting >= self._most
 
     @contextmanager
-    def take(self, call: Call, expected_s: float = 0.0, size: int = 0) -> Iterator[None]:
+    def take(self, call: Call, expected_s: float = 0.0, size: float = 0.0) -> Iterator[None]:
         """Wait for a decoder and hold it for the block, which decodes one image.
 
         ``expected_s``: the seconds that this takes at least, as far as they are known.
-        ``size``: of the image, in bytes.
+        ``size``: of the image, in bytes that were sent.
 
         Raises:
             ClientGone: the client has closed its connection.
@@ -99,7 +99,7 @@ class Turns:
                 self._cost.learn(monotonic() - began, 1)
                 self._pass_on()
 
-    def _join(self, expected_s: float, size: int = 0) -> Turn | None:
+    def _join(self, expected_s: float, size: float = 0.0) -> Turn | None:
         """Take a free decoder and return None, or join the queue and return the turn."""
         with self._lock:
             if self._free:  # then the queue is empty

@@ -1,9 +1,9 @@
 """What images cost, and what a classifier refuses before it decodes them."""
 
-import contextlib
 import gc
 import weakref
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from time import monotonic, thread_time
 
 import pytest
@@ -12,7 +12,7 @@ from PIL import Image
 from hostile import webp_of_code_groups
 from pictures import encode, picture, tiny_webp
 from predictor.engine.call import Call
-from predictor.engine.decoders import UNEXPECTED_S, YIELD_S
+from predictor.engine.decoders import UNEXPECTED_S, YIELD_S, Decoders
 from predictor.errors import (
     BadRequest,
     ClientGone,
@@ -25,6 +25,7 @@ from predictor.errors import (
 from predictor.images.cost import DEAR_S, FREE_S, LEAST_SENT, Budget
 from predictor.images.decoding import decode, decode_here
 from predictor.images.limits import check_header
+from predictor.settings import Settings
 from waiting import wait_until
 
 
@@ -109,26 +110,26 @@ def test_an_image_that_takes_several_times_as_long_as_a_photo_waits_among_its_li
     assert all(isinstance(future.result(60)[0], list) for future in waiting)
 
 
-@pytest.mark.parametrize(("padding", "last"), [(0, "large"), (10**6, "photo")])
-def test_a_large_image_of_few_bytes_lets_photos_go_first(make_classifier, padding, last):
-    """As many bytes as photos of its size have let it keep its turn."""
-    classifier, large, done = make_classifier(), tiny_webp(1) + bytes(padding), []
-    turns = classifier.process.decoders.turns
+@pytest.mark.parametrize(
+    ("padding", "sent", "last"), [(0, inf, "large"), (10**6, inf, "photo"), (10**6, 100, "large")]
+)
+def test_a_large_image_of_few_bytes_lets_photos_go_first(padding, sent, last):
+    """As many bytes as photos of its size have let it keep its turn, if they were sent."""
+    decoders, large, done = Decoders(1, Settings()), tiny_webp(1) + bytes(padding), []
     assert YIELD_S < estimate_of(large) < DEAR_S
 
-    def classify(name, data):
-        classifier.classify([data])
-        done.append(name)
+    def run(name, data):
+        call = Call(budget=Budget(sent=sent))
+        decoders.decode(data, call, None, lambda image: done.append(image.load() and name))
 
-    with ThreadPoolExecutor(4) as pool, contextlib.ExitStack() as stack:
-        for _ in range(turns._decoders - 1):
-            stack.enter_context(turns.take(Call()))
-        with turns.take(Call()):
-            futures = [pool.submit(classify, "large", large) for _ in range(3)]
-            wait_until(lambda: turns.waiting == 3)
-            futures.append(pool.submit(classify, "photo", picture("blue")))
-            wait_until(lambda: turns.waiting == 4)
-        wait(futures, 60)
+    with ThreadPoolExecutor(4) as pool:
+        with decoders.turns.take(Call()):
+            futures = [pool.submit(run, "large", large) for _ in range(3)]
+            wait_until(lambda: decoders.turns.waiting == 3)
+            futures.append(pool.submit(run, "photo", picture()))
+            wait_until(lambda: decoders.turns.waiting == 4)
+        for future in futures:
+            future.result(60)
     assert done[-1] == last
 
 

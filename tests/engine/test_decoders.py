@@ -227,6 +227,21 @@ def test_many_threads_never_hold_more_than_the_decoders():
     assert len(most) == 400
 
 
+def test_an_image_of_a_lane_does_not_wait_longer_for_a_decoder_too():
+    """The others of its lane would wait as long."""
+    decoders, done = Decoders(1, Settings()), []
+
+    def apart():
+        with decoders._turn(decoders.apart, Call(), 0.09, 100):
+            done.append("apart")
+
+    holder = decoders.turns.take(Call())
+    holder.__enter__()
+    with waiters(decoders.turns, apart, lambda: take(decoders.turns, Call(), done, "photo")):
+        holder.__exit__(None, None, None)
+    assert done == ["apart", "photo"]
+
+
 def test_images_that_are_decoded_apart_leave_a_decoder_to_others():
     """Their estimates may be wrong, and a request for a photo must not wait for many of them."""
     decoders, tiff = Decoders(2, Settings()), encode(Image.new("RGB", (8, 6)), "TIFF")
