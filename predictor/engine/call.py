@@ -16,7 +16,9 @@ from predictor.images.cost import Budget
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-POLL_S = 0.25  # seconds between two checks whether a client has left
+# Seconds between two checks whether a client has left: at first, and at most. Its slot is taken
+# until then: 300 in a second that left after 20 ms held all 64 when the first check was at 0.25 s.
+FIRST_POLL_S, POLL_S = 0.05, 0.25
 
 
 @dataclass(slots=True)
@@ -89,6 +91,19 @@ class Call:
                 "The request took longer than the server allows. The server is busy; retry later."
             )
 
+    def polls(self) -> Iterator[float]:
+        """Yield the seconds to wait before each check, and check before each of them.
+
+        Raises:
+            ClientGone: the client has closed its connection.
+            DeadlineExceeded: the deadline has passed.
+        """
+        poll_s = FIRST_POLL_S
+        while True:
+            self.check()
+            yield min(poll_s, self.seconds_left)
+            poll_s = min(1.5 * poll_s, POLL_S)
+
 
 @dataclass(slots=True, eq=False)  # items can be arrays, which have no single truth value
 class Job(Generic[Item, Result]):
@@ -110,9 +125,9 @@ class Job(Generic[Item, Result]):
             DeadlineExceeded: there was no result before the deadline.
             Exception: what the batcher's ``infer`` raised for this item.
         """
+        polls = call.polls()
         while not self.future.done():
-            call.check()
-            wait([self.future], min(call.seconds_left, POLL_S))
+            wait([self.future], next(polls))
         return self.future.result()
 
 

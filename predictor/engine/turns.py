@@ -11,7 +11,7 @@ from operator import attrgetter
 from time import monotonic
 
 from predictor.engine.batching import ItemCost
-from predictor.engine.call import POLL_S, Call
+from predictor.engine.call import Call
 from predictor.errors import Overloaded
 from predictor.images.cost import IMAGE_S
 
@@ -129,8 +129,9 @@ class Turns:
 
     def _wait(self, turn: Turn, call: Call) -> None:
         try:
-            while not turn.ended.acquire(timeout=min(POLL_S, call.seconds_left)):
-                call.check()
+            polls = call.polls()
+            while not turn.ended.acquire(timeout=next(polls)):
+                pass
             if turn.refused:
                 raise self._overloaded()
             call.check()

@@ -60,8 +60,9 @@ class Connection(asyncio.Protocol):
         self._hold(0)
         self._worker.connections.discard(self)
         self._worker.evicted.discard(self)
-        self.eof_received()
+        self._has_left = True
         self._departure.end()
+        self._changed.set()
         self._worker.note_freed()
 
     def eof_received(self) -> bool:
@@ -269,7 +270,8 @@ class Connection(asyncio.Protocol):
             wait.reschedule(min(self._worker.loop.time() + LINGER_S, until))
 
     def _enter(self, state: str, within_s: float | None = None) -> None:
-        self.state, self._departure.may_probe = state, state in ("queued", "working")
+        self.state = state
+        self._departure.wait_for_answer(state in ("queued", "working"))
         if state == "idle":
             self._pipelined = bool(self._received)
         if not self._pipelined:

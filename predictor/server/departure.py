@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Any
 
 HALF_OPEN_S = 1.0  # for the answer to a client that has closed its sending side, without a probe
-# Such clients of a worker that wait at once. With more, the first of them count as gone. Otherwise
-# 80 in a second, which close after 30 ms and are not answered, would hold all slots.
+# Such clients of a worker that wait at once for an answer. With more, the first of them are probed,
+# or count as gone. Otherwise 80 in a second, which close after 30 ms, would hold all slots.
 MAX_HALF_OPEN = 8
 PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NO_LINGER = struct.pack("ii", 1, 0)
@@ -27,32 +27,35 @@ UNREAD_S = 30.0  # for a client to read on after the connection was closed
 
 
 class Departure:
-    """Whether the client of a connection has left.
-
-    Attributes:
-        may_probe: whether a response is pending, so that a probe may be sent.
-    """
+    """Whether the client of a connection has left."""
 
     def __init__(
         self, loop: AbstractEventLoop, transport: Any, half_open: "dict[Departure, None]"
     ) -> None:
-        """``half_open``: those of the worker whose clients have closed their sending side.
+        """``half_open``: those of the worker whose clients only read, and wait for an answer.
 
         There is no reference to the connection: a cycle would keep its buffers in memory.
         """
-        self._loop, self._half_open, self.may_probe = loop, half_open, False
+        self._loop, self._half_open, self._may_probe = loop, half_open, False
         self._transport: Any = transport  # None: the connection is lost
-        self._since, self._probed, self._is_gone = inf, False, False
+        self._since, self._probed = inf, False
+
+    def wait_for_answer(self, pending: bool) -> None:
+        """Note whether a response is pending, so that a probe may be sent."""
+        self._may_probe = pending
+        if not pending:
+            self._half_open.pop(self, None)
+        elif self._since < inf:
+            self._half_open[self] = None
+            if len(self._half_open) > MAX_HALF_OPEN:
+                first = next(iter(self._half_open))
+                del self._half_open[first]
+                first._since = 0.0
 
     def begin(self) -> None:
         """Note that the client has closed its sending side."""
-        if self._since == inf:
-            self._since = monotonic() + HALF_OPEN_S
-            self._half_open[self] = None
-        if len(self._half_open) > MAX_HALF_OPEN:
-            first = next(iter(self._half_open))
-            del self._half_open[first]
-            first._is_gone = True
+        self._since = min(self._since, monotonic() + HALF_OPEN_S)
+        self.wait_for_answer(self._may_probe)
 
     def end(self) -> None:
         """Note that the connection is lost.
@@ -82,12 +85,12 @@ class Departure:
     @property
     def is_certain(self) -> bool:
         """Whether the client has left, as far as it is known without another probe."""
-        if self._transport is None or self._is_gone:
+        if self._transport is None:
             return True
         return not self._still_reads() if self._probed else monotonic() >= self._since
 
     def _probe(self) -> None:
-        if self.may_probe and self._transport is not None and not self._transport.is_closing():
+        if self._may_probe and self._transport is not None and not self._transport.is_closing():
             self._transport.write(PROBE)
 
     def _still_reads(self) -> bool:

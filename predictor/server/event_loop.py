@@ -54,7 +54,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
     Attributes:
         connections: the open connections, without the evicted ones.
         evicted: those that were ended for the sake of other clients, and are not closed yet.
-        half_open: those whose clients have closed their sending side, the first of them first.
+        half_open: those whose clients only read, and wait for an answer, the first of them first.
         held: bytes that the connections hold while they wait for their clients.
         drain_s: seconds for the rest of a request or response, once the worker shuts down.
         rest_until: when the next request that is not the first of its connection may begin.
