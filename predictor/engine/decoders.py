@@ -100,7 +100,7 @@ class Decoders:
             return prepare(decode(data, self._max_pixels, enough, charge, alpha, most_s))
 
         try:
-            with suppress(DearImage), self._turn(lane, call):
+            with suppress(DearImage), self._turn(lane, call, size=size):
                 budget.size += len(data)
                 left_s = budget.left_s(self._request_s, self._max_pixels)
                 # The estimate is not exact, and processors differ.
@@ -130,5 +130,5 @@ class Decoders:
             with self.turns.take(call, expected_s, size):
                 yield
         else:
-            with lane.take(call, expected_s, size), self.turns.take(call):
+            with lane.take(call, expected_s, size), self.turns.take(call, size=size):
                 yield

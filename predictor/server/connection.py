@@ -7,12 +7,11 @@ slow client thus costs a buffer for a limited time, and never a thread.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from predictor.environ import MAX_BODY_WITHOUT_SLOT
-from predictor.errors import Evicted, PredictorError, RequestTimeout, SendTimeout
+from predictor.errors import ClientGone, Evicted, PredictorError, RequestTimeout, SendTimeout
 from predictor.server.departure import PROBE, Departure, abandon, limit_unread, limit_unsent, reset
 from predictor.server.exchange import Exchange
 from predictor.server.reception import Reception
@@ -123,10 +122,10 @@ class Connection(asyncio.Protocol):
     async def _exchange(self, number: int, wait_s: float) -> bool:
         """Receive a request and send its response. Return whether another request may follow."""
         exchange = await self._receive(number, wait_s)
-        if exchange is None or (self.evicted and not exchange.answered):
-            return False
-        if not exchange.answered:
+        if exchange is not None and not (exchange.answered or self.evicted):
             await self._work(exchange)
+        if exchange is None or not exchange.answered:
+            return False
         if number > 1:
             self._worker.rest(exchange.rest_s)
         if exchange.is_overload:
@@ -199,14 +198,17 @@ class Connection(asyncio.Protocol):
         return True
 
     def _begin(self, request: Any) -> Exchange:
-        has_left = partial(self._departure.is_over, request.version >= (1, 1))
-        return Exchange(self._worker, request, self._peer, self._server, has_left)
+        self._departure.can_probe = request.version >= (1, 1)
+        return Exchange(self._worker, request, self._peer, self._server, self._departure.is_over)
 
     async def _work(self, exchange: Exchange) -> None:
-        """Let a thread answer, if the request gets the slot that it needs."""
+        """Let a thread answer, if the client is there and the request gets the slot it needs."""
         self._enter("working")
         try:
+            await self._departure.check()
             exchange.take_slot()
+        except ClientGone as error:
+            self._cut(error)
         except PredictorError as error:
             exchange.refuse(error, close=not self._worker.alive)
         else:

@@ -4,6 +4,7 @@ Both look the same until the server sends something: the kernel of a client that
 with a reset. ``100 Continue`` can be sent more than once, and every HTTP/1.1 client skips it.
 """
 
+import asyncio
 import struct
 from asyncio import AbstractEventLoop
 from contextlib import suppress
@@ -11,6 +12,8 @@ from math import inf
 from socket import IPPROTO_TCP, SO_LINGER, SOL_SOCKET
 from time import monotonic
 from typing import Any
+
+from predictor.errors import ClientGone
 
 HALF_OPEN_S = 1.0  # for the answer to a client that has closed its sending side, without a probe
 # Such clients of a worker that wait at once for an answer. With more, the first of them are probed,
@@ -27,7 +30,12 @@ UNREAD_S = 30.0  # for a client to read on after the connection was closed
 
 
 class Departure:
-    """Whether the client of a connection has left."""
+    """Whether the client of a connection has left.
+
+    Attributes:
+        can_probe: whether its request is HTTP/1.1. HTTP/1.0 has no interim responses: such a client
+            has left a while after it has closed its sending side.
+    """
 
     def __init__(
         self, loop: AbstractEventLoop, transport: Any, half_open: "dict[Departure, None]"
@@ -36,7 +44,8 @@ class Departure:
 
         There is no reference to the connection: a cycle would keep its buffers in memory.
         """
-        self._loop, self._half_open, self._may_probe = loop, half_open, False
+        self._loop, self._half_open = loop, half_open
+        self._may_probe = self.can_probe = False
         self._transport: Any = transport  # None: the connection is lost
         self._since, self._probed = inf, False
 
@@ -51,6 +60,7 @@ class Departure:
                 first = next(iter(self._half_open))
                 del self._half_open[first]
                 first._since = 0.0
+                first._ask()
 
     def begin(self) -> None:
         """Note that the client has closed its sending side."""
@@ -66,21 +76,32 @@ class Departure:
         self._transport = None
         self._half_open.pop(self, None)
 
-    def is_over(self, can_probe: bool) -> bool:
-        """Return whether the client has left. Threads call this several times a second.
-
-        HTTP/1.0 has no interim responses: without a probe, the client has left after a while.
-        """
-        if can_probe and not self._probed and monotonic() >= self._since:
+    def is_over(self) -> bool:
+        """Return whether the client has left. Threads call this several times a second."""
+        if not self.can_probe or self._probed:
+            return self.is_certain
+        if monotonic() >= self._since:
             self._probed = True
             self._loop.call_soon_threadsafe(self._probe)
-        return self.is_certain
+        return self._transport is None
+
+    async def check(self) -> None:
+        """Raise ClientGone if the client has left before any work for it.
+
+        If many clients are half-closed, ask this one. Otherwise threads would work for 400 in a
+        second that close with their requests.
+        """
+        await asyncio.sleep(0)  # the end may have come with the request
+        if self._since < inf and len(self._half_open) >= MAX_HALF_OPEN:
+            self._ask()
+        if self._transport is None or (self._probed and self.is_certain):
+            raise ClientGone("The client has closed its connection.")
 
     def look(self, request: bytes | bytearray) -> None:
         """Probe at once, while this request waits in a queue."""
-        if self._since < inf and not self._probed and b" HTTP/1.1\r\n" in request:
-            self._probed = True
-            self._probe()
+        self.can_probe = b" HTTP/1.1\r\n" in request
+        if self._since < inf:
+            self._ask()
 
     @property
     def is_certain(self) -> bool:
@@ -88,6 +109,11 @@ class Departure:
         if self._transport is None:
             return True
         return not self._still_reads() if self._probed else monotonic() >= self._since
+
+    def _ask(self) -> None:
+        if self.can_probe and not self._probed:
+            self._probed = True
+            self._probe()
 
     def _probe(self) -> None:
         if self._may_probe and self._transport is not None and not self._transport.is_closing():

@@ -227,6 +227,25 @@ def test_many_threads_never_hold_more_than_the_decoders():
     assert len(most) == 400
 
 
+def test_in_a_full_lane_an_image_of_many_bytes_gets_a_place_before_its_header_is_read():
+    tiff = encode(Image.new("RGB", (99, 99)), "TIFF")
+    decoders = Decoders(1, Settings(max_in_flight=32))
+    decoders, tiff = (
+        Decoders(1, Settings(max_in_flight=32)),
+        encode(Image.new("RGB", (99, 99)), "TIFF"),
+    )
+    assert decoders.apart._join(0.0, 500) is None
+    small = [decoders.apart._join(0.0, 500) for _ in range(16)]
+    with pytest.raises(Overloaded):
+        decoders.apart._join(0.0, 500)
+    with ThreadPoolExecutor(1) as pool:
+        decoded = pool.submit(decoders.decode, tiff, Call(), None, lambda image: image.size)
+        wait_until(lambda: any(turn.refused for turn in small))
+        for _ in small:
+            decoders.apart._pass_on()
+        assert decoded.result(60) == (99, 99)
+
+
 def test_an_image_of_a_lane_does_not_wait_longer_for_a_decoder_too():
     """The others of its lane would wait as long."""
     decoders, done = Decoders(1, Settings()), []

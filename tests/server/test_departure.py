@@ -2,10 +2,13 @@
 
 import asyncio
 import socket
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import psutil
+import pytest
 
+from predictor.errors import ClientGone
 from predictor.server import departure
 from waiting import wait_until
 
@@ -25,11 +28,11 @@ def test_of_many_clients_that_have_closed_the_first_count_as_gone():
     for client in clients[:-1]:
         client.begin()
         client.begin()
-    over = [client.is_over(can_probe=False) for client in clients]
+    over = [client.is_over() for client in clients]
     assert over == [True, True, *[False] * (most + 1)]
     clients[5].wait_for_answer(False)  # answered
     clients[-1].begin()
-    assert not clients[2].is_over(can_probe=False)
+    assert not clients[2].is_over()
     clients[6].end()
     assert len(half_open) == most - 1
 
@@ -45,24 +48,51 @@ def test_clients_that_wait_for_no_answer_take_no_place_among_those_that_have_clo
     assert len(half_open) == 2
 
 
-def test_of_many_clients_that_have_closed_one_that_can_be_probed_is_kept_if_it_reads():
-    scheduled = []
-    loop = SimpleNamespace(call_soon_threadsafe=scheduled.append)
-    listener = socket.create_server(("127.0.0.1", 0))
-    client = socket.create_connection(listener.getsockname())
-    with listener, client, listener.accept()[0] as accepted:
-        client.shutdown(socket.SHUT_WR)
-        transport = SimpleNamespace(get_extra_info=lambda _: accepted)
-        half_open = {}
-        clients = [
-            departure.Departure(loop, transport, half_open)
-            for _ in range(departure.MAX_HALF_OPEN + 1)
-        ]
-        for one in clients:
-            one.wait_for_answer(True)
-            one.begin()
-        assert not any(one.is_over(can_probe=True) for one in clients)
-        assert scheduled == [clients[0]._probe]
+@contextmanager
+def half_closed(count):
+    """The departures of clients with HTTP/1.1, one of which has closed its sending side."""
+    written, half_open = [], {}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        with client, listener.accept()[0] as accepted:
+            client.shutdown(socket.SHUT_WR)
+            transport = SimpleNamespace(
+                get_extra_info=lambda _: accepted, is_closing=lambda: False, write=written.append
+            )
+            clients = [departure.Departure(None, transport, half_open) for _ in range(count)]
+            for one in clients:
+                one.can_probe = True
+                one.wait_for_answer(True)
+                one.begin()
+            yield clients, written
+
+
+def test_of_many_clients_that_have_closed_the_first_is_asked_and_kept_if_it_reads():
+    with half_closed(departure.MAX_HALF_OPEN + 1) as (clients, written):
+        assert written == [departure.PROBE]
+        assert clients[0]._probed
+        assert not any(one.is_over() for one in clients)
+
+
+@pytest.mark.parametrize("crowd", [0, departure.MAX_HALF_OPEN - 1])
+@pytest.mark.parametrize("reads", [True, False])
+def test_beside_many_clients_that_have_closed_one_is_asked_before_any_work(crowd, reads):
+    with half_closed(1 + crowd) as (clients, written):
+        expected = nullcontext()
+        if not reads:
+            clients[-1]._still_reads = lambda: False  # the kernel of the client has answered
+            expected = pytest.raises(ClientGone) if crowd else expected
+        with expected:
+            asyncio.run(clients[-1].check())
+        assert written == [departure.PROBE] * bool(crowd)
+
+
+def test_a_client_is_not_given_up_between_two_looks_at_the_clock(monkeypatch):
+    times = iter([99.9, 100.1])
+    one = departure.Departure(None, object(), {})
+    one.can_probe, one._since = True, 100.0
+    monkeypatch.setattr(departure, "monotonic", lambda: next(times))
+    assert not one.is_over()
 
 
 def test_what_a_client_does_not_read_is_dropped_after_a_while(monkeypatch):

@@ -54,10 +54,12 @@ def test_a_body_is_freed_before_its_response_is_read(free):
 def test_client_whose_tls_connection_is_lost_has_left(monkeypatch):
     loop = SimpleNamespace(call_soon_threadsafe=lambda _: None)
     departure = Departure(loop, SimpleNamespace(get_extra_info=lambda _: None), {})  # no socket
-    assert not departure.is_over(can_probe=True)
+    departure.can_probe = True
+    assert not departure.is_over()
     departure.begin()
     monkeypatch.setattr("predictor.server.departure.monotonic", lambda: inf)
-    assert departure.is_over(can_probe=True)
+    assert not departure.is_over()  # it asks the client
+    assert departure.is_over()
 
 
 def test_a_request_that_never_became_whole_keeps_no_transport():
@@ -73,7 +75,7 @@ def test_a_request_that_never_became_whole_keeps_no_transport():
         await connection._task
         del connection, transport
         await asyncio.sleep(0)
-        return lost(), has_left(can_probe=True)
+        return lost(), has_left()
 
     gc.disable()
     try:
