@@ -54,7 +54,7 @@ class Departure:
         self._may_probe = pending
         if not pending:
             self._half_open.pop(self, None)
-        elif self._since < inf:
+        elif self._since < inf and self._transport is not None:
             self._half_open[self] = None
             if len(self._half_open) > MAX_HALF_OPEN:
                 first = next(iter(self._half_open))

@@ -46,6 +46,9 @@ def test_clients_that_wait_for_no_answer_take_no_place_among_those_that_have_clo
     assert len(half_open) == 1
     client.wait_for_answer(True)  # its request has been received
     assert len(half_open) == 2
+    client.end()
+    client.wait_for_answer(True)  # it was lost while its request was read
+    assert len(half_open) == 1
 
 
 @contextmanager
