@@ -50,7 +50,10 @@ class Departure:
         self._since, self._probed = inf, False
 
     def wait_for_answer(self, pending: bool) -> None:
-        """Note whether a response is pending, so that a probe may be sent."""
+        """Note whether a response is pending: only then a probe may be sent, and a place is taken.
+
+        If too many such clients are half-closed, the first of them is probed, or counts as gone.
+        """
         self._may_probe = pending
         if not pending:
             self._half_open.pop(self, None)
