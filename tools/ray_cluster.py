@@ -24,7 +24,7 @@ from benchmarks.load import Connection
 from benchmarks.servers import ROOT
 
 HOST, PORT = "127.0.0.1", 8000
-RETRIED = (500, 502, 503)
+RETRIED = (0, 500, 502, 503)  # 0: the connection was cut
 # Ray reads these when it is imported. A busy machine may need long for a process to start.
 os.environ |= {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -150,7 +150,7 @@ class Losses:
     Attributes:
         asked: how many requests were sent, without retries.
         lost: how many of them got no 200.
-        lost_twice: how many got none when they were sent again, or could not be sent again.
+        lost_twice: how many got none when they were sent again, or a status that is not retried.
     """
 
     asked: int = 0
