@@ -39,6 +39,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, worker: "EventLoopWorker", peer: Any, server: Any) -> None:
         """Prepare for the first request. ``peer`` and ``server`` are the addresses of both ends."""
         self.held, self.since, self.state = 0, monotonic(), "idle"
+        self._queue = worker.queues.cheap  # of the next request, unless it is new
         self._worker, self._peer, self._server = worker, peer, server
         self._received, self._pipelined = bytearray(), False
         self._changed = asyncio.Event()  # bytes were received or sent, or the client has left
@@ -126,11 +127,9 @@ class Connection(asyncio.Protocol):
             await self._work(exchange)
         if exchange is None or not exchange.answered:
             return False
+        self._queue = self._worker.queues.after(exchange.spent_s, exchange.is_overload)
         if number > 1:
-            self._worker.rest(exchange.rest_s)
-        if exchange.is_overload:
-            self._enter("queued")
-            await asyncio.sleep(self._worker.pace())
+            self._queue.rest(exchange.spent_s)
         self._worker.nr += 1  # for --max-requests
         if not await self._send(exchange.output):
             return False
@@ -165,7 +164,7 @@ class Connection(asyncio.Protocol):
             if self._received:
                 if self.state == "idle":
                     is_new = number == 1 and monotonic() < self.since + NEW_S
-                    if not (is_new or await self._queue()):
+                    if not (is_new or await self._wait_in_queue()):
                         return None
                     self._enter("receiving", self._worker.receive_timeout_s)
                     self.drain()
@@ -187,15 +186,11 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
             await self._change()
 
-    async def _queue(self) -> bool:
+    async def _wait_in_queue(self) -> bool:
         """Wait for a turn behind new clients; return False if the client has left meanwhile."""
         self._enter("queued", self._worker.receive_timeout_s)
         self._departure.look(self._received)
-        async with self._worker.turn:
-            if self._departure.is_certain:
-                return False
-            await asyncio.sleep(self._worker.rest_until - monotonic())
-        return True
+        return await self._queue.enter(lambda: self._departure.is_certain)
 
     def _begin(self, request: Any) -> Exchange:
         self._departure.can_probe = request.version >= (1, 1)

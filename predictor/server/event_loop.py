@@ -18,15 +18,11 @@ from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from predictor.server.connection import LINGER_S, Connection
 from predictor.server.departure import Departure
+from predictor.server.queues import Queues
 from predictor.server.reception import MAX_HEAD
 from predictor.settings import current_settings
 
 LEAST_HELD = 8 * 1024 * 1024  # bytes; the largest response of ImageNet's classes has 7.2 MB
-MAX_REST_S = 0.01  # between two requests
-# Between two refusals, which take 1.5 ms: clients that send again at once would take the processors
-# from the model (128 clients of VGG16: 0.2 of its images/s at 4 ms, none at 15 ms). No refusal is
-# held back for longer than MAX_PACE_S.
-PACE_S, MAX_PACE_S = 0.015, 1.0
 # Connections that are accepted in one round of the loop. Others are left for another worker.
 ACCEPTS = 32
 DRAIN_S = 5.0  # for the rest of a request or response, when the server shuts down
@@ -57,7 +53,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         half_open: those whose clients only read, and wait for an answer, the first of them first.
         held: bytes that the connections hold while they wait for their clients.
         drain_s: seconds for the rest of a request or response, once the worker shuts down.
-        rest_until: when the next request that is not the first of its connection may begin.
+        queues: of the requests that are not the first of their connections.
         freed_at: since when freed memory has not been returned to the kernel, on the monotonic
             clock; inf: all is returned.
     """
@@ -79,8 +75,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self.evicted: set[Connection] = set()
         self.half_open: dict[Departure, None] = {}
         self._longest: list[Connection] = []  # that one round may evict, the first at the end
-        self.held, self.freed_at, self.rest_until = 0, monotonic(), 0.0
-        self._next_refusal_at = 0.0
+        self.held, self.freed_at = 0, monotonic()
         self._most = self.cfg.worker_connections
         self._opening: dict[asyncio.Task[Any], None] = {}  # the oldest first
 
@@ -95,7 +90,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         spare = 100 + self.cfg.threads  # descriptors for the app
         self._most = max(1, min(self._most, raise_file_limit() - spare))
         self.head: Callable[..., Any] = self.wsgi.extensions["head"]
-        self.turn = asyncio.Lock()  # of the requests that are not the first of their connections
+        self.queues = Queues()
         self.pool = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="request")
         # Requests without a slot wait for nothing, except one that changes the store. More threads
         # would leave the loop no time.
@@ -129,18 +124,6 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
     def note_freed(self) -> None:
         """Have freed memory returned to the kernel in some seconds."""
         self.freed_at = min(self.freed_at, monotonic())
-
-    def rest(self, seconds: float) -> None:
-        """Begin no other request on a kept connection for so long."""
-        now = monotonic()
-        self.rest_until = min(max(self.rest_until, now) + seconds, now + MAX_REST_S)
-
-    def pace(self) -> float:
-        """Return the seconds for which to hold back a refusal."""
-        now = monotonic()
-        at = min(max(self._next_refusal_at, now), now + MAX_PACE_S)
-        self._next_refusal_at = at + PACE_S
-        return at - now
 
     # Accepting
 

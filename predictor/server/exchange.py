@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from io import BytesIO
-from time import monotonic
+from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.http.wsgi import FileWrapper, create  # type: ignore[import-untyped]
@@ -75,8 +75,8 @@ class Exchange:
         return bool(self._response.status_code == 503 and not self._is_probe)
 
     @property
-    def rest_s(self) -> float:
-        """How long other clients come first: as long as the app took, unless the model ran."""
+    def spent_s(self) -> float:
+        """Seconds of a processor that the app took; 0 if the model ran: it has its own queue."""
         ran = self.needs_slot and (self._response.status_code or 500) < 400
         return 0.0 if ran else self._spent_s
 
@@ -109,7 +109,7 @@ class Exchange:
 
     def _call(self, app: Callable[..., Any], close: bool) -> bool:
         self._response.must_close = close or self._closes or not self._worker.cfg.keepalive
-        began = monotonic()
+        began = thread_time()
         try:
             if (pieces := app(self._environ, self._response.start_response)) is None:
                 return False
@@ -124,7 +124,7 @@ class Exchange:
             self.output.clear()
             self.answered = True
         finally:
-            self._spent_s += monotonic() - began
+            self._spent_s += thread_time() - began
         return True
 
 

@@ -11,6 +11,7 @@ import pytest
 from lone_connection import GET, make_worker, open_connection
 from predictor.server.connection import Connection
 from predictor.server.event_loop import TICK_S, EventLoopWorker
+from predictor.server.queues import Queue
 from waiting import wait_until
 
 
@@ -87,7 +88,8 @@ def test_a_request_evicted_in_the_queue_gets_an_answer():
         connection, transport = open_connection(worker)
         connection.data_received(GET)
         await asyncio.sleep(0.01)
-        await worker.turn.acquire()
+        connection._queue = Queue()
+        await connection._queue._turns.acquire()
         connection.data_received(GET)
         await asyncio.sleep(0.01)
         assert connection.state == "queued"

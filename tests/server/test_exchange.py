@@ -15,6 +15,7 @@ from lone_connection import GET, head, make_worker, open_connection
 from predictor.engine.admission import Slots
 from predictor.environ import PLACE
 from predictor.server.departure import Departure
+from predictor.server.queues import Queue
 
 
 @pytest.mark.parametrize("free", [True, False], ids=["a slot", "no slot"])
@@ -85,16 +86,16 @@ def test_a_request_that_never_became_whole_keeps_no_transport():
 
 
 @pytest.mark.parametrize(
-    ("method", "status", "paced"),
+    ("method", "status", "refused"),
     [("POST", 503, True), ("GET", 503, False), ("HEAD", 503, False), ("POST", 404, False)],
 )
 @pytest.mark.parametrize("from_head", [True, False])
-def test_only_refused_work_is_paced(method, status, paced, from_head):
+def test_only_refused_work_counts_as_refused(method, status, refused, from_head):
     """A probe of a loading server also gets 503."""
 
     async def run():
-        worker, times = make_worker(), []
-        worker.pace = lambda: times.append(1) or 0
+        worker, found = make_worker(), []
+        worker.queues.after = lambda _, refused: found.append(refused) or Queue()
         worker.wsgi = lambda _, start: start(f"{status} x", [("Content-Length", "0")]) and [b""]
         worker.head = worker.wsgi if from_head else lambda *_: None
         worker.quick_pool = None  # the loop's own
@@ -103,9 +104,9 @@ def test_only_refused_work_is_paced(method, status, paced, from_head):
         await asyncio.sleep(0.01)
         connection.eof_received()
         await connection._task
-        return times
+        return found
 
-    assert asyncio.run(run()) == [1] * paced
+    assert asyncio.run(run()) == [refused]
 
 
 @pytest.mark.parametrize(

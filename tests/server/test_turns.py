@@ -1,7 +1,8 @@
-"""Whose request comes next: new clients first, later requests in turn, refusals at a pace."""
+"""Whose request comes next: new clients first, later requests in turn, refused ones last."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from itertools import pairwise
 from time import monotonic
 
@@ -12,11 +13,11 @@ from predictor.engine.admission import Slots
 from predictor.environ import PLACE
 from predictor.server.connection import NEW_S
 from predictor.server.departure import PROBE, Departure
-from predictor.server.event_loop import MAX_PACE_S, PACE_S, EventLoopWorker
+from predictor.server.queues import CHEAP_AT_ONCE, CHEAP_S, REFUSED_REST_S, Queue, Queues
 
 
 @pytest.mark.parametrize("pipelined", [False, True])
-def test_later_requests_are_answered_one_in_a_round_and_a_new_client_at_once(pipelined):
+def test_later_requests_are_answered_a_few_in_a_round_and_a_new_client_at_once(pipelined):
     """Otherwise many clients with a cheap request each would delay new ones."""
     counts, new_after = [], []
 
@@ -41,10 +42,10 @@ def test_later_requests_are_answered_one_in_a_round_and_a_new_client_at_once(pip
 
     asyncio.run(run())
     assert any(new_after[:4])
-    assert max(after - before for before, after in pairwise(counts)) == 1
+    assert max(after - before for before, after in pairwise(counts)) == CHEAP_AT_ONCE
 
 
-def test_clients_that_were_silent_are_answered_one_in_a_round():
+def test_clients_that_were_silent_are_answered_a_few_in_a_round():
     """A thousand connections, opened slowly, could send their first heads at once."""
     counts = []
 
@@ -64,7 +65,7 @@ def test_clients_that_were_silent_are_answered_one_in_a_round():
             connection._task.cancel()
 
     asyncio.run(run())
-    assert max(after - before for before, after in pairwise(counts)) == 1
+    assert max(after - before for before, after in pairwise(counts)) == CHEAP_AT_ONCE
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,9 @@ def test_a_client_that_leaves_the_queue_is_not_answered(leaves, answers, monkeyp
 
     async def run():
         worker = make_worker()
-        async with worker.turn:
+        async with AsyncExitStack() as held:
+            for _ in range(CHEAP_AT_ONCE):
+                await held.enter_async_context(worker.queues.cheap._turns)
             connection, transport = open_connection(worker)
             connection.data_received(GET * 2)
             while connection.state != "queued":
@@ -101,7 +104,7 @@ def test_after_a_later_request_others_have_time():
 
     async def run():
         worker = make_worker()
-        worker.rest = lambda _: setattr(worker, "rest_until", monotonic() + pause_s)
+        worker.queues.after = lambda *_: Queue(least_s=pause_s)
         connection, transport = open_connection(worker)
         began = monotonic()
         connection.data_received(GET * 100)
@@ -152,7 +155,7 @@ def test_a_rest_follows_a_request_only_if_the_model_did_not_run(status, rests):
     async def run():
         worker, slots = make_worker(), Slots(1)
         worker.pool = worker.quick_pool = ThreadPoolExecutor(1)
-        worker.wsgi, worker.rest = wsgi, found.append
+        worker.wsgi, worker.queues.after = wsgi, lambda spent_s, _: found.append(spent_s) or Queue()
         worker.head = lambda environ, start: environ.update({PLACE: slots}) or head(environ, start)
         connection, transport = open_connection(worker)
         connection.data_received(body * 5)
@@ -167,19 +170,40 @@ def test_a_rest_follows_a_request_only_if_the_model_did_not_run(status, rests):
     assert all((seconds > 0) is rests for seconds in found)
 
 
-def test_refusals_take_a_limited_share_of_a_processor():
+def test_clients_that_were_refused_begin_a_request_at_intervals():
     """A client that sends again at once would take the processors from the model."""
-    worker = EventLoopWorker.__new__(EventLoopWorker)
-    worker._next_refusal_at = 0.0
-    waits = [worker.pace() for _ in range(200)]
-    assert waits[0] == 0
-    assert waits[10] == pytest.approx(10 * PACE_S, rel=0.2)
-    assert max(waits) == MAX_PACE_S
+
+    async def run():
+        queue, began = Queues().after(0.001, refused=True), monotonic()
+
+        async def client():
+            for _ in range(5):
+                assert await queue.enter(lambda: False)
+                queue.rest(0.001)
+
+        await asyncio.gather(*(client() for _ in range(4)))
+        return monotonic() - began
+
+    assert asyncio.run(run()) >= 19 * REFUSED_REST_S
 
 
-def test_only_a_refusal_for_lack_of_a_slot_is_held_back():
+def test_a_client_with_cheap_requests_does_not_wait_for_those_with_dear_ones():
+    """44 clients with other requests made a probe wait for 3 s."""
+
+    async def run():
+        queues = Queues()
+        cheap, dear = (queues.after(spent_s, refused=False) for spent_s in (0.0, 2 * CHEAP_S))
+        assert cheap is queues.cheap
+        async with dear._turns:
+            dear.rest(60)
+            return await asyncio.wait_for(cheap.enter(lambda: False), 10)
+
+    assert asyncio.run(run())
+
+
+def test_only_a_refusal_for_lack_of_a_slot_counts_as_refused():
     """Not a probe, which can answer 503 as well, nor an error of the client."""
-    paced = []
+    found = []
 
     def answer(environ, start_response):
         start_response(environ["PATH_INFO"][1:] + " X", [("Content-Length", "0")])
@@ -188,7 +212,7 @@ def test_only_a_refusal_for_lack_of_a_slot_is_held_back():
     async def run(*case):
         worker = make_worker()
         worker.head = answer
-        worker.pace = lambda: paced.append(case) or 0
+        worker.queues.after = lambda _, refused: found.append(refused) or Queue()
         connection, transport = open_connection(worker)
         connection.data_received(b"%s /%d HTTP/1.1\r\nHost: a\r\n\r\n" % case)
         while not transport.written:
@@ -200,4 +224,4 @@ def test_only_a_refusal_for_lack_of_a_slot_is_held_back():
     for method in (b"GET", b"POST"):
         for status in (200, 415, 503):
             asyncio.run(run(method, status))
-    assert paced == [(b"POST", 503)]
+    assert found == [False] * 5 + [True]
