@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from gunicorn.config import Config
 
 from predictor.server.connection import Connection
+from predictor.server.departure import HalfOpen
 from predictor.server.queues import Queues
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -60,7 +61,7 @@ def make_worker():
         loop=asyncio.get_running_loop(), cfg=Config(), max_body=10**6, receive_timeout_s=60,
         alive=True, connections=set(), evicted=set(), held=0, queues=Queues(),
         head=head, management_bind=(), log=logging.getLogger(), make_room=lambda: None, nr=0,
-        note_freed=lambda: None, drain_s=5, half_open={},
+        note_freed=lambda: None, drain_s=5, half_open=HalfOpen(lambda: 64),
     )  # fmt: skip
 
 

@@ -35,13 +35,18 @@ class Slots:
         self._changed = threading.Condition()
         self.used_at = float("-inf")  # when the model last ran for a holder
 
+    @property
+    def free(self) -> int:
+        """Number of free slots."""
+        return self.count - self.held
+
     def check(self, model: str = "", size: float = 0.0) -> None:
         """Raise the error if no slot is free for a request of this model.
 
         ``size``: the request's images as a share of the most that one may have. As large a share of
         half of the slots must be free.
         """
-        free = self.count - self.held
+        free = self.free
         is_large = size * self.count / 2 > free
         if free <= 0 or is_large or (self.is_shared and self._held_by[model] >= TIMES_FREE * free):
             limit = f"{self.held} {self._holders} in progress"

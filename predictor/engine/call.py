@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
+from threading import TIMEOUT_MAX
 from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
@@ -15,10 +16,6 @@ from predictor.images.cost import Budget
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-# Seconds between two checks whether a client has left: at first, and at most. Its slot is taken
-# until then: 300 in a second that left after 20 ms held all 64 when the first check was at 0.25 s.
-FIRST_POLL_S, POLL_S = 0.05, 0.25
 
 
 @dataclass(slots=True)
@@ -69,7 +66,7 @@ class Call:
 
     # In seconds on the monotonic clock. The engine replaces ``inf`` when it receives the call.
     deadline: float = inf
-    has_left: Callable[[], bool] = lambda: False  # whether the client has closed its connection
+    left: Future[None] = field(default_factory=Future)  # done once the client has left
     # The engine fills in these:
     timings: Timings = field(default_factory=Timings)
     model: str = ""  # name and version of the model that the request is about
@@ -84,25 +81,26 @@ class Call:
 
     def check(self) -> None:
         """Raise ClientGone or DeadlineExceeded if the request is no longer worth any work."""
-        if self.has_left():
+        if self.left.done():
             raise ClientGone("The client has closed its connection.")
         if not self.seconds_left:
             raise DeadlineExceeded(
                 "The request took longer than the server allows. The server is busy; retry later."
             )
 
-    def polls(self) -> Iterator[float]:
-        """Yield the seconds to wait before each check, and check before each of them.
+    def wait(self, future: Future[Result]) -> Result:
+        """Wait for the result of a future and return it.
 
         Raises:
             ClientGone: the client has closed its connection.
             DeadlineExceeded: the deadline has passed.
+            Exception: what the future raised.
         """
-        poll_s = FIRST_POLL_S
-        while True:
+        while not future.done():
             self.check()
-            yield min(poll_s, self.seconds_left)
-            poll_s = min(1.5 * poll_s, POLL_S)
+            ends: list[Future[Any]] = [future, self.left]
+            wait(ends, min(self.seconds_left, TIMEOUT_MAX), FIRST_COMPLETED)
+        return future.result()
 
 
 @dataclass(slots=True, eq=False)  # items can be arrays, which have no single truth value
@@ -125,10 +123,7 @@ class Job(Generic[Item, Result]):
             DeadlineExceeded: there was no result before the deadline.
             Exception: what the batcher's ``infer`` raised for this item.
         """
-        polls = call.polls()
-        while not self.future.done():
-            wait([self.future], next(polls))
-        return self.future.result()
+        return call.wait(self.future)
 
 
 def map_good(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from predictor.engine.admission import Process
 from predictor.engine.batching import Batcher
-from predictor.engine.call import POLL_S, Call
+from predictor.engine.call import Call
 from predictor.engine.classifier import Classifier
 from predictor.engine.lanes import Lanes
 from predictor.engine.ranking import Prediction, rank
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 # one photo after the other leaves gaps of about a millisecond, too short for a layer of VGG16
 # (up to 25 ms).
 IDLE_S = 0.05
+POLL_S = 0.25  # between two checks whether the client has left
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
@@ -30,14 +31,14 @@ class Turn:
         due: seconds on the monotonic clock. The image that is due first is next.
         expected_s: the seconds that decoding takes at least, as far as they are known.
         paid: bytes of the image per expected second.
-        ended: released when the image need not wait any more.
+        ended: done when the image need not wait any more.
         refused: whether it gave way to another image, instead of getting a decoder.
     """
 
     due: float
     expected_s: float
     paid: float
-    ended: threading.Lock = field(default_factory=threading.Lock)
+    ended: Future[None] = field(default_factory=Future)
     refused: bool = False
 
 
@@ -110,7 +111,6 @@ class Turns:
             turn = Turn(monotonic() + patience_s, expected_s, paid)
             if self.full:
                 self._make_room(turn)
-            turn.ended.acquire()
             self._waiting.append(turn)
             return turn
 
@@ -121,7 +121,7 @@ class Turns:
             raise self._overloaded()
         self._waiting.remove(least)
         least.refused = True
-        least.ended.release()
+        least.ended.set_result(None)
 
     def _overloaded(self) -> Overloaded:
         detail = f"{self.waiting} requests are waiting to be decoded. Retry later."
@@ -129,9 +129,7 @@ class Turns:
 
     def _wait(self, turn: Turn, call: Call) -> None:
         try:
-            polls = call.polls()
-            while not turn.ended.acquire(timeout=next(polls)):
-                pass
+            call.wait(turn.ended)
             if turn.refused:
                 raise self._overloaded()
             call.check()
@@ -148,6 +146,6 @@ class Turns:
         if self._waiting:
             turn = min(self._waiting, key=attrgetter("due"))
             self._waiting.remove(turn)
-            turn.ended.release()
+            turn.ended.set_result(None)
         else:
             self._free += 1

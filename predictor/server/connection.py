@@ -190,11 +190,11 @@ class Connection(asyncio.Protocol):
         """Wait for a turn behind new clients; return False if the client has left meanwhile."""
         self._enter("queued", self._worker.receive_timeout_s)
         self._departure.look(self._received)
-        return await self._queue.enter(lambda: self._departure.is_certain)
+        return await self._queue.enter(self._departure.left.done)
 
     def _begin(self, request: Any) -> Exchange:
         self._departure.can_probe = request.version >= (1, 1)
-        return Exchange(self._worker, request, self._peer, self._server, self._departure.is_over)
+        return Exchange(self._worker, request, self._peer, self._server, self._departure.left)
 
     async def _work(self, exchange: Exchange) -> None:
         """Let a thread answer, if the client is there and the request gets the slot it needs."""

@@ -6,19 +6,21 @@ with a reset. ``100 Continue`` can be sent more than once, and every HTTP/1.1 cl
 
 import asyncio
 import struct
-from asyncio import AbstractEventLoop
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
-from math import inf
 from socket import IPPROTO_TCP, SO_LINGER, SOL_SOCKET
-from time import monotonic
 from typing import Any
 
 from predictor.errors import ClientGone
 
 HALF_OPEN_S = 1.0  # for the answer to a client that has closed its sending side, without a probe
-# Such clients of a worker that wait at once for an answer. With more, the first of them are probed,
-# or count as gone. Otherwise 80 in a second, which close after 30 ms, would hold all slots.
+# Such clients of a worker that wait at once for an answer, if slots are free. With more, the first
+# of them are probed, or count as gone. Otherwise 80 in a second, which close after 30 ms, would
+# hold all slots.
 MAX_HALF_OPEN = 8
+FIRST_LOOK_S, LOOK_S = 0.01, 0.25  # between two looks whether a probe was answered with a reset
 PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NO_LINGER = struct.pack("ii", 1, 0)
 # Of Linux. The first byte of TCP_INFO is the connection's state.
@@ -29,46 +31,62 @@ UNSENT = 128 * 1024
 UNREAD_S = 30.0  # for a client to read on after the connection was closed
 
 
+class HalfOpen(dict["Departure", None]):
+    """The clients of a worker that only read, and wait for an answer, the first of them first."""
+
+    def __init__(self, free_slots: Callable[[], int]) -> None:
+        """Begin without any."""
+        super().__init__()
+        self._free_slots = free_slots
+
+    @property
+    def most(self) -> int:
+        """How many there may be that have not been probed: few while slots are short."""
+        return min(MAX_HALF_OPEN, self._free_slots() // 4)
+
+    def thin_out(self) -> None:
+        """Probe the first of them while there are too many."""
+        while len(self) > self.most:
+            next(iter(self))._ask()
+
+
 class Departure:
     """Whether the client of a connection has left.
 
     Attributes:
+        left: done once the client has left. Threads wait for it.
         can_probe: whether its request is HTTP/1.1. HTTP/1.0 has no interim responses: such a client
             has left a while after it has closed its sending side.
     """
 
-    def __init__(
-        self, loop: AbstractEventLoop, transport: Any, half_open: "dict[Departure, None]"
-    ) -> None:
-        """``half_open``: those of the worker whose clients only read, and wait for an answer.
+    def __init__(self, loop: AbstractEventLoop, transport: Any, half_open: HalfOpen) -> None:
+        """Prepare for a client. There is no reference to the connection.
 
-        There is no reference to the connection: a cycle would keep its buffers in memory.
+        A cycle would keep its buffers in memory.
         """
-        self._loop, self._half_open = loop, half_open
-        self._may_probe = self.can_probe = False
-        self._transport: Any = transport  # None: the connection is lost
-        self._since, self._probed = inf, False
+        self._loop, self._half_open, self._transport = loop, half_open, transport
+        self.left: Future[None] = Future()
+        self.can_probe = self._is_pending = self._has_closed = self._was_probed = False
+        self._next_step: TimerHandle | None = None
 
-    def wait_for_answer(self, pending: bool) -> None:
+    def wait_for_answer(self, is_pending: bool) -> None:
         """Note whether a response is pending: only then a probe may be sent, and a place is taken.
 
         If too many such clients are half-closed, the first of them is probed, or counts as gone.
         """
-        self._may_probe = pending
-        if not pending:
+        self._is_pending = is_pending
+        if not is_pending:
             self._half_open.pop(self, None)
-        elif self._since < inf and self._transport is not None:
+            self._plan(None)
+        elif self._has_closed and not (self.left.done() or self._next_step):
             self._half_open[self] = None
-            if len(self._half_open) > MAX_HALF_OPEN:
-                first = next(iter(self._half_open))
-                del self._half_open[first]
-                first._since = 0.0
-                first._ask()
+            self._plan(HALF_OPEN_S, self._ask)
+            self._half_open.thin_out()
 
     def begin(self) -> None:
         """Note that the client has closed its sending side."""
-        self._since = min(self._since, monotonic() + HALF_OPEN_S)
-        self.wait_for_answer(self._may_probe)
+        self._has_closed = True
+        self.wait_for_answer(self._is_pending)
 
     def end(self) -> None:
         """Note that the connection is lost.
@@ -77,16 +95,7 @@ class Departure:
         transport, TLS would keep its buffers, too.
         """
         self._transport = None
-        self._half_open.pop(self, None)
-
-    def is_over(self) -> bool:
-        """Return whether the client has left. Threads call this several times a second."""
-        if not self.can_probe or self._probed:
-            return self.is_certain
-        if monotonic() >= self._since:
-            self._probed = True
-            self._loop.call_soon_threadsafe(self._probe)
-        return self._transport is None
+        self._give_up()
 
     async def check(self) -> None:
         """Raise ClientGone if the client has left before any work for it.
@@ -95,41 +104,56 @@ class Departure:
         second that close with their requests.
         """
         await asyncio.sleep(0)  # the end may have come with the request
-        if self._since < inf and len(self._half_open) >= MAX_HALF_OPEN:
+        self._half_open.thin_out()
+        if self._has_closed and self.can_probe and len(self._half_open) >= self._half_open.most:
             self._ask()
-        if self._transport is None or (self._probed and self.is_certain):
+        if self.left.done():
             raise ClientGone("The client has closed its connection.")
 
     def look(self, request: bytes | bytearray) -> None:
         """Probe at once, while this request waits in a queue."""
         self.can_probe = b" HTTP/1.1\r\n" in request
-        if self._since < inf:
+        if self._has_closed and self.can_probe:
             self._ask()
 
-    @property
-    def is_certain(self) -> bool:
-        """Whether the client has left, as far as it is known without another probe."""
-        if self._transport is None:
-            return True
-        return not self._still_reads() if self._probed else monotonic() >= self._since
-
     def _ask(self) -> None:
-        if self.can_probe and not self._probed:
-            self._probed = True
-            self._probe()
+        """Probe the client, and look for a reset. If it cannot be probed, it counts as gone."""
+        self._half_open.pop(self, None)
+        if not self.can_probe:
+            self._give_up()
+        elif self._transport is not None and not self._transport.is_closing():
+            if not self._was_probed:
+                self._was_probed = True
+                self._transport.write(PROBE)
+            self._look(FIRST_LOOK_S)
 
-    def _probe(self) -> None:
-        if self._may_probe and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(PROBE)
+    def _look(self, again_s: float) -> None:
+        """Look whether the client has answered with a reset, now and later."""
+        if self._still_reads():
+            self._plan(again_s, self._look, min(2 * again_s, LOOK_S))
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Tell the threads that the client has left."""
+        self.wait_for_answer(False)
+        if not self.left.done():
+            self.left.set_result(None)
+
+    def _plan(self, delay_s: float | None, *step: Any) -> None:
+        """Take the next step after some seconds, or never."""
+        if self._next_step is not None:
+            self._next_step.cancel()
+        self._next_step = None if delay_s is None else self._loop.call_later(delay_s, *step)
 
     def _still_reads(self) -> bool:
         transport = self._transport
         sock = transport.get_extra_info("socket") if transport is not None else None
         if sock is None:  # lost, or TLS that has ended
             return False
-        with suppress(OSError):  # closed, or not TCP
+        with suppress(OSError):  # not TCP; or closed, which `end` will tell
             return bool(sock.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0] == CLOSE_WAIT)
-        return False
+        return True
 
 
 def abandon(transport: Any) -> None:

@@ -17,7 +17,7 @@ from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from predictor.server.connection import LINGER_S, Connection
-from predictor.server.departure import Departure
+from predictor.server.departure import HalfOpen
 from predictor.server.queues import Queues
 from predictor.server.reception import MAX_HEAD
 from predictor.settings import current_settings
@@ -73,7 +73,6 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self.drain_s = DRAIN_S
         self.connections: set[Connection] = set()
         self.evicted: set[Connection] = set()
-        self.half_open: dict[Departure, None] = {}
         self._longest: list[Connection] = []  # that one round may evict, the first at the end
         self.held, self.freed_at = 0, monotonic()
         self._most = self.cfg.worker_connections
@@ -91,6 +90,7 @@ class EventLoopWorker(Worker):  # type: ignore[misc]
         self._most = max(1, min(self._most, raise_file_limit() - spare))
         self.head: Callable[..., Any] = self.wsgi.extensions["head"]
         self.queues = Queues()
+        self.half_open = HalfOpen(lambda: self.store.process.slots.free)
         self.pool = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="request")
         # Requests without a slot wait for nothing, except one that changes the store. More threads
         # would leave the loop no time.

@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Callable
+from concurrent.futures import Future
 from io import BytesIO
 from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.http.wsgi import FileWrapper, create  # type: ignore[import-untyped]
 
-from predictor.environ import ERROR, HAS_LEFT, MANAGEMENT, PLACE
+from predictor.environ import ERROR, LEFT, MANAGEMENT, PLACE
 from predictor.errors import PredictorError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Exchange:
 
     def __init__(
         self, worker: "EventLoopWorker", request: Any, peer: Any, server: Any,
-        has_left: Callable[[], bool],
+        left: "Future[None]",
     ) -> None:  # fmt: skip
         """Create the environ. ``peer`` and ``server`` are the addresses of both ends."""
         self.body, self.whole = b"", False
@@ -55,7 +56,7 @@ class Exchange:
         self._response, self._environ = create(request, self.output, peer, server, worker.cfg)
         # Kept here, because `run` clears the environ.
         self._is_probe = self._environ["REQUEST_METHOD"] in ("GET", "HEAD")
-        self._environ[HAS_LEFT] = has_left
+        self._environ[LEFT] = left
         self._environ[MANAGEMENT] = server[:2] == worker.management_bind
         self._environ["wsgi.file_wrapper"] = lambda file, _size=0: FileWrapper(file, FILE_PIECE)
         connection = [value for name, value in request.headers if name == "CONNECTION"]

@@ -15,7 +15,7 @@ from werkzeug.http import parse_date
 
 from predictor.engine.call import Call
 from predictor.engine.served import Place, Served, SlotKind
-from predictor.environ import ADMITTED, HAS_LEFT, PLACE
+from predictor.environ import ADMITTED, LEFT, PLACE
 from predictor.store.store import Store
 from predictor.web.params import parameters
 
@@ -78,8 +78,8 @@ class RecordedRequest(Request):
 
     def begin(self, request_id: str) -> None:
         """Begin a new record."""
-        has_left = self.environ.get(HAS_LEFT, lambda: False)
-        call, place = Call(has_left=has_left), self.environ.get(PLACE)
+        call, place = Call(), self.environ.get(PLACE)
+        call.left = self.environ.get(LEFT, call.left)
         self.record = RequestRecord(request_id, call, place=place)
 
 

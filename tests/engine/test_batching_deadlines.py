@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from engine.gate import results
+from leaving import gone
 from predictor.engine.batching import Batcher, ItemCost
 from predictor.engine.call import Call, Job
 from predictor.engine.lanes import Lanes
@@ -130,10 +131,10 @@ def test_waiting_for_a_job_ends_at_the_deadline():
 
 def test_waiting_for_a_job_ends_when_the_client_leaves():
     with pytest.raises(ClientGone):
-        Job("a").wait(Call(has_left=lambda: True))
+        Job("a").wait(gone())
 
 
 def test_a_finished_job_returns_its_result_after_the_deadline():
     job = Job("a")
     job.future.set_result("b")
-    assert job.wait(Call(monotonic() - 60, has_left=lambda: True)) == "b"
+    assert job.wait(gone(monotonic() - 60)) == "b"

@@ -141,12 +141,17 @@ def test_a_dear_image_that_cannot_pay_is_refused_at_once(make_classifier):
 
 
 def test_no_further_image_is_decoded_once_the_client_has_left(make_classifier, monkeypatch):
-    decoded = []
-    monkeypatch.setattr(
-        "predictor.engine.decoders.decode", lambda *args: decoded.append(1) or decode(*args)
-    )
+    call, decoded = Call(), []
+
+    def leave_at_last(*args):
+        decoded.append(1)
+        if len(decoded) == 3:
+            call.left.set_result(None)
+        return decode(*args)
+
+    monkeypatch.setattr("predictor.engine.decoders.decode", leave_at_last)
     with pytest.raises(ClientGone):
-        make_classifier().classify([picture()] * 9, call=Call(has_left=lambda: len(decoded) == 3))
+        make_classifier().classify([picture()] * 9, call=call)
     assert len(decoded) == 3
 
 

@@ -9,6 +9,7 @@ from time import monotonic
 import pytest
 from PIL import Image
 
+from leaving import gone
 from pictures import encode, picture
 from predictor.engine.call import Call
 from predictor.engine.decoders import Decoders
@@ -81,34 +82,34 @@ def test_after_the_deadline_a_free_decoder_is_not_taken():
 
 def test_a_client_that_has_left_gets_no_turn():
     turns = Turns(1, inf)
-    with pytest.raises(ClientGone), turns.take(Call(has_left=lambda: True)):
+    with pytest.raises(ClientGone), turns.take(gone()):
         pytest.fail("It was taken.")
 
 
 def test_a_client_that_leaves_the_queue_is_noticed_while_it_waits():
-    turns, left, done = Turns(1, inf), threading.Event(), []
+    turns, call, done = Turns(1, inf), Call(), []
 
     def leave():
-        with pytest.raises(ClientGone), turns.take(Call(has_left=left.is_set)):
+        with pytest.raises(ClientGone), turns.take(call):
             done.append("decoded")
 
     with turns.take(Call()), waiters(turns, leave):
-        left.set()
+        call.left.set_result(None)
         wait_until(lambda: turns.waiting == 0)
     assert done == []
 
 
 def test_a_turn_that_comes_too_late_goes_to_the_next():
-    turns, done, left = Turns(1, inf), [], threading.Event()
+    turns, done, call = Turns(1, inf), [], Call()
 
     def leave():
-        with pytest.raises(ClientGone), turns.take(Call(has_left=left.is_set)):
+        with pytest.raises(ClientGone), turns.take(call):
             done.append("left")
 
     holder = turns.take(Call())
     holder.__enter__()
     with waiters(turns, leave, lambda: take(turns, Call(), done, "next")):
-        left.set()
+        call.left.set_result(None)
         holder.__exit__(None, None, None)
     assert done == ["next"]
     take(turns, Call(), done, "later")

@@ -10,6 +10,7 @@ from time import monotonic
 import pytest
 from PIL import Image
 
+from leaving import gone
 from pictures import encode, picture, tiny_webp
 from predictor.engine.call import Call
 from predictor.engine.explainer import Explainer
@@ -184,7 +185,7 @@ def test_an_explanation_ends_when_its_client_leaves(make_classifier):
     with classifier.process.slots.hold():
         began = monotonic()
         with pytest.raises(ClientGone):
-            explain(picture(), call=Call(has_left=lambda: True))
+            explain(picture(), call=gone())
         assert monotonic() - began < 10
     assert explain(picture()).prediction.class_index == RED
 

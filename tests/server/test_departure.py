@@ -19,28 +19,72 @@ def kernel_keeps(client):
     return any(c.raddr == client.getsockname() and c.status == "FIN_WAIT1" for c in found)
 
 
-def test_of_many_clients_that_have_closed_the_first_count_as_gone():
+class Loop:
+    """Calls later what is due, when it is told to."""
+
+    def __init__(self):
+        self.planned = []
+
+    def call_later(self, delay_s, step, *args):
+        self.planned.append((delay_s, handle := asyncio.Handle(step, args, self)))
+        return handle
+
+    def go_on(self):
+        """Take the planned steps; return their delays."""
+        planned, self.planned = self.planned, []
+        steps = [(delay_s, handle) for delay_s, handle in planned if not handle.cancelled()]
+        for _, handle in steps:
+            handle._run()
+        return [delay_s for delay_s, _ in steps]
+
+    def get_debug(self):
+        return False
+
+
+def make_client(loop, half_open, transport=None):
+    """A client whose request waits for an answer."""
+    client = departure.Departure(loop, transport or object(), half_open)
+    client.wait_for_answer(True)
+    return client
+
+
+def left(clients):
+    return [client.left.done() for client in clients]
+
+
+@pytest.mark.parametrize(("free_slots", "most"), [(64, departure.MAX_HALF_OPEN), (12, 3), (0, 0)])
+def test_of_many_clients_that_have_closed_the_first_count_as_gone(free_slots, most):
     """Or 80 in a second, which close and are not answered, would hold all slots."""
-    half_open, most = {}, departure.MAX_HALF_OPEN
-    clients = [departure.Departure(None, object(), half_open) for _ in range(most + 3)]
-    for client in clients:
-        client.wait_for_answer(True)
+    half_open = departure.HalfOpen(lambda: free_slots)
+    clients = [make_client(Loop(), half_open) for _ in range(most + 3)]
     for client in clients[:-1]:
         client.begin()
         client.begin()
-    over = [client.is_over() for client in clients]
-    assert over == [True, True, *[False] * (most + 1)]
-    clients[5].wait_for_answer(False)  # answered
-    clients[-1].begin()
-    assert not clients[2].is_over()
-    clients[6].end()
-    assert len(half_open) == most - 1
+    assert left(clients) == [True, True, *[False] * (most + 1)]
+    if most:
+        clients[-2].wait_for_answer(False)  # answered
+        clients[-1].begin()
+        assert not clients[2].left.done()
+        clients[2].end()
+        assert len(half_open) == most - 1
+
+
+def test_when_slots_become_short_fewer_clients_may_have_closed():
+    free_slots = [64, 8]
+    half_open = departure.HalfOpen(lambda: free_slots[0])
+    clients = [make_client(Loop(), half_open) for _ in range(5)]
+    for client in clients:
+        client.begin()
+    assert not any(left(clients))
+    del free_slots[0]
+    asyncio.run(make_client(Loop(), half_open).check())  # before another request takes one
+    assert left(clients) == [True, True, True, False, False]
 
 
 def test_clients_that_wait_for_no_answer_take_no_place_among_those_that_have_closed():
-    half_open = {}
+    half_open = departure.HalfOpen(lambda: 64)
     for pending in (True, *[False] * 2 * departure.MAX_HALF_OPEN):
-        client = departure.Departure(None, object(), half_open)
+        client = departure.Departure(Loop(), object(), half_open)
         client.wait_for_answer(pending)
         client.begin()
     assert len(half_open) == 1
@@ -52,35 +96,65 @@ def test_clients_that_wait_for_no_answer_take_no_place_among_those_that_have_clo
 
 
 @contextmanager
-def half_closed(count):
-    """The departures of clients with HTTP/1.1, one of which has closed its sending side."""
-    written, half_open = [], {}
+def half_closed(count, version=1.1):
+    """The departures of clients, all on a connection whose client has closed its sending side."""
+    written, half_open, loop = [], departure.HalfOpen(lambda: 64), Loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         with client, listener.accept()[0] as accepted:
             client.shutdown(socket.SHUT_WR)
+
+            def write(data):
+                written.append(data)
+                accepted.sendall(data)
+
             transport = SimpleNamespace(
-                get_extra_info=lambda _: accepted, is_closing=lambda: False, write=written.append
+                get_extra_info=lambda _: accepted, is_closing=lambda: False, write=write
             )
-            clients = [departure.Departure(None, transport, half_open) for _ in range(count)]
+            clients = [make_client(loop, half_open, transport) for _ in range(count)]
             for one in clients:
-                one.can_probe = True
-                one.wait_for_answer(True)
+                one.can_probe = version > 1.0
                 one.begin()
-            yield clients, written
+            yield clients, written, client
 
 
 def test_of_many_clients_that_have_closed_the_first_is_asked_and_kept_if_it_reads():
-    with half_closed(departure.MAX_HALF_OPEN + 1) as (clients, written):
+    with half_closed(departure.MAX_HALF_OPEN + 1) as (clients, written, _):
         assert written == [departure.PROBE]
-        assert clients[0]._probed
-        assert not any(one.is_over() for one in clients)
+        assert clients[0]._was_probed
+        assert not any(left(clients))
+
+
+def test_a_client_that_has_closed_is_asked_after_a_while_and_leaves_only_with_a_reset():
+    with half_closed(1) as ([one], written, client):
+        assert one._loop.go_on() == [departure.HALF_OPEN_S]
+        assert written == [departure.PROBE]
+        waits = [one._loop.go_on()[0] for _ in range(9)]
+        assert waits[0] == departure.FIRST_LOOK_S
+        assert waits[-1] == departure.LOOK_S
+        one.wait_for_answer(False)  # answered; another request follows
+        assert one._loop.go_on() == []
+        one.wait_for_answer(True)
+        one._loop.go_on()
+        assert written == [departure.PROBE]
+        assert not one.left.done()
+        departure.reset(SimpleNamespace(get_extra_info=lambda _: client, abort=client.close))
+        one._loop.go_on()
+        assert one.left.done()
+
+
+def test_a_client_without_interim_responses_has_left_a_while_after_it_has_closed():
+    with half_closed(1, version=1.0) as ([one], written, _):
+        assert not one.left.done()
+        assert one._loop.go_on() == [departure.HALF_OPEN_S]
+        assert one.left.done()
+        assert written == []
 
 
 @pytest.mark.parametrize("crowd", [0, departure.MAX_HALF_OPEN - 1])
 @pytest.mark.parametrize("reads", [True, False])
 def test_beside_many_clients_that_have_closed_one_is_asked_before_any_work(crowd, reads):
-    with half_closed(1 + crowd) as (clients, written):
+    with half_closed(1 + crowd) as (clients, written, _):
         expected = nullcontext()
         if not reads:
             clients[-1]._still_reads = lambda: False  # the kernel of the client has answered
@@ -90,12 +164,34 @@ def test_beside_many_clients_that_have_closed_one_is_asked_before_any_work(crowd
         assert written == [departure.PROBE] * bool(crowd)
 
 
-def test_a_client_is_not_given_up_between_two_looks_at_the_clock(monkeypatch):
-    times = iter([99.9, 100.1])
-    one = departure.Departure(None, object(), {})
-    one.can_probe, one._since = True, 100.0
-    monkeypatch.setattr(departure, "monotonic", lambda: next(times))
-    assert not one.is_over()
+def test_a_client_that_is_not_on_tcp_has_left_when_its_connection_is_lost():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = SimpleNamespace(
+            get_extra_info=lambda _: ours, is_closing=lambda: False, write=ours.sendall
+        )
+        one = make_client(Loop(), departure.HalfOpen(lambda: 64), transport)
+        one.can_probe = True
+        theirs.shutdown(socket.SHUT_WR)
+        one.begin()
+        for _ in range(5):
+            one._loop.go_on()
+        assert theirs.recv(99) == departure.PROBE
+        assert not one.left.done()
+        one.end()
+        assert one.left.done()
+
+
+def test_client_whose_tls_connection_is_lost_has_left():
+    transport = SimpleNamespace(
+        get_extra_info=lambda _: None, is_closing=lambda: False, write=lambda _: None
+    )  # without a socket
+    one = make_client(Loop(), departure.HalfOpen(lambda: 64), transport)
+    one.can_probe = True
+    one.begin()
+    assert not one.left.done()
+    one._loop.go_on()
+    assert one.left.done()
 
 
 def test_what_a_client_does_not_read_is_dropped_after_a_while(monkeypatch):

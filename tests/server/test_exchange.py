@@ -6,15 +6,12 @@ import io
 import tracemalloc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from math import inf
-from types import SimpleNamespace
 
 import pytest
 
 from lone_connection import GET, head, make_worker, open_connection
 from predictor.engine.admission import Slots
 from predictor.environ import PLACE
-from predictor.server.departure import Departure
 from predictor.server.queues import Queue
 
 
@@ -52,17 +49,6 @@ def test_a_body_is_freed_before_its_response_is_read(free):
     assert held < size / 2
 
 
-def test_client_whose_tls_connection_is_lost_has_left(monkeypatch):
-    loop = SimpleNamespace(call_soon_threadsafe=lambda _: None)
-    departure = Departure(loop, SimpleNamespace(get_extra_info=lambda _: None), {})  # no socket
-    departure.can_probe = True
-    assert not departure.is_over()
-    departure.begin()
-    monkeypatch.setattr("predictor.server.departure.monotonic", lambda: inf)
-    assert not departure.is_over()  # it asks the client
-    assert departure.is_over()
-
-
 def test_a_request_that_never_became_whole_keeps_no_transport():
     """Over TLS, each would keep its buffers until Python collects its garbage."""
 
@@ -71,12 +57,12 @@ def test_a_request_that_never_became_whole_keeps_no_transport():
         lost = weakref.ref(transport)
         connection.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
         await asyncio.sleep(0.01)
-        has_left = connection._departure.is_over
+        left = connection._departure.left
         connection.connection_lost(None)
         await connection._task
         del connection, transport
         await asyncio.sleep(0)
-        return lost(), has_left()
+        return lost(), left.done()
 
     gc.disable()
     try:

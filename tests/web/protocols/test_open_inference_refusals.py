@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from conftest import store_of
+from leaving import gone
 from pictures import picture, tiny_webp
 from predictor.engine.call import Call
+from predictor.environ import LEFT
 from predictor.web import json_body
 from predictor.web.protocols.open_inference import tensors
 from web.protocols.v2 import BLUE, HEADER, RED, b64, binary, element, image, logits, plane, refused
@@ -226,6 +228,6 @@ def test_only_numbers_and_compressed_bodies_wait_to_be_parsed(make_app):
         for request in ({"data": pixels}, {"data": gzip.compress(photo), "headers": gzipped}):
             response = client.post("/v2/models/toy/infer", **request)
             assert "longer than the server allows" in refused(response, 504)
-            has_left = {"environ_overrides": {"predictor.has_left": lambda: True}}
+            has_left = {"environ_overrides": {LEFT: gone().left}}
             response = client.post("/v2/models/toy/infer", **request, **has_left)
             assert "closed its connection" in refused(response)
