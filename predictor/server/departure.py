@@ -45,9 +45,10 @@ class HalfOpen(dict["Departure", None]):
         return min(MAX_HALF_OPEN, self._free_slots() // 4)
 
     def thin_out(self) -> None:
-        """Probe the first of them while there are too many."""
-        while len(self) > self.most:
-            next(iter(self))._ask()
+        """Probe the first of them if there are too many, or count one as gone."""
+        for client in [*self][: max(0, len(self) - self.most)]:
+            if client.can_probe or len(self) > MAX_HALF_OPEN:
+                client._ask()
 
 
 class Departure:

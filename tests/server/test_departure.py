@@ -52,33 +52,31 @@ def left(clients):
     return [client.left.done() for client in clients]
 
 
-@pytest.mark.parametrize(("free_slots", "most"), [(64, departure.MAX_HALF_OPEN), (12, 3), (0, 0)])
-def test_of_many_clients_that_have_closed_the_first_count_as_gone(free_slots, most):
+@pytest.mark.parametrize("free_slots", [64, 0])
+def test_of_many_clients_that_have_closed_the_first_count_as_gone(free_slots):
     """Or 80 in a second, which close and are not answered, would hold all slots."""
-    half_open = departure.HalfOpen(lambda: free_slots)
+    half_open, most = departure.HalfOpen(lambda: free_slots), departure.MAX_HALF_OPEN
     clients = [make_client(Loop(), half_open) for _ in range(most + 3)]
     for client in clients[:-1]:
         client.begin()
         client.begin()
     assert left(clients) == [True, True, *[False] * (most + 1)]
-    if most:
-        clients[-2].wait_for_answer(False)  # answered
-        clients[-1].begin()
-        assert not clients[2].left.done()
-        clients[2].end()
-        assert len(half_open) == most - 1
+    clients[-2].wait_for_answer(False)  # answered
+    clients[-1].begin()
+    assert not clients[2].left.done()
+    clients[2].end()
+    assert len(half_open) == most - 1
 
 
 def test_when_slots_become_short_fewer_clients_may_have_closed():
-    free_slots = [64, 8]
-    half_open = departure.HalfOpen(lambda: free_slots[0])
-    clients = [make_client(Loop(), half_open) for _ in range(5)]
-    for client in clients:
-        client.begin()
-    assert not any(left(clients))
-    del free_slots[0]
-    asyncio.run(make_client(Loop(), half_open).check())  # before another request takes one
-    assert left(clients) == [True, True, True, False, False]
+    with half_closed(5) as (clients, written, _):
+        half_open = clients[0]._half_open
+        clients[1].can_probe = False
+        half_open._free_slots = lambda: 8
+        asyncio.run(make_client(Loop(), half_open).check())  # before another request takes one
+        assert [one._was_probed for one in clients] == [True, False, True, False, False]
+        assert not any(left(clients))
+        assert written == [departure.PROBE] * 2
 
 
 def test_clients_that_wait_for_no_answer_take_no_place_among_those_that_have_closed():
