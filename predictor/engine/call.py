@@ -93,7 +93,7 @@ class Call:
 
         Raises:
             ClientGone: the client has closed its connection.
-            DeadlineExceeded: the deadline has passed.
+            DeadlineExceeded: there was no result before the deadline.
             Exception: what the future raised.
         """
         while not future.done():
@@ -114,16 +114,6 @@ class Job(Generic[Item, Result]):
     turn: float = 0.0  # the item with the earliest turn runs first
     began: float | None = None  # when the first forward pass began; a failed batch runs again
     ended: float | None = None
-
-    def wait(self, call: Call) -> Result:
-        """Wait for the result and return it; stop at the deadline or when the client has left.
-
-        Raises:
-            ClientGone: the client has closed its connection.
-            DeadlineExceeded: there was no result before the deadline.
-            Exception: what the batcher's ``infer`` raised for this item.
-        """
-        return call.wait(self.future)
 
 
 def map_good(

@@ -299,7 +299,7 @@ class Classifier:
 
 def _wait(job: Job[Pixels, Logits], call: Call) -> Logits | InferenceFailed:
     try:
-        return finite(job.wait(call))
+        return finite(call.wait(job.future))
     except InferenceFailed as error:
         return error
     except (DeadlineExceeded, RequestError):

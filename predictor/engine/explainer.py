@@ -116,7 +116,7 @@ class Explainer:
     def _run(self, task: _Task) -> Explanation:
         (job,) = self._worker().submit([task])
         try:
-            return job.wait(task.call)
+            return task.call.wait(job.future)
         except DeadlineExceeded:
             raise ExplainerBusy(
                 "The server was too busy with predictions to finish the explanation. Retry later."

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from engine.gate import results
-from leaving import gone
 from predictor.engine.batching import Batcher, ItemCost
-from predictor.engine.call import Call, Job
 from predictor.engine.lanes import Lanes
-from predictor.errors import ClientGone, DeadlineExceeded, Overloaded
+from predictor.errors import DeadlineExceeded, Overloaded
 from waiting import wait_until
 
 
@@ -120,21 +118,3 @@ def test_item_cost_is_a_running_mean_of_the_seconds_per_item():
     assert cost.seconds == 4.0
     cost.decay()
     assert cost.seconds == pytest.approx(3.2)
-
-
-def test_waiting_for_a_job_ends_at_the_deadline():
-    began = monotonic()
-    with pytest.raises(DeadlineExceeded):
-        Job("a").wait(Call(began + 0.05))
-    assert monotonic() - began < 10
-
-
-def test_waiting_for_a_job_ends_when_the_client_leaves():
-    with pytest.raises(ClientGone):
-        Job("a").wait(gone())
-
-
-def test_a_finished_job_returns_its_result_after_the_deadline():
-    job = Job("a")
-    job.future.set_result("b")
-    assert job.wait(gone(monotonic() - 60)) == "b"

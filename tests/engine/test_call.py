@@ -1,9 +1,12 @@
+from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 
 import pytest
 
+from leaving import gone
 from predictor.engine.call import Call, Job, Timings, all_or_error, map_good
-from predictor.errors import BadRequest, DamagedImage, PredictorError
+from predictor.errors import BadRequest, ClientGone, DamagedImage, DeadlineExceeded, PredictorError
+from waiting import wait_until
 
 
 def test_a_failing_step_is_measured_and_repeats_add_up():
@@ -72,3 +75,31 @@ def test_all_or_error_raises_the_first_error_with_its_number():
 def test_all_or_error_does_not_number_a_single_image():
     with pytest.raises(DamagedImage, match=r"^It is cut off\.$"):
         all_or_error([DamagedImage("It is cut off.")])
+
+
+def test_waiting_for_a_result_ends_at_the_deadline():
+    began = monotonic()
+    with pytest.raises(DeadlineExceeded):
+        Call(began + 0.05).wait(Future())
+    assert monotonic() - began < 10
+
+
+def test_waiting_for_a_result_ends_when_the_client_leaves():
+    with pytest.raises(ClientGone):
+        gone().wait(Future())
+
+
+def test_a_client_that_leaves_wakes_the_thread_that_waits():
+    call = Call()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(call.wait, Future())
+        wait_until(lambda: call.left._waiters)
+        call.left.set_result(None)
+        with pytest.raises(ClientGone):
+            waiting.result(timeout=10)
+
+
+def test_a_result_that_is_there_is_returned_after_the_deadline():
+    future = Future()
+    future.set_result("b")
+    assert gone(monotonic() - 60).wait(future) == "b"
