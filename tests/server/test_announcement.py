@@ -2,6 +2,7 @@ import io
 import logging
 import os
 import sys
+import threading
 
 import pytest
 
@@ -90,8 +91,10 @@ def announced(monkeypatch):
         settings = Settings(log_format=log_format, **access)
         store = single(settings, Classifier(settings, load=lambda *_: loaded))
         announce(store, "http://127.0.0.1:5000")
+        announced = threading.Event()  # the future's result is there before its callbacks ran
+        store.loading.add_done_callback(lambda _: announced.set())
         store.start()
-        store.loading.result(timeout=10)
+        assert announced.wait(timeout=60)
         store.close()
         return log.getvalue(), printed
 
