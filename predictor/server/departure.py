@@ -17,8 +17,8 @@ from predictor.errors import ClientGone
 
 HALF_OPEN_S = 1.0  # for the answer to a client that has closed its sending side, without a probe
 # Such clients of a worker that wait at once for an answer, if slots are free. With more, the first
-# of them are probed, or count as gone. Otherwise 80 in a second, which close after 30 ms, would
-# hold all slots.
+# of them is probed with each that comes, or counts as gone. Otherwise 80 in a second, which close
+# after 30 ms, would hold all slots.
 MAX_HALF_OPEN = 8
 FIRST_LOOK_S, LOOK_S = 0.01, 0.25  # between two looks whether a probe was answered with a reset
 PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -41,14 +41,18 @@ class HalfOpen(dict["Departure", None]):
 
     @property
     def most(self) -> int:
-        """How many there may be that have not been probed: few while slots are short."""
+        """How many there may be that nobody probes: few while slots are short."""
         return min(MAX_HALF_OPEN, self._free_slots() // 4)
 
     def thin_out(self) -> None:
-        """Probe the first of them if there are too many, or count one as gone."""
-        for client in [*self][: max(0, len(self) - self.most)]:
-            if client.can_probe or len(self) > MAX_HALF_OPEN:
-                client._ask()
+        """If there are too many, probe one, or count it as gone.
+
+        It may have been probed before: it can leave after that, and nothing tells the server.
+        """
+        if len(self) > self.most:
+            may_ask = (one for one in self if one.can_probe or len(self) > MAX_HALF_OPEN)
+            if (first := next(may_ask, None)) is not None:
+                first._ask()
 
 
 class Departure:
@@ -67,7 +71,7 @@ class Departure:
         """
         self._loop, self._half_open, self._transport = loop, half_open, transport
         self.left: Future[None] = Future()
-        self.can_probe = self._is_pending = self._has_closed = self._was_probed = False
+        self.can_probe = self._is_pending = self._has_closed = False
         self._next_step: TimerHandle | None = None
 
     def wait_for_answer(self, is_pending: bool) -> None:
@@ -123,9 +127,8 @@ class Departure:
         if not self.can_probe:
             self._give_up()
         elif self._transport is not None and not self._transport.is_closing():
-            if not self._was_probed:
-                self._was_probed = True
-                self._transport.write(PROBE)
+            self._half_open[self] = None  # the last to be asked again
+            self._transport.write(PROBE)
             self._look(FIRST_LOOK_S)
 
     def _look(self, again_s: float) -> None:

@@ -73,9 +73,26 @@ def test_when_slots_become_short_fewer_clients_may_have_closed():
         half_open = clients[0]._half_open
         clients[1].can_probe = False
         half_open._free_slots = lambda: 8
-        asyncio.run(make_client(Loop(), half_open).check())  # before another request takes one
-        assert [one._was_probed for one in clients] == [True, False, True, False, False]
+        for _ in range(3):
+            asyncio.run(make_client(Loop(), half_open).check())  # before another takes a slot
+        asked = [clients[number] for number in (0, 2, 3)]
+        assert [*half_open] == [clients[1], clients[4], *asked]
         assert not any(left(clients))
+        assert written == [departure.PROBE] * 3
+
+
+def test_a_client_that_leaves_after_it_was_asked_is_asked_again_when_others_come():
+    """It has closed its sending side already: nothing tells the server."""
+    with half_closed(1) as ([one], written, client):
+        one._half_open._free_slots = lambda: 0
+        one._half_open.thin_out()
+        assert client.recv(99) == departure.PROBE
+        client.close()
+        one._loop.go_on()
+        assert not one.left.done()
+        asyncio.run(make_client(Loop(), one._half_open).check())
+        one._loop.go_on()
+        assert one.left.done()
         assert written == [departure.PROBE] * 2
 
 
@@ -119,7 +136,7 @@ def half_closed(count, version=1.1):
 def test_of_many_clients_that_have_closed_the_first_is_asked_and_kept_if_it_reads():
     with half_closed(departure.MAX_HALF_OPEN + 1) as (clients, written, _):
         assert written == [departure.PROBE]
-        assert clients[0]._was_probed
+        assert next(iter(clients[0]._half_open)) is clients[1]  # the next to be asked
         assert not any(left(clients))
 
 
@@ -134,7 +151,7 @@ def test_a_client_that_has_closed_is_asked_after_a_while_and_leaves_only_with_a_
         assert one._loop.go_on() == []
         one.wait_for_answer(True)
         one._loop.go_on()
-        assert written == [departure.PROBE]
+        assert written == [departure.PROBE] * 2
         assert not one.left.done()
         departure.reset(SimpleNamespace(get_extra_info=lambda _: client, abort=client.close))
         one._loop.go_on()
