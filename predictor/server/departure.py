@@ -45,13 +45,14 @@ class HalfOpen(dict["Departure", None]):
         return min(MAX_HALF_OPEN, self._free_slots() // 4)
 
     def thin_out(self) -> None:
-        """If there are too many, probe one, or count it as gone.
+        """If there are too many, probe one, or count one as gone that cannot be probed.
 
         It may have been probed before: it can leave after that, and nothing tells the server.
         """
         if len(self) > self.most:
-            may_ask = (one for one in self if one.can_probe or len(self) > MAX_HALF_OPEN)
-            if (first := next(may_ask, None)) is not None:
+            too_many_mute = sum(not one.can_probe for one in self) > MAX_HALF_OPEN
+            chosen = (one for one in self if one.can_probe != too_many_mute)
+            if (first := next(chosen, None)) is not None:
                 first._ask()
 
 

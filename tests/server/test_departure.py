@@ -81,6 +81,16 @@ def test_when_slots_become_short_fewer_clients_may_have_closed():
         assert written == [departure.PROBE] * 3
 
 
+def test_clients_that_cannot_be_asked_are_not_given_up_for_those_that_can():
+    with half_closed(2 * departure.MAX_HALF_OPEN) as (clients, _, _):
+        mute = [make_client(Loop(), clients[0]._half_open) for _ in range(departure.MAX_HALF_OPEN)]
+        for client in mute:
+            client.begin()
+        for _ in range(50):
+            clients[0]._half_open.thin_out()
+        assert not any(left([*mute, *clients]))
+
+
 def test_a_client_that_leaves_after_it_was_asked_is_asked_again_when_others_come():
     """It has closed its sending side already: nothing tells the server."""
     with half_closed(1) as ([one], written, client):
