@@ -41,7 +41,7 @@ class HalfOpen(dict["Departure", None]):
 
     @property
     def most(self) -> int:
-        """How many there may be that nobody probes: few while slots are short."""
+        """How many of them may wait without a probe: few while slots are short."""
         return min(MAX_HALF_OPEN, self._free_slots() // 4)
 
     def thin_out(self) -> None:
@@ -66,9 +66,9 @@ class Departure:
     """
 
     def __init__(self, loop: AbstractEventLoop, transport: Any, half_open: HalfOpen) -> None:
-        """Prepare for a client. There is no reference to the connection.
+        """Prepare for a client.
 
-        A cycle would keep its buffers in memory.
+        A reference to its connection would be a cycle, which keeps the buffers in memory.
         """
         self._loop, self._half_open, self._transport = loop, half_open, transport
         self.left: Future[None] = Future()

@@ -22,7 +22,7 @@ class Queue:
     """Requests that begin one after the other, with a rest after each."""
 
     def __init__(self, at_once: int = 1, least_s: float = 0.0) -> None:
-        """Begin with nobody waiting.
+        """Begin empty.
 
         Args:
             at_once: how many requests may begin in the same round of the loop.

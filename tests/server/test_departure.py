@@ -20,7 +20,7 @@ def kernel_keeps(client):
 
 
 class Loop:
-    """Calls later what is due, when it is told to."""
+    """Keeps the planned calls until the test asks for them."""
 
     def __init__(self):
         self.planned = []
