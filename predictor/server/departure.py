@@ -130,12 +130,12 @@ class Departure:
         elif self._transport is not None and not self._transport.is_closing():
             self._half_open[self] = None  # the last to be asked again
             self._transport.write(PROBE)
-            self._look(FIRST_LOOK_S)
+            self._watch(FIRST_LOOK_S)
 
-    def _look(self, again_s: float) -> None:
+    def _watch(self, again_s: float) -> None:
         """Look whether the client has answered with a reset, now and later."""
         if self._still_reads():
-            self._plan(again_s, self._look, min(2 * again_s, LOOK_S))
+            self._plan(again_s, self._watch, min(2 * again_s, LOOK_S))
         else:
             self._give_up()
 

@@ -1,7 +1,7 @@
 """When a request may begin that is not the first of its connection: behind new clients.
 
-It waits in one of three queues, by what its client's last request cost. In a single one, 20 clients
-that pipeline ``GET /metrics`` and 34 with large ``/v2`` requests made a probe wait for 3 s.
+It waits in one of three queues, by what its client's last request cost. In a single one, 64 clients
+with costly requests, 20 of which pipeline ``GET /metrics``, made a probe wait for 3 s.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ CHEAP_S = 0.0015  # of a processor; a probe takes 0.5 ms, a refused photo 1 ms
 CHEAP_AT_ONCE = 4
 MAX_REST_S = 0.01  # after a request, as long as that took
 # After a refusal: clients that send again at once would take the processors from the model. 128
-# clients of VGG16 got 0.2 of its images/s at 4 ms, and all of them at 15 ms.
+# clients of VGG16 took a fifth of its images/s with 4 ms, and a twentieth with 15 ms.
 REFUSED_REST_S = 0.015
 
 

@@ -3,6 +3,7 @@
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,8 +79,7 @@ class RecordedRequest(Request):
 
     def begin(self, request_id: str) -> None:
         """Begin a new record."""
-        call, place = Call(), self.environ.get(PLACE)
-        call.left = self.environ.get(LEFT, call.left)
+        call, place = Call(left=self.environ.get(LEFT) or Future()), self.environ.get(PLACE)
         self.record = RequestRecord(request_id, call, place=place)
 
 
