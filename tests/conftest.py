@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flask import Flask
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
@@ -45,6 +46,12 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
             item.add_marker("server")
         if SLOW_PATHS.intersection(parts):
             item.add_marker("slow")
+
+
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Each test makes its networks with the same random weights in each run."""
+    torch.manual_seed(0)
 
 
 class StuckModel(ToyModel):

@@ -32,7 +32,6 @@ NET = """
 def folder(tmp_path, monkeypatch, forget_modules):
     """The folder of the training program, which is the current one."""
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
     return tmp_path
 
 
@@ -99,6 +98,14 @@ def test_own_class_is_named_with_the_arguments_that_rebuild_it(folder, arguments
     assert remaining == f"Enter in {folder / 'out' / 'model.toml'} how photos were prepared."
     assert "# [input]\n# size = 224\n" in text
     assert_answers_alike(network, folder / "out")
+
+
+def test_fresh_network_whose_logits_are_all_zero_is_converted(folder):
+    network = resnet()
+    nn.init.zeros_(network.fc.weight)
+    nn.init.zeros_(network.fc.bias)
+    torch.save(network, "model.pth")
+    assert convert(folder / "model.pth", folder / "out") == ""
 
 
 def test_class_that_needs_arguments_gets_a_file_to_write(folder):
