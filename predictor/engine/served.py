@@ -97,9 +97,12 @@ class Served:
         """Run the model on images, as :meth:`Classifier.logits` does."""
         return self.classifier.logits(images, call)
 
-    def parser(self, call: Call) -> AbstractContextManager[None]:
-        """Return a turn to parse many numbers; for the errors see :meth:`Turns.take`."""
-        return self.classifier.process.parsers.take(self.classifier.begin(call))
+    def parser(self, call: Call, size: float) -> AbstractContextManager[None]:
+        """Return a turn to parse many numbers; for the errors see :meth:`Turns.take`.
+
+        ``size``: of the body, in bytes that were sent.
+        """
+        return self.classifier.process.parsers.take(self.classifier.begin(call), size=size)
 
     def preview(self, image: bytes, call: Call) -> Photo:
         """Return what the model sees of an encoded image, as an RGB picture.

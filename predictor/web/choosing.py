@@ -13,7 +13,7 @@ from predictor.errors import BadRequest, RequestError, TooLarge
 from predictor.images.decoding import begins_like_an_image, can_decode
 from predictor.web.base64_text import from_base64, holds_an_image
 from predictor.web.forms import Part
-from predictor.web.json_body import MAX_SIGNS, SIGNS, count, parse_json
+from predictor.web.json_body import FREE_SIGNS, SIGNS, count, parse_json
 from predictor.web.params import known_among, parameters_of
 
 Image = bytes | RequestError  # an image that is not base64 is replaced by an error
@@ -137,12 +137,12 @@ def _is_image(data: bytes) -> bool:
 
 
 def _open_all(parts: Sequence[Part]) -> Iterator[Part]:
-    """Open the parts that are JSON objects, until they have as many signs as JSON may have."""
+    """Open the parts that are JSON objects, until they have more signs than metadata."""
     signs, looked = 0, iter(range(MAX_TEXTS))
     for part in parts:
         if part.value[:1] == b"{" and len(part.value) >= 50:
             signs += count(part.value, SIGNS)
-            yield _open(part, looked) if signs <= MAX_SIGNS else part
+            yield _open(part, looked) if signs <= FREE_SIGNS else part
         else:
             yield part
 

@@ -57,3 +57,10 @@ def test_millions_of_json_literals_are_413_before_parsing(monkeypatch, value):
 def test_a_dense_tensor_of_whole_numbers_needs_no_python_calls(monkeypatch):
     monkeypatch.setattr(json_body, "_whole_number", lambda _: pytest.fail("called"))
     assert parse_json(b'{"data": [%s0]}' % (b"255, " * 1000), is_tensor=True)
+
+
+def test_one_more_value_is_accepted_for_each_byte_sent():
+    body = b"[%s0]" % (b"[]," * 20_999)
+    assert parse_json(body, is_tensor=True, sent=1000)
+    with pytest.raises(TooLarge):
+        parse_json(body, is_tensor=True, sent=999)

@@ -2,6 +2,7 @@ import contextlib
 import gzip
 import importlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from predictor.engine.call import Call
 from predictor.environ import LEFT
 from predictor.web import json_body
 from predictor.web.protocols.open_inference import tensors
+from waiting import wait_until
 from web.protocols.v2 import BLUE, HEADER, RED, b64, binary, element, image, logits, plane, refused
 
 infer_module = importlib.import_module("predictor.web.protocols.open_inference.infer")
@@ -231,3 +233,36 @@ def test_only_numbers_and_compressed_bodies_wait_to_be_parsed(make_app):
             has_left = {"environ_overrides": {LEFT: gone().left}}
             response = client.post("/v2/models/toy/infer", **request, **has_left)
             assert "closed its connection" in refused(response)
+
+
+def test_bodies_that_wait_to_be_parsed_leave_slots_to_photos(make_app):
+    app = make_app(max_in_flight=4)  # half of them may wait; with another, the smallest gives way
+    parsers = store_of(app).process.parsers
+    pixels = [image([0] * 10_002 * images, "UINT8", [images, 3, 8, 8]) for images in (1, 2, 3)]
+
+    def post(data):
+        return app.test_client().post("/v2/models/toy/infer", data=data)
+
+    bodies = [json.dumps({"inputs": [tensor]}).encode() for tensor in pixels]
+    with ThreadPoolExecutor() as pool, contextlib.ExitStack() as held:
+        while parsers._free:
+            held.enter_context(parsers.take(Call()))
+        waiting = [pool.submit(post, bodies[1]), pool.submit(post, bodies[2])]
+        wait_until(lambda: parsers.waiting == 2)
+        assert "2 requests are waiting" in refused(post(bodies[0]), 503)
+        assert logits(post(BLUE)).argmax() == 2
+        third = pool.submit(post, bodies[2])
+        assert "2 requests are waiting" in refused(waiting[0].result(5), 503)
+        held.close()
+        for answered in (waiting[1], third):
+            assert "elements is 30006" in refused(answered.result(5))
+
+
+@pytest.mark.parametrize("lists", [b"[],", b"[" * 400 + b"]" * 400 + b",", b"{},", b'"",'])
+def test_many_lists_in_few_compressed_bytes_are_413_before_parsing(infer, monkeypatch, lists):
+    """To parse them keeps Python's lock for 0.08 s. Sent as they are, they are paid for."""
+    body = b'{"a": [%s0]}' % (lists * (30_000 // lists.count(lists[:1])))
+    headers = {"Content-Encoding": "gzip"}
+    assert "must be a list of tensors" in refused(infer(data=body))
+    monkeypatch.setattr(json_body.json, "loads", pytest.fail)
+    assert infer(data=gzip.compress(body), headers=headers).status_code == 413

@@ -78,13 +78,13 @@ def _read(served: Served, model: str) -> tuple[dict[str, Any], list[Image]]:
     settings, header = served.settings, request.headers.get(HEADER)
     with ExitStack() as turn:
         if is_compressed():
-            turn.enter_context(served.parser(current_call()))
+            turn.enter_context(served.parser(current_call(), request.content_length or 0))
         body = read_body()
         if header is None and (sent := form_or_image(body, request, settings.max_queue, FIELDS)):
             return {}, _images(served.model, Tensor("BYTES", [len(sent.images)], sent.images))
         values = body.count(b",")
         if values > FEW and not is_compressed():
-            turn.enter_context(served.parser(current_call()))
+            turn.enter_context(served.parser(current_call(), len(body)))
         with _large if values > TURN else nullcontext():
             content, binary = split(body, header, *input_of(served, model))
             tensor = read_input(content.pop("inputs", None), binary, settings.max_queue)

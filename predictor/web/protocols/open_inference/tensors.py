@@ -16,6 +16,7 @@ from predictor.web.base64_text import from_base64
 from predictor.web.choosing import check_count
 from predictor.web.json_body import TURN, parse_json
 from predictor.web.params import as_integer, parameters_of, quoted
+from predictor.web.request import current_call
 
 HEADER = "Inference-Header-Content-Length"
 INPUT = "image"
@@ -55,7 +56,7 @@ def split(
                 f"{HEADER} is {header[:20]!r}; it must be the length of the JSON in bytes, at most"
                 f" {len(body)}, the length of the body."
             )
-    content = parse_json(body[:length], is_tensor=True)
+    content = parse_json(body[:length], is_tensor=True, sent=current_call().budget.sent)
     if not isinstance(content, dict):
         raise BadRequest('The JSON must be an object with "inputs".')
     return content, body[length:]
