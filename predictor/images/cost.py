@@ -122,6 +122,7 @@ class Budget:
 
     size: int = 0  # in bytes, of the request's encoded images whose turn has come
     sent: float = inf  # bytes of the body, as they were sent; inf: there was none
+    ratio: float = 1.0  # how many times larger the body is than it was sent
     spent_s: float = 0.0
 
     def left_s(self, request_s: float, max_pixels: int, spare: float = 1) -> float:

@@ -3,7 +3,6 @@
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from math import inf
 from time import monotonic, thread_time
 
 import pytest
@@ -12,7 +11,7 @@ from PIL import Image
 from hostile import webp_of_code_groups
 from pictures import encode, picture, tiny_webp
 from predictor.engine.call import Call
-from predictor.engine.decoders import UNEXPECTED_S, YIELD_S, Decoders
+from predictor.engine.decoders import UNEXPECTED_S, Decoders
 from predictor.errors import (
     BadRequest,
     ClientGone,
@@ -111,15 +110,22 @@ def test_an_image_that_takes_several_times_as_long_as_a_photo_waits_among_its_li
 
 
 @pytest.mark.parametrize(
-    ("padding", "sent", "last"), [(0, inf, "large"), (10**6, inf, "photo"), (10**6, 100, "large")]
+    ("image", "padding", "ratio", "last"),
+    [
+        (tiny_webp(1), 0, 1, "large"),
+        (tiny_webp(1), 10**6, 1, "photo"),
+        (tiny_webp(1), 10**6, 1000, "large"),
+        (picture(), 10**5, 1, "photo"),
+        (picture(), 10**5, 1000, "large"),  # a parser may take long for what was not sent
+    ],
 )
-def test_a_large_image_of_few_bytes_lets_photos_go_first(padding, sent, last):
+def test_a_large_image_of_few_bytes_lets_photos_go_first(image, padding, ratio, last):
     """As many bytes as photos of its size have let it keep its turn, if they were sent."""
-    decoders, large, done = Decoders(1, Settings()), tiny_webp(1) + bytes(padding), []
-    assert YIELD_S < estimate_of(large) < DEAR_S
+    decoders, large, done = Decoders(1, Settings()), image + bytes(padding), []
+    assert estimate_of(large) < DEAR_S
 
     def run(name, data):
-        call = Call(budget=Budget(sent=sent))
+        call = Call(budget=Budget(ratio=ratio if name == "large" else 1))
         decoders.decode(data, call, None, lambda image: done.append(image.load() and name))
 
     with ThreadPoolExecutor(4) as pool:

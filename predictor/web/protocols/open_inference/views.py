@@ -43,8 +43,11 @@ def is_compressed() -> bool:
 def read_body(limit: int | None = None) -> bytes:
     """Return the request's body, decompressed to at most ``limit`` bytes or the upload limit."""
     limit = limit or request.max_content_length or 0
-    with current_call().timings.measure("read"):
-        return decompress(read_as_sent(request), _encoding(), limit)
+    call = current_call()
+    with call.timings.measure("read"):
+        body = decompress(sent := read_as_sent(request), _encoding(), limit)
+    call.budget.ratio = max(1.0, len(body) / max(1, len(sent)))
+    return body
 
 
 def _encoding() -> str:
