@@ -142,6 +142,16 @@ def test_lossless_webp_behind_an_empty_frame_is_decoded_apart(monkeypatch):
     assert decode(data, LIMIT) == "apart"
 
 
+@pytest.mark.parametrize(("before", "apart"), [(10, False), (60, True)])
+def test_webp_whose_frame_comes_late_is_decoded_apart(before, apart):
+    """To look for it among thousands of chunks would take 4 ms before it is the image's turn."""
+    image = encode(Image.new("RGBA", (64, 48), "#10203040"), "WEBP")  # has a header, VP8X
+    data = image[:30] + b"abcd\0\0\0\0" * before + image[30:]
+    data = data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
+    assert webp.is_slow(data) == apart
+    assert decode(data, LIMIT).size == (64, 48)
+
+
 @pytest.mark.parametrize("begin", [b"MM+\0", b"II\0+", b"\0\0\0\x1cftypabcd\0\0\0\0avif"])
 def test_file_that_no_format_takes_is_refused_before_any_check(monkeypatch, begin):
     monkeypatch.setattr(tiff, "check", None)
