@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from predictor.engine.admission import Slots
 from predictor.engine.call import Call
@@ -18,6 +18,7 @@ from predictor.models.scorer import LoadedModel, Logits
 if TYPE_CHECKING:
     from PIL.Image import Image as Photo
 
+Result = TypeVar("Result")
 GRACE_S = 60.0  # beyond the request timeout, for the last requests of a version to be answered
 SlotKind = Literal["prediction", "explanation"]
 
@@ -104,14 +105,16 @@ class Served:
         """
         return self.classifier.process.parsers.take(self.classifier.begin(call), size=size)
 
-    def preview(self, image: bytes, call: Call) -> Photo:
-        """Return what the model sees of an encoded image, as an RGB picture.
+    def preview(self, image: bytes, call: Call, show: Callable[[Photo], Result]) -> Result:
+        """Return what ``show`` makes of the RGB picture that the model sees of an encoded image.
 
         For the errors see :meth:`predictor.engine.decoders.Decoders.decode`.
         """
         preprocessing = self.model.scorer.preprocessing
         with self.classifier.begin(call).timings.measure("preview"):
-            return preprocessing.picture(self.classifier.decode(image, call, preprocessing))
+            return self.classifier.decode(
+                image, call, lambda photo: show(preprocessing.picture(preprocessing(photo)))
+            )
 
     def explain(self, image: bytes, class_index: int | None, call: Call) -> Explanation:
         """Explain one class of an encoded image, as :meth:`Explainer.explain` does."""

@@ -1,6 +1,7 @@
 """``POST /preview``: show what the model sees of a photo."""
 
 from dataclasses import replace
+from functools import partial
 
 from flask import Blueprint, Response, request
 
@@ -22,4 +23,4 @@ def preview(filename: str = "") -> Response:
     with admitted() as served:
         upload, _ = read_upload(request, 1, FIELDS)
         (image,) = all_or_error(upload.images)
-        return as_png(served.preview(image, current_call()), "preview.png")
+        return served.preview(image, current_call(), partial(as_png, name="preview.png"))

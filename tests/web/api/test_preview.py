@@ -31,6 +31,19 @@ def test_preview_is_the_picture_that_the_model_is_given(client):
     assert np.array_equal(np.asarray(shown), ToyModel.preprocessing(photo))
 
 
+def test_preview_is_encoded_while_it_has_its_turn(client, monkeypatch):
+    """Clients that ask for many would keep the event loop from the processors otherwise."""
+    turns, free = store_of(client.application).process.decoders.turns, []
+    photo, save = picture(), Image.Image.save
+    monkeypatch.setattr(
+        Image.Image,
+        "save",
+        lambda *args, **options: free.append(turns._free) or save(*args, **options),
+    )
+    seen(client.post("/preview", data=photo))
+    assert free == [turns._decoders - 1]
+
+
 @pytest.mark.parametrize("channels", ["RGB", "BGR", "RGBA"])
 def test_preview_has_the_photos_colours_whatever_the_channels(make_client, channels):
     client = make_client(described((6, 8), "squash", channels))
