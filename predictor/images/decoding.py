@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from typing import Literal
 
 from PIL import AvifImagePlugin, Image, WebPImagePlugin  # noqa: F401
 
@@ -27,6 +28,7 @@ Charge = Callable[[float], None]
 MOST_S = 60.0  # CPU seconds for an image that is not part of a request
 
 ORIENTATION_TAG = 0x0112
+MAX_ENTRIES = 1000  # of EXIF; cameras write some 50. 12,000 take 16 ms, and have 1 kB as gzip
 # Pillow reads all values of the orientation's tag, of which there may be millions.
 EXIF_NAMES = ("exif", "Raw profile type exif")
 TRANSPOSE_BY_ORIENTATION = {
@@ -216,6 +218,8 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
     if len(image.info.get("xmp") or b"") > MAX_EXIF:  # Pillow would search it, without a thread
         del image.info["xmp"]
+    if _entries(image.info.get("exif") or b"") > MAX_ENTRIES:
+        return image
     try:
         method = TRANSPOSE_BY_ORIENTATION[image.getexif()[ORIENTATION_TAG]]
     except Exception:  # such as KeyError, if it is upright
@@ -223,3 +227,11 @@ def _upright(image: Image.Image) -> Image.Image:
     turned = image.transpose(method)
     turned.info = image.info
     return turned
+
+
+def _entries(exif: bytes) -> int:
+    """Return how many entries the first directory of EXIF has."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order: Literal["big", "little"] = "big" if exif.startswith(b"MM") else "little"
+    at = int.from_bytes(exif[4:8], order)
+    return int.from_bytes(exif[at : at + 2], order)

@@ -12,6 +12,7 @@ SIGNATURE = b"\xff\xd8\xff"
 # Of one kind. libjpeg writes progressive JPEGs with 10 scans. Extended XMP and depth maps take many
 # APP segments.
 MAX_SEGMENTS, MAX_APP_SEGMENTS = 100, 500
+MAX_ALL_SEGMENTS = 1000  # of 64 kB, 20 MB have 320
 MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # of a segment, or the end
 FIRST_SEGMENT = 0xC0  # no length follows a smaller, reserved marker
 START_OF_IMAGE, END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
@@ -90,9 +91,10 @@ class _Parts:
         """Add a segment; raise TooLarge if there are too many of its kind."""
         self.kinds[kind] += 1
         most = MAX_APP_SEGMENTS if 0xE0 <= kind <= 0xEF else MAX_SEGMENTS
-        if self.kinds[kind] > most:
+        if self.kinds[kind] > most or self.kinds.total() > MAX_ALL_SEGMENTS:
             raise TooLarge(
-                f"The JPEG has more than {most} scans or segments of one kind. Re-save it."
+                f"The JPEG has more than {most} scans or segments of one kind, or more than"
+                f" {MAX_ALL_SEGMENTS:,} of all kinds. Re-save it."
             )
         self.exif += len(content) + 2 if kind == APP1 and content.startswith(EXIF) else 0
         if self.exif > MAX_EXIF:

@@ -10,7 +10,7 @@ from predictor.errors import TooLarge
 from predictor.images.limits import MAX_EXIF, Checked, LimitedFile, allow_reads
 
 SIGNATURE = b"\x89PNG"
-MAX_CHUNKS = 20_000  # pixels come in pieces of 8 kB or more, and with most encoders of 64 kB
+MAX_CHUNKS = 6_000  # pixels come in pieces of 8 kB or more, and with most encoders of 64 kB
 CHUNK = struct.Struct(">I4s")  # length and kind; a checksum follows the content
 PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"IDAT"}
 END = b"IEND"

@@ -1,6 +1,7 @@
 """What images cost, and what a classifier refuses before it decodes them."""
 
 import gc
+import itertools
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, thread_time
@@ -137,6 +138,17 @@ def test_a_large_image_of_few_bytes_lets_photos_go_first(image, padding, ratio, 
         for future in futures:
             future.result(60)
     assert done[-1] == last
+
+
+def test_an_image_whose_header_has_cost_much_waits_among_dear_ones(make_classifier, monkeypatch):
+    spent_s = itertools.count(0, DEAR_S).__next__  # before and after the header, and so on
+    monkeypatch.setattr("predictor.engine.decoders.thread_seconds", spent_s)
+    classifier = make_classifier()
+    with ThreadPoolExecutor(1) as pool:
+        with classifier.process.decoders.dear.take(Call()):
+            future = pool.submit(classifier.classify, [picture("blue")])
+            wait_until(lambda: classifier.process.decoders.dear.waiting == 1)
+        assert future.result(60)[0][0].class_name == "blue_thing"
 
 
 def test_a_dear_image_that_cannot_pay_is_refused_at_once(make_classifier):

@@ -133,6 +133,18 @@ def test_orientation_of_millions_of_rationals_is_not_read(monkeypatch, format):
     assert len(made) <= 7000
 
 
+@pytest.mark.parametrize(("others", "size"), [(999, (48, 64)), (1000, (64, 48))])
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+@pytest.mark.parametrize("order", [("II*\0", "<"), ("MM\0*", ">")])
+def test_orientation_among_a_thousand_tags_is_not_read(order, format, others, size):
+    """12,000 tags take 16 ms, and have 1 kB as gzip."""
+    mark, sign = order[0].encode(), order[1]
+    tags = struct.pack(f"{sign}HHIHH", ORIENTATION, 3, 1, 6, 0)
+    tags += b"".join(struct.pack(f"{sign}HHII", 500 + tag, 4, 1, 0) for tag in range(others))
+    exif = mark + struct.pack(f"{sign}IH", 8, others + 1) + tags + bytes(4)
+    assert decode(encode(ramp(), format, exif=exif), LIMIT).size == size
+
+
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_animation_is_decoded_to_its_first_frame(format):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("#f00", "#00f")]

@@ -40,6 +40,14 @@ def test_jpeg_of_reserved_markers_is_too_large():
         decode(data[:2] + b"\xff\x02" * 101 + data[2:], LIMIT)
 
 
+def test_jpeg_of_many_segments_of_many_kinds_is_too_large():
+    data = encode(CAT, "JPEG")
+    segments = b"".join(bytes([0xFF, 0xE2 + kind, 0, 2]) for kind in range(10)) * 100
+    assert decode(data[:2] + segments[: 4 * 980] + data[2:], LIMIT)
+    with pytest.raises(TooLarge, match="1,000 of all kinds"):
+        decode(data[:2] + segments + data[2:], LIMIT)
+
+
 def test_jpeg_that_ends_before_its_first_scan_is_damaged():
     """Pillow ignores that end, and reads what follows."""
     data = encode(CAT, "JPEG")
