@@ -258,6 +258,29 @@ def test_bodies_that_wait_to_be_parsed_leave_slots_to_photos(make_app):
             assert "elements is 30006" in refused(answered.result(5))
 
 
+def test_a_body_that_was_hardly_sent_is_parsed_after_others(make_app):
+    app = make_app()
+    parsers = store_of(app).process.parsers
+    pixels = image([0] * 30_006, "UINT8", [3, 3, 8, 8])
+    body, headers = json.dumps({"inputs": [pixels]}).encode(), {"Content-Encoding": "gzip"}
+
+    def post(data, **options):
+        return app.test_client().post("/v2/models/toy/infer", data=data, **options)
+
+    with ThreadPoolExecutor() as pool, contextlib.ExitStack() as held:
+        while parsers._free:
+            held.enter_context(parsers.take(Call()))
+        first = pool.submit(post, gzip.compress(body), headers=headers)
+        wait_until(lambda: parsers.waiting == 1)
+        second = pool.submit(post, body)
+        wait_until(lambda: parsers.waiting == 2)
+        small, large = parsers._waiting
+        assert small.due > large.due
+        held.close()
+        for answered in (first, second):
+            assert "elements is 30006" in refused(answered.result(5))
+
+
 @pytest.mark.parametrize("lists", [b"[],", b"[" * 400 + b"]" * 400 + b",", b"{},", b'"",'])
 def test_many_lists_in_few_compressed_bytes_are_413_before_parsing(infer, monkeypatch, lists):
     """To parse them keeps Python's lock for 0.08 s. Sent as they are, they are paid for."""
