@@ -1,6 +1,7 @@
 """What is particular to PNG: metadata is left out, and a transparent colour is scaled."""
 
 import os
+import re
 import struct
 import zlib
 
@@ -12,6 +13,7 @@ from predictor.images.limits import MAX_EXIF, Checked, LimitedFile, allow_reads
 SIGNATURE = b"\x89PNG"
 MAX_CHUNKS = 6_000  # pixels come in pieces of 8 kB or more, and with most encoders of 64 kB
 CHUNK = struct.Struct(">I4s")  # length and kind; a checksum follows the content
+KIND = re.compile(rb"\w{4}")  # at any other, as in a file that was filled up, Pillow stops
 PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"IDAT"}
 END = b"IEND"
 # Texts that may say how the image is to be turned, and the most bytes of metadata that is read.
@@ -35,7 +37,7 @@ def check(data: bytes) -> Checked:
     for _ in range(MAX_CHUNKS):
         length, kind = CHUNK.unpack_from(data, at) if at + CHUNK.size < len(data) else (0, END)
         end = at + CHUNK.size + length + 4
-        if kind == END or end > len(data):
+        if kind == END or end > len(data) or not KIND.fullmatch(kind):
             break
         if kind not in PIXEL_CHUNKS:
             name = _name(kind, data, at + CHUNK.size)

@@ -124,6 +124,14 @@ def test_png_of_too_many_chunks_is_too_large():
         decode(with_chunks(encode(ramp()), chunk(b"tEXt", b"") * 6_000), LIMIT)
 
 
+def test_png_that_was_filled_up_with_zeros_is_damaged():
+    """Zeros are not counted as chunks. A download that was broken off may end with megabytes."""
+    data = encode(ramp())
+    with pytest.raises(DamagedImage):
+        decode(data[: len(data) // 2] + bytes(1_000_000), LIMIT)
+    assert decode(data + bytes(1_000_000), LIMIT)
+
+
 def test_only_the_first_profile_is_unpacked(monkeypatch):
     tried = []
     monkeypatch.setattr(png_module, "_unpacks", lambda *args: tried.append(args) or False)
