@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 # An image that is expected to take so many seconds, and has few bytes for that, goes back to the
-# queue if others wait. To read its header again takes 2 ms of a photo.
+# queue if others wait. For a photo, to read its header again takes 2 ms.
 YIELD_S = 0.01
 # CPU seconds that a byte may cost which was not sent, as its body was compressed. A PNG of 64,000
 # chunks took 0.12 s, and has 1.8 kB as gzip: 60 clients with it made photos of others take 5 s.
@@ -93,7 +93,7 @@ class Decoders:
         def charge(seconds: float) -> None:
             # The images of a request are decoded one after the other: more could not be in time.
             budget.charge(self._request_s, self._max_pixels, seconds)
-            seconds += thread_seconds() - began_s  # its header is read twice, and may cost more
+            seconds += thread_seconds() - began_s  # what its header has cost, which is read again
             paid_little = seconds > max(YIELD_S, size / USUAL_BYTES, unsent_s)
             others_wait = self.turns.waiting or self.apart.waiting
             if seconds > DEAR_S or (paid_little and others_wait):
