@@ -117,7 +117,7 @@ class Settings:
         " divided among the processes.")
     max_in_flight: int = _limit(64, limits=(1, 900),
         help="Maximum number of requests in progress; further requests get 503. Half of them may"
-        " have several images.")
+        " have several images. Of several models, one gets three quarters of them at most.")
     max_queue: int = _limit(64, limits=(1, 10_000),
         help="Maximum number of images in one request, and of those that wait for the model before"
         " a request of one; a request of several may wait behind twice as many, less its own.")
