@@ -124,7 +124,7 @@ class Turns:
         least.ended.set_result(None)
 
     def _overloaded(self) -> Overloaded:
-        detail = f"{self.waiting} requests are waiting to be decoded. Retry later."
+        detail = f"{self.waiting} requests are waiting for their turn. Retry later."
         return Overloaded(detail, self.backlog_s)
 
     def _wait(self, turn: Turn, call: Call) -> None:
