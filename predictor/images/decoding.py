@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 from PIL import AvifImagePlugin, Image, WebPImagePlugin  # noqa: F401
@@ -190,9 +191,13 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 def begins_like_an_image(data: bytes) -> bool:
     """Return whether the data begins like one of the formats, or one that is named in an error."""
+    return _begins_like_a_read_one(data[:16]) or unread.recognise(data) is not None
+
+
+@lru_cache(1024)  # a form's fields, up to 1,000, are asked for three times
+def _begins_like_a_read_one(head: bytes) -> bool:
     accepts = (Image.OPEN[name][1] for name in FORMATS)
-    is_read = any(accept(data[:16]) is True for accept in accepts if accept)
-    return is_read or unread.recognise(data) is not None
+    return any(accept(head) is True for accept in accepts if accept)
 
 
 def can_decode(data: bytes) -> bool:
