@@ -191,11 +191,11 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 def begins_like_an_image(data: bytes) -> bool:
     """Return whether the data begins like one of the formats, or one that is named in an error."""
-    return _begins_like_a_read_one(data[:16]) or unread.recognise(data) is not None
+    return _is_accepted(data[:16]) or unread.recognise(data) is not None
 
 
-@lru_cache(1024)  # a form's fields, up to 1,000, are asked for three times
-def _begins_like_a_read_one(head: bytes) -> bool:
+@lru_cache(1024)  # of each field of a form, and it may have 1,000, this is asked three times
+def _is_accepted(head: bytes) -> bool:
     accepts = (Image.OPEN[name][1] for name in FORMATS)
     return any(accept(head) is True for accept in accepts if accept)
 
