@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal
 
 from PIL import AvifImagePlugin, Image, WebPImagePlugin  # noqa: F401
@@ -191,13 +190,9 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 def begins_like_an_image(data: bytes) -> bool:
     """Return whether the data begins like one of the formats, or one that is named in an error."""
-    return _is_accepted(data[:16]) or unread.recognise(data) is not None
-
-
-@lru_cache(1024)  # of each field of a form, and it may have 1,000, this is asked three times
-def _is_accepted(head: bytes) -> bool:
     accepts = (Image.OPEN[name][1] for name in FORMATS)
-    return any(accept(head) is True for accept in accepts if accept)
+    is_read = any(accept(data[:16]) is True for accept in accepts if accept)
+    return is_read or unread.recognise(data) is not None
 
 
 def can_decode(data: bytes) -> bool:

@@ -55,10 +55,10 @@ def form_or_image(body: bytes, request: Request, max_images: int, fields: Fields
     if not is_form and holds_an_image(body):
         return Chosen([from_base64(body)])
     if is_form or request.mimetype.startswith("multipart/"):
-        parts = multipart_parts(body, request.content_type or "")
+        parts = multipart_parts(body, request.content_type or "", max_images)
         return choose_parts(parts, max_images, fields)
     if request.mimetype == URLENCODED and not _begins_like_json(body, URLENCODED):
-        return choose_parts(urlencoded_parts(body), max_images, fields)
+        return choose_parts(urlencoded_parts(body, max_images), max_images, fields)
     return None
 
 
