@@ -110,9 +110,10 @@ class Process:
         self.lanes = Lanes()  # that run the models
         # Decoding competes with the models for processors, and decoded photos are large.
         self.decoders = Decoders(cpus, settings)
-        # Parsed JSON needs many times its size in memory, and parsing holds Python's lock. Bodies
-        # that wait hold slots, too: 64 clients with a gzip of 1.1 kB refused 9 of 10 photos.
-        self.parsers = Turns(cpus, settings.request_timeout_s / 2, most)
+        # One, because parsing holds Python's lock: two end no sooner, and make others wait. Also,
+        # the numbers of 20 MB of JSON take 250 MB until they are a tensor. Bodies that wait hold
+        # slots, too: 64 clients with a gzip of 1.1 kB refused 9 of 10 photos.
+        self.parsers = Turns(1, settings.request_timeout_s / 2, most)
         self.draining = False  # whether the process is shutting down and should get no requests
 
     def share_slots(self, several_models: bool) -> None:

@@ -1,6 +1,5 @@
 import contextlib
 import gzip
-import importlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +16,6 @@ from predictor.web.protocols.open_inference import tensors
 from waiting import wait_until
 from web.protocols.v2 import BLUE, HEADER, RED, b64, binary, element, image, logits, plane, refused
 
-infer_module = importlib.import_module("predictor.web.protocols.open_inference.infer")
 numbers = tensors._numbers
 
 
@@ -180,18 +178,15 @@ def test_images_after_the_first_need_some_bytes_as_they_were_sent(infer):
 
 @pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
 @pytest.mark.parametrize("nested", [True, False])
-def test_large_json_tensor_is_parsed_in_turns_one_at_a_time(infer, monkeypatch, datatype, nested):
+def test_large_json_tensor_is_converted_in_steps(infer, monkeypatch, datatype, nested):
     pixels = np.concatenate([plane(0), plane(1, 100), plane(2)])
     inputs = [image((pixels if nested else pixels.ravel()).tolist(), datatype, [3, 3, 8, 8])]
-    expected, turns, entered = logits(infer(inputs=inputs)), [], []
-    for module in (json_body, tensors, infer_module):
+    expected, turns = logits(infer(inputs=inputs)), []
+    for module in (json_body, tensors):
         monkeypatch.setattr(module, "TURN", 100)
     monkeypatch.setattr(tensors, "_numbers", lambda part: turns.append(len(part)) or numbers(part))
-    monkeypatch.setattr(infer_module, "_large", contextlib.ExitStack())
-    infer_module._large.callback(entered.append, True)
     assert (logits(infer(inputs=inputs)) == expected).all()
     assert turns == [100] * 5 + [76]
-    assert entered
 
 
 def test_lone_surrogate_in_an_id_is_escaped(infer):
@@ -222,9 +217,7 @@ def test_only_numbers_and_compressed_bodies_wait_to_be_parsed(make_app):
     photo = json.dumps({"inputs": [image([b64(BLUE)])]}).encode()
     pixels = json.dumps({"inputs": [image([0] * 10_002, "UINT8", [1, 3, 8, 8])]}).encode()
     gzipped = {"Content-Encoding": "gzip"}
-    with contextlib.ExitStack() as held:
-        while parsers._free:
-            held.enter_context(parsers.take(Call()))
+    with parsers.take(Call()):
         for data in (BLUE, photo):
             assert logits(client.post("/v2/models/toy/infer", data=data)).argmax() == 2
         for request in ({"data": pixels}, {"data": gzip.compress(photo), "headers": gzipped}):
@@ -245,8 +238,7 @@ def test_bodies_that_wait_to_be_parsed_leave_slots_to_photos(make_app):
 
     bodies = [json.dumps({"inputs": [tensor]}).encode() for tensor in pixels]
     with ThreadPoolExecutor() as pool, contextlib.ExitStack() as held:
-        while parsers._free:
-            held.enter_context(parsers.take(Call()))
+        held.enter_context(parsers.take(Call()))
         waiting = [pool.submit(post, bodies[1]), pool.submit(post, bodies[2])]
         wait_until(lambda: parsers.waiting == 2)
         assert "2 requests are waiting" in refused(post(bodies[0]), 503)
@@ -268,8 +260,7 @@ def test_a_body_that_was_hardly_sent_is_parsed_after_others(make_app):
         return app.test_client().post("/v2/models/toy/infer", data=data, **options)
 
     with ThreadPoolExecutor() as pool, contextlib.ExitStack() as held:
-        while parsers._free:
-            held.enter_context(parsers.take(Call()))
+        held.enter_context(parsers.take(Call()))
         first = pool.submit(post, gzip.compress(body), headers=headers)
         wait_until(lambda: parsers.waiting == 1)
         second = pool.submit(post, body)

@@ -1,8 +1,7 @@
 """Inference: one input of images, one output of logits or classes."""
 
-import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,6 @@ from predictor.engine.served import Served
 from predictor.errors import BadRequest
 from predictor.models.scorer import LoadedModel, Logits
 from predictor.web.choosing import Fields
-from predictor.web.json_body import TURN
 from predictor.web.params import as_integer, parameters_of
 from predictor.web.problems import json_safe
 from predictor.web.protocols.open_inference.compression import compress
@@ -47,7 +45,6 @@ MAX_ELEMENT = 10_000
 # Values of JSON; to parse so many takes 1 ms. More, and what is compressed, takes turns. While
 # photos did, 57 clients with 1.2 kB of gzip, which are 1 MB of numbers, made them wait for 4 s.
 FEW = 10_000
-_large = threading.Lock()  # the numbers of 20 MB of JSON take up to 250 MB until they are a tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +82,8 @@ def _read(served: Served, model: str) -> tuple[dict[str, Any], list[Image]]:
         values = body.count(b",")
         if values > FEW and not is_compressed():
             turn.enter_context(served.parser(current_call(), len(body)))
-        with _large if values > TURN else nullcontext():
-            content, binary = split(body, header, *input_of(served, model))
-            tensor = read_input(content.pop("inputs", None), binary, settings.max_queue)
+        content, binary = split(body, header, *input_of(served, model))
+        tensor = read_input(content.pop("inputs", None), binary, settings.max_queue)
         return content, _images(served.model, tensor)
 
 
