@@ -18,7 +18,8 @@ from predictor.errors import BadRequest, TooLarge
 MAX_OTHERS = 100
 STEP = 1_000_000  # bytes that are searched or decoded while all other threads wait
 MAX_HEAD = 8192  # bytes of a field's headers in a multipart form
-MAX_HEADS = 100_000  # bytes of all fields' headers: werkzeug takes about 80 ms to parse them
+# Bytes of all fields' headers, for each field that is allowed. Werkzeug parses 1 MB in 0.2 s.
+MAX_MEAN_HEAD = 300
 MAX_FALSE = 100  # lines in a field that begin with the boundary, but continue
 TOO_MANY = "The form has more than {:,} fields. Send one for each photo."
 BOUNDARY = re.compile(r'(?i);\s*boundary\s*=\s*(?:"([^"]*)"|([^;]*))')
@@ -84,9 +85,10 @@ def multipart_parts(body: bytes, content_type: str, max_images: int = 1) -> list
     """
     if not (boundary := _boundary(body, content_type)):
         return []
-    delimiter, parts, heads_left = b"\n--" + boundary, list[Part](), MAX_HEADS
+    delimiter, parts, most = b"\n--" + boundary, list[Part](), max_images + MAX_OTHERS
+    heads_left = max_heads = most * MAX_MEAN_HEAD
     begin = _find(body, delimiter[1:], 0) + len(delimiter) - 1
-    for _ in range((most := max_images + MAX_OTHERS) + 1):
+    for _ in range(most + 1):
         line = REST_OF_LINE.match(body, begin)
         if line and line[1] is not None:
             return parts
@@ -95,7 +97,7 @@ def multipart_parts(body: bytes, content_type: str, max_images: int = 1) -> list
         if head is None:
             raise BadRequest(
                 f"The form ends too early, or has more than {MAX_HEAD:,} bytes of headers in one"
-                f" field or {MAX_HEADS:,} in all. Send fewer fields with shorter names."
+                f" field or {max_heads:,} in all. Send fewer fields with shorter names."
             )
         if end < 0:  # some clients forget the last line, or the line break before it
             return [*parts, _part(body[begin : head.start()], body[head.end() :])]
