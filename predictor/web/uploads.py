@@ -12,7 +12,7 @@ from predictor.web.choosing import Chosen, Fields, choose_json, choose_parts
 from predictor.web.forms import begins_like_a_form, multipart_parts, urlencoded_parts
 from predictor.web.json_body import parse_json
 from predictor.web.params import parameters
-from predictor.web.request import current_call
+from predictor.web.request import current_call, parsing
 
 URLENCODED = "application/x-www-form-urlencoded"
 PREDICT_FIELDS = Fields(
@@ -34,7 +34,8 @@ def read_upload(
         raise BadRequest("The request has no image: its body is empty." + fields.advice)
     chosen = form_or_image(body, request, max_images, fields)
     if chosen is None and (request.is_json or _begins_like_json(body, request.mimetype)):
-        chosen = choose_json(parse_json(body), max_images, fields)
+        with parsing("json"):
+            chosen = choose_json(parse_json(body), max_images, fields)
     elif chosen is None:
         is_text = fields.takes_text and request.mimetype == "text/plain"
         chosen = Chosen([from_base64(body) if is_text else body])
@@ -54,12 +55,16 @@ def form_or_image(body: bytes, request: Request, max_images: int, fields: Fields
         return Chosen([body])
     if not is_form and holds_an_image(body):
         return Chosen([from_base64(body)])
-    if is_form or request.mimetype.startswith("multipart/"):
-        parts = multipart_parts(body, request.content_type or "", max_images)
+    is_multipart = is_form or request.mimetype.startswith("multipart/")
+    is_urlencoded = request.mimetype == URLENCODED and not _begins_like_json(body, URLENCODED)
+    if not (is_multipart or is_urlencoded):
+        return None
+    with parsing("form"):
+        if is_multipart:
+            parts = multipart_parts(body, request.content_type or "", max_images)
+        else:
+            parts = urlencoded_parts(body, max_images)
         return choose_parts(parts, max_images, fields)
-    if request.mimetype == URLENCODED and not _begins_like_json(body, URLENCODED):
-        return choose_parts(urlencoded_parts(body, max_images), max_images, fields)
-    return None
 
 
 def _begins_like_json(body: bytes, mimetype: str) -> bool:

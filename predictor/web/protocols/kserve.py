@@ -26,6 +26,7 @@ from predictor.web.request import (
     current_call,
     current_store,
     needs_slot,
+    parsing,
     resolve,
 )
 from predictor.web.uploads import form_or_image, read_body
@@ -106,7 +107,8 @@ def _read(max_images: int, fields: Fields) -> tuple[Chosen, dict[str, Any]]:
     body = read_body(request)
     chosen = form_or_image(body, request, max_images, fields)
     if chosen is None:
-        chosen = _from_json(parse_json(body), max_images, fields)
+        with parsing("json"):
+            chosen = _from_json(parse_json(body), max_images, fields)
     return chosen, parameters(fields.parameters, chosen.given)
 
 

@@ -35,7 +35,13 @@ from predictor.web.protocols.open_inference.views import (
     is_compressed,
     read_body,
 )
-from predictor.web.request import admitted, current_call, current_record, needs_slot
+from predictor.web.request import (
+    admitted,
+    current_call,
+    current_record,
+    needs_slot,
+    parsing,
+)
 from predictor.web.uploads import form_or_image
 
 FIELDS = Fields((INPUT, "file", "data", "body"), json='{"inputs": […]}')
@@ -79,9 +85,9 @@ def _read(served: Served, model: str) -> tuple[dict[str, Any], list[Image]]:
         body = read_body()
         if header is None and (sent := form_or_image(body, request, settings.max_queue, FIELDS)):
             return {}, _images(served.model, Tensor("BYTES", [len(sent.images)], sent.images))
-        values = body.count(b",")
-        if values > FEW and not is_compressed():
-            turn.enter_context(served.parser(current_call(), len(body)))
+        if not is_compressed():
+            many, call = body.count(b",") > FEW, current_call()
+            turn.enter_context(served.parser(call, len(body)) if many else parsing("json"))
         content, binary = split(body, header, *input_of(served, model))
         tensor = read_input(content.pop("inputs", None), binary, settings.max_queue)
         return content, _images(served.model, tensor)
