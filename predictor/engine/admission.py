@@ -17,6 +17,9 @@ from predictor.settings import Settings
 # a quarter stays for the others, and a part for a third one while two are flooded (dynamic
 # thresholds, Choudhury and Hahne, 1998). The rest, 48 of 64, is enough to fill all batches.
 TIMES_FREE = 3
+# Of parsing bodies with very many numbers: as long as it takes in all, such bodies may wait. They
+# are unpacked, and 40 MB of them take so long.
+LARGE_S = 4.0
 
 
 class Slots:
@@ -114,6 +117,7 @@ class Process:
         # the numbers of 20 MB of JSON take 250 MB until they are a tensor. Bodies that wait hold
         # slots, too: 64 clients with a gzip of 1.1 kB refused 9 of 10 photos.
         self.parsers = Turns(1, settings.request_timeout_s / 2, most)
+        self.large_parsers = Turns(1, LARGE_S, most)
         self.draining = False  # whether the process is shutting down and should get no requests
 
     def share_slots(self, several_models: bool) -> None:

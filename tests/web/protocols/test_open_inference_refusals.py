@@ -10,6 +10,7 @@ from conftest import store_of
 from leaving import gone
 from pictures import picture, tiny_webp
 from predictor.engine.call import Call
+from predictor.engine.served import MANY, NUMBER_S
 from predictor.environ import LEFT
 from predictor.web import json_body
 from predictor.web.protocols.open_inference import tensors
@@ -270,6 +271,28 @@ def test_a_body_that_was_hardly_sent_is_parsed_after_others(make_app):
         held.close()
         for answered in (first, second):
             assert "elements is 30006" in refused(answered.result(5))
+
+
+def test_bodies_of_very_many_numbers_wait_by_what_they_take(make_app):
+    """22 bodies of 1 MB of gzip, which are 20 MB of numbers, made photos in gzip wait for 30 s."""
+    app = make_app()
+    parsers, gzipped = store_of(app).process.large_parsers, {"Content-Encoding": "gzip"}
+    photo = gzip.compress(json.dumps({"inputs": [image([b64(BLUE)])]}).encode())
+    body = json.dumps({"inputs": [image([0] * (MANY + 1), "UINT8", [3, 3, 8, 8])]}).encode()
+    parsers._most_s = 1.5 * MANY * NUMBER_S
+
+    def post(data, headers=gzipped):
+        return app.test_client().post("/v2/models/toy/infer", data=data, headers=headers)
+
+    with ThreadPoolExecutor() as pool:
+        with parsers.take(Call()):
+            waiting = [pool.submit(post, gzip.compress(body)), pool.submit(post, body, {})]
+            wait_until(lambda: parsers.waiting == 2)
+            assert logits(post(photo)).argmax() == 2
+            # The place of one that has sent more bytes for its numbers is kept.
+            assert "2 requests are waiting" in refused(post(gzip.compress(body)), 503)
+        for answered in waiting:
+            assert f"elements is {MANY + 1}" in refused(answered.result(5))
 
 
 @pytest.mark.parametrize("lists", [b"[],", b"[" * 400 + b"]" * 400 + b",", b"{},", b'"",'])

@@ -1,7 +1,7 @@
 """Inference: one input of images, one output of logits or classes."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from flask import Response, jsonify, request
 from predictor.engine.call import all_or_error
 from predictor.engine.classifier import Image
 from predictor.engine.ranking import Prediction, rank
-from predictor.engine.served import Served
+from predictor.engine.served import MANY, Served
 from predictor.errors import BadRequest
 from predictor.models.scorer import LoadedModel, Logits
 from predictor.web.choosing import Fields
@@ -85,12 +85,19 @@ def _read(served: Served, model: str) -> tuple[dict[str, Any], list[Image]]:
         body = read_body()
         if header is None and (sent := form_or_image(body, request, settings.max_queue, FIELDS)):
             return {}, _images(served.model, Tensor("BYTES", [len(sent.images)], sent.images))
-        if not is_compressed():
-            many, call = body.count(b",") > FEW, current_call()
-            turn.enter_context(served.parser(call, len(body)) if many else parsing("json"))
+        numbers = body.count(b",")
+        if numbers > MANY or not is_compressed():
+            turn.close()
+            turn.enter_context(_turn(served, numbers))
         content, binary = split(body, header, *input_of(served, model))
         tensor = read_input(content.pop("inputs", None), binary, settings.max_queue)
         return content, _images(served.model, tensor)
+
+
+def _turn(served: Served, numbers: int) -> AbstractContextManager[None]:
+    """Return the turn to parse a body of so many numbers."""
+    call = current_call()
+    return served.parser(call, call.budget.sent, numbers) if numbers > FEW else parsing("json")
 
 
 def _request_id(content: dict[str, Any]) -> str:
