@@ -17,9 +17,7 @@ from predictor.settings import Settings
 # a quarter stays for the others, and a part for a third one while two are flooded (dynamic
 # thresholds, Choudhury and Hahne, 1998). The rest, 48 of 64, is enough to fill all batches.
 TIMES_FREE = 3
-# Of parsing bodies with very many numbers: as long as it takes in all, such bodies may wait. They
-# are unpacked, and 40 MB of them take so long.
-LARGE_S = 4.0
+LARGE_S = 4.0  # of parsing, for which bodies with very many numbers may wait, in all
 
 
 class Slots:

@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Photo
 
 Result = TypeVar("Result")
-# That parsing 1 MB of JSON takes. A body that was sent in few bytes waits longer: 60 clients with
-# 1.2 kB of gzip made photos in gzip take 3 s.
-PARSE_S = 0.05
-# Bodies with more numbers have a queue of their own, in which they wait by what they take: 20 MB
-# take 1.8 s. In a common one, 22 of them in 1 MB of gzip each made photos in gzip wait for 30 s.
-MANY, NUMBER_S = 200_000, 0.2e-6
+NUMBER_S = 0.2e-6  # that parsing a number in JSON takes
+# Bodies with more numbers have a queue of their own: 20 MB take 1.8 s. In a common one, 22 of them,
+# in 1 MB of gzip each, made photos in gzip wait for 30 s.
+MANY = 250_000
 GRACE_S = 60.0  # beyond the request timeout, for the last requests of a version to be answered
 SlotKind = Literal["prediction", "explanation"]
 
@@ -104,18 +102,16 @@ class Served:
         """Run the model on images, as :meth:`Classifier.logits` does."""
         return self.classifier.logits(images, call)
 
-    def parser(self, call: Call, size: float, numbers: int = 0) -> AbstractContextManager[None]:
-        """Return a turn to parse a body; for the errors see :meth:`Turns.take`.
+    def parser(self, call: Call, size: int, numbers: int) -> AbstractContextManager[None]:
+        """Return a turn to parse a body of at most so many numbers.
 
-        Args:
-            call: the request.
-            size: of the body, in bytes that were sent.
-            numbers: in the body, if they have been counted.
+        For the errors see :meth:`Turns.take`. ``size``: of the body, in bytes that were sent. With
+        few for its numbers it waits longer: 60 clients with 1.2 kB of gzip made photos in gzip
+        take 3 s.
         """
-        process, call = self.classifier.process, self.classifier.begin(call)
-        if numbers > MANY:
-            return process.large_parsers.take(call, numbers * NUMBER_S, size)
-        return process.parsers.take(call, PARSE_S, size)
+        process = self.classifier.process
+        turns = process.large_parsers if numbers > MANY else process.parsers
+        return turns.take(self.classifier.begin(call), numbers * NUMBER_S, size)
 
     def preview(self, image: bytes, call: Call, show: Callable[[Photo], Result]) -> Result:
         """Return what ``show`` makes of the RGB picture that the model sees of an encoded image.

@@ -8,10 +8,10 @@ from threading import Event
 
 import pytest
 
+from leaving import gone
+from pictures import picture
 from predictor.environ import LEFT
 from predictor.web.choosing import choose_json, choose_parts
-from tests.leaving import gone
-from tests.pictures import picture
 
 BLUE = picture("blue")
 

@@ -1,6 +1,7 @@
 import contextlib
 import gzip
 import json
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +15,7 @@ from predictor.engine.served import MANY, NUMBER_S
 from predictor.environ import LEFT
 from predictor.web import json_body
 from predictor.web.protocols.open_inference import tensors
+from predictor.web.protocols.open_inference.compression import FREE_BYTES, MAX_RATIO, most_unpacked
 from waiting import wait_until
 from web.protocols.v2 import BLUE, HEADER, RED, b64, binary, element, image, logits, plane, refused
 
@@ -230,9 +232,9 @@ def test_only_numbers_and_compressed_bodies_wait_to_be_parsed(make_app):
 
 
 def test_bodies_that_wait_to_be_parsed_leave_slots_to_photos(make_app):
-    app = make_app(max_in_flight=4)  # half of them may wait; with another, the smallest gives way
+    app = make_app(max_in_flight=4)  # half of them may wait; of more, one of few bytes gives way
     parsers = store_of(app).process.parsers
-    pixels = [image([0] * 10_002 * images, "UINT8", [images, 3, 8, 8]) for images in (1, 2, 3)]
+    pixels = [image([value] * 10_002, "UINT8", [1, 3, 8, 8]) for value in (0, 10, 100)]
 
     def post(data):
         return app.test_client().post("/v2/models/toy/infer", data=data)
@@ -248,7 +250,7 @@ def test_bodies_that_wait_to_be_parsed_leave_slots_to_photos(make_app):
         assert "2 requests are waiting" in refused(waiting[0].result(5), 503)
         held.close()
         for answered in (waiting[1], third):
-            assert "elements is 30006" in refused(answered.result(5))
+            assert "elements is 10002" in refused(answered.result(5))
 
 
 def test_a_body_that_was_hardly_sent_is_parsed_after_others(make_app):
@@ -273,13 +275,27 @@ def test_a_body_that_was_hardly_sent_is_parsed_after_others(make_app):
             assert "elements is 30006" in refused(answered.result(5))
 
 
+def test_gzip_says_how_much_it_decompresses_to_and_a_lie_is_400(infer):
+    """So a body of many numbers waits among its like before it is decompressed."""
+    body = json.dumps({"inputs": [image([b64(BLUE)])]}).encode()
+    packed, limit = gzip.compress(body), 20_000_000
+    assert most_unpacked(packed, limit) == len(body)
+    assert most_unpacked(zlib.compress(body), limit) == FREE_BYTES
+    assert most_unpacked(bytes(100_000), limit) == 100_000 * MAX_RATIO
+    lie = packed[:-4] + (len(body) - 1).to_bytes(4, "little")
+    assert most_unpacked(lie, limit) == len(body) - 1
+    headers = {"Content-Encoding": "gzip"}
+    assert logits(infer(data=packed, headers=headers)).argmax() == 2
+    assert "damaged" in refused(infer(data=lie, headers=headers))
+
+
 def test_bodies_of_very_many_numbers_wait_by_what_they_take(make_app):
     """22 bodies of 1 MB of gzip, which are 20 MB of numbers, made photos in gzip wait for 30 s."""
     app = make_app()
     parsers, gzipped = store_of(app).process.large_parsers, {"Content-Encoding": "gzip"}
     photo = gzip.compress(json.dumps({"inputs": [image([b64(BLUE)])]}).encode())
     body = json.dumps({"inputs": [image([0] * (MANY + 1), "UINT8", [3, 3, 8, 8])]}).encode()
-    parsers._most_s = 1.5 * MANY * NUMBER_S
+    parsers._most_s = 2 * MANY * NUMBER_S
 
     def post(data, headers=gzipped):
         return app.test_client().post("/v2/models/toy/infer", data=data, headers=headers)

@@ -17,6 +17,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 # few kB cannot cost as much as the upload limit. Only blank photos and tensors shrink by more.
 FREE_BYTES, MAX_RATIO = 1_000_000, 20
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+GZIP = b"\x1f\x8b"
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
@@ -35,7 +36,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         raise UnsupportedImage(
             f"The body has Content-Encoding {encoding}; use {' or '.join(COMPRESS)}, or none."
         )
-    limit = min(limit, max(FREE_BYTES, MAX_RATIO * len(body)))
+    limit = _most(body, limit)
     engine = zlib.decompressobj(GZIP_OR_ZLIB)
     try:
         result = engine.decompress(body, limit + 1)
@@ -49,6 +50,19 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     if not engine.eof or engine.unused_data:
         raise BadRequest(f"The body is truncated {encoding}, or has other data after it.")
     return result
+
+
+def most_unpacked(body: bytes, limit: int) -> int:
+    """Return to how many bytes a body decompresses at most. Gzip's last bytes say it.
+
+    If they do not tell the truth, the body is damaged.
+    """
+    most = _most(body, limit)
+    return min(most, int.from_bytes(body[-4:], "little")) if body.startswith(GZIP) else most
+
+
+def _most(body: bytes, limit: int) -> int:
+    return min(limit, max(FREE_BYTES, MAX_RATIO * len(body)))
 
 
 def compress(response: Response) -> Response:

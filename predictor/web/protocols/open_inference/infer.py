@@ -1,7 +1,7 @@
 """Inference: one input of images, one output of logits or classes."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ from flask import Response, jsonify, request
 from predictor.engine.call import all_or_error
 from predictor.engine.classifier import Image
 from predictor.engine.ranking import Prediction, rank
-from predictor.engine.served import MANY, Served
+from predictor.engine.served import Served
 from predictor.errors import BadRequest
 from predictor.models.scorer import LoadedModel, Logits
 from predictor.web.choosing import Fields
 from predictor.web.params import as_integer, parameters_of
 from predictor.web.problems import json_safe
-from predictor.web.protocols.open_inference.compression import compress
+from predictor.web.protocols.open_inference.compression import compress, most_unpacked
 from predictor.web.protocols.open_inference.tensors import (
     HEADER,
     INPUT,
@@ -33,7 +33,8 @@ from predictor.web.protocols.open_inference.views import (
     by_path,
     input_of,
     is_compressed,
-    read_body,
+    read_sent,
+    unpack,
 )
 from predictor.web.request import (
     admitted,
@@ -78,26 +79,22 @@ def infer(model: str, version: str | None = None) -> Response:
 
 def _read(served: Served, model: str) -> tuple[dict[str, Any], list[Image]]:
     """Return the JSON without its input, and the images. A form or a photo is a BYTES input."""
-    settings, header = served.settings, request.headers.get(HEADER)
+    settings, header, call = served.settings, request.headers.get(HEADER), current_call()
+    sent_body = read_sent()
     with ExitStack() as turn:
-        if is_compressed():
-            turn.enter_context(served.parser(current_call(), request.content_length or 0))
-        body = read_body()
+        if is_compressed():  # a number has a comma
+            numbers = most_unpacked(sent_body, settings.max_upload_bytes) // 2
+            turn.enter_context(served.parser(call, len(sent_body), numbers))
+        body = unpack(sent_body, settings.max_upload_bytes)
         if header is None and (sent := form_or_image(body, request, settings.max_queue, FIELDS)):
             return {}, _images(served.model, Tensor("BYTES", [len(sent.images)], sent.images))
-        numbers = body.count(b",")
-        if numbers > MANY or not is_compressed():
-            turn.close()
-            turn.enter_context(_turn(served, numbers))
+        if not is_compressed():
+            numbers, size = body.count(b","), len(body)
+            many = numbers > FEW
+            turn.enter_context(served.parser(call, size, numbers) if many else parsing("json"))
         content, binary = split(body, header, *input_of(served, model))
         tensor = read_input(content.pop("inputs", None), binary, settings.max_queue)
         return content, _images(served.model, tensor)
-
-
-def _turn(served: Served, numbers: int) -> AbstractContextManager[None]:
-    """Return the turn to parse a body of so many numbers."""
-    call = current_call()
-    return served.parser(call, call.budget.sent, numbers) if numbers > FEW else parsing("json")
 
 
 def _request_id(content: dict[str, Any]) -> str:

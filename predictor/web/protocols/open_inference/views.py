@@ -40,12 +40,17 @@ def is_compressed() -> bool:
     return _encoding() != "identity"
 
 
-def read_body(limit: int | None = None) -> bytes:
-    """Return the request's body, decompressed to at most ``limit`` bytes or the upload limit."""
-    limit = limit or request.max_content_length or 0
+def read_sent() -> bytes:
+    """Return the request's body as it was sent."""
+    with current_call().timings.measure("read"):
+        return read_as_sent(request)
+
+
+def unpack(sent: bytes, limit: int) -> bytes:
+    """Return the body, decompressed to at most ``limit`` bytes."""
     call = current_call()
     with call.timings.measure("read"):
-        body = decompress(sent := read_as_sent(request), _encoding(), limit)
+        body = decompress(sent, _encoding(), limit)
     call.budget.ratio = max(1.0, len(body) / max(1, len(sent)))
     return body
 
@@ -101,7 +106,7 @@ def ready() -> dict[str, bool]:
 @blueprint.post("/repository/index")
 def index() -> Response:
     """List each version as ``name`` and ``name-tensor``; while it loads, as ``name`` only."""
-    body = read_body(MAX_INDEX_BODY)
+    body = unpack(read_sent(), MAX_INDEX_BODY)
     asked = parse_json(body) if body else {}
     if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
         raise BadRequest('The body must be {"ready": true}, {"ready": false}, {} or empty.')
