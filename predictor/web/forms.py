@@ -21,7 +21,11 @@ MAX_HEAD = 8192  # bytes of a field's headers in a multipart form
 # Bytes of all fields' headers, for each field that is allowed. Werkzeug parses 1 MB in 0.2 s.
 MAX_MEAN_HEAD = 300
 MAX_FALSE = 100  # lines in a field that begin with the boundary, but continue
-TOO_MANY = "The form has more than {:,} fields. Send one for each photo."
+# curl -d, which sends any file as a urlencoded form, is a usual mistake.
+TOO_MANY = (
+    "The form has more than {:,} fields. Send one for each photo, as a file (with curl:"
+    " -F file=@photo.jpg)."
+)
 BOUNDARY = re.compile(r'(?i);\s*boundary\s*=\s*(?:"([^"]*)"|([^;]*))')
 # A form's first line, and what may follow the boundary in a line: group 1 ends the form. With
 # blanks in two repetitions, or without a limit, a hostile line would take quadratic time.

@@ -100,9 +100,13 @@ def test_every_way_in_the_program_is_tested(answers, program):
     assert answers(program).keys() == set(WAYS[program])
 
 
-@pytest.mark.parametrize(("kind", "status"), [("PNG", 400), ("JPEG", 422)])
-def test_photo_without_its_newlines_is_an_error(server, photos, tmp_path, kind, status):
+@pytest.mark.parametrize(
+    ("kind", "status", "advice"),
+    [("PNG", 413, "with curl: -F file=@photo.jpg"), ("JPEG", 422, "")],
+)
+def test_photo_without_its_newlines_is_an_error(server, photos, tmp_path, kind, status, advice):
     """curl -d removes carriage returns, line feeds and NULs."""
     Image.open(photos[0]).save(tmp_path / "photo", kind)
     answer = curl("-d @{}", f"{server.url}/predict", tmp_path / "photo")
     assert answer[0] == answer[1]["status"] == status
+    assert advice in answer[1]["detail"]
