@@ -11,12 +11,9 @@ from leaving import gone
 from predictor.engine.call import Call
 from predictor.engine.served import MANY, NUMBER_S
 from predictor.environ import LEFT
-from predictor.web.protocols.open_inference import tensors
 from predictor.web.protocols.open_inference.compression import FREE_BYTES, MAX_RATIO, most_unpacked
 from waiting import wait_until
 from web.protocols.v2 import BLUE, b64, image, logits, refused
-
-numbers = tensors._numbers
 
 
 def test_only_numbers_and_compressed_bodies_wait_to_be_parsed(make_app):
