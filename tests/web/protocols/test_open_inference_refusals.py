@@ -104,6 +104,9 @@ BAD = {
     "truncated gzip": (
         {"data": gzip.compress(b"{}" * 99)[:-9], "headers": {"Content-Encoding": "gzip"}},
         "truncated gzip"),
+    "data after gzip": (
+        {"data": gzip.compress(b"{}") + bytes(200_000), "headers": {"Content-Encoding": "gzip"}},
+        "other data after it"),
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from flask import Response, request
 
@@ -17,52 +17,55 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 # few kB cannot cost as much as the upload limit. Only blank photos and tensors shrink by more.
 FREE_BYTES, MAX_RATIO = 1_000_000, 20
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
-GZIP = b"\x1f\x8b"
+# zlib copies what is left of the bytes it gets each time, so it gets a part of a large body.
+PIECE, MAX_PART = 64 * 1024, 256 * 1024  # bytes, compressed and decompressed
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return the decompressed body. Decompression stops at ``limit`` bytes.
-
-    Raises:
-        BadRequest: the body is damaged, truncated, or not in the stated encoding.
-        TooLarge: the result has more bytes than ``limit``, or too many for a body of this size.
-        UnsupportedImage: the encoding is not ``identity``, ``gzip`` or ``deflate``.
-    """
+    """Return the decompressed body; for the errors see :func:`decompress_parts`."""
     if len(body) > limit:
         raise TooLarge(f"The body has {len(body):,} bytes; the limit is {limit:,}.")
     if encoding == "identity":
         return body
+    return b"".join(decompress_parts(body, encoding, limit))
+
+
+def decompress_parts(body: bytes, encoding: str, limit: int) -> Iterator[bytes]:
+    """Yield the decompressed body in parts. Decompression stops at ``limit`` bytes.
+
+    Raises:
+        BadRequest: the body is damaged, truncated, or not in the stated encoding.
+        TooLarge: the result has more bytes than ``limit``, or too many for a body of this size.
+        UnsupportedImage: the encoding is not ``gzip`` or ``deflate``.
+    """
     if encoding not in COMPRESS:
         raise UnsupportedImage(
             f"The body has Content-Encoding {encoding}; use {' or '.join(COMPRESS)}, or none."
         )
-    limit = _most(body, limit)
+    room = most = min(limit, max(FREE_BYTES, MAX_RATIO * len(body)))
     engine = zlib.decompressobj(GZIP_OR_ZLIB)
     try:
-        result = engine.decompress(body, limit + 1)
+        for part in _parts(engine, body):
+            room -= len(part)
+            if room < 0:
+                raise TooLarge(
+                    f"The body decompresses to more than {most:,} bytes, the limit for a body of"
+                    f" {len(body):,}."
+                )
+            yield part
     except zlib.error:
         raise BadRequest(f"The body is not {encoding}, or is damaged.") from None
-    if len(result) > limit:
-        raise TooLarge(
-            f"The body decompresses to more than {limit:,} bytes, the limit for a body of"
-            f" {len(body):,}."
-        )
     if not engine.eof or engine.unused_data:
         raise BadRequest(f"The body is truncated {encoding}, or has other data after it.")
-    return result
 
 
-def most_unpacked(body: bytes, limit: int) -> int:
-    """Return to how many bytes a body decompresses at most. Gzip's last bytes say it.
-
-    If they do not tell the truth, the body is damaged.
-    """
-    most = _most(body, limit)
-    return min(most, int.from_bytes(body[-4:], "little")) if body.startswith(GZIP) else most
-
-
-def _most(body: bytes, limit: int) -> int:
-    return min(limit, max(FREE_BYTES, MAX_RATIO * len(body)))
+def _parts(engine: "zlib._Decompress", body: bytes) -> Iterator[bytes]:
+    for begin in range(0, len(body), PIECE):
+        piece = body[begin : begin + PIECE]
+        while piece and not engine.unused_data:
+            yield engine.decompress(piece, MAX_PART)
+            piece = engine.unconsumed_tail
+    yield engine.flush()
 
 
 def compress(response: Response) -> Response:

@@ -17,7 +17,7 @@ from predictor.models.scorer import LoadedModel, Logits
 from predictor.web.choosing import Fields
 from predictor.web.params import as_integer, parameters_of
 from predictor.web.problems import json_safe
-from predictor.web.protocols.open_inference.compression import compress, most_unpacked
+from predictor.web.protocols.open_inference.compression import compress
 from predictor.web.protocols.open_inference.tensors import (
     HEADER,
     INPUT,
@@ -31,6 +31,7 @@ from predictor.web.protocols.open_inference.views import (
     OUTPUT,
     blueprint,
     by_path,
+    count_numbers,
     input_of,
     is_compressed,
     read_sent,
@@ -82,8 +83,8 @@ def _read(served: Served, model: str) -> tuple[dict[str, Any], list[Image]]:
     settings, header, call = served.settings, request.headers.get(HEADER), current_call()
     sent_body = read_sent()
     with ExitStack() as turn:
-        if is_compressed():  # a number has a comma
-            numbers = most_unpacked(sent_body, settings.max_upload_bytes) // 2
+        if is_compressed():
+            numbers = count_numbers(sent_body, settings.max_upload_bytes)
             turn.enter_context(served.parser(call, len(sent_body), numbers))
         body = unpack(sent_body, settings.max_upload_bytes)
         if header is None and (sent := form_or_image(body, request, settings.max_queue, FIELDS)):

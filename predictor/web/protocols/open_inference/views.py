@@ -13,7 +13,7 @@ from predictor.engine.served import Served
 from predictor.errors import BadRequest
 from predictor.web.json_body import parse_json
 from predictor.web.problems import Problem, without_paths
-from predictor.web.protocols.open_inference.compression import decompress
+from predictor.web.protocols.open_inference.compression import decompress, decompress_parts
 from predictor.web.protocols.open_inference.tensors import INPUT
 from predictor.web.request import current_call, current_store, probe, resolve
 from predictor.web.uploads import read_as_sent
@@ -27,6 +27,7 @@ TENSOR_SUFFIX = "-tensor"
 OUTPUT = "logits"
 MAX_INDEX_BODY = 1024  # bytes
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
+NUMBER_BYTES = 40  # of text; to parse them takes about as long as a number
 NOT_MEASURED = {"count": 0, "ns": 0}
 
 
@@ -53,6 +54,19 @@ def unpack(sent: bytes, limit: int) -> bytes:
         body = decompress(sent, _encoding(), limit)
     call.budget.ratio = max(1.0, len(body) / max(1, len(sent)))
     return body
+
+
+def count_numbers(sent: bytes, limit: int) -> int:
+    """Return how many numbers a compressed body has, or take as long to parse as its text.
+
+    Its errors are those of :func:`unpack`. The body, decompressed to 20 times its size, is not
+    kept: it may have to wait to be parsed.
+    """
+    with current_call().timings.measure("read"):
+        return sum(
+            max(part.count(b","), len(part) // NUMBER_BYTES)  # a number has a comma
+            for part in decompress_parts(sent, _encoding(), limit)
+        )
 
 
 def _encoding() -> str:
