@@ -101,7 +101,7 @@ def multipart_parts(body: bytes, content_type: str, max_images: int = 1) -> list
         if head is None:
             raise BadRequest(
                 f"The form ends too early, or has more than {MAX_HEAD:,} bytes of headers in one"
-                f" field or {max_heads:,} in all. Shorten the names of files and fields, or send fewer."
+                f" field or {max_heads:,} in all. Shorten the names of files, or send fewer fields."
             )
         if end < 0:  # some clients forget the last line, or the line break before it
             return [*parts, _part(body[begin : head.start()], body[head.end() :])]
