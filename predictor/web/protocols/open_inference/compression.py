@@ -17,7 +17,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 # few kB cannot cost as much as the upload limit. Only blank photos and tensors shrink by more.
 FREE_BYTES, MAX_RATIO = 1_000_000, 20
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
-# zlib copies what is left of the bytes it gets each time, so it gets a part of a large body.
+# A large body is decompressed in pieces: each call of zlib copies the rest of its input.
 PIECE, MAX_PART = 64 * 1024, 256 * 1024  # bytes, compressed and decompressed
 
 
